@@ -1,0 +1,40 @@
+"""Package metadata; tool settings live in pyproject.toml, exact versions in requirements.lock."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="topformer_d2",
+    version="0.1.0",
+    description="TopFormer for mobile dense prediction on Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["topformer_d2", "topformer_d2.*"]),
+    # configs/ is part of the installed package as topformer_d2.configs, so that
+    # topformer_d2.get_config works from a wheel as well as from a checkout.
+    package_data={"topformer_d2": ["data/categories/*.json"]},
+    # Detectron2 itself is missing on purpose: no index has it under that name.
+    # `python tools/install_detectron2.py` installs it; see README.md.
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "fvcore>=0.1.5.post20221221",
+        "iopath>=0.1.9",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8",
+        "pillow>=10",
+        "pycocotools>=2.0.7",
+        "safetensors>=0.4.3",
+        "tabulate>=0.9",
+        "tensorboard>=2.15",
+        "tqdm>=4.65",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.9", "pypi-simple>=1.6", "setuptools>=77"],
+    },
+)

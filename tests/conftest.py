@@ -1,0 +1,32 @@
+"""A dataset of a few small images, made before the package registers where datasets are."""
+
+import os
+import tempfile
+
+import pytest
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
+os.environ["DETECTRON2_DATASETS"] = _FOLDER.name
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def synthetic_dataset():
+    """12 training and 4 validation images of 64x80, registered as synthetic_sem_seg_{train,val}."""
+    from topformer_d2.data.synthetic import write_synthetic
+
+    return write_synthetic(_FOLDER.name, num_train=12, num_val=4, size=(64, 80))
+
+
+@pytest.fixture
+def tiny_config(tmp_path):
+    """get_config's arguments for a run on the synthetic dataset that takes seconds."""
+    from topformer_d2 import get_config
+
+    def make(*opts):
+        small = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64"]
+        small += ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"]
+        small += ["TEST.EVAL_PERIOD", "0", "OUTPUT_DIR", str(tmp_path / "output")]
+        return get_config("seg_topformer_t_synthetic", [*small, *opts])
+
+    return make

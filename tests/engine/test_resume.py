@@ -1,0 +1,80 @@
+"""A stopped and resumed run gives the losses and the weights of an uninterrupted one."""
+
+import contextlib
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from detectron2.engine import HookBase
+
+from topformer_d2.engine import Trainer
+from topformer_d2.engine.hooks import StopRequested
+
+
+class Record(HookBase):
+    """Keeps the loss of each iteration; sends this process a signal after `stop_after`."""
+
+    def __init__(self, stop_after=None, number=signal.SIGINT):
+        self.losses = {}
+        self.stop_after = stop_after
+        self.number = number
+
+    def after_step(self):
+        iteration = self.trainer.iter
+        self.losses[iteration] = self.trainer.storage.history("total_loss").latest()
+        if iteration == self.stop_after:
+            os.kill(os.getpid(), self.number)
+
+
+def run(cfg, resume=False, **kwargs):
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    record = Record(**kwargs)
+    # Before the hook that looks for the signal.
+    trainer.register_hooks([record])
+    trainer._hooks.insert(0, trainer._hooks.pop())
+    with contextlib.suppress(StopRequested):
+        trainer.train()
+    return record.losses, {k: v.clone() for k, v in trainer.model.state_dict().items()}
+
+
+def options(tmp_path, seed, name):
+    """Everything random is on: augmentation, drop path, dropout, shuffling."""
+    return [
+        *("SOLVER.MAX_ITER", "6", "SOLVER.CHECKPOINT_PERIOD", "3", "SEED", seed),
+        *("INPUT.COLOR_AUG_SSD", "True", "INPUT.SCALE_RANGE", "[0.8, 1.5]"),
+        *("MODEL.TOPFORMER.DROP_PATH_RATE", "0.3", "DATASETS.TEST", "()"),
+        *("OUTPUT_DIR", str(tmp_path / name)),
+    ]
+
+
+@pytest.mark.parametrize("seed", ["5", "-1"])
+def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
+    whole, weights = run(tiny_config(*options(tmp_path, seed, "whole")))
+    assert list(whole) == [0, 1, 2, 3, 4, 5]
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    shutil.copy(tmp_path / "whole" / "model_0000002.pth", cut)
+    (cut / "last_checkpoint").write_text("model_0000002.pth")
+    rest, resumed_weights = run(tiny_config(*options(tmp_path, seed, "cut")), resume=True)
+    assert rest == {i: whole[i] for i in (3, 4, 5)}
+    assert weights.keys() == resumed_weights.keys()
+    assert all(torch.equal(weights[key], resumed_weights[key]) for key in weights)
+
+
+def test_one_seed_decides_everything(tiny_config, tmp_path):
+    runs = [run(tiny_config(*options(tmp_path, seed, str(i))))[0] for i, seed in enumerate("112")]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_iteration_and_loses_nothing(tiny_config, tmp_path, number):
+    whole, _ = run(tiny_config(*options(tmp_path, "5", "whole")))
+    cut = tiny_config(*options(tmp_path, "5", "cut"))
+    first, _ = run(cut, stop_after=1, number=number)
+    rest, _ = run(cut, resume=True)
+    assert list(first) == [0, 1] and list(rest) == [2, 3, 4, 5]
+    assert first | rest == whole
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)

@@ -1,0 +1,69 @@
+"""The recipe's rates, decay and groups."""
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from topformer_d2 import get_config
+from topformer_d2.engine import build_lr_scheduler, build_optimizer
+from topformer_d2.errors import InputError
+
+
+@pytest.mark.parametrize("i", [0, 1, 2, 749, 1499, 1500, 1501, 80_000, 159_999])
+def test_schedule_is_the_recipes(i):
+    cfg = get_config("seg_topformer_t")
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=3e-4)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    scheduler.last_epoch = i
+    warm = min(1.0, i / 1500)
+    expected = 3e-4 * (1 - i / 160_000) * (warm + 1e-6 * (1 - warm))
+    assert scheduler.get_lr()[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_schedule_advances_with_steps():
+    cfg = get_config("seg_topformer_t", ["SOLVER.MAX_ITER", "10", "SOLVER.WARMUP_ITERS", "4"])
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    expected = [(1 - i / 10) * (min(1, i / 4) + 1e-6 * (1 - min(1, i / 4))) for i in range(10)]
+    assert rates == pytest.approx(expected)
+
+
+def test_groups():
+    cfg = get_config("seg_topformer_t")
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    assert type(optimizer) is torch.optim.AdamW
+    settings = {
+        id(p): (group["lr"], group["weight_decay"], group["betas"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert len(settings) == len(list(model.parameters()))
+    for name, parameter in model.named_parameters():
+        rate = 3e-4 if name.startswith("backbone.") else 3e-3
+        # The norms' parameters decay too: the official exemption matches none of their names.
+        assert settings[id(parameter)] == (pytest.approx(rate), 0.01, (0.9, 0.999)), name
+
+
+def test_other_optimizers_and_schedules():
+    cfg = get_config(
+        "seg_topformer_t",
+        ["SOLVER.OPTIMIZER", "SGD", "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR"],
+    )
+    optimizer = build_optimizer(cfg, build_model(cfg))
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.param_groups[0]["momentum"] == 0.9
+    build_lr_scheduler(cfg, optimizer)
+    cfg.SOLVER.OPTIMIZER = "LION"
+    with pytest.raises(InputError, match=r"SOLVER\.OPTIMIZER is 'LION'.*ADAMW"):
+        build_optimizer(cfg, build_model(cfg))
+
+
+def test_gradient_clipping_is_detectron2s():
+    cfg = get_config("seg_topformer_t", ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"])
+    assert "Clip" in type(build_optimizer(cfg, build_model(cfg))).__name__

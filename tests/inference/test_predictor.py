@@ -1,0 +1,125 @@
+"""Detectron2's DefaultPredictor, and files in, files out."""
+
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+
+from tests.helpers import run_tool
+from topformer_d2 import get_config
+from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.errors import InputError
+from topformer_d2.inference import build_predictor, list_images, predict_folder, read_image
+
+CONFIG = "seg_topformer_t_synthetic"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights of an untrained model whose classes all occur."""
+    torch.manual_seed(0)
+    model = build_model(get_config(CONFIG))
+    torch.nn.init.normal_(model.sem_seg_head.classifier.weight)
+    path = str(tmp_path_factory.mktemp("weights") / "model.safetensors")
+    save_state_dict(model.state_dict(), path)
+    return path
+
+
+def photo(path, height=90, width=120, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), pixels)
+    return str(path)
+
+
+def test_default_predictor_in_a_script_of_its_own(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np, topformer_d2\n"
+        "from detectron2.engine import DefaultPredictor\n"
+        "predictor = DefaultPredictor(topformer_d2.get_config('seg_topformer_t'))\n"
+        "for h, w in ((50, 70), (301, 203)):\n"
+        "    image = np.full((h, w, 3), 90, np.uint8)\n"
+        "    print(tuple(predictor(image)['sem_seg'].shape))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert result.stdout.splitlines()[-2:] == ["(150, 50, 70)", "(150, 301, 203)"], result.stderr
+
+
+def test_predictor_resizes_as_the_evaluation_does(weights, tmp_path):
+    predictor = build_predictor(get_config(CONFIG), weights)
+    image = read_image(photo(tmp_path / "a.png"))
+    out = predictor(image)["sem_seg"]
+    small = cv2.resize(image[:, :, ::-1], (171, 128))
+    tensor = torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))
+    with torch.no_grad():
+        expected = predictor.model([{"image": tensor, "height": 90, "width": 120}])[0]["sem_seg"]
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_folder_of_images(weights, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("a.jpg", "b.png", "b.jpg"):
+        photo(source / name)
+    photo(source / "wide.png", 40, 200)
+    (source / "broken.jpg").write_bytes(b"no image")
+    predictor = build_predictor(get_config(CONFIG), weights)
+    problems = predict_folder(predictor, list_images(str(source)), str(out))
+    assert len(problems) == 1 and "broken.jpg cannot be read" in problems[0]
+    assert sorted(os.listdir(out)) == [
+        *("a.png", "a_overlay.jpg", "b.jpg.png", "b.jpg_overlay.jpg"),
+        *("b.png.png", "b.png_overlay.jpg", "wide.png", "wide_overlay.jpg"),
+    ]
+    label = Image.open(out / "wide.png")
+    assert (label.mode, label.size) == ("L", (200, 40))
+    expected = predictor(read_image(str(source / "wide.png")))["sem_seg"].argmax(0)
+    assert np.array_equal(np.asarray(label), expected.numpy())
+    overlay = Image.open(out / "wide_overlay.jpg")
+    assert overlay.height == 40 and overlay.width > 200
+
+
+def test_tool_skips_a_corrupt_file_and_says_so(weights, tmp_path):
+    photo(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    arguments = ["--config-file", f"configs/{CONFIG}.yaml", "--weights", weights]
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "*.[jp]*g", "--output", tmp_path / "out"
+    )
+    assert result.returncode == 1
+    assert "1 of 2 images segmented" in result.stdout
+    assert "skipped: " in result.stderr and "bad.jpg cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "out" / "good.png").exists()
+    result = run_tool("predict.py", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
+    assert result.returncode == 1 and "error: --input" in result.stderr
+    arguments[-1] = tmp_path / "absent.pth"
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    )
+    assert result.returncode == 1 and "absent.pth does not exist" in result.stderr
+
+
+def test_list_images(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    names = [os.path.basename(path) for path in list_images(str(tmp_path))]
+    assert names == ["a.JPG", "b.png"]
+    assert list_images(str(tmp_path / "*.png")) == [str(tmp_path / "b.png")]
+    with pytest.raises(InputError, match="no image there"):
+        list_images(str(tmp_path / "*.gif"))
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(str(tmp_path / "turned.jpg")).shape == (30, 20, 3)

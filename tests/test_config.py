@@ -1,0 +1,78 @@
+"""The shipped configs, the toolkit's keys, and what is said of wrong ones."""
+
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+
+import topformer_d2
+from topformer_d2.config import add_topformer_config, list_configs, load_config
+from topformer_d2.errors import InputError
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_every_config_loads_and_survives_a_round_trip(name):
+    cfg = topformer_d2.get_config(name)
+    merged = get_cfg()
+    add_topformer_config(merged)
+    assert merged != cfg
+    merged.merge_from_other_cfg(CfgNode.load_cfg(cfg.dump()))
+    # Dumped again, for the defaults hold tuples within tuples, which YAML makes lists of.
+    assert CfgNode.load_cfg(merged.dump()) == CfgNode.load_cfg(cfg.dump())
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "rate"),
+    [("t", "tiny", 3e-4), ("s", "small", 1.2e-4), ("b", "base", 1.2e-4)],
+)
+def test_ade20k_recipe(name, variant, rate):
+    cfg = topformer_d2.get_config(f"seg_topformer_{name}")
+    assert variant == cfg.MODEL.TOPFORMER.VARIANT
+    assert rate == cfg.SOLVER.BASE_LR
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER) == (16, 160_000)
+    assert (cfg.SOLVER.HEAD_LR_FACTOR, cfg.SOLVER.WARMUP_ITERS) == (10.0, 1500)
+    assert cfg.SOLVER.WEIGHT_DECAY == cfg.SOLVER.WEIGHT_DECAY_NORM == 0.01
+    assert cfg.INPUT.CROP.SIZE == [512, 512]
+    assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR) == (512, 32)
+    assert cfg.DATASETS.TRAIN == ("ade20k_sem_seg_train",)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 150
+
+
+def test_device_fits_the_machine():
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert expected == topformer_d2.get_config("seg_topformer_t").MODEL.DEVICE
+    cfg = get_cfg()
+    add_topformer_config(cfg)
+    assert expected == cfg.MODEL.DEVICE
+
+
+def test_opts_override():
+    cfg = topformer_d2.get_config("seg_topformer_t.yaml", ["SOLVER.BASE_LR", "0.5"])
+    assert cfg.SOLVER.BASE_LR == 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: topformer_d2.get_config("seg_topformer_x"), r"'seg_topformer_x'.*seg_topformer_t"),
+        (
+            lambda: topformer_d2.get_config("seg_topformer_t", ["MODEL.TOPFORMER.VARIENT", "base"]),
+            r"MODEL\.TOPFORMER\.VARIENT.*did you mean 'MODEL\.TOPFORMER\.VARIANT'",
+        ),
+        (
+            lambda: topformer_d2.get_config("seg_topformer_t", ["SOLVER.BASE_LR"]),
+            "command line",
+        ),
+        (lambda: load_config("nowhere.yaml"), r"nowhere\.yaml does not exist"),
+    ],
+    ids=["name", "key", "odd", "file"],
+)
+def test_errors(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_unknown_key_in_a_file_names_file_and_key(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("VERSION: 2\nSOLVER:\n  BASE_LRR: 1.0\n")
+    with pytest.raises(InputError, match=r"my\.yaml.*SOLVER\.BASE_LRR.*'SOLVER\.BASE_LR'"):
+        load_config(str(path))

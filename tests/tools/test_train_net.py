@@ -1,0 +1,95 @@
+"""train_net.py run as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.helpers import REPOSITORY, run_tool
+
+CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
+SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4"]
+
+
+def test_twenty_iterations_then_evaluation(tmp_path):
+    options = [*SMALL, "SOLVER.MAX_ITER", "20", "OUTPUT_DIR", tmp_path]
+    result = run_tool("train_net.py", *CONFIG, *options)
+    assert result.returncode == 0, result.stderr
+    text = result.stdout + result.stderr
+    assert "running on the CPU" in text or "cuda" in text
+    assert re.search(r"eta: .*iter: 19 .*total_loss: [\d.]+", text)
+    assert re.search(r"ring +[\d.]+ +[\d.]+", text) and "mIoU" in text
+    lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert {"total_loss", "lr", "time"} <= lines[0].keys()
+    assert lines[-1]["sem_seg/mIoU"] > 0
+    assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+    evaluated = run_tool(
+        "train_net.py",
+        *CONFIG,
+        "--eval-only",
+        *SMALL,
+        "OUTPUT_DIR",
+        tmp_path / "again",
+        "MODEL.WEIGHTS",
+        tmp_path / "model_final.pth",
+    )
+    assert evaluated.returncode == 0, evaluated.stderr
+    name = "inference/synthetic_sem_seg_val/sem_seg_evaluation.json"
+    first, second = ((tmp_path / folder / name).read_text() for folder in (".", "again"))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-file", "configs/seg_topformer_b.yaml"], "prepare_ade20k.py --source"),
+        ([*CONFIG, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "7"], "NUM_CLASSES is 7, but dataset"),
+        ([*CONFIG, "SOLVER.BASELR", "1"], "SOLVER.BASELR"),
+        ([*CONFIG, "MODEL.TOPFORMER.VARIANT", "nano"], "known: tiny, small, base"),
+        ([*CONFIG, "MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
+        (["--config-file", "nowhere.yaml"], "nowhere.yaml does not exist"),
+    ],
+    ids=["dataset", "classes", "key", "variant", "weights", "file"],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
+    if arguments[1] != "nowhere.yaml":
+        arguments = [*arguments, "OUTPUT_DIR", tmp_path]
+    result = run_tool("train_net.py", *arguments)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and message in last
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+    options = [*SMALL, "SOLVER.MAX_ITER", "4000", "OUTPUT_DIR", str(tmp_path)]
+    command = [sys.executable, str(REPOSITORY / "tools/train_net.py"), *CONFIG, *options]
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if "iter: 19" in line:
+            break
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader's processes too
+    rest = process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    assert "--resume goes on from there" in rest and "Traceback" not in rest
+    stopped = int(re.search(r"stopped after iteration (\d+)", rest)[1])
+    assert (tmp_path / "last_checkpoint").read_text() == f"model_{stopped:07d}.pth"
+    options[options.index("4000")] = str(stopped + 3)
+    result = run_tool("train_net.py", *CONFIG, "--resume", *options)
+    assert result.returncode == 0, result.stderr
+    assert f"Starting training from iteration {stopped + 1}" in result.stdout

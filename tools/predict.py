@@ -1,0 +1,41 @@
+#!/usr/bin/env python
+"""Segment images: overlays with a legend, and label maps as PNG.
+
+  python tools/predict.py --config-file configs/seg_topformer_t_camvid.yaml \\
+    --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
+"""
+
+import argparse
+import os
+import sys
+
+from topformer_d2.config import load_config
+from topformer_d2.errors import show_input_errors
+from topformer_d2.inference import build_predictor, list_images, predict_folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
+    parser.add_argument("--input", required=True, help="an image, a folder or a quoted glob")
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
+    )
+    args = parser.parse_args()
+    with show_input_errors():
+        paths = list_images(args.input)
+        predictor = build_predictor(load_config(args.config_file, args.opts), args.weights)
+        problems = predict_folder(predictor, paths, args.output)
+    done = len(paths) - len(problems)
+    print(f"{done} of {len(paths)} images segmented: {os.path.abspath(args.output)}")
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Every config key that the toolkit adds to Detectron2's, and the shipped configs by name."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+from detectron2.utils.file_io import PathManager
+
+from .errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def add_topformer_config(cfg: CN) -> None:
+    """Add the keys of TopFormer, its head, recipe and evaluation to a Detectron2 config.
+
+    None as a default means "as MODEL.TOPFORMER.VARIANT has it" (paper, Table 1 and Section 4.1).
+    MODEL.DEVICE becomes "cpu" where PyTorch finds no GPU.
+    """
+    cfg.MODEL.TOPFORMER = CN()
+    # tiny | small | base
+    cfg.MODEL.TOPFORMER.VARIANT = "base"
+    # Token pyramid (Sec. 3.1): one entry for each inverted-residual block, the stem not counted.
+    cfg.MODEL.TOPFORMER.BLOCK_KERNEL_SIZES = None
+    cfg.MODEL.TOPFORMER.BLOCK_EXPANSIONS = None
+    cfg.MODEL.TOPFORMER.BLOCK_CHANNELS = None
+    cfg.MODEL.TOPFORMER.BLOCK_STRIDES = None
+    cfg.MODEL.TOPFORMER.STEM_CHANNELS = None
+    # relu (the official weights) | relu6 (the paper's text)
+    cfg.MODEL.TOPFORMER.PYRAMID_ACTIVATION = "relu"
+    # Semantics extractor (Sec. 3.2): blocks, heads, channels a head, width of the feed-forward
+    # network as a multiple of the embedding dimension.
+    cfg.MODEL.TOPFORMER.NUM_BLOCKS = None
+    cfg.MODEL.TOPFORMER.NUM_HEADS = None
+    cfg.MODEL.TOPFORMER.KEY_DIM = None
+    cfg.MODEL.TOPFORMER.VALUE_DIM = None
+    cfg.MODEL.TOPFORMER.FFN_RATIO = None
+    # Rate of the last block; the blocks before it rise to it linearly from 0.
+    cfg.MODEL.TOPFORMER.DROP_PATH_RATE = 0.1
+    # Semantics injection (Sec. 3.3): width M of the outputs.
+    cfg.MODEL.TOPFORMER.SIM_CHANNELS = None
+    # hardsigmoid (the official weights) | sigmoid (the paper's text)
+    cfg.MODEL.TOPFORMER.GATE = "hardsigmoid"
+    # "simN" is the output at stride 2^N, N from 2 to 5.
+    cfg.MODEL.TOPFORMER.OUT_FEATURES = ["sim3", "sim4", "sim5"]
+    # Any norm of Detectron2's get_norm; SyncBN means BN on a single process.
+    cfg.MODEL.TOPFORMER.NORM = "SyncBN"
+
+    # Segmentation head (Sec. 3.4). The fusing 1x1 convolution: True = depthwise, None = variant's.
+    cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
+    # One factor of the loss for each class, for rare classes; empty = 1 for each.
+    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = []
+    # Probability that a channel is dropped before the classifier, in training.
+    cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
+
+    # Resize by a ratio drawn from here times (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN); empty = no resize.
+    cfg.INPUT.SCALE_RANGE = []
+    # A crop is redrawn, up to 10 times, while one class covers more than this share of it.
+    cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # SSD's photometric distortion: brightness, contrast, saturation, hue.
+    cfg.INPUT.COLOR_AUG_SSD = False
+    # Test images are stretched so that both sides are multiples of this; 1 = off.
+    cfg.INPUT.TEST_SIZE_DIVISOR = 1
+
+    # ADAMW | SGD
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
+    cfg.SOLVER.HEAD_LR_FACTOR = 1.0
+    # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
+    cfg.SOLVER.POLY_LR_POWER = 1.0
+
+    # Evaluate segmentation by Detectron2's SemSegEvaluator, which also writes every prediction as
+    # RLE (and, on its main branch, computes the boundary IoU); slow.
+    cfg.TEST.SEM_SEG_RLE = False
+
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def config_folder() -> Path:
+    """The folder of the shipped configs: beside the package in a checkout, inside it in a wheel."""
+    here = Path(__file__).resolve().parent
+    installed = here / "configs"
+    return installed if installed.is_dir() else here.parent / "configs"
+
+
+def list_configs() -> list[str]:
+    """Names that get_config takes, sorted."""
+    return sorted(path.stem for path in config_folder().glob("*.yaml"))
+
+
+def get_config(name: str, opts: Sequence[str] = ()) -> CN:
+    """A shipped config, ready to use: `get_config("seg_topformer_t")`.
+
+    Args:
+        name: file name below configs/, with or without ".yaml".
+        opts: KEY VALUE pairs that override it, as on Detectron2's command lines.
+
+    Returns:
+        A mutable Detectron2 config whose MODEL.DEVICE fits this machine.
+
+    Raises:
+        InputError: no such config, or `opts` holds an unknown key or a value of the wrong type.
+    """
+    path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
+    if not path.is_file():
+        known = list_configs()
+        raise InputError(f"no config {name!r}{_did_you_mean(name, known)}; known: {known}")
+    return load_config(str(path), opts)
+
+
+def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
+    """Detectron2's defaults, the toolkit's keys, then `config_file`, then `opts`.
+
+    Raises:
+        InputError: the file does not exist, or a key is unknown or its value of the wrong type.
+    """
+    cfg = get_cfg()
+    add_topformer_config(cfg)
+    known = list(_flatten(cfg))
+    if config_file and not PathManager.isfile(config_file):
+        raise InputError(f"config file {config_file} does not exist")
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file)
+    except (KeyError, ValueError, AssertionError) as e:
+        raise _config_error(config_file, e, known) from e
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as e:
+        raise _config_error("command line", e, known) from e
+    fit_device(cfg)
+    return cfg
+
+
+def fit_device(cfg: CN) -> None:
+    """Fall back from a GPU that this machine lacks to the CPU, and say so in the log."""
+    if str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %r but there is no GPU: using the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def _flatten(node: CN, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys += _flatten(value, f"{prefix}{key}.") if isinstance(value, CN) else [f"{prefix}{key}"]
+    return keys
+
+
+def _config_error(source: str, error: Exception, known: list[str]) -> InputError:
+    text = str(error.args[0]) if error.args else str(error)
+    # yacs words it differently for files and for lists.
+    _, unknown, key = text.replace(" config key", " key").partition("Non-existent key: ")
+    return InputError(f"{source}: {text}{_did_you_mean(key, known) if unknown else ''}")
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,15 @@
+"""Datasets, augmentation and loading; importing this registers the datasets with Detectron2."""
+
+from . import builtin  # noqa: F401  (registers)
+from .augmentation import build_test_augmentation, build_train_augmentation
+from .checks import check_config, dataset_paths
+from .loader import build_test_loader, build_train_loader
+
+__all__ = [
+    "build_test_augmentation",
+    "build_test_loader",
+    "build_train_augmentation",
+    "build_train_loader",
+    "check_config",
+    "dataset_paths",
+]

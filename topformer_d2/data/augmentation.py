@@ -1,0 +1,187 @@
+"""The recipes' augmentation: geometry and colour on uint8 images through OpenCV.
+
+Images are resized by OpenCV's bilinear interpolation without antialiasing, as the official models
+were trained and tested; Detectron2's own resizing (Pillow) antialiases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
+
+from ..errors import InputError
+
+
+class ResizeTransform(Transform):
+    """Resize to (new_h, new_w): images bilinearly, labels by nearest neighbour."""
+
+    def __init__(self, h: int, w: int, new_h: int, new_w: int):
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray, interp: int = cv2.INTER_LINEAR) -> np.ndarray:
+        """(h, w[, C]) uint8 or float32 to (new_h, new_w[, C])."""
+        assert img.shape[:2] == (self.h, self.w), (img.shape, self.h, self.w)
+        return cv2.resize(np.ascontiguousarray(img), (self.new_w, self.new_h), interpolation=interp)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return self.apply_image(segmentation, cv2.INTER_NEAREST)
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        coords[:, 0] *= self.new_w / self.w
+        coords[:, 1] *= self.new_h / self.h
+        return coords
+
+    def inverse(self) -> Transform:
+        return ResizeTransform(self.new_h, self.new_w, self.h, self.w)
+
+
+def fit_within(h: int, w: int, short: int, long: int) -> tuple[int, int]:
+    """The largest (height, width) of h:w with sides up to `long` and `short`, either way round."""
+    scale = min(long / max(h, w), short / min(h, w))
+    return max(1, int(h * scale + 0.5)), max(1, int(w * scale + 0.5))
+
+
+class ResizeByRatio(T.Augmentation):
+    """Fit the image within (short r, long r), keeping its shape, with r from `ratio_range`."""
+
+    def __init__(self, short: int, long: int, ratio_range: tuple[float, float] = (1.0, 1.0)):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        ratio = np.random.uniform(*self.ratio_range)
+        h, w = image.shape[:2]
+        return ResizeTransform(
+            h, w, *fit_within(h, w, int(self.short * ratio), int(self.long * ratio))
+        )
+
+
+class FitForTest(T.Augmentation):
+    """Fit the image within (short, long), then stretch each side up to a multiple of `divisor`."""
+
+    def __init__(self, short: int, long: int, divisor: int = 1):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        h, w = image.shape[:2]
+        fit_h, fit_w = fit_within(h, w, self.short, self.long)
+        resize = ResizeTransform(h, w, fit_h, fit_w)
+        # Two resizes and not one of the whole way, as the official protocol has it.
+        new_h = -(-fit_h // self.divisor) * self.divisor
+        new_w = -(-fit_w // self.divisor) * self.divisor
+        if (new_h, new_w) == (fit_h, fit_w):
+            return resize
+        return TransformList([resize, ResizeTransform(fit_h, fit_w, new_h, new_w)])
+
+
+class ColorTransform(Transform):
+    """Apply colour steps in order; labels and coordinates stay as they are.
+
+    A step is (name, value): "linear" with (contrast factor, brightness offset), "saturation" with
+    a factor, "hue" with an offset in OpenCV's 8-bit unit of 2 degrees. Each rounds down to uint8.
+    """
+
+    def __init__(self, steps: Sequence[tuple], image_format: str = "RGB"):
+        super().__init__()
+        self._set_attributes(locals())
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 to the same."""
+        values = np.arange(256)
+        to_hsv, from_hsv = (
+            (cv2.COLOR_RGB2HSV, cv2.COLOR_HSV2RGB)
+            if self.image_format == "RGB"
+            else (cv2.COLOR_BGR2HSV, cv2.COLOR_HSV2BGR)
+        )
+        for name, value in self.steps:
+            if name == "linear":
+                table = (values * value[0] + value[1]).clip(0, 255).astype(np.uint8)
+                img = cv2.LUT(img, table)
+                continue
+            tables = [values, values, values]
+            if name == "saturation":
+                tables[1] = (values * value).clip(0, 255)
+            else:
+                tables[0] = (values + value) % 180
+            table = np.stack(tables, axis=-1).astype(np.uint8)[None]
+            img = cv2.cvtColor(cv2.LUT(cv2.cvtColor(img, to_hsv), table), from_hsv)
+        return img
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+    def inverse(self) -> Transform:
+        return NoOpTransform()
+
+
+class PhotometricDistortion(T.Augmentation):
+    """SSD's colour augmentation with the official recipe's ranges.
+
+    Brightness +-32, contrast and saturation 0.5 to 1.5, hue -18 to 17 (units of 2 degrees), each
+    with probability 0.5; the contrast before or after saturation and hue, at random. PointRend's
+    ColorAugSSDTransform draws inside the transform, so it cannot be repeated, and its hue reaches
+    18.
+    """
+
+    def __init__(self, image_format: str = "RGB"):
+        super().__init__()
+        self._init(locals())
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        def maybe(*step):
+            return [step] if np.random.randint(2) else []
+
+        contrast = maybe("linear", (np.random.uniform(0.5, 1.5), 0.0))
+        steps = maybe("linear", (1.0, np.random.uniform(-32, 32)))
+        contrast_first = np.random.randint(2)
+        steps += contrast if contrast_first else []
+        steps += maybe("saturation", np.random.uniform(0.5, 1.5))
+        steps += maybe("hue", np.random.randint(-18, 18))
+        steps += [] if contrast_first else contrast
+        return ColorTransform(steps, self.image_format)
+
+
+def build_train_augmentation(cfg) -> list[T.Augmentation]:
+    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters)."""
+    augmentations: list[T.Augmentation] = []
+    if len(cfg.INPUT.SCALE_RANGE):
+        if len(cfg.INPUT.SCALE_RANGE) != 2:
+            raise InputError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; it takes two ratios")
+        augmentations.append(
+            ResizeByRatio(
+                cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
+            )
+        )
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(
+            T.RandomCrop_CategoryAreaConstraint(
+                cfg.INPUT.CROP.TYPE,
+                cfg.INPUT.CROP.SIZE,
+                cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
+                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            )
+        )
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        augmentations.append(
+            T.RandomFlip(
+                horizontal=cfg.INPUT.RANDOM_FLIP == "horizontal",
+                vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
+            )
+        )
+    if cfg.INPUT.COLOR_AUG_SSD:
+        augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
+    return augmentations
+
+
+def build_test_augmentation(cfg) -> T.Augmentation:
+    """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
+    return FitForTest(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR)

@@ -1,0 +1,45 @@
+"""Class names, ids and colours of the datasets, one JSON file each."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Categories:
+    """The classes of a segmentation dataset, in the order of their training ids.
+
+    Attributes:
+        names: one for each class.
+        colors: (R, G, B), 0..255, for each class.
+        source_ids: value of each class in the official label files.
+        ignore_label: training id of pixels without a class.
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[tuple[int, int, int], ...]
+    source_ids: tuple[int, ...]
+    ignore_label: int
+
+    def lookup_table(self) -> np.ndarray:
+        """(256,) uint8: official id to training id; every id that is no class is ignored."""
+        table = np.full(256, self.ignore_label, dtype=np.uint8)
+        table[list(self.source_ids)] = np.arange(len(self.names))
+        return table
+
+
+def load_categories(name: str) -> Categories:
+    """The categories in `<name>.json` of this folder."""
+    data = json.loads(files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    classes = sorted(data["classes"], key=lambda c: c["train_id"])
+    assert [c["train_id"] for c in classes] == list(range(len(classes))), name
+    return Categories(
+        names=tuple(c["name"] for c in classes),
+        colors=tuple(tuple(c["color"]) for c in classes),
+        source_ids=tuple(c["source_id"] for c in classes),
+        ignore_label=data["ignore_label"],
+    )

@@ -1,0 +1,99 @@
+"""What can be wrong with a dataset, said before training starts."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import InputError
+
+# Fields of Detectron2's metadata that hold a path.
+_PATH_FIELDS = ("image_root", "image_dir", "dirname", "sem_seg_root", "gt_dir", "json_file")
+
+
+def dataset_paths(name: str) -> list[str]:
+    """The files and folders that a registered dataset reads, as its metadata names them."""
+    metadata = MetadataCatalog.get(name)
+    return [path for key in _PATH_FIELDS if (path := metadata.get(key))]
+
+
+def missing_paths(name: str) -> list[str]:
+    """Those of dataset_paths that do not exist."""
+    return [path for path in dataset_paths(name) if not PathManager.exists(path)]
+
+
+def check_dataset_present(name: str) -> None:
+    """Raise InputError where `name` is not registered or its files are not there."""
+    if name not in DatasetCatalog.list():
+        import difflib
+
+        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
+        raise InputError(
+            f"DATASETS names {name!r}, which is not registered; "
+            + (f"close names: {', '.join(close)}" if close else "see python tools/doctor.py")
+        )
+    missing = missing_paths(name)
+    if missing:
+        command = MetadataCatalog.get(name).get("prepare_command")
+        root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
+        raise InputError(
+            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} does not exist "
+            f"(DETECTRON2_DATASETS is {root})."
+            + (f" Prepare it with: {command}" if command else " datasets/README.md has its layout.")
+        )
+
+
+def check_config(cfg, *, train: bool) -> None:
+    """Everything about a config's datasets that can be said without reading an image.
+
+    Args:
+        cfg: a Detectron2 config with the toolkit's keys.
+        train: check DATASETS.TRAIN as well as DATASETS.TEST.
+
+    Raises:
+        InputError: a dataset is not registered, absent, or its classes or its ignored label are
+            not the model's.
+    """
+    names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
+    if train and not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty: name a registered dataset")
+    head = cfg.MODEL.SEM_SEG_HEAD
+    for name in dict.fromkeys(names):
+        check_dataset_present(name)
+        metadata = MetadataCatalog.get(name)
+        classes = metadata.get("stuff_classes", ())
+        if len(classes) != head.NUM_CLASSES:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but dataset {name!r} has "
+                f"{len(classes)} classes: set it to {len(classes)}"
+            )
+        ignored = metadata.get("ignore_label", head.IGNORE_VALUE)
+        if ignored != head.IGNORE_VALUE:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, but dataset {name!r} "
+                f"ignores {ignored}: set it to that"
+            )
+
+
+def check_label_range(label: np.ndarray, num_classes: int, ignore_value: int, file: str) -> None:
+    """Raise InputError, naming `file`, where a label is no class and not ignored.
+
+    Args:
+        label: integers of any shape.
+        num_classes: valid labels are 0 .. num_classes - 1.
+        ignore_value: valid too.
+    """
+    if label.size == 0:
+        return
+    bad = label[(label >= num_classes) & (label != ignore_value)]
+    if bad.size == 0 and label.min() >= 0:
+        return
+    value = int(bad.flat[0]) if bad.size else int(label.min())
+    raise InputError(
+        f"{file}: label {value} is out of range; the {num_classes} classes are 0 to "
+        f"{num_classes - 1}, and {ignore_value} is ignored. MODEL.SEM_SEG_HEAD.NUM_CLASSES or the "
+        "preparation of the labels is wrong"
+    )

@@ -1,0 +1,221 @@
+"""Loaders from the config. The training stream is a function of the seed and the position alone.
+
+Every sample draws its augmentation from (seed, position in the stream), so a run gives the same
+images for any number of workers, and a resumed run goes on where the one before it stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import (
+    DatasetCatalog,
+    DatasetFromList,
+    DatasetMapper,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import transforms as T
+from detectron2.data.build import trivial_batch_collator
+from detectron2.data.samplers import TrainingSampler
+from detectron2.utils import comm
+from fvcore.transforms.transform import NoOpTransform, Transform
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
+from .augmentation import build_test_augmentation, build_train_augmentation
+from .checks import check_label_range
+
+
+class _RequireEqualSizes(T.Augmentation):
+    """Changes nothing; refuses labels that are not their image's size, which a crop would hide."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+        if image.shape[:2] != sem_seg.shape:
+            raise ValueError(f"image {image.shape[:2]}, labels {sem_seg.shape}")
+        return NoOpTransform()
+
+
+class SegmentationMapper(DatasetMapper):
+    """Detectron2's mapper, which names the file when an image or its labels are not usable."""
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        num_classes: int,
+        ignore_value: int,
+        augmentations,
+        image_format: str,
+    ):
+        """
+        Args:
+            is_train: training samples carry "sem_seg"; test samples are the image alone.
+            num_classes, ignore_value: labels are below the one or equal to the other.
+            augmentations: Detectron2 augmentations, applied in order.
+            image_format: "RGB" or "BGR".
+        """
+        if is_train:
+            augmentations = [_RequireEqualSizes(), *augmentations]
+        super().__init__(is_train, augmentations=augmentations, image_format=image_format)
+        self.num_classes = num_classes
+        self.ignore_value = ignore_value
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        return {
+            "is_train": is_train,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "augmentations": (
+                build_train_augmentation(cfg) if is_train else [build_test_augmentation(cfg)]
+            ),
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        """A record of the dataset to what the model takes.
+
+        Raises:
+            InputError: the image or its labels cannot be read, differ in size, or a label is out
+                of range.
+        """
+        if not self.is_train:
+            # Evaluators read the labels themselves; the model must not see them.
+            dataset_dict = {k: v for k, v in dataset_dict.items() if k != "sem_seg_file_name"}
+        try:
+            sample = super().__call__(dataset_dict)
+        except (OSError, SyntaxError, ValueError, AssertionError) as e:
+            raise InputError(_describe(dataset_dict, e)) from e
+        if self.is_train:
+            check_label_range(
+                sample["sem_seg"].numpy(),
+                self.num_classes,
+                self.ignore_value,
+                dataset_dict["sem_seg_file_name"],
+            )
+        return sample
+
+
+def _describe(record: dict, error: Exception) -> str:
+    from PIL import Image
+
+    sizes = {}
+    for file in filter(None, (record["file_name"], record.get("sem_seg_file_name"))):
+        try:
+            with Image.open(file) as image:
+                image.load()
+                sizes[file] = image.size
+        except (OSError, SyntaxError, ValueError) as e:
+            return f"{file} cannot be read: {e}"
+    if len(set(sizes.values())) > 1:
+        return "an image and its labels differ in (width, height): " + ", ".join(
+            f"{file} has {size}" for file, size in sizes.items()
+        )
+    return f"{record['file_name']} cannot be prepared: {error}"
+
+
+class _SeededMap(Dataset):
+    """Maps the record at `index` with all randomness drawn from (seed, position)."""
+
+    def __init__(self, records: list[dict], mapper, seed: int):
+        self.records = DatasetFromList(records, copy=False)  # shared by the workers, serialised
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, position_and_index: tuple[int, int]) -> dict:
+        position, index = position_and_index
+        state = np.random.SeedSequence([self.seed, position]).generate_state(2)
+        np.random.seed(state[0])
+        random.seed(int(state[1]))
+        return self.mapper(self.records[index])
+
+
+class TrainLoader:
+    """An endless stream of training batches (lists of dicts) that can start anywhere.
+
+    Attributes:
+        seed: of the shuffling and the augmentation; equal on all processes.
+        start_iter: batches to leave out at the start, as a run that resumes does.
+        Both are read when iteration begins.
+    """
+
+    def __init__(
+        self, records: list[dict], mapper, *, total_batch_size: int, num_workers: int, seed: int
+    ):
+        """
+        Args:
+            records: Detectron2 dataset dicts.
+            mapper: record to sample.
+            total_batch_size: images of a batch over all processes.
+            num_workers: processes that load, for each training process; 0 = none.
+        """
+        world_size = comm.get_world_size()
+        if total_batch_size <= 0 or total_batch_size % world_size:
+            raise InputError(
+                f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which the {world_size} training "
+                "processes cannot share equally"
+            )
+        self.records = records
+        self.mapper = mapper
+        self.batch_size = total_batch_size // world_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.start_iter = 0
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        rank, world_size = comm.get_rank(), comm.get_world_size()
+        first = self.start_iter * self.batch_size
+        indices = iter(TrainingSampler(len(self.records), seed=self.seed))
+        samples = (
+            (local * world_size + rank, index)
+            for local, index in enumerate(itertools.islice(indices, first, None), start=first)
+        )
+        while True:
+            yield list(itertools.islice(samples, self.batch_size))
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        yield from DataLoader(
+            _SeededMap(self.records, self.mapper, self.seed),
+            batch_sampler=self._batches(),
+            num_workers=self.num_workers,
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=_init_worker,
+            # Its own generator: the default one would take a number from the model's.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def _init_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
+    import cv2
+
+    cv2.setNumThreads(0)  # the workers are the parallelism
+
+
+def build_train_loader(cfg, seed: int) -> TrainLoader:
+    """The training stream of DATASETS.TRAIN."""
+    records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
+    return TrainLoader(
+        records,
+        SegmentationMapper(cfg, is_train=True),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        seed=seed,
+    )
+
+
+def build_test_loader(cfg, dataset_name: str) -> DataLoader:
+    """All images of a registered dataset, one at a time, resized as the protocol says."""
+    return build_detection_test_loader(
+        DatasetCatalog.get(dataset_name),
+        mapper=SegmentationMapper(cfg, is_train=False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )

@@ -1,0 +1,1 @@
+"""Official archives to the layouts that builtin.py registers."""

@@ -1,0 +1,6 @@
+"""Training: what Detectron2's trainer does not do (recipe's optimizer, exact resume, progress)."""
+
+from .solver import WarmupPoly, build_lr_scheduler, build_optimizer
+from .trainer import Trainer
+
+__all__ = ["Trainer", "WarmupPoly", "build_lr_scheduler", "build_optimizer"]

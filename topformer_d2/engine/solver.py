@@ -1,0 +1,92 @@
+"""The recipe's optimizer groups and learning-rate schedule."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.solver import LRMultiplier
+from detectron2.solver.build import (
+    build_lr_scheduler as build_detectron2_lr_scheduler,
+)
+from detectron2.solver.build import (
+    get_default_optimizer_params,
+    maybe_add_gradient_clipping,
+    reduce_param_groups,
+)
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+
+from ..errors import InputError
+
+
+class WarmupPoly(ParamScheduler):
+    """(1 - i/N)^power (w(i) + factor (1 - w(i))), with w rising linearly from 0 to 1.
+
+    The warm-up multiplies the decaying rate; Detectron2's WarmupParamScheduler ramps to a fixed
+    one.
+    """
+
+    def __init__(self, max_iter: int, *, power: float, warmup_iters: int, warmup_factor: float):
+        """
+        Args:
+            max_iter: N.
+            power: 1 = linear decay to 0.
+            warmup_iters: iterations until w is 1.
+            warmup_factor: multiplier at iteration 0.
+        """
+        self.max_iter = max_iter
+        self.power = power
+        self.warmup_iters = warmup_iters
+        self.warmup_factor = warmup_factor
+
+    def __call__(self, where: float) -> float:
+        """The multiplier at `where` = i / N, in [0, 1]."""
+        i = where * self.max_iter
+        warm = min(1.0, i / self.warmup_iters) if self.warmup_iters else 1.0
+        return max(0.0, 1 - where) ** self.power * (warm + self.warmup_factor * (1 - warm))
+
+
+def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+    """WarmupPolyLR from SOLVER, or any scheduler that Detectron2 knows by LR_SCHEDULER_NAME."""
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_detectron2_lr_scheduler(cfg, optimizer)
+    schedule = WarmupPoly(
+        solver.MAX_ITER,
+        power=solver.POLY_LR_POWER,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_factor=solver.WARMUP_FACTOR,
+    )
+    return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """SOLVER.OPTIMIZER with HEAD_LR_FACTOR times the rate for all that is not the backbone.
+
+    Raises:
+        InputError: SOLVER.OPTIMIZER is unknown.
+    """
+    solver = cfg.SOLVER
+    groups = []
+    for module, factor in _backbone_and_rest(model, solver.HEAD_LR_FACTOR):
+        groups += get_default_optimizer_params(
+            module,
+            base_lr=solver.BASE_LR * factor,
+            weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        )
+    groups = reduce_param_groups(groups)
+    if solver.OPTIMIZER == "ADAMW":
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=solver.BASE_LR)
+    if solver.OPTIMIZER == "SGD":
+        return maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
+            groups, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
+        )
+    raise InputError(f"SOLVER.OPTIMIZER is {solver.OPTIMIZER!r}; known: ADAMW, SGD")
+
+
+def _backbone_and_rest(model: nn.Module, head_factor: float) -> list[tuple[nn.Module, float]]:
+    backbone = getattr(model, "backbone", None)
+    rest = [child for child in model.children() if child is not backbone]
+    return [(backbone, 1.0)] * (backbone is not None) + [(child, head_factor) for child in rest]

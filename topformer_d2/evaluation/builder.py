@@ -1,0 +1,32 @@
+"""From a dataset's evaluator_type to its evaluator."""
+
+from __future__ import annotations
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+
+from ..errors import InputError
+from .sem_seg import ConfusionEvaluator
+
+
+def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    if cfg.TEST.SEM_SEG_RLE:
+        return SemSegEvaluator(dataset_name, distributed=True, output_dir=output_dir)
+    return ConfusionEvaluator(dataset_name, output_dir=output_dir)
+
+
+_BUILDERS = {"sem_seg": _sem_seg, "cityscapes_sem_seg": _sem_seg}
+
+
+def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """The evaluator of a registered dataset.
+
+    Raises:
+        InputError: the dataset's evaluator_type has no evaluator here.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in _BUILDERS:
+        raise InputError(
+            f"dataset {dataset_name!r} has evaluator_type {kind!r}; known: {list(_BUILDERS)}"
+        )
+    return _BUILDERS[kind](cfg, dataset_name, output_dir)

@@ -1,0 +1,155 @@
+"""Semantic segmentation evaluated by one confusion matrix, streamed image by image."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+from tabulate import tabulate
+
+from ..data.checks import check_label_range
+from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def confusion_matrix(
+    prediction: np.ndarray, truth: np.ndarray, num_classes: int, ignore_label: int
+) -> np.ndarray:
+    """Count pixels by truth (row) and prediction (column), ignored ones left out.
+
+    Args:
+        prediction, truth: integers of one shape; predictions below num_classes, truth below it or
+            equal to ignore_label (not checked here).
+
+    Returns:
+        (num_classes, num_classes) int64.
+    """
+    # One wider than the classes: whatever is ignored falls into the last row.
+    side = num_classes + 1
+    row = np.minimum(truth, num_classes) if ignore_label >= num_classes else truth
+    cell = row.astype(np.int32) * side + prediction
+    if ignore_label < num_classes:
+        cell[truth == ignore_label] = num_classes * side
+    counts = np.bincount(cell.reshape(-1), minlength=side * side).reshape(side, side)
+    return counts[:num_classes, :num_classes]
+
+
+def metrics_from_confusion(matrix: np.ndarray, class_names: list[str]) -> dict[str, float]:
+    """mIoU, fwIoU, mACC, pACC, then IoU and ACC by class, in percent.
+
+    A class that neither the truth nor the prediction has is NaN and left out of the means; one that
+    is only predicted has IoU 0 and no accuracy. As in Detectron2 and in the official protocol.
+    """
+    matrix = matrix.astype(np.float64)
+    hits, truth, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    union = truth + predicted - hits
+    with np.errstate(invalid="ignore", divide="ignore"):
+        iou = np.where(union > 0, hits / union, np.nan)
+        accuracy = np.where(truth > 0, hits / truth, np.nan)
+    has_truth = bool(truth.sum())
+    metrics = {
+        "mIoU": np.nanmean(iou) if has_truth else np.nan,
+        "fwIoU": np.nansum(iou * truth) / truth.sum() if has_truth else np.nan,
+        "mACC": np.nanmean(accuracy) if has_truth else np.nan,
+        "pACC": hits.sum() / truth.sum() if has_truth else np.nan,
+    }
+    metrics |= {f"IoU-{name}": value for name, value in zip(class_names, iou, strict=True)}
+    metrics |= {f"ACC-{name}": value for name, value in zip(class_names, accuracy, strict=True)}
+    return {key: float(100 * value) for key, value in metrics.items()}
+
+
+def format_table(metrics: dict[str, float], class_names: list[str]) -> str:
+    """IoU and accuracy by class, then the means, as text."""
+    rows = [[name, metrics[f"IoU-{name}"], metrics[f"ACC-{name}"]] for name in class_names]
+    table = tabulate(rows, headers=["class", "IoU", "accuracy"], floatfmt=".1f", missingval="-")
+    means = "  ".join(f"{key} {metrics[key]:.2f}" for key in ("mIoU", "fwIoU", "mACC", "pACC"))
+    return f"{table}\n{means}"
+
+
+class ConfusionEvaluator(DatasetEvaluator):
+    """Detectron2's evaluator interface over confusion_matrix; nothing is kept but the matrix.
+
+    Results are those of Detectron2's SemSegEvaluator, in the same dict, without writing every
+    prediction as RLE.
+    """
+
+    def __init__(
+        self, dataset_name: str, *, output_dir: str | None = None, distributed: bool = True
+    ):
+        """
+        Args:
+            dataset_name: a registered dataset with labels.
+            output_dir: where evaluate() writes sem_seg_evaluation.json; None = nowhere.
+            distributed: add up the matrices of all processes.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        self.class_names = list(metadata.stuff_classes)
+        self.ignore_label = metadata.ignore_label
+        self._dataset_name = dataset_name
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._label_files = {
+            record["file_name"]: record["sem_seg_file_name"]
+            for record in DatasetCatalog.get(dataset_name)
+        }
+        self.reset()
+
+    def reset(self) -> None:
+        self.matrix = np.zeros((len(self.class_names),) * 2, dtype=np.int64)
+
+    def process(self, inputs: list[dict], outputs: list) -> None:
+        """Add images whose labels are read from the dataset's files.
+
+        Args:
+            inputs: dicts with the record's "file_name".
+            outputs: for each a dict whose "sem_seg" is the logits (K, H, W) or a label map (H, W),
+                or such a tensor itself.
+
+        Raises:
+            InputError: a label file differs in size from the prediction, or a label is out of
+                range.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            output = output["sem_seg"] if isinstance(output, dict) else output
+            prediction = output.argmax(dim=0) if output.ndim == 3 else output
+            file = self._label_files[record["file_name"]]
+            with PathManager.open(file, "rb") as f:
+                truth = np.asarray(Image.open(f))
+            if truth.shape != tuple(prediction.shape):
+                raise InputError(
+                    f"{file} is {truth.shape} (height, width) but the prediction for "
+                    f"{record['file_name']} is {tuple(prediction.shape)}"
+                )
+            check_label_range(truth, len(self.class_names), self.ignore_label, file)
+            self.update(prediction, truth)
+
+    def update(self, prediction: torch.Tensor | np.ndarray, truth: np.ndarray) -> None:
+        """Add one image: a label map and its truth, both (H, W) integers in range."""
+        prediction = np.asarray(prediction.cpu() if torch.is_tensor(prediction) else prediction)
+        self.matrix += confusion_matrix(prediction, truth, len(self.class_names), self.ignore_label)
+
+    def evaluate(self) -> OrderedDict | None:
+        """{"sem_seg": metrics} on the main process, None on others; the table goes to the log."""
+        if self._distributed and comm.get_world_size() > 1:
+            matrices = comm.gather(self.matrix)
+            if not comm.is_main_process():
+                return None
+            self.matrix = np.sum(matrices, axis=0)
+        metrics = metrics_from_confusion(self.matrix, self.class_names)
+        logger.info("%s:\n%s", self._dataset_name, format_table(metrics, self.class_names))
+        if self._output_dir:
+            PathManager.mkdirs(self._output_dir)
+            path = os.path.join(self._output_dir, "sem_seg_evaluation.json")
+            with PathManager.open(path, "w") as f:
+                json.dump({"metrics": metrics, "confusion": self.matrix.tolist()}, f)
+        return OrderedDict(sem_seg=metrics)

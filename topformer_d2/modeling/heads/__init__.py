@@ -1,0 +1,3 @@
+from .segmentation import TopFormerSegmentationHead
+
+__all__ = ["TopFormerSegmentationHead"]

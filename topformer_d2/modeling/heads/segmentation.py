@@ -1,0 +1,117 @@
+"""The segmentation head (paper, Section 3.4): fuse the SIM outputs at stride 8, then classify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import InputError
+from ..backbone.variants import variant_from_config
+from ..layers import conv_norm, resize, resolve_norm
+from ..losses import pixel_cross_entropy
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class TopFormerSegmentationHead(nn.Module):
+    """Sum of all inputs at the finest one's size, 1x1 convolution, dropout, 1x1 classifier."""
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        norm: str = "BN",
+        fuse_depthwise: bool = False,
+        dropout: float = 0.1,
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+        class_weights: Sequence[float] = (),
+    ):
+        """
+        Args:
+            input_shape: the features to fuse, all of one width; their names are looked up in the
+                backbone's output.
+            num_classes: K.
+            norm: name for Detectron2's get_norm.
+            fuse_depthwise: depthwise fusing convolution (official Tiny on ADE20K) or a full one.
+            dropout: probability that a whole channel is dropped in training.
+            loss_weight: factor of the loss.
+            ignore_value: label of pixels without a loss.
+            class_weights: K factors of the classes' losses; empty = 1 for each.
+
+        Raises:
+            InputError: no features, features of differing widths, or weights that are not K.
+        """
+        super().__init__()
+        widths = {shape.channels for shape in input_shape.values()}
+        if len(widths) != 1:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES must name features of one width, got {input_shape}"
+            )
+        if class_weights and len(class_weights) != num_classes:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(class_weights)} entries for "
+                f"{num_classes} classes"
+            )
+        channels = widths.pop()
+        # Finest first: its size is the size of the sum and of the logits.
+        self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
+        self.common_stride = input_shape[self.in_features[0]].stride
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+        weights = torch.tensor(class_weights, dtype=torch.float32) if class_weights else None
+        self.register_buffer("class_weights", weights, persistent=False)
+
+        groups = channels if fuse_depthwise else 1
+        self.fuse = conv_norm(channels, channels, groups=groups, norm=norm, activation=F.relu)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = Conv2d(channels, num_classes, 1)
+        nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    @classmethod
+    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        head = cfg.MODEL.SEM_SEG_HEAD
+        missing = [name for name in head.IN_FEATURES if name not in input_shape]
+        if missing:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}; "
+                f"the backbone gives {list(input_shape)}"
+            )
+        return {
+            "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
+            "num_classes": head.NUM_CLASSES,
+            "norm": resolve_norm(head.NORM),
+            "fuse_depthwise": variant_from_config(cfg).fuse_depthwise,
+            "dropout": head.DROPOUT,
+            "loss_weight": head.LOSS_WEIGHT,
+            "ignore_value": head.IGNORE_VALUE,
+            "class_weights": head.CLASS_WEIGHTS,
+        }
+
+    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
+        """(None, losses) in training, (logits at stride 8, {}) in inference."""
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        return logits, {}
+
+    def layers(self, features: dict[str, Tensor]) -> Tensor:
+        """Features (N, C, H_i, W_i) to logits (N, K, H_0, W_0) at the finest feature's stride."""
+        fused = features[self.in_features[0]]
+        for name in self.in_features[1:]:
+            fused = fused + resize(features[name], features[self.in_features[0]].shape[-2:])
+        return self.classifier(self.dropout(self.fuse(fused)))
+
+    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""
+        loss = pixel_cross_entropy(logits, targets, self.ignore_value, self.class_weights)
+        return {"loss_sem_seg": loss * self.loss_weight}

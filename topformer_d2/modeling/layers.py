@@ -1,0 +1,130 @@
+"""Building blocks shared by the backbone and the heads."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.layers import Conv2d, get_norm
+from detectron2.utils import comm
+from detectron2.utils.logger import log_first_n
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+
+ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
+
+
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    *,
+    norm: str,
+    stride: int = 1,
+    groups: int = 1,
+    activation=None,
+) -> Conv2d:
+    """Convolution without bias, then `norm` (a name for Detectron2's get_norm), then `activation`.
+
+    The padding is kernel_size // 2, so a map of side s becomes one of side ceil(s / stride).
+    """
+    return Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+        norm=get_norm(norm, out_channels),
+        activation=activation,
+    )
+
+
+def resolve_norm(norm: str) -> str:
+    """BN for SyncBN on a single process, where there is nothing to synchronise with."""
+    if norm == "SyncBN" and comm.get_world_size() == 1:
+        log_first_n(logging.INFO, "SyncBN: one process only, using BN instead", n=1, key="message")
+        return "BN"
+    return norm
+
+
+def get_activation(name: str):
+    """The function behind an activation's name; InputError if there is none."""
+    if name not in ACTIVATIONS:
+        raise InputError(
+            f"MODEL.TOPFORMER.PYRAMID_ACTIVATION is {name!r}; known: {list(ACTIVATIONS)}"
+        )
+    return ACTIVATIONS[name]
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear, align_corners=False, to (H, W); `x` itself where it has that size already."""
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block: expand by 1x1, depthwise k x k of the given stride, project by 1x1.
+
+    The expansion is left out for expansion = 1; the input is added to the output where both have
+    the same shape. (N, in_channels, H, W) to (N, out_channels, ceil(H/stride), ceil(W/stride)).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        expansion: int,
+        stride: int,
+        norm: str,
+        activation,
+    ):
+        super().__init__()
+        hidden = in_channels * expansion
+        self.expand = (
+            conv_norm(in_channels, hidden, norm=norm, activation=activation)
+            if expansion != 1
+            else nn.Identity()
+        )
+        self.depthwise = conv_norm(
+            hidden,
+            hidden,
+            kernel_size,
+            stride=stride,
+            groups=hidden,
+            norm=norm,
+            activation=activation,
+        )
+        self.project = conv_norm(hidden, out_channels, norm=norm)
+        self.has_shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.has_shortcut else out
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, each sample's branch is dropped with probability `rate`.
+
+    What is kept is scaled by 1 / (1 - rate). Shape and dtype are the input's.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+        return x * mask / keep
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"

@@ -1,0 +1,3 @@
+from .segmentor import TopFormerSegmentor
+
+__all__ = ["TopFormerSegmentor"]

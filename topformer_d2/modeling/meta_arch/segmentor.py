@@ -1,0 +1,96 @@
+"""Semantic segmentation with the official protocol's exact sizes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from torch import Tensor
+
+from ...errors import InputError
+from ..layers import resize
+
+
+@META_ARCH_REGISTRY.register()
+class TopFormerSegmentor(SemanticSegmentor):
+    """Detectron2's SemanticSegmentor, for a backbone that sees the whole image at once.
+
+    - Logits are resized from stride 8 straight to the network input's size, then to the output
+      size, both bilinearly. Upsampling by the stride and cropping differs at sizes that are no
+      multiple of it.
+    - No test image is padded: images of equal size share a batch, others run on their own, so no
+      result depends on its neighbours.
+    - Training images smaller than the crop are padded to it after normalisation, with zeros.
+    """
+
+    @configurable
+    def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
+        """
+        Args:
+            train_size: (height, width) that training images are padded to; None = the batch's
+                largest height and width.
+            kwargs: as for SemanticSegmentor: backbone, sem_seg_head, pixel_mean, pixel_std.
+        """
+        super().__init__(**kwargs)
+        self.train_size = train_size
+
+    @classmethod
+    def from_config(cls, cfg):
+        crop = cfg.INPUT.CROP
+        args = super().from_config(cfg)
+        if crop.ENABLED and crop.TYPE == "absolute":
+            args["train_size"] = tuple(crop.SIZE)
+        return args
+
+    def forward(self, batched_inputs: list[dict]):
+        """
+        Args:
+            batched_inputs: one dict an image, as Detectron2's DatasetMapper makes them: "image"
+                (3, H, W) in 0..255; in training "sem_seg" (H, W) int64; "height" and "width" of
+                the output in inference (default: the image's).
+
+        Returns:
+            in training the dict of losses; in inference one dict an image with "sem_seg", the
+            logits (K, height, width).
+        """
+        images = [x["image"].to(self.device) for x in batched_inputs]
+        if self.training:
+            targets = [x["sem_seg"].to(self.device) for x in batched_inputs]
+            batch, targets = self._pad_for_training(images, targets)
+            return self.sem_seg_head(self.backbone(batch), targets)[1]
+
+        groups = defaultdict(list)
+        for i, image in enumerate(images):
+            groups[image.shape[-2:]].append(i)
+        results: list[dict] = [{}] * len(images)
+        for size, members in groups.items():
+            batch = self._normalize(torch.stack([images[i] for i in members]))
+            logits = resize(self.sem_seg_head.layers(self.backbone(batch)), size)
+            for i, image_logits in zip(members, logits, strict=True):
+                height = batched_inputs[i].get("height", size[0])
+                width = batched_inputs[i].get("width", size[1])
+                results[i] = {"sem_seg": resize(image_logits[None], (height, width))[0]}
+        return results
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def _pad_for_training(self, images: list[Tensor], targets: list[Tensor]):
+        largest = [max(image.shape[d] for image in images) for d in (1, 2)]
+        height, width = self.train_size or largest
+        if largest[0] > height or largest[1] > width:
+            raise InputError(
+                f"a training image is {largest[0]}x{largest[1]}, larger than the crop of "
+                f"{height}x{width} (INPUT.CROP.SIZE)"
+            )
+        batch = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
+        labels = targets[0].new_full(
+            (len(images), height, width), self.sem_seg_head.ignore_value, dtype=torch.int64
+        )
+        for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+            h, w = image.shape[-2:]
+            batch[i, :, :h, :w] = self._normalize(image)
+            labels[i, :h, :w] = target
+        return batch, labels

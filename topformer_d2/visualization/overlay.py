@@ -1,0 +1,87 @@
+"""A label map drawn over its image, with a legend of the classes that it holds."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+
+def class_styles(metadata, num_classes: int) -> tuple[list[str], np.ndarray]:
+    """Names and colours of the classes from a dataset's metadata, made up where it has none.
+
+    Returns:
+        num_classes names, and (num_classes, 3) uint8 RGB.
+    """
+    names = list(metadata.get("stuff_classes") or [])
+    colors = list(metadata.get("stuff_colors") or [])
+    if len(names) != num_classes:
+        names = [f"class {i}" for i in range(num_classes)]
+    if len(colors) != num_classes:
+        # Hues by the golden ratio, so that neighbours in number differ in colour.
+        colors = [
+            [
+                round(255 * c)
+                for c in colorsys.hsv_to_rgb(i * 0.618034 % 1, 0.65, 0.6 + 0.35 * (i % 2))
+            ]
+            for i in range(num_classes)
+        ]
+    return names, np.array(colors, np.uint8)
+
+
+def blend_labels(
+    image: np.ndarray, label: np.ndarray, colors: np.ndarray, opacity: float = 0.55
+) -> np.ndarray:
+    """Tint each labelled pixel with its class's colour.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) integers; values without a colour (the ignored one) leave the pixel as it is.
+        colors: (K, 3) uint8 RGB.
+        opacity: of the tint, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    out = image.copy()
+    known = label < len(colors)
+    tint = colors[label[known]].astype(np.float32)
+    out[known] = (opacity * tint + (1 - opacity) * image[known]).round().astype(np.uint8)
+    return out
+
+
+def add_legend(
+    picture: np.ndarray, label: np.ndarray, names: list[str], colors: np.ndarray
+) -> np.ndarray:
+    """Put a column to the right of `picture` that names the classes present, most pixels first.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        label: integers of any shape.
+        names, colors: of the classes, as from class_styles.
+
+    Returns:
+        (H, W + column, 3) uint8 RGB; as many classes as fit the height.
+    """
+    height = picture.shape[0]
+    text_size = int(np.clip(height / 28, 10, 28))
+    row = int(text_size * 1.5)
+    font = ImageFont.load_default(size=text_size)
+    counts = np.bincount(label.reshape(-1), minlength=len(names))[: len(names)]
+    present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
+    fitting = max(1, (height - row // 2) // row)
+    if len(present) > fitting:
+        lines = [(names[i], colors[i]) for i in present[: fitting - 1]]
+        lines.append((f"+ {len(present) - len(lines)} more", None))
+    else:
+        lines = [(names[i], colors[i]) for i in present]
+    width = row + 3 * text_size // 2 + int(max((font.getlength(t) for t, _ in lines), default=0))
+    column = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(column)
+    for n, (text, color) in enumerate(lines):
+        top = row // 4 + n * row
+        if color is not None:
+            draw.rectangle([row // 4, top, row // 4 + text_size, top + text_size], fill=(*color,))
+        draw.text((row // 2 + text_size, top - text_size // 8), text, fill="black", font=font)
+    return np.concatenate([picture, np.asarray(column)], axis=1)
