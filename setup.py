@@ -14,10 +14,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["topformer_d2", "topformer_d2.*"]),
-    # configs/ is part of the installed package as topformer_d2.configs, so that
-    # topformer_d2.get_config works from a wheel as well as from a checkout.
-    package_data={"topformer_d2": ["data/categories/*.json"]},
+    packages=[*find_packages(include=["topformer_d2", "topformer_d2.*"]), "topformer_d2.configs"],
+    # configs/ stands beside the package in a checkout and inside it in a wheel.
+    package_dir={"topformer_d2.configs": "configs"},
+    package_data={
+        "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
+        "topformer_d2.data.categories": ["*.json"],
+    },
     # Detectron2 itself is missing on purpose: no index has it under that name.
     # `python tools/install_detectron2.py` installs it; see README.md.
     install_requires=[

@@ -8,9 +8,6 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-from PIL import Image
-
 # Seeds 0 to 4 gave the spread in docs/results.md; the least of them less a margin.
 MIN_MIOU = 50.0
 CONFIG = "seg_topformer_t_synthetic"
@@ -29,36 +26,16 @@ def train(folder: str, seed: int) -> float:
         return json.load(f)["metrics"]["mIoU"]
 
 
-def draw_sheet(folder: str, num_images: int = 4) -> str:
+def draw_sheet(folder: str) -> str:
     """Write a sheet of validation images with truth and prediction; returns its path."""
-    from detectron2.data import DatasetCatalog, MetadataCatalog
-
     from topformer_d2 import get_config
-    from topformer_d2.inference import build_predictor, read_image, write_image
-    from topformer_d2.visualization import add_legend, blend_labels, class_styles, make_sheet
+    from topformer_d2.inference import build_predictor, write_image
+    from topformer_d2.visualization import prediction_sheet
 
     predictor = build_predictor(get_config(CONFIG), os.path.join(folder, "model_final.pth"))
-    dataset = predictor.cfg.DATASETS.TEST[0]
-    names, colors = class_styles(
-        MetadataCatalog.get(dataset), predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    )
-    rows = []
-    for record in DatasetCatalog.get(dataset)[:num_images]:
-        image = read_image(record["file_name"])
-        truth = np.asarray(Image.open(record["sem_seg_file_name"]))
-        prediction = predictor(image)["sem_seg"].argmax(dim=0).cpu().numpy()
-        rgb = np.ascontiguousarray(image[:, :, ::-1])
-        rows.append(
-            [
-                rgb,
-                blend_labels(rgb, truth, colors, opacity=0.8),
-                add_legend(
-                    blend_labels(rgb, prediction, colors, opacity=0.8), truth, names, colors
-                ),
-            ]
-        )
+    sheet = prediction_sheet(predictor, predictor.cfg.DATASETS.TEST[0], num_images=4)
     path = os.path.join(folder, "sheet.png")
-    write_image(path, make_sheet(rows, ["image", "truth", "prediction"])[:, :, ::-1])
+    write_image(path, sheet[:, :, ::-1])
     return path
 
 

@@ -11,7 +11,8 @@ import sys
 
 from topformer_d2.config import load_config
 from topformer_d2.errors import show_input_errors
-from topformer_d2.inference import build_predictor, list_images, predict_folder
+from topformer_d2.inference import build_predictor, list_images
+from topformer_d2.visualization import predict_folder
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from tests.helpers import run_tool
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
-from topformer_d2.inference import build_predictor, list_images, predict_folder, read_image
+from topformer_d2.inference import build_predictor, list_images, read_image
+from topformer_d2.visualization import predict_folder
 
 CONFIG = "seg_topformer_t_synthetic"
 

@@ -29,15 +29,13 @@ class Trainer(DefaultTrainer):
         seed_all_rng(self.seed)  # the initial weights
         super().__init__(cfg)
         self.data_loader.seed = self.seed
-        self.checkpointer = SafeCheckpointer(
-            self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        # DefaultTrainer's hooks were built around its own checkpointer.
-        self._hooks.clear()
-        self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list:
         """DefaultTrainer's, then progress, and stopping once the others are done."""
+        # DefaultTrainer has just made its own checkpointer, which the hooks take.
+        self.checkpointer = SafeCheckpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
         ret = [SeedEachStep(self.seed), *super().build_hooks()]
         if ProgressBar.wanted():
             ret.append(ProgressBar())

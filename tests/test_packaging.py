@@ -1,0 +1,47 @@
+"""What a wheel holds, and that the package works from it."""
+
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.helpers import REPOSITORY
+from topformer_d2.config import list_configs
+
+
+@pytest.mark.slow
+def test_wheel_ships_configs_and_categories(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    # From a copy: building writes into the source folder.
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
+    for name in filter(None, files):
+        target = tmp_path / "source" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((REPOSITORY / name).read_bytes())
+    subprocess.run([*build, "--wheel-dir", tmp_path, tmp_path / "source"], check=True)
+    wheel = next(tmp_path.glob("topformer_d2-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(tmp_path / "installed")
+    assert {f"topformer_d2/configs/{name}.yaml" for name in list_configs()} <= set(names)
+    assert "topformer_d2/data/categories/ade20k.json" in names
+    assert not [name for name in names if name.startswith(("tests/", "tools/"))]
+    script = (
+        "import topformer_d2; print(topformer_d2.__file__);"
+        "print(topformer_d2.get_config('seg_topformer_s').MODEL.TOPFORMER.VARIANT)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+    )
+    assert result.stdout.split() == [
+        str(tmp_path / "installed/topformer_d2/__init__.py"),
+        "small",
+    ], result.stderr

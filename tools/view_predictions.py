@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Draw images of DATASETS.TEST beside their truth and their prediction, as one PNG.
+
+  python tools/view_predictions.py --config-file configs/seg_topformer_t_camvid.yaml \\
+    --weights output/seg_topformer_t_camvid/model_final.pth --output sheet.png
+"""
+
+import argparse
+import os
+
+from topformer_d2.config import load_config
+from topformer_d2.data import check_config
+from topformer_d2.errors import show_input_errors
+from topformer_d2.inference import build_predictor, write_image
+from topformer_d2.visualization import prediction_sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
+    parser.add_argument("--output", required=True, metavar="PNG")
+    parser.add_argument("--num-images", type=int, default=3)
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
+    )
+    args = parser.parse_args()
+    with show_input_errors():
+        cfg = load_config(args.config_file, args.opts)
+        check_config(cfg, train=False)
+        predictor = build_predictor(cfg, args.weights)
+        sheet = prediction_sheet(predictor, cfg.DATASETS.TEST[0], args.num_images)
+        write_image(args.output, sheet[:, :, ::-1])
+    print(f"wrote {os.path.abspath(args.output)}")
+
+
+if __name__ == "__main__":
+    main()
