@@ -14,7 +14,7 @@ except ImportError as e:
         "or build its main branch as https://detectron2.readthedocs.io describes."
     ) from e
 
-from . import data, evaluation, modeling
+from . import checkpoint, data, evaluation, modeling
 from .config import add_topformer_config, get_config
 from .modeling import TopFormer, TopFormerSegmentationHead, TopFormerSegmentor
 
@@ -24,6 +24,7 @@ __all__ = [
     "TopFormerSegmentationHead",
     "TopFormerSegmentor",
     "add_topformer_config",
+    "checkpoint",
     "data",
     "evaluation",
     "get_config",

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.helpers import REPOSITORY, run_tool
+from topformer_d2.data.synthetic import write_synthetic
 
 CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
 SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4"]
@@ -64,6 +65,19 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ") and message in last
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_corrupt_image_stops_training_with_its_name(tmp_path, workers):
+    root = tmp_path / "data"
+    write_synthetic(str(root), 4, 1, size=(64, 80))
+    image = root / "synthetic/images/train/00002.png"
+    image.write_bytes(image.read_bytes()[:100])
+    options = [*SMALL, "OUTPUT_DIR", tmp_path / "out", "DATALOADER.NUM_WORKERS", workers]
+    result = run_tool("train_net.py", *CONFIG, *options, DETECTRON2_DATASETS=str(root))
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {image} cannot be read")
     assert "Traceback" not in result.stderr + result.stdout
 
 

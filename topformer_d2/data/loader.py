@@ -18,12 +18,12 @@ from detectron2.data import (
     DatasetCatalog,
     DatasetFromList,
     DatasetMapper,
-    build_detection_test_loader,
+    MapDataset,
     get_detection_dataset_dicts,
 )
 from detectron2.data import transforms as T
 from detectron2.data.build import trivial_batch_collator
-from detectron2.data.samplers import TrainingSampler
+from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from fvcore.transforms.transform import NoOpTransform, Transform
 from torch.utils.data import DataLoader, Dataset
@@ -214,8 +214,13 @@ def build_train_loader(cfg, seed: int) -> TrainLoader:
 
 def build_test_loader(cfg, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
-    return build_detection_test_loader(
-        DatasetCatalog.get(dataset_name),
-        mapper=SegmentationMapper(cfg, is_train=False),
+    records = DatasetFromList(DatasetCatalog.get(dataset_name), copy=False)
+    # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
+    return DataLoader(
+        MapDataset(records, SegmentationMapper(cfg, is_train=False)),
+        batch_size=1,
+        sampler=InferenceSampler(len(records)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+        worker_init_fn=_init_worker,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 
@@ -12,9 +13,20 @@ from detectron2.utils.events import CommonMetricPrinter
 
 from ..checkpoint import SafeCheckpointer
 from ..data import build_test_loader, build_train_loader
+from ..errors import InputError
 from ..evaluation import build_evaluator
 from .hooks import ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
+
+
+class _WithoutInputErrors(logging.Filter):
+    """Keeps Detectron2's loop from logging the traceback of an error that the user can mend."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors())
 
 
 class Trainer(DefaultTrainer):
@@ -25,6 +37,8 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
+        if cfg.SOLVER.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
+            raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_all_rng(self.seed)  # the initial weights
         super().__init__(cfg)

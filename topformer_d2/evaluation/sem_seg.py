@@ -37,7 +37,7 @@ def confusion_matrix(
     # One wider than the classes: whatever is ignored falls into the last row.
     side = num_classes + 1
     row = np.minimum(truth, num_classes) if ignore_label >= num_classes else truth
-    cell = row.astype(np.int32) * side + prediction
+    cell = row.astype(np.intp) * side + prediction  # the type that bincount takes as it is
     if ignore_label < num_classes:
         cell[truth == ignore_label] = num_classes * side
     counts = np.bincount(cell.reshape(-1), minlength=side * side).reshape(side, side)

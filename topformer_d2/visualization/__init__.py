@@ -4,4 +4,11 @@ from .overlay import add_legend, blend_labels, class_styles
 from .predictions import predict_folder, prediction_sheet
 from .sheet import make_sheet
 
-__all__ = ["add_legend", "blend_labels", "class_styles", "make_sheet", "predict_folder", "prediction_sheet"]
+__all__ = [
+    "add_legend",
+    "blend_labels",
+    "class_styles",
+    "make_sheet",
+    "predict_folder",
+    "prediction_sheet",
+]

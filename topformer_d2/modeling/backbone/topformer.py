@@ -123,7 +123,10 @@ class TopFormer(Backbone):
 
     def _check_batch_norm(self, x: Tensor, pooled: Tensor) -> None:
         values = pooled.shape[0] * pooled.shape[2] * pooled.shape[3]
-        trained = any(isinstance(m, _BatchNorm) and m.training for m in self.semantics.modules())
+        trained = any(
+            isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
+            for m in self.semantics.modules()
+        )
         if values == 1 and trained and not torch.jit.is_tracing():
             raise InputError(
                 f"training on a batch of {x.shape[0]} image of {x.shape[2]}x{x.shape[3]} pixels "

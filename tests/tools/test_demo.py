@@ -1,0 +1,18 @@
+"""The README's first command, less the set-up."""
+
+import re
+
+import cv2
+import pytest
+
+from tests.helpers import run_tool
+
+
+@pytest.mark.slow
+def test_demo_trains_evaluates_and_draws(tmp_path):
+    result = run_tool("demo.py", "--output", tmp_path)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert float(re.search(r"^mIoU ([\d.]+) on", result.stdout, re.M)[1]) > 80
+    assert re.search(r"ring +[\d.]+", result.stdout)
+    path = re.search(r"side by side: (.+)$", result.stdout, re.M)[1]
+    assert cv2.imread(path).shape[1] > 3 * 160
