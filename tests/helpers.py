@@ -75,5 +75,5 @@ def run_tool(name: str, *args: str, cwd: Path = REPOSITORY, **environment: str):
         text=True,
         cwd=cwd,
         env={**os.environ, **environment},
-        timeout=300,
+        timeout=120,
     )

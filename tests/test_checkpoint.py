@@ -190,6 +190,26 @@ def test_imagenet_weights_initialise_the_backbone(official, tmp_path):
     assert torch.equal(model.sem_seg_head.classifier.weight, before)
 
 
+def test_saving_again_overwrites(tmp_path):
+    model = Segmenter("tiny", num_classes=2)
+    checkpointer = SafeCheckpointer(model, str(tmp_path))
+    for value in (1.0, 2.0):
+        torch.nn.init.constant_(model.sem_seg_head.classifier.bias, value)
+        checkpointer.save("model_final")
+        saved = read_state_dict(str(tmp_path / "model_final.pth"))["model"]
+        assert saved["sem_seg_head.classifier.bias"].tolist() == [value, value]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["last_checkpoint", "model_final.pth"]
+
+
+def test_files_that_are_no_checkpoint(tmp_path):
+    path = str(tmp_path / "x.pth")
+    model = Segmenter("tiny", num_classes=2)
+    for content, message in (([1], "holds a list"), ({"model": "x"}, "no checkpoint")):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=message):
+            SafeCheckpointer(model).load(path)
+
+
 def test_a_failed_write_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     checkpointer = SafeCheckpointer(Segmenter("tiny", num_classes=2), str(tmp_path))
     checkpointer.save("model_0000001")

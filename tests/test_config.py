@@ -37,12 +37,13 @@ def test_ade20k_recipe(name, variant, rate):
     assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 150
 
 
-def test_device_fits_the_machine():
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert expected == topformer_d2.get_config("seg_topformer_t").MODEL.DEVICE
-    cfg = get_cfg()
-    add_topformer_config(cfg)
-    assert expected == cfg.MODEL.DEVICE
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_device_fits_the_machine(monkeypatch, tmp_path, gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert device == topformer_d2.get_config("seg_topformer_t").MODEL.DEVICE
+    path = tmp_path / "from_a_gpu.yaml"
+    path.write_text("VERSION: 2\nMODEL:\n  DEVICE: cuda\n")
+    assert device == load_config(str(path)).MODEL.DEVICE
 
 
 def test_opts_override():
@@ -75,4 +76,16 @@ def test_unknown_key_in_a_file_names_file_and_key(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("VERSION: 2\nSOLVER:\n  BASE_LRR: 1.0\n")
     with pytest.raises(InputError, match=r"my\.yaml.*SOLVER\.BASE_LRR.*'SOLVER\.BASE_LR'"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "my.yaml"), ("_BASE_: gone.yaml", "gone.yaml"), ("- 1", "my.yaml")],
+    ids=["syntax", "base", "list"],
+)
+def test_files_that_are_no_config_are_named(tmp_path, text, message):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message.replace(".", r"\.")):
         load_config(str(path))

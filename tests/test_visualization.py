@@ -32,11 +32,13 @@ def test_legend_shows_present_classes_most_pixels_first():
     assert not len(rows(COLORS[1]))
 
 
-def test_legend_says_how_many_do_not_fit():
-    label = np.arange(100).reshape(10, 10)
-    colors = np.tile(np.array([[10, 20, 30]], np.uint8), (100, 1))
-    small = add_legend(np.zeros((60, 80, 3), np.uint8), label, [str(i) for i in range(100)], colors)
-    assert small.shape[0] == 60
+def test_legend_drops_what_does_not_fit():
+    label = np.repeat(np.arange(40), np.arange(40, 0, -1))  # class 0 has the most pixels
+    names, colors = class_styles({}, 40)
+    out = add_legend(np.zeros((100, 80, 3), np.uint8), label, names, colors)
+    drawn = [i for i, color in enumerate(colors) if (out[:, 80:] == color).all(-1).sum() > 50]
+    assert out.shape[0] == 100
+    assert drawn == list(range(len(drawn))) and 3 <= len(drawn) <= 6
 
 
 def test_styles_come_from_metadata_or_are_made_up():

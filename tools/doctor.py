@@ -108,19 +108,22 @@ def check_rest() -> None:
     for name, module in (("numpy", "numpy"), ("pillow", "PIL"), ("opencv", "cv2")):
         if found := try_import(module):
             report("ok", name, found.__version__)
+    for module in ("fvcore", "iopath", "pycocotools", "safetensors", "tabulate", "tensorboard"):
+        try_import(module)
 
 
 def check_datasets() -> None:
     try:
         from detectron2.data import DatasetCatalog, MetadataCatalog
 
+        import topformer_d2
         from topformer_d2.data.builtin import datasets_root
         from topformer_d2.data.checks import dataset_paths, missing_paths
     except Exception as e:
         mend = f"pip install -e . and {INSTALL_DETECTRON2}"
         report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], mend)
         return
-    report("ok", "topformer_d2", importlib.metadata.version("topformer_d2"))
+    report("ok", "topformer_d2", topformer_d2.__version__)
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "default"
     print(f"\ndatasets below {os.path.abspath(datasets_root())} ({origin})")
     others: dict[str, list[str]] = {}  # top folder: Detectron2's own datasets that need it

@@ -175,7 +175,7 @@ def download(folder: Path) -> Path:
             f"  {sys.executable} -m pip install pypi-simple setuptools"
         ) from None
     target = folder / SDIST_FILE
-    # A mirror that pip is told to use serves this download too.
+    # The mirror that this variable names to pip serves this download too.
     with PyPISimple(os.environ.get("PIP_INDEX_URL") or PYPI_SIMPLE_ENDPOINT) as client:
         page = client.get_project_page(SDIST_PROJECT)
         package = next((p for p in page.packages if p.filename == SDIST_FILE), None)

@@ -10,9 +10,10 @@ import os
 import sys
 
 from topformer_d2.config import load_config
+from topformer_d2.data.files import list_images
 from topformer_d2.errors import show_input_errors
-from topformer_d2.inference import build_predictor, list_images
-from topformer_d2.visualization import predict_folder
+from topformer_d2.inference import build_predictor
+from topformer_d2.visualization import predict_files
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     with show_input_errors():
         paths = list_images(args.input)
         predictor = build_predictor(load_config(args.config_file, args.opts), args.weights)
-        problems = predict_folder(predictor, paths, args.output)
+        problems = predict_files(predictor, paths, args.output)
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images segmented: {os.path.abspath(args.output)}")
     for problem in problems:

@@ -10,41 +10,35 @@ import logging
 import sys
 
 import torch
-from detectron2.engine import default_argument_parser, default_setup, launch
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
+from detectron2.engine import default_argument_parser, launch
 
 from topformer_d2.checkpoint import SafeCheckpointer
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
-from topformer_d2.engine import Trainer
-from topformer_d2.engine.hooks import StopRequested
-from topformer_d2.errors import show_input_errors
+from topformer_d2.engine import StopRequested, Trainer, setup_run
+from topformer_d2.errors import InputError, show_input_errors
 
 logger = logging.getLogger("topformer_d2.train_net")
 
 
-def setup(args):
-    """The config of this run, checked, with loggers and the output folder ready."""
-    cfg = load_config(args.config_file, args.opts)
-    cfg.freeze()
-    check_config(cfg, train=not args.eval_only)
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
-    if not cfg.MODEL.DEVICE.startswith("cuda"):
-        logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
-    return cfg
+def evaluate(cfg, resume: bool) -> dict:
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR."""
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise InputError("--eval-only has no weights: add MODEL.WEIGHTS FILE to the command")
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return Trainer.test(cfg, model)
 
 
-def main(args):
-    """Train or evaluate; returns the evaluation's results."""
+def main(args) -> dict | None:
+    """One process of the run; returns the evaluation's results."""
     with show_input_errors():
-        cfg = setup(args)
+        cfg = load_config(args.config_file, args.opts)
+        cfg.freeze()
+        setup_run(cfg, args)
         if args.eval_only:
-            model = Trainer.build_model(cfg)
-            checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-            checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-            return Trainer.test(cfg, model)
+            return evaluate(cfg, args.resume)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         try:
@@ -54,18 +48,27 @@ def main(args):
             sys.exit(130)
 
 
+def check(args) -> int:
+    """Say what is wrong once, before any process is started; returns the number of processes."""
+    with show_input_errors():
+        check_config(load_config(args.config_file, args.opts), train=not args.eval_only)
+        if args.num_gpus > max(1, torch.cuda.device_count()):
+            raise InputError(
+                f"--num-gpus is {args.num_gpus}, but this machine has {torch.cuda.device_count()}"
+            )
+    return max(1, args.num_gpus)
+
+
 if __name__ == "__main__":
     arguments = default_argument_parser(epilog=__doc__).parse_args()
-    gpus = arguments.num_gpus if torch.cuda.is_available() else 0
-    if arguments.num_gpus > max(1, torch.cuda.device_count()):
-        sys.exit(
-            f"error: --num-gpus {arguments.num_gpus}, but there are {torch.cuda.device_count()}"
+    try:
+        launch(
+            main,
+            check(arguments),
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            args=(arguments,),
         )
-    launch(
-        main,
-        max(1, gpus),
-        num_machines=arguments.num_machines,
-        machine_rank=arguments.machine_rank,
-        dist_url=arguments.dist_url,
-        args=(arguments,),
-    )
+    except torch.multiprocessing.ProcessExitedException as e:
+        sys.exit(e.exit_code)  # that process has said what was wrong

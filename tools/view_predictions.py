@@ -10,8 +10,9 @@ import os
 
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
-from topformer_d2.errors import show_input_errors
-from topformer_d2.inference import build_predictor, write_image
+from topformer_d2.data.files import write_image
+from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.inference import build_predictor
 from topformer_d2.visualization import prediction_sheet
 
 
@@ -28,6 +29,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     with show_input_errors():
+        if not args.output.endswith(".png"):
+            raise InputError(f"--output {args.output}: the name has to end in .png")
         cfg = load_config(args.config_file, args.opts)
         check_config(cfg, train=False)
         predictor = build_predictor(cfg, args.weights)

@@ -141,7 +141,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(local)
-        return torch.load(local, map_location="cpu", weights_only=True)
+        loaded = torch.load(local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         with open(local, "rb") as f:
             if f.read(2)[:1] not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
@@ -153,6 +153,9 @@ def read_state_dict(path: str) -> dict[str, Any]:
         ) from e
     except Exception as e:  # torch and safetensors raise many types for a broken file
         raise InputError(f"{path} is not a readable weights file: {e}") from e
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
+    return loaded
 
 
 def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
@@ -170,6 +173,16 @@ def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically."""
 
+    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
+        """
+        Args:
+            model, save_dir, kwargs: as for DetectionCheckpointer.
+            require_all: refuse weights that leave a tensor of the model as it was, as inference
+                needs; training may start from a part.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.require_all = require_all
+
     def load(self, path: str, *args, **kwargs) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if path and not PathManager.isfile(PathManager.get_local_path(path)):
@@ -180,12 +193,28 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = read_state_dict(filename)
         if "model" not in loaded:
             loaded = {"model": loaded}
-        if not all(isinstance(value, Tensor) for value in loaded["model"].values()):
+        weights = loaded["model"]
+        if not isinstance(weights, Mapping) or not all(
+            isinstance(value, Tensor) for value in weights.values()
+        ):
             raise InputError(
                 f"{filename} is no checkpoint of this toolkit; an official one is converted by "
                 "`python tools/convert_weights.py IN OUT`"
             )
         return loaded
+
+    def _load_model(self, checkpoint: dict):
+        incompatible = super()._load_model(checkpoint)
+        wrong = [
+            f"{key} is {tuple(given)} there and {tuple(own)} here"
+            for key, given, own in incompatible.incorrect_shapes
+        ] + [f"{key} is missing" for key in incompatible.missing_keys]
+        if self.require_all and wrong:
+            raise InputError(
+                f"the weights do not fit the config: {_summary(wrong)}. Check MODEL.TOPFORMER and "
+                "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)"
+            )
+        return incompatible
 
     def save(self, name: str, **kwargs) -> None:
         """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
@@ -196,9 +225,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         basename = f"{name}.pth"
         path = os.path.join(self.save_dir, basename)
         self.logger.info("Saving checkpoint to %s", path)
-        with PathManager.open(f"{path}.partial", "wb") as f:
+        # A remote store has no rename; PathManager.mv does not overwrite.
+        written = path if "://" in path else f"{path}.partial"
+        with PathManager.open(written, "wb") as f:
             torch.save(data, f)
-        PathManager.mv(f"{path}.partial", path)
+        if written != path:
+            os.replace(written, path)
         self.tag_last_checkpoint(basename)
 
 

@@ -11,6 +11,7 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.utils.file_io import PathManager
+from yaml import YAMLError
 
 from .errors import InputError
 
@@ -54,8 +55,6 @@ def add_topformer_config(cfg: CN) -> None:
 
     # Segmentation head (Sec. 3.4). The fusing 1x1 convolution: True = depthwise, None = variant's.
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
-    # One factor of the loss for each class, for rare classes; empty = 1 for each.
-    cfg.MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS = []
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
@@ -129,7 +128,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     try:
         if config_file:
             cfg.merge_from_file(config_file)
-    except (KeyError, ValueError, AssertionError) as e:
+    except (KeyError, ValueError, AssertionError, AttributeError, OSError, YAMLError) as e:
         raise _config_error(config_file, e, known) from e
     try:
         cfg.merge_from_list(list(opts))
@@ -154,7 +153,7 @@ def _flatten(node: CN, prefix: str = "") -> list[str]:
 
 
 def _config_error(source: str, error: Exception, known: list[str]) -> InputError:
-    text = str(error.args[0]) if error.args else str(error)
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     # yacs words it differently for files and for lists.
     _, unknown, key = text.replace(" config key", " key").partition("Non-existent key: ")
     return InputError(f"{source}: {text}{_did_you_mean(key, known) if unknown else ''}")

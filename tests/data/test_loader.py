@@ -14,6 +14,11 @@ from topformer_d2.data.loader import SegmentationMapper
 from topformer_d2.errors import InputError
 
 
+def train_loader(cfg, seed):
+    cfg.SEED = seed
+    return build_train_loader(cfg)
+
+
 def take(loader, count):
     stream = iter(loader)
     return [next(stream) for _ in range(count)]
@@ -29,18 +34,18 @@ def assert_same(a, b):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stream_is_the_same_for_any_workers_and_start(tiny_config, workers):
     cfg = tiny_config("INPUT.SCALE_RANGE", "[0.5, 2.0]", "INPUT.COLOR_AUG_SSD", "True")
-    reference = take(build_train_loader(cfg, seed=7), 6)
+    reference = take(train_loader(cfg, 7), 6)
     cfg.DATALOADER.NUM_WORKERS = workers
-    assert_same(take(build_train_loader(cfg, seed=7), 6), reference)
-    resumed = build_train_loader(cfg, seed=7)
+    assert_same(take(train_loader(cfg, 7), 6), reference)
+    resumed = train_loader(cfg, 7)
     resumed.start_iter = 4
     assert_same(take(resumed, 2), reference[4:])
-    other = take(build_train_loader(cfg, seed=8), 1)
+    other = take(train_loader(cfg, 8), 1)
     assert [s["file_name"] for s in other[0]] != [s["file_name"] for s in reference[0]]
 
 
 def test_an_epoch_holds_every_image_once(tiny_config):
-    batches = take(build_train_loader(tiny_config(), seed=0), 6)
+    batches = take(build_train_loader(tiny_config()), 6)
     first, second = (
         [s["file_name"] for b in half for s in b] for half in (batches[:3], batches[3:])
     )
@@ -58,7 +63,7 @@ def test_the_model_does_not_see_test_labels(tiny_config):
 
 def test_batch_size_is_checked(tiny_config):
     with pytest.raises(InputError, match=r"SOLVER\.IMS_PER_BATCH is 0"):
-        build_train_loader(tiny_config("SOLVER.IMS_PER_BATCH", "0"), seed=0)
+        build_train_loader(tiny_config("SOLVER.IMS_PER_BATCH", "0"))
 
 
 @pytest.fixture
@@ -91,9 +96,18 @@ def test_label_out_of_range_is_named_with_its_value(tiny_config, record):
         SegmentationMapper(tiny_config(), is_train=True)(record)
 
 
+def test_palette_labels_are_refused(tiny_config, record):
+    """Read as luminance, the palette's indices 1 and 2 would become other ids."""
+    label = Image.fromarray(np.ones((64, 80), np.uint8)).convert("P")
+    label.putpalette([0, 0, 0, 255, 0, 0])
+    label.save(record["sem_seg_file_name"])
+    with pytest.raises(InputError, match=r"sem_seg_file_name\.png has mode 'P'.*8-bit"):
+        SegmentationMapper(tiny_config(), is_train=True)(record)
+
+
 def test_sizes_that_differ_are_named(tiny_config, record):
     Image.fromarray(np.zeros((10, 20), np.uint8)).save(record["sem_seg_file_name"])
-    with pytest.raises(InputError, match=r"differ.*\(80, 64\).*\(20, 10\)"):
+    with pytest.raises(InputError, match=r"\(64, 80\).*\(10, 20\).*EXIF"):
         SegmentationMapper(tiny_config(), is_train=True)(record)
 
 
@@ -106,6 +120,10 @@ def test_pairs_are_found_by_stem(tmp_path):
         (labels / name).touch()
     records = load_image_label_pairs(str(images), str(labels))
     assert [r["file_name"].rpartition("/")[2] for r in records] == ["a.png", "b.JPG"]
+    (images / "a.bmp").touch()
+    with pytest.raises(InputError, match=r"a\..* share a stem"):
+        load_image_label_pairs(str(images), str(labels))
+    (images / "a.bmp").unlink()
     (labels / "lonely.png").touch()
     with pytest.raises(InputError, match=r"1 labels.*lonely\.png"):
         load_image_label_pairs(str(images), str(labels))

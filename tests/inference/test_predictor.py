@@ -10,13 +10,15 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.helpers import run_tool
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.data.files import list_images, read_image, write_image
 from topformer_d2.errors import InputError
-from topformer_d2.inference import build_predictor, list_images, read_image
-from topformer_d2.visualization import predict_folder
+from topformer_d2.inference import build_predictor
+from topformer_d2.visualization import output_names, predict_files
 
 CONFIG = "seg_topformer_t_synthetic"
 
@@ -66,25 +68,53 @@ def test_predictor_resizes_as_the_evaluation_does(weights, tmp_path):
 
 
 def test_folder_of_images(weights, tmp_path):
-    source, out = tmp_path / "in", tmp_path / "out"
+    source = tmp_path / "in"
     source.mkdir()
     for name in ("a.jpg", "b.png", "b.jpg"):
         photo(source / name)
     photo(source / "wide.png", 40, 200)
     (source / "broken.jpg").write_bytes(b"no image")
     predictor = build_predictor(get_config(CONFIG), weights)
-    problems = predict_folder(predictor, list_images(str(source)), str(out))
+    before = {path: path.read_bytes() for path in source.iterdir()}
+    problems = predict_files(predictor, list_images(str(source)), str(source))
+    assert {path: path.read_bytes() for path in before} == before  # its own output folder
     assert len(problems) == 1 and "broken.jpg cannot be read" in problems[0]
-    assert sorted(os.listdir(out)) == [
-        *("a.png", "a_overlay.jpg", "b.jpg.png", "b.jpg_overlay.jpg"),
-        *("b.png.png", "b.png_overlay.jpg", "wide.png", "wide_overlay.jpg"),
+    written = sorted(path.name for path in source.iterdir() if path not in before)
+    assert written == [
+        *("a_label.png", "a_overlay.jpg", "b.jpg_label.png", "b.jpg_overlay.jpg"),
+        *("b.png_label.png", "b.png_overlay.jpg", "wide_label.png", "wide_overlay.jpg"),
     ]
-    label = Image.open(out / "wide.png")
+    label = Image.open(source / "wide_label.png")
     assert (label.mode, label.size) == ("L", (200, 40))
     expected = predictor(read_image(str(source / "wide.png")))["sem_seg"].argmax(0)
-    assert np.array_equal(np.asarray(label), expected.numpy())
-    overlay = Image.open(out / "wide_overlay.jpg")
+    assert np.array_equal(np.asarray(label), expected.cpu().numpy())
+    overlay = Image.open(source / "wide_overlay.jpg")
     assert overlay.height == 40 and overlay.width > 200
+
+
+def test_outputs_of_files_from_several_folders_do_not_collide(tmp_path):
+    paths = [str(tmp_path / p) for p in ("x/1.png", "y/1.png", "y/1.jpg", "y/z/2.jpg")]
+    assert output_names(paths) == ["x/1", "y/1.png", "y/1.jpg", "y/z/2"]
+    assert output_names(["/some/where/a.jpg"]) == ["a"]
+
+
+def test_weights_that_fit_in_part_are_refused(weights, tmp_path):
+    with pytest.raises(InputError, match=r"classifier\.weight is \(6, .*NUM_CLASSES"):
+        build_predictor(get_config(CONFIG, ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "9"]), weights)
+    backbone = {k: v for k, v in load_file(weights).items() if k.startswith("backbone.")}
+    path = str(tmp_path / "backbone.pth")
+    save_state_dict(backbone, path)
+    with pytest.raises(InputError, match=r"sem_seg_head\.\S+ is missing"):
+        build_predictor(get_config(CONFIG), path)
+
+
+def test_write_image_refuses_what_is_no_picture(tmp_path):
+    image = np.zeros((2, 2, 3), np.uint8)
+    for name in ("x", "x.foo"):
+        with pytest.raises(InputError, match=r"ends in \.jpg"):
+            write_image(str(tmp_path / name), image)
+    write_image(str(tmp_path / "new" / "x.png"), image)
+    assert (tmp_path / "new" / "x.png").exists()
 
 
 def test_tool_skips_a_corrupt_file_and_says_so(weights, tmp_path):
@@ -98,7 +128,7 @@ def test_tool_skips_a_corrupt_file_and_says_so(weights, tmp_path):
     assert "1 of 2 images segmented" in result.stdout
     assert "skipped: " in result.stderr and "bad.jpg cannot be read" in result.stderr
     assert "Traceback" not in result.stderr
-    assert (tmp_path / "out" / "good.png").exists()
+    assert (tmp_path / "out" / "good_label.png").exists()
     result = run_tool("predict.py", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
     assert result.returncode == 1 and "error: --input" in result.stderr
     arguments[-1] = tmp_path / "absent.pth"

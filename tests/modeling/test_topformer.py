@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, build_backbone
+from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
+from detectron2.utils.logger import _LOG_COUNTER
 from torch import nn
 
 from topformer_d2 import TopFormer, get_config
@@ -88,6 +89,9 @@ def test_each_number_of_a_variant_has_its_key():
         (["MODEL.TOPFORMER.VARIANT", "huge"], ["VARIANT", "'huge'", "tiny, small, base"]),
         (["MODEL.TOPFORMER.BLOCK_CHANNELS", "[16,16]"], ["BLOCK_CHANNELS has 2", "STRIDES has 9"]),
         (["MODEL.TOPFORMER.BLOCK_STRIDES", "[1,2,1,2,1,2,1,1,1]"], ["BLOCK_STRIDES", "16, 32"]),
+        (["MODEL.TOPFORMER.BLOCK_CHANNELS", "16"], ["BLOCK_CHANNELS is 16", "a list of"]),
+        (["MODEL.TOPFORMER.NUM_HEADS", "four"], ["NUM_HEADS is 'four'", "whole number"]),
+        (["MODEL.TOPFORMER.NUM_HEADS", "0"], ["NUM_HEADS is 0", "positive"]),
         (["MODEL.TOPFORMER.OUT_FEATURES", "['sim9']"], ["OUT_FEATURES", "sim9", "sim5"]),
         (["MODEL.TOPFORMER.GATE", "tanh"], ["GATE", "'tanh'", "hardsigmoid"]),
         (["MODEL.TOPFORMER.PYRAMID_ACTIVATION", "gelu"], ["PYRAMID_ACTIVATION", "relu6"]),
@@ -114,8 +118,11 @@ def test_paper_options_change_the_function():
 
 def test_training_on_a_single_token_is_a_clear_error():
     model = TopFormer("tiny").train()
-    with pytest.raises(InputError, match=r"64x64.*IMS_PER_BATCH.*CROP\.SIZE"):
-        model(torch.zeros(1, 3, 64, 64))
+    for size in ((32, 32), (64, 64), (33, 64)):
+        message = rf"{size[0]}x{size[1]}.*IMS_PER_BATCH.*CROP\.SIZE"
+        with pytest.raises(InputError, match=message):
+            model(torch.zeros(1, 3, *size))
+    model(torch.zeros(2, 3, 32, 32))
     model(torch.zeros(2, 3, 64, 64))
     model(torch.zeros(1, 3, 65, 64))
     model.eval()(torch.zeros(1, 3, 32, 32))
@@ -150,8 +157,14 @@ def test_drop_path_keeps_the_mean_and_drops_whole_samples():
     assert torch.equal(drop.eval()(out), out)
 
 
-def test_sync_bn_falls_back_on_one_process():
-    backbone = build_backbone(get_config("seg_topformer_t", ["MODEL.TOPFORMER.NORM", "SyncBN"]))
+def test_sync_bn_falls_back_on_one_process_with_one_log_line(caplog):
+    _LOG_COUNTER.clear()
+    cfg = get_config("seg_topformer_t", ["MODEL.TOPFORMER.NORM", "SyncBN"])
+    with caplog.at_level("INFO"):
+        backbone = build_model(cfg).backbone
+    assert [r.message for r in caplog.records if "SyncBN" in r.message] == [
+        "SyncBN: one process only, using BN instead"
+    ]
     kinds = {type(m) for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
     assert kinds == {nn.BatchNorm2d}
 

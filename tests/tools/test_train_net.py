@@ -53,10 +53,12 @@ def test_twenty_iterations_then_evaluation(tmp_path):
         ([*CONFIG, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "7"], "NUM_CLASSES is 7, but dataset"),
         ([*CONFIG, "SOLVER.BASELR", "1"], "SOLVER.BASELR"),
         ([*CONFIG, "MODEL.TOPFORMER.VARIANT", "nano"], "known: tiny, small, base"),
+        ([*CONFIG, "--eval-only"], "add MODEL.WEIGHTS"),
+        ([*CONFIG, "--num-gpus", "99"], "--num-gpus is 99"),
         ([*CONFIG, "MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--config-file", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ],
-    ids=["dataset", "classes", "key", "variant", "weights", "file"],
+    ids=["dataset", "classes", "key", "variant", "no weights", "GPUs", "weights", "file"],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     if arguments[1] != "nowhere.yaml":
@@ -81,7 +83,8 @@ def test_a_corrupt_image_stops_training_with_its_name(tmp_path, workers):
     assert "Traceback" not in result.stderr + result.stdout
 
 
-def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     options = [*SMALL, "SOLVER.MAX_ITER", "4000", "OUTPUT_DIR", str(tmp_path)]
     command = [sys.executable, str(REPOSITORY / "tools/train_net.py"), *CONFIG, *options]
     process = subprocess.Popen(
@@ -97,7 +100,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tmp_path):
         if "iter: 19" in line:
             break
     time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader's processes too
+    os.killpg(process.pid, number)  # as a terminal does: the loader's processes too
     rest = process.stdout.read()
     assert process.wait(timeout=60) == 130
     assert "--resume goes on from there" in rest and "Traceback" not in rest

@@ -13,9 +13,8 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from .categories import Categories, load_categories
+from .files import IMAGE_EXTENSIONS
 from .synthetic import SYNTHETIC_CATEGORIES
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def datasets_root() -> str:
@@ -39,6 +38,8 @@ def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
     for name in PathManager.ls(image_root):
         stem, extension = os.path.splitext(name)
         if extension.lower() in IMAGE_EXTENSIONS:
+            if stem in images:
+                raise InputError(f"{images[stem]} and {name} share a stem: which has the label?")
             images[stem] = os.path.join(image_root, name)
     stems = sorted(n.removesuffix(".png") for n in PathManager.ls(label_root) if n.endswith(".png"))
     if not stems:

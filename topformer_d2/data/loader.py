@@ -7,8 +7,8 @@ images for any number of workers, and a resumed run goes on where the one before
 from __future__ import annotations
 
 import itertools
+import os
 import random
-import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +17,6 @@ from detectron2.config import configurable
 from detectron2.data import (
     DatasetCatalog,
     DatasetFromList,
-    DatasetMapper,
     MapDataset,
     get_detection_dataset_dicts,
 )
@@ -25,25 +24,16 @@ from detectron2.data import transforms as T
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
-from fvcore.transforms.transform import NoOpTransform, Transform
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .checks import check_label_range
+from .files import read_image, read_label
 
 
-class _RequireEqualSizes(T.Augmentation):
-    """Changes nothing; refuses labels that are not their image's size, which a crop would hide."""
-
-    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
-        if image.shape[:2] != sem_seg.shape:
-            raise ValueError(f"image {image.shape[:2]}, labels {sem_seg.shape}")
-        return NoOpTransform()
-
-
-class SegmentationMapper(DatasetMapper):
-    """Detectron2's mapper, which names the file when an image or its labels are not usable."""
+class SegmentationMapper:
+    """A record of a dataset to what the model takes; names the file that is not usable."""
 
     @configurable
     def __init__(
@@ -52,21 +42,22 @@ class SegmentationMapper(DatasetMapper):
         *,
         num_classes: int,
         ignore_value: int,
-        augmentations,
+        augmentations: list[T.Augmentation],
         image_format: str,
     ):
         """
         Args:
-            is_train: training samples carry "sem_seg"; test samples are the image alone.
+            is_train: training samples carry "sem_seg"; test samples are the image alone, for
+                evaluators read the labels themselves and the model must not see them.
             num_classes, ignore_value: labels are below the one or equal to the other.
             augmentations: Detectron2 augmentations, applied in order.
             image_format: "RGB" or "BGR".
         """
-        if is_train:
-            augmentations = [_RequireEqualSizes(), *augmentations]
-        super().__init__(is_train, augmentations=augmentations, image_format=image_format)
+        self.is_train = is_train
         self.num_classes = num_classes
         self.ignore_value = ignore_value
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
@@ -80,46 +71,34 @@ class SegmentationMapper(DatasetMapper):
             "image_format": cfg.INPUT.FORMAT,
         }
 
-    def __call__(self, dataset_dict: dict) -> dict:
-        """A record of the dataset to what the model takes.
+    def __call__(self, record: dict) -> dict:
+        """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
+        in training "sem_seg" (H, W) int64.
 
         Raises:
             InputError: the image or its labels cannot be read, differ in size, or a label is out
                 of range.
         """
-        if not self.is_train:
-            # Evaluators read the labels themselves; the model must not see them.
-            dataset_dict = {k: v for k, v in dataset_dict.items() if k != "sem_seg_file_name"}
-        try:
-            sample = super().__call__(dataset_dict)
-        except (OSError, SyntaxError, ValueError, AssertionError) as e:
-            raise InputError(_describe(dataset_dict, e)) from e
-        if self.is_train:
-            check_label_range(
-                sample["sem_seg"].numpy(),
-                self.num_classes,
-                self.ignore_value,
-                dataset_dict["sem_seg_file_name"],
-            )
+        image = read_image(record["file_name"], self.image_format)
+        sample = {**record, "height": image.shape[0], "width": image.shape[1]}
+        label_file = sample.pop("sem_seg_file_name", None)
+        label = self._read_label(label_file, image, record["file_name"]) if self.is_train else None
+        augmented = T.AugInput(image, sem_seg=label)
+        self.augmentations(augmented)
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if label is not None:
+            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
         return sample
 
-
-def _describe(record: dict, error: Exception) -> str:
-    from PIL import Image
-
-    sizes = {}
-    for file in filter(None, (record["file_name"], record.get("sem_seg_file_name"))):
-        try:
-            with Image.open(file) as image:
-                image.load()
-                sizes[file] = image.size
-        except (OSError, SyntaxError, ValueError) as e:
-            return f"{file} cannot be read: {e}"
-    if len(set(sizes.values())) > 1:
-        return "an image and its labels differ in (width, height): " + ", ".join(
-            f"{file} has {size}" for file, size in sizes.items()
-        )
-    return f"{record['file_name']} cannot be prepared: {error}"
+    def _read_label(self, file: str, image: np.ndarray, image_file: str) -> np.ndarray:
+        label = read_label(file)
+        if label.shape != image.shape[:2]:
+            raise InputError(
+                f"{image_file} is {image.shape[:2]} (height, width) and its label {file} "
+                f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
+            )
+        check_label_range(label, self.num_classes, self.ignore_value, file)
+        return label
 
 
 class _SeededMap(Dataset):
@@ -194,21 +173,24 @@ class TrainLoader:
 
 
 def _init_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
+    # Ctrl-C and a scheduler's SIGTERM go to the whole process group; only the training process is
+    # to handle them, and it must still be able to end its workers by SIGTERM.
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     import cv2
 
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def build_train_loader(cfg, seed: int) -> TrainLoader:
-    """The training stream of DATASETS.TRAIN."""
+def build_train_loader(cfg) -> TrainLoader:
+    """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more)."""
     records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
     return TrainLoader(
         records,
         SegmentationMapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        seed=seed,
+        seed=cfg.SEED,
     )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import colorsys
 import json
 import os
+import shutil
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
 from .categories import Categories
+from .files import write_image
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring")
 SYNTHETIC_CATEGORIES = Categories(
@@ -129,17 +131,20 @@ def write_synthetic(
     """
     folder = os.path.join(root, "synthetic")
     settings = {"num_train": num_train, "num_val": num_val, "seed": seed, "size": list(size)}
-    marker = os.path.join(folder, "settings.json")  # written last: it says that all is there
+    marker = os.path.join(folder, "settings.json")
     if os.path.isfile(marker):
         with open(marker, encoding="utf-8") as f:
             made = json.load(f)
         if made != settings:
             raise InputError(f"{folder} was made with {made}, not {settings}: delete it first")
         return folder
+    partial = f"{folder}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
     for split, first, count in (("train", 0, num_train), ("val", num_train, num_val)):
-        _write_split(folder, split, range(first, first + count), seed, size)
-    with open(marker, "w", encoding="utf-8") as f:
+        _write_split(partial, split, range(first, first + count), seed, size)
+    with open(os.path.join(partial, "settings.json"), "w", encoding="utf-8") as f:
         json.dump(settings, f)
+    os.replace(partial, folder)
     return folder
 
 
@@ -147,14 +152,13 @@ def _write_split(folder: str, split: str, indices: range, seed: int, size: tuple
     image_dir = os.path.join(folder, "images", split)
     label_dir = os.path.join(folder, "annotations_detectron2", split)
     json_dir = os.path.join(folder, "annotations")
-    for directory in (image_dir, label_dir, json_dir):
-        os.makedirs(directory, exist_ok=True)
+    os.makedirs(json_dir, exist_ok=True)
     images, annotations = [], []
     for index in indices:
         image, label, boxes = make_sample(seed * 1_000_003 + index, *size)
         name = f"{index:05d}.png"
-        cv2.imwrite(os.path.join(image_dir, name), image[:, :, ::-1])
-        cv2.imwrite(os.path.join(label_dir, name), label)
+        write_image(os.path.join(image_dir, name), image[:, :, ::-1])
+        write_image(os.path.join(label_dir, name), label)
         images.append({"id": index, "file_name": name, "height": size[0], "width": size[1]})
         for category, x0, y0, x1, y1 in boxes:
             annotations.append(

@@ -1,6 +1,15 @@
 """Training: what Detectron2's trainer does not do (recipe's optimizer, exact resume, progress)."""
 
+from .hooks import StopRequested
+from .setup import setup_run
 from .solver import WarmupPoly, build_lr_scheduler, build_optimizer
 from .trainer import Trainer
 
-__all__ = ["Trainer", "WarmupPoly", "build_lr_scheduler", "build_optimizer"]
+__all__ = [
+    "StopRequested",
+    "Trainer",
+    "WarmupPoly",
+    "build_lr_scheduler",
+    "build_optimizer",
+    "setup_run",
+]

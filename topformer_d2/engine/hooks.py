@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import signal
 import sys
 import threading
@@ -50,11 +49,13 @@ class StopRequested(KeyboardInterrupt):
 class StopOnSignal(HookBase):
     """On Ctrl-C or SIGTERM, finish the iteration, save a checkpoint and stop.
 
-    A second signal stops at once. Handlers can be set in the main thread only; elsewhere this does
-    nothing.
+    The same signal a second time stops at once. Handlers can be set in the main thread only;
+    elsewhere this does nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    # Asking all processes costs a synchronisation.
+    PERIOD_OF_SEVERAL = 20
 
     def __init__(self, checkpointer):
         self._checkpointer = checkpointer
@@ -66,9 +67,12 @@ class StopOnSignal(HookBase):
             self._previous = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
 
     def _handle(self, number: int, _frame) -> None:
-        self._restore()
-        self._received = number
-        logger.warning("Stopping after this iteration; once more to stop at once")
+        if number == self._received:
+            self._restore()
+            signal.raise_signal(number)
+        elif self._received is None:
+            self._received = number
+            logger.warning("Stopping soon, with a checkpoint; the same again stops at once")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -76,18 +80,21 @@ class StopOnSignal(HookBase):
         self._previous = {}
 
     def after_step(self) -> None:
-        # Any process may have got the signal; all have to stop at the same iteration.
-        received = any(comm.all_gather(self._received)) if self._any_process() else self._received
-        if not received:
-            return
         iteration = self.trainer.iter
+        if not self._stop_now(iteration):
+            return
         if comm.is_main_process():
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+        comm.synchronize()  # the first process to end takes the others with it
         raise StopRequested(f"stopped after iteration {iteration}")
 
-    @staticmethod
-    def _any_process() -> bool:
-        return comm.get_world_size() > 1
+    def _stop_now(self, iteration: int) -> bool:
+        if comm.get_world_size() == 1:
+            return self._received is not None
+        # Any process may have got the signal; all have to stop at the same iteration.
+        return iteration % self.PERIOD_OF_SEVERAL == 0 and any(
+            number is not None for number in comm.all_gather(self._received)
+        )
 
     def after_train(self) -> None:
         self._restore()
@@ -102,13 +109,17 @@ class ProgressBar(HookBase):
 
     @staticmethod
     def wanted() -> bool:
-        """Whether there is a terminal to draw on."""
-        return sys.stderr.isatty() and comm.is_main_process()
+        """Whether there is a terminal to draw on, and nothing is piped away from it."""
+        return sys.stdout.isatty() and sys.stderr.isatty() and comm.is_main_process()
 
     def before_train(self) -> None:
         loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "topformer_d2")]
         self._redirect = logging_redirect_tqdm(loggers)
         self._redirect.__enter__()
+        for handler in loggers[0].handlers:
+            # Detectron2's lines of losses would repeat the bar; its log file keeps them.
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+                handler.addFilter(lambda record: record.name != "detectron2.utils.events")
         self._bar = tqdm(
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
@@ -118,11 +129,10 @@ class ProgressBar(HookBase):
         )
 
     def after_step(self) -> None:
-        history = self.trainer.storage.histories()
         losses = {
             name.removeprefix("loss_"): f"{values.median(20):.3f}"
-            for name, values in history.items()
-            if "loss" in name and math.isfinite(values.latest())
+            for name, values in self.trainer.storage.histories().items()
+            if "loss" in name
         }
         self._bar.set_postfix(losses, refresh=False)
         self._bar.update()

@@ -9,12 +9,11 @@ import weakref
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.events import CommonMetricPrinter
 
 from ..checkpoint import SafeCheckpointer
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, evaluator_type
 from .hooks import ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
 
@@ -30,37 +29,43 @@ logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors(
 
 
 class Trainer(DefaultTrainer):
-    """Trains what a config describes; a resumed run gives the losses of an uninterrupted one.
+    """Trains what a config describes; a resumed run goes on as if it had never been stopped.
 
     Everything random follows from one seed: SEED, or with SEED = -1 one drawn at the start and kept
-    in the checkpoints.
+    in the checkpoints. On a CPU a resumed run's losses are equal to the bit; on a GPU as far as
+    PyTorch's kernels are deterministic.
     """
 
     def __init__(self, cfg):
+        """
+        Args:
+            cfg: a Detectron2 config with the toolkit's keys.
+
+        Raises:
+            InputError: mixed precision without a GPU, or a test dataset without an evaluator.
+        """
         if cfg.SOLVER.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
             raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
-        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        seed_all_rng(self.seed)  # the initial weights
+        for name in cfg.DATASETS.TEST:
+            evaluator_type(name)
+        if cfg.SEED < 0:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SEED = comm.shared_random_seed()
+            cfg.freeze()
+        seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
-        self.data_loader.seed = self.seed
 
     def build_hooks(self) -> list:
         """DefaultTrainer's, then progress, and stopping once the others are done."""
-        # DefaultTrainer has just made its own checkpointer, which the hooks take.
+        # DefaultTrainer calls this when all else is built; the hooks take its checkpointer.
         self.checkpointer = SafeCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        ret = [SeedEachStep(self.seed), *super().build_hooks()]
-        if ProgressBar.wanted():
-            ret.append(ProgressBar())
-        return [*ret, StopOnSignal(self.checkpointer)]
-
-    def build_writers(self) -> list:
-        """DefaultTrainer's, without lines of losses where a progress bar shows them."""
-        writers = super().build_writers()
-        if ProgressBar.wanted():
-            writers = [w for w in writers if not isinstance(w, CommonMetricPrinter)]
-        return writers
+        self._seed_hook = SeedEachStep(self.cfg.SEED)
+        progress = [ProgressBar()] if ProgressBar.wanted() else []
+        stop = StopOnSignal(self.checkpointer)
+        return [self._seed_hook, *super().build_hooks(), *progress, stop]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.
@@ -69,8 +74,7 @@ class Trainer(DefaultTrainer):
             InputError: the weights cannot be read, or do not fit the model.
         """
         super().resume_or_load(resume=resume)
-        seeds = [h.seed for h in self._hooks if isinstance(h, SeedEachStep)]
-        self.data_loader.seed = seeds[0]
+        self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
 
     def state_dict(self) -> dict:
@@ -93,7 +97,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_train_loader(cfg, seed=max(cfg.SEED, 0))
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

@@ -18,15 +18,16 @@ def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
 _BUILDERS = {"sem_seg": _sem_seg, "cityscapes_sem_seg": _sem_seg}
 
 
-def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """The evaluator of a registered dataset.
-
-    Raises:
-        InputError: the dataset's evaluator_type has no evaluator here.
-    """
+def evaluator_type(dataset_name: str) -> str:
+    """The evaluator_type of a registered dataset; InputError where it has no evaluator here."""
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if kind not in _BUILDERS:
         raise InputError(
             f"dataset {dataset_name!r} has evaluator_type {kind!r}; known: {list(_BUILDERS)}"
         )
-    return _BUILDERS[kind](cfg, dataset_name, output_dir)
+    return kind
+
+
+def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """The evaluator of a registered dataset, by its evaluator_type."""
+    return _BUILDERS[evaluator_type(dataset_name)](cfg, dataset_name, output_dir)

@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
-from PIL import Image
 from tabulate import tabulate
 
 from ..data.checks import check_label_range
+from ..data.files import read_label
 from ..errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ def metrics_from_confusion(matrix: np.ndarray, class_names: list[str]) -> dict[s
     """mIoU, fwIoU, mACC, pACC, then IoU and ACC by class, in percent.
 
     A class that neither the truth nor the prediction has is NaN and left out of the means; one that
-    is only predicted has IoU 0 and no accuracy. As in Detectron2 and in the official protocol.
+    is only predicted has IoU 0 and no accuracy. This is the official protocol, and the mIoU that of
+    Detectron2's SemSegEvaluator.
     """
     matrix = matrix.astype(np.float64)
     hits, truth, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -94,7 +95,7 @@ class ConfusionEvaluator(DatasetEvaluator):
         """
         metadata = MetadataCatalog.get(dataset_name)
         self.class_names = list(metadata.stuff_classes)
-        self.ignore_label = metadata.ignore_label
+        self.ignore_label = metadata.get("ignore_label", 255)
         self._dataset_name = dataset_name
         self._output_dir = output_dir
         self._distributed = distributed
@@ -116,15 +117,14 @@ class ConfusionEvaluator(DatasetEvaluator):
                 or such a tensor itself.
 
         Raises:
-            InputError: a label file differs in size from the prediction, or a label is out of
-                range.
+            InputError: a label file cannot be read, differs in size from the prediction, or has
+                a label out of range.
         """
         for record, output in zip(inputs, outputs, strict=True):
             output = output["sem_seg"] if isinstance(output, dict) else output
             prediction = output.argmax(dim=0) if output.ndim == 3 else output
             file = self._label_files[record["file_name"]]
-            with PathManager.open(file, "rb") as f:
-                truth = np.asarray(Image.open(f))
+            truth = read_label(file)
             if truth.shape != tuple(prediction.shape):
                 raise InputError(
                     f"{file} is {truth.shape} (height, width) but the prediction for "

@@ -22,6 +22,6 @@ def build_predictor(cfg, weights: str) -> DefaultPredictor:
     cfg.defrost()
     cfg.MODEL.WEIGHTS = ""
     predictor = DefaultPredictor(cfg)
-    SafeCheckpointer(predictor.model).load(weights)
+    SafeCheckpointer(predictor.model, require_all=True).load(weights)
     predictor.aug = build_test_augmentation(cfg)
     return predictor

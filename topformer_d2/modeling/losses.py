@@ -8,9 +8,7 @@ from torch.nn import functional as F
 from .layers import resize
 
 
-def pixel_cross_entropy(
-    logits: Tensor, targets: Tensor, ignore_value: int, class_weights: Tensor | None = None
-) -> Tensor:
+def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
     """Cross entropy of resized logits, summed over labelled pixels, divided by all pixels.
 
     Dividing by all pixels, ignored ones and padding included, is the official recipe's rule; a
@@ -20,13 +18,10 @@ def pixel_cross_entropy(
         logits: (N, K, h, w); resized bilinearly to the targets' size, computed in float32.
         targets: (N, H, W) int64, values below K or `ignore_value`.
         ignore_value: the label that has no loss.
-        class_weights: (K,) float32 factors of the classes' losses; None = 1 for each.
 
     Returns:
         Scalar float32.
     """
     logits = resize(logits.float(), targets.shape[-2:])
-    loss = F.cross_entropy(
-        logits, targets, weight=class_weights, ignore_index=ignore_value, reduction="sum"
-    )
+    loss = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     return loss / targets.numel()

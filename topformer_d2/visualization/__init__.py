@@ -1,7 +1,7 @@
 """Pictures of labels and predictions: overlays with a legend, and sheets of them."""
 
 from .overlay import add_legend, blend_labels, class_styles
-from .predictions import predict_folder, prediction_sheet
+from .predictions import output_names, predict_files, prediction_sheet
 from .sheet import make_sheet
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "blend_labels",
     "class_styles",
     "make_sheet",
-    "predict_folder",
+    "output_names",
+    "predict_files",
     "prediction_sheet",
 ]

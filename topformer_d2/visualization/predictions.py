@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from PIL import Image
 from tqdm.auto import tqdm
 
+from ..data.files import read_image, read_label, write_image
 from ..errors import InputError
-from ..inference import read_image, write_image
 from .overlay import add_legend, blend_labels, class_styles
 from .sheet import make_sheet
 
 
-def predict_folder(predictor: DefaultPredictor, paths: list[str], output: str) -> list[str]:
-    """Write, for each image, its label map `<stem>.png` and its `<stem>_overlay.jpg`.
+def output_names(paths: list[str]) -> list[str]:
+    """A name for each file's outputs: its path below the folder that all share, no extension.
 
-    Label maps hold class indices, 8 bit up to 256 classes and 16 bit above. Of images that share
-    a stem, each keeps its extension in its outputs' names.
+    Files that differ in the extension alone keep it.
+    """
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
+    stems = Counter(os.path.splitext(path)[0] for path in relative)
+    return [
+        path if stems[os.path.splitext(path)[0]] > 1 else os.path.splitext(path)[0]
+        for path in relative
+    ]
+
+
+def predict_files(predictor: DefaultPredictor, paths: list[str], output: str) -> list[str]:
+    """Write, for each image, `<name>_label.png` and `<name>_overlay.jpg` below `output`.
+
+    Label maps hold class indices, 8 bit up to 256 classes and 16 bit above; output_names names
+    them.
 
     Args:
         predictor: as from build_predictor.
@@ -30,14 +44,12 @@ def predict_folder(predictor: DefaultPredictor, paths: list[str], output: str) -
     Returns:
         One line for each image that could not be read; those are skipped.
     """
-    os.makedirs(output, exist_ok=True)
     num_classes = predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     datasets = predictor.cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(datasets[0]) if datasets else {}
     names, colors = class_styles(metadata, num_classes)
-    stems = [os.path.splitext(os.path.basename(path))[0] for path in paths]
     problems = []
-    for path, stem in zip(tqdm(paths, unit="image"), stems, strict=True):
+    for path, name in zip(tqdm(paths, unit="image"), output_names(paths), strict=True):
         try:
             image = read_image(path)
         except InputError as e:
@@ -47,8 +59,7 @@ def predict_folder(predictor: DefaultPredictor, paths: list[str], output: str) -
         label = label.astype(np.uint8 if num_classes <= 256 else np.uint16)
         picture = blend_labels(image[:, :, ::-1], label, colors)
         picture = add_legend(picture, label, names, colors)
-        name = stem if stems.count(stem) == 1 else os.path.basename(path)
-        write_image(os.path.join(output, f"{name}.png"), label)
+        write_image(os.path.join(output, f"{name}_label.png"), label)
         write_image(os.path.join(output, f"{name}_overlay.jpg"), picture[:, :, ::-1])
     return problems
 
@@ -71,7 +82,7 @@ def prediction_sheet(predictor: DefaultPredictor, dataset_name: str, num_images:
     rows = []
     for record in (records[i] for i in chosen):
         image = read_image(record["file_name"])
-        truth = np.asarray(Image.open(record["sem_seg_file_name"]))
+        truth = read_label(record["sem_seg_file_name"])
         prediction = predictor(image)["sem_seg"].argmax(dim=0).cpu().numpy()
         rgb = np.ascontiguousarray(image[:, :, ::-1])
         blended = [blend_labels(rgb, labels, colors, 0.7) for labels in (truth, prediction)]

@@ -14,10 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 from ...errors import InputError
+from ..files import UNREADABLE
 
 
 class Source:
@@ -39,7 +40,11 @@ class Source:
             names = [i.filename for i in archive.infolist() if not i.is_dir()]
             self._read = archive.read
         elif tarfile.is_tarfile(path):
-            tar = tarfile.open(path)  # noqa: SIM115 (open as long as the source is)
+            try:
+                tar = tarfile.open(path, "r:")  # noqa: SIM115 (open as long as the source is)
+            except tarfile.ReadError:
+                # Each jump back in a compressed stream reads it from its start.
+                raise InputError(f"--source {path} is a compressed tar: unpack it first") from None
             names = [m.name for m in tar.getmembers() if m.isfile()]
             self._read = lambda name: tar.extractfile(name).read()
         else:
@@ -136,8 +141,10 @@ def prepare_pairs(
             image = Image.open(io.BytesIO(content))
             image.load()  # decoded in full: a truncated download is found here
             label = np.asarray(Image.open(io.BytesIO(source.read(pair.label))))
-        except (OSError, SyntaxError, ValueError) as e:
+        except UNREADABLE as e:
             return f"{pair.image}: {e}", None
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return f"{pair.image} is turned by its EXIF orientation, its label is not", None
         if label.ndim != 2 or label.dtype != np.uint8:
             return f"{pair.label}: {label.dtype} of shape {label.shape} is no map of ids", None
         if image.size != label.shape[::-1]:

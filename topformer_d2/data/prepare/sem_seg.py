@@ -11,55 +11,61 @@ from .common import Pair, Report, Source, match_stems, prepare_pairs
 
 
 @dataclass(frozen=True)
+class Split:
+    """Folders of one split: in the archive, and below the dataset's folder; and its size."""
+
+    images: str
+    labels: str
+    images_out: str
+    labels_out: str
+    expected: int
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where the official archive has a dataset, and where it goes below the datasets' root.
 
     Attributes:
         categories: name of the category file.
-        splits: (name, image folder and label folder in the archive, image folder and label folder
-            below `root`, expected pairs).
         root: folder below DETECTRON2_DATASETS.
+        splits: by name.
         ignored_ids: official ids that are no class by design.
         refuse: (part of a file name, why) that tells another archive of a similar name.
     """
 
     categories: str
     root: str
-    splits: tuple[tuple[str, str, str, str, str, int], ...]
+    splits: dict[str, Split]
     ignored_ids: tuple[int, ...]
     refuse: tuple[str, str] | None = None
 
 
-def _camvid_split(split: str, count: int):
-    return (
-        split,
-        split,
-        f"{split}annot",
-        f"images/{split}",
-        f"annotations_detectron2/{split}",
-        count,
-    )
+def _camvid_split(name: str, expected: int) -> Split:
+    out = f"images/{name}", f"annotations_detectron2/{name}"
+    return Split(name, f"{name}annot", *out, expected)
 
 
-def _ade20k_split(split: str, folder: str, count: int):
-    images, labels = f"images/{folder}", f"annotations/{folder}"
-    return split, images, labels, images, f"annotations_detectron2/{folder}", count
+def _ade20k_split(folder: str, expected: int) -> Split:
+    images = f"images/{folder}"
+    labels_out = f"annotations_detectron2/{folder}"
+    return Split(images, f"annotations/{folder}", images, labels_out, expected)
 
 
+_CAMVID_SIZES = {"train": 367, "val": 101, "test": 233}
 LAYOUTS = {
     "camvid": Layout(
         categories="camvid",
         root="camvid",
-        splits=(_camvid_split("train", 367), _camvid_split("val", 101), _camvid_split("test", 233)),
+        splits={name: _camvid_split(name, n) for name, n in _CAMVID_SIZES.items()},
         ignored_ids=(11,),
     ),
     "ade20k": Layout(
         categories="ade20k",
         root="ADEChallengeData2016",
-        splits=(
-            _ade20k_split("train", "training", 20210),
-            _ade20k_split("val", "validation", 2000),
-        ),
+        splits={
+            "train": _ade20k_split("training", 20210),
+            "val": _ade20k_split("validation", 2000),
+        },
         ignored_ids=(0,),
         refuse=("_seg.png", "this is the full ADE20K; the recipe uses ADEChallengeData2016.zip"),
     ),
@@ -89,8 +95,8 @@ def prepare_sem_seg(dataset: str, source: str, root: str) -> dict[str, Report]:
         raise InputError(f"{source}: {layout.refuse[1]}")
     target = Path(root) / layout.root
     reports = {}
-    for split, image_dir, label_dir, image_out, label_out, _ in layout.splits:
-        images, labels = files.folder(image_dir), files.folder(label_dir)
+    for name, split in layout.splits.items():
+        images, labels = files.folder(split.images), files.folder(split.labels)
         if not images and not labels:
             continue
         problems: list[str] = []
@@ -98,21 +104,21 @@ def prepare_sem_seg(dataset: str, source: str, root: str) -> dict[str, Report]:
             Pair(
                 images[stem],
                 labels[stem],
-                target / image_out / Path(images[stem]).name,
-                target / label_out / f"{stem}.png",
+                target / split.images_out / Path(images[stem]).name,
+                target / split.labels_out / f"{stem}.png",
             )
             for stem in match_stems(images, labels, problems)
         ]
         known = (*categories.source_ids, *layout.ignored_ids)
-        report = prepare_pairs(files, pairs, categories.lookup_table(), known, f"{dataset} {split}")
+        report = prepare_pairs(files, pairs, categories.lookup_table(), known, f"{dataset} {name}")
         report.problems = problems + report.problems
-        reports[split] = report
+        reports[name] = report
     if not reports:
-        wanted = ", ".join(f"{s[1]}/ with {s[2]}/" for s in layout.splits)
+        wanted = ", ".join(f"{s.images}/ with {s.labels}/" for s in layout.splits.values())
         raise InputError(f"{source} is not {dataset}: found none of the folders {wanted}")
     return reports
 
 
 def expected_pairs(dataset: str) -> dict[str, int]:
     """The recipe's number of pairs of each split."""
-    return {split[0]: split[-1] for split in LAYOUTS[dataset].splits}
+    return {name: split.expected for name, split in LAYOUTS[dataset].splits.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -109,11 +108,10 @@ class TopFormer(Backbone):
         Raises:
             InputError: in training, the batch leaves BatchNorm a single value a channel.
         """
-        tokens = self.pyramid(x)
-        pooled = pool_tokens(tokens)
         if self.training:
-            self._check_batch_norm(x, pooled)
-        semantics = self.semantics(pooled).split(self._token_channels, dim=1)
+            self._check_batch_norm(x)
+        tokens = self.pyramid(x)
+        semantics = self.semantics(pool_tokens(tokens)).split(self._token_channels, dim=1)
         scales = zip(OUTPUT_STRIDES, tokens, semantics, strict=True)
         return {
             name: self.injection[name](local, split)
@@ -121,17 +119,16 @@ class TopFormer(Backbone):
             if name in self.injection
         }
 
-    def _check_batch_norm(self, x: Tensor, pooled: Tensor) -> None:
-        values = pooled.shape[0] * pooled.shape[2] * pooled.shape[3]
+    def _check_batch_norm(self, x: Tensor) -> None:
         trained = any(
             isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
             for m in self.semantics.modules()
         )
-        if values == 1 and trained and not torch.jit.is_tracing():
+        if trained and x.shape[0] == 1 and max(x.shape[2:]) <= 64:
             raise InputError(
-                f"training on a batch of {x.shape[0]} image of {x.shape[2]}x{x.shape[3]} pixels "
-                "pools to a single token, from which BatchNorm cannot compute a variance: "
-                "raise SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (above 64), or set "
+                f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels pools to a "
+                "single token, from which BatchNorm cannot compute a variance: raise "
+                "SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (above 64), or set "
                 "MODEL.TOPFORMER.NORM to FrozenBN"
             )
 

@@ -33,6 +33,17 @@ class Variant:
     ffn_ratio: int = 2
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            numbers = value if field.name.startswith("block_") else (value,)
+            if not isinstance(numbers, tuple) or not all(
+                isinstance(n, int) and (n > 0 or field.type == "bool") for n in numbers
+            ):
+                wanted = "a list of" if field.name.startswith("block_") else "a"
+                raise InputError(
+                    f"MODEL.TOPFORMER.{field.name.upper()} is {value!r}; it takes {wanted} "
+                    "positive whole number" + ("s" if wanted == "a list of" else "")
+                )
         lengths = {
             f.name: len(getattr(self, f.name))
             for f in dataclasses.fields(self)
@@ -120,13 +131,7 @@ def get_variant(name: str, **overrides) -> Variant:
 
 
 def variant_from_config(cfg) -> Variant:
-    """The variant that MODEL.TOPFORMER and MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE describe."""
+    """The variant that MODEL.TOPFORMER describes."""
     keys = cfg.MODEL.TOPFORMER
-    overrides = {
-        field.name: keys[field.name.upper()]
-        for field in dataclasses.fields(Variant)
-        if field.name != "fuse_depthwise"
-    }
-    return get_variant(
-        keys.VARIANT, **overrides, fuse_depthwise=cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE
-    )
+    names = [f.name for f in dataclasses.fields(Variant) if f.name.upper() in keys]
+    return get_variant(keys.VARIANT, **{name: keys[name.upper()] for name in names})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -12,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
-from ..backbone.variants import variant_from_config
+from ..backbone.variants import get_variant
 from ..layers import conv_norm, resize, resolve_norm
 from ..losses import pixel_cross_entropy
 
@@ -32,7 +29,6 @@ class TopFormerSegmentationHead(nn.Module):
         dropout: float = 0.1,
         loss_weight: float = 1.0,
         ignore_value: int = 255,
-        class_weights: Sequence[float] = (),
     ):
         """
         Args:
@@ -44,10 +40,9 @@ class TopFormerSegmentationHead(nn.Module):
             dropout: probability that a whole channel is dropped in training.
             loss_weight: factor of the loss.
             ignore_value: label of pixels without a loss.
-            class_weights: K factors of the classes' losses; empty = 1 for each.
 
         Raises:
-            InputError: no features, features of differing widths, or weights that are not K.
+            InputError: no features, or features of differing widths.
         """
         super().__init__()
         widths = {shape.channels for shape in input_shape.values()}
@@ -55,19 +50,12 @@ class TopFormerSegmentationHead(nn.Module):
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES must name features of one width, got {input_shape}"
             )
-        if class_weights and len(class_weights) != num_classes:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS has {len(class_weights)} entries for "
-                f"{num_classes} classes"
-            )
         channels = widths.pop()
         # Finest first: its size is the size of the sum and of the logits.
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.common_stride = input_shape[self.in_features[0]].stride
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
-        weights = torch.tensor(class_weights, dtype=torch.float32) if class_weights else None
-        self.register_buffer("class_weights", weights, persistent=False)
 
         groups = channels if fuse_depthwise else 1
         self.fuse = conv_norm(channels, channels, groups=groups, norm=norm, activation=F.relu)
@@ -86,15 +74,17 @@ class TopFormerSegmentationHead(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}; "
                 f"the backbone gives {list(input_shape)}"
             )
+        fuse_depthwise = head.FUSE_DEPTHWISE
+        if fuse_depthwise is None:
+            fuse_depthwise = get_variant(cfg.MODEL.TOPFORMER.VARIANT).fuse_depthwise
         return {
             "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
             "num_classes": head.NUM_CLASSES,
             "norm": resolve_norm(head.NORM),
-            "fuse_depthwise": variant_from_config(cfg).fuse_depthwise,
+            "fuse_depthwise": fuse_depthwise,
             "dropout": head.DROPOUT,
             "loss_weight": head.LOSS_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
-            "class_weights": head.CLASS_WEIGHTS,
         }
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
@@ -113,5 +103,5 @@ class TopFormerSegmentationHead(nn.Module):
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""
-        loss = pixel_cross_entropy(logits, targets, self.ignore_value, self.class_weights)
+        loss = pixel_cross_entropy(logits, targets, self.ignore_value)
         return {"loss_sem_seg": loss * self.loss_weight}

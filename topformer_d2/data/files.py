@@ -1,0 +1,82 @@
+"""Finding, reading and writing image and label files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from detectron2.data.detection_utils import read_image as read_detectron2_image
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+from ..errors import InputError
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def list_images(source: str) -> list[str]:
+    """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
+
+    Raises:
+        InputError: there are none.
+    """
+    if os.path.isdir(source):
+        found = sorted(
+            os.path.join(source, name)
+            for name in os.listdir(source)
+            if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+        )
+    elif os.path.isfile(source):
+        found = [source]
+    else:
+        found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+    if not found:
+        raise InputError(f"--input {source}: no image there (a file, a folder or a glob)")
+    return found
+
+
+def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
+    """(H, W, 3) uint8, turned by its EXIF orientation; InputError where it cannot be read."""
+    try:
+        return read_detectron2_image(path, format=image_format)
+    except UNREADABLE as e:
+        raise InputError(f"{path} cannot be read: {e}") from e
+
+
+def read_label(path: str) -> np.ndarray:
+    """(H, W) uint8 ids of a label PNG.
+
+    Raises:
+        InputError: it cannot be read, or is not 8-bit single-channel. A palette PNG is refused
+            because Detectron2 reads one as luminance, which makes other ids of its own.
+    """
+    try:
+        with PathManager.open(path, "rb") as f, Image.open(f) as image:
+            if image.mode == "L":
+                return np.asarray(image)
+            mode = image.mode
+    except UNREADABLE as e:
+        raise InputError(f"{path} cannot be read: {e}") from e
+    raise InputError(
+        f"{path} has mode {mode!r}; a label is an 8-bit single-channel PNG (mode 'L'). A palette "
+        "PNG becomes one by Image.fromarray(numpy.asarray(Image.open(path))).save(path)"
+    )
+
+
+def write_image(path: str, image: np.ndarray) -> None:
+    """Write `image` (BGR, or a single-channel map) by its extension, beside it and renamed.
+
+    The folder is made where it is missing. InputError where the extension is no image's.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in IMAGE_EXTENSIONS:
+        raise InputError(f"{path}: the name of a picture ends in {', '.join(IMAGE_EXTENSIONS)}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(cv2.imencode(target.suffix, image)[1].tobytes())
+    os.replace(partial, target)

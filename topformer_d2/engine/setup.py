@@ -1,0 +1,32 @@
+"""What a run needs before it starts: a checked config, loggers, the output folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..data import check_config
+
+logger = logging.getLogger(__name__)
+
+
+def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
+    """Check `cfg`, then set up the loggers and OUTPUT_DIR, where the whole config is kept.
+
+    Args:
+        cfg: a Detectron2 config with the toolkit's keys.
+        args: of Detectron2's default_argument_parser; None = train with no arguments.
+
+    Raises:
+        InputError: the datasets are absent or do not fit the model.
+    """
+    args = args or argparse.Namespace(config_file="", eval_only=False)
+    check_config(cfg, train=not args.eval_only)
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
+    if not str(cfg.MODEL.DEVICE).startswith("cuda"):
+        logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
