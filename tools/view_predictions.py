@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw images of DATASETS.TEST beside their truth and their prediction, as one PNG.
+"""Draw images of DATASETS.TEST beside their truth and their prediction, as one picture.
 
   python tools/view_predictions.py --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --output sheet.png
@@ -10,8 +10,8 @@ import os
 
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
-from topformer_d2.data.files import write_image
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.data.files import check_image_name, write_image
+from topformer_d2.errors import show_input_errors
 from topformer_d2.inference import build_predictor
 from topformer_d2.visualization import prediction_sheet
 
@@ -22,15 +22,14 @@ def main() -> None:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE")
     parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
-    parser.add_argument("--output", required=True, metavar="PNG")
+    parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--num-images", type=int, default=3)
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
     args = parser.parse_args()
     with show_input_errors():
-        if not args.output.endswith(".png"):
-            raise InputError(f"--output {args.output}: the name has to end in .png")
+        check_image_name(args.output)  # before the work, not after
         cfg = load_config(args.config_file, args.opts)
         check_config(cfg, train=False)
         predictor = build_predictor(cfg, args.weights)

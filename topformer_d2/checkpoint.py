@@ -208,7 +208,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
             for key, given, own in incompatible.incorrect_shapes
-        ] + [f"{key} is missing" for key in incompatible.missing_keys]
+        ]
+        # A counter that old files lack and inference does not use.
+        missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        wrong += [f"{key} is missing" for key in missing]
         if self.require_all and wrong:
             raise InputError(
                 f"the weights do not fit the config: {_summary(wrong)}. Check MODEL.TOPFORMER and "

@@ -68,14 +68,19 @@ def read_label(path: str) -> np.ndarray:
     )
 
 
+def check_image_name(path: str) -> None:
+    """Raise InputError where `path` has no image's extension."""
+    if os.path.splitext(path)[1].lower() not in IMAGE_EXTENSIONS:
+        raise InputError(f"{path}: the name of a picture ends in {', '.join(IMAGE_EXTENSIONS)}")
+
+
 def write_image(path: str, image: np.ndarray) -> None:
     """Write `image` (BGR, or a single-channel map) by its extension, beside it and renamed.
 
     The folder is made where it is missing. InputError where the extension is no image's.
     """
+    check_image_name(path)
     target = Path(path)
-    if target.suffix.lower() not in IMAGE_EXTENSIONS:
-        raise InputError(f"{path}: the name of a picture ends in {', '.join(IMAGE_EXTENSIONS)}")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     partial.write_bytes(cv2.imencode(target.suffix, image)[1].tobytes())

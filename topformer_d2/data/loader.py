@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
@@ -177,8 +178,6 @@ def _init_worker(_: int) -> None:
     # to handle them, and it must still be able to end its workers by SIGTERM.
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-    import cv2
-
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 

@@ -28,9 +28,8 @@ class SeedEachStep(HookBase):
 
     def before_step(self) -> None:
         # Odd multipliers keep (seed, iteration, rank) apart; PyTorch mixes the bits.
-        torch.manual_seed(
-            self.seed * 0x9E3779B1 + self.trainer.iter * 0x85EBCA77 + comm.get_rank() & (2**63 - 1)
-        )
+        mixed = self.seed * 0x9E3779B1 + self.trainer.iter * 0x85EBCA77 + comm.get_rank()
+        torch.manual_seed(mixed % 2**63)
 
     def state_dict(self) -> dict:
         return {"seed": self.seed}
