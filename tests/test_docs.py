@@ -31,7 +31,7 @@ def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
 
 def test_every_config_that_the_readme_names_exists():
     text = (REPOSITORY / "README.md").read_text() + (REPOSITORY / "datasets/README.md").read_text()
-    named = set(re.findall(r"(?:configs|tools|datasets|docs)/[\w/]+\.(?:yaml|py|md|png)", text))
+    named = set(re.findall(r"(?:configs|tools|datasets|docs)/[\w/]+\.(?:yaml|py|md|jpg)", text))
     assert len(named) > 8
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
 

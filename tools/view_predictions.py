@@ -11,7 +11,7 @@ import os
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.files import check_image_name, write_image
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.inference import build_predictor
 from topformer_d2.visualization import prediction_sheet
 
@@ -29,6 +29,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     with show_input_errors():
+        if args.num_images < 1:
+            raise InputError(f"--num-images is {args.num_images}; it takes 1 or more")
         check_image_name(args.output)  # before the work, not after
         cfg = load_config(args.config_file, args.opts)
         check_config(cfg, train=False)

@@ -185,6 +185,8 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
+        if not path and self.require_all:
+            raise InputError("no weights file is named (MODEL.WEIGHTS or --weights)")
         if path and not PathManager.isfile(PathManager.get_local_path(path)):
             raise InputError(f"weights file {path} does not exist")
         return super().load(path, *args, **kwargs)
@@ -268,7 +270,7 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
 
 
 def _strip_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.removeprefix("module."): value for key, value in state_dict.items()}
+    return {str(key).removeprefix("module."): value for key, value in state_dict.items()}
 
 
 def _has_prefix(keys: Mapping[str, Any], prefix: str) -> bool:

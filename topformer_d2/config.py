@@ -17,6 +17,9 @@ from .errors import InputError
 
 logger = logging.getLogger(__name__)
 
+# What yacs and fvcore raise for an unknown key or a value of the wrong type.
+_MERGE_ERRORS = (KeyError, ValueError, AssertionError)
+
 
 def add_topformer_config(cfg: CN) -> None:
     """Add the keys of TopFormer, its head, recipe and evaluation to a Detectron2 config.
@@ -58,7 +61,8 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
-    # Resize by a ratio drawn from here times (MIN_SIZE_TRAIN, MAX_SIZE_TRAIN); empty = no resize.
+    # Training images are fitted within (MIN_SIZE_TRAIN[0], MAX_SIZE_TRAIN) times a ratio drawn from
+    # here; empty = not resized, and those two keys have no effect.
     cfg.INPUT.SCALE_RANGE = []
     # A crop is redrawn, up to 10 times, while one class covers more than this share of it.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
@@ -128,11 +132,11 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     try:
         if config_file:
             cfg.merge_from_file(config_file)
-    except (KeyError, ValueError, AssertionError, AttributeError, OSError, YAMLError) as e:
+    except (*_MERGE_ERRORS, OSError, AttributeError, RecursionError, YAMLError) as e:
         raise _config_error(config_file, e, known) from e
     try:
         cfg.merge_from_list(list(opts))
-    except (KeyError, ValueError, AssertionError) as e:
+    except _MERGE_ERRORS as e:
         raise _config_error("command line", e, known) from e
     fit_device(cfg)
     return cfg

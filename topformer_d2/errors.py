@@ -13,10 +13,13 @@ class InputError(ValueError):
 
 @contextmanager
 def show_input_errors() -> Iterator[None]:
-    """Turn an InputError into one message on stderr and exit status 1, without a traceback."""
+    """Turn an InputError into one message on stderr and exit status 1, without a traceback.
+
+    An OSError, such as a full disk or a folder that is a file, is the user's to mend as well.
+    """
     try:
         yield
-    except InputError as e:
+    except (InputError, OSError) as e:
         # One raised in a loader's worker arrives wrapped in the text of its traceback.
         message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
         print(f"error: {message}", file=sys.stderr)

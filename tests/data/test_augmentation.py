@@ -46,6 +46,12 @@ def test_test_augmentation_follows_the_config():
     assert camvid.get_transform(image).apply_image(image).shape == (360, 480, 3)
 
 
+def test_a_test_size_of_0_keeps_the_image():
+    image = np.zeros((33, 50, 3), np.uint8)
+    assert FitForTest(0, 2048).get_transform(image).apply_image(image).shape == (33, 50, 3)
+    assert FitForTest(0, 2048, 32).get_transform(image).apply_image(image).shape == (64, 64, 3)
+
+
 def test_resize_by_ratio_covers_its_range():
     np.random.seed(0)
     resize = ResizeByRatio(512, 2048, (0.5, 2.0))
@@ -116,6 +122,10 @@ def test_photometric_draws_follow_the_recipe():
     assert np.mean(last) == pytest.approx(0.5, abs=0.15)
 
 
-def test_scale_range_has_two_numbers():
-    with pytest.raises(InputError, match=r"INPUT\.SCALE_RANGE"):
-        build_train_augmentation(get_config("seg_topformer_t", ["INPUT.SCALE_RANGE", "[1.0]"]))
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SCALE_RANGE", "[1.0]"), ("MIN_SIZE_TRAIN", "(256, 512)"), ("RANDOM_FLIP", "both")],
+)
+def test_bad_values_name_the_key(key, value):
+    with pytest.raises(InputError, match=rf"INPUT\.{key} is"):
+        build_train_augmentation(get_config("seg_topformer_t", [f"INPUT.{key}", value]))

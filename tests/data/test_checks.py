@@ -1,10 +1,11 @@
 """What is said of a config whose datasets do not fit, before anything runs."""
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from topformer_d2 import get_config
 from topformer_d2.data import check_config, dataset_paths
+from topformer_d2.data.builtin import register_sem_seg
 from topformer_d2.data.categories import load_categories
 from topformer_d2.errors import InputError
 
@@ -19,6 +20,17 @@ def test_missing_dataset_names_path_and_command():
     assert "'ade20k_sem_seg_train'" in str(error.value)
     assert dataset_paths("ade20k_sem_seg_train")[0] in str(error.value)
     assert "python datasets/prepare_ade20k.py --source" in str(error.value)
+
+
+def test_empty_folders_are_no_dataset(tiny_config, tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    register_sem_seg(
+        "empty", str(tmp_path / "images"), str(tmp_path / "labels"), load_categories("camvid")
+    )
+    with pytest.raises(InputError, match=r"'empty'.*images is missing or empty"):
+        check_config(tiny_config("DATASETS.TRAIN", "('empty',)"), train=True)
+    DatasetCatalog.remove("empty")
 
 
 def test_class_count_that_differs(tiny_config):
@@ -36,6 +48,9 @@ def test_unregistered_dataset(tiny_config):
         check_config(tiny_config("DATASETS.TRAIN", "('synthetic_sem_seg_trian',)"), train=True)
     with pytest.raises(InputError, match=r"DATASETS\.TRAIN is empty"):
         check_config(tiny_config("DATASETS.TRAIN", "()"), train=True)
+    with pytest.raises(InputError, match=r"DATASETS\.TEST is empty"):
+        check_config(tiny_config("DATASETS.TEST", "()"), train=False)
+    check_config(tiny_config("DATASETS.TEST", "()"), train=True)
 
 
 @pytest.mark.parametrize(("name", "count"), [("ade20k", 150), ("camvid", 11)])

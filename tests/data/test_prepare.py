@@ -86,6 +86,21 @@ def test_problems_are_listed_and_the_rest_is_done(camvid, tmp_path):
     assert written.mode == "L" and set(written.getdata()) == {255}
 
 
+def test_a_damaged_archive_loses_only_what_is_damaged(camvid, tmp_path):
+    archive = pack(camvid[0], "zip", tmp_path)
+    content = bytearray(archive.read_bytes())
+    name = b"CamVid/train/a.jpg"
+    content[content.index(name) + len(name) + 300] ^= 0xFF
+    archive.write_bytes(content)
+    reports = prepare_sem_seg("camvid", str(archive), str(tmp_path))
+    assert [len(r.problems) for r in reports.values()] == [1, 0]
+    assert "a.jpg: Bad CRC-32" in reports["train"].problems[0]
+    cut = pack(camvid[0], "tar", tmp_path)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
+    with pytest.raises(InputError, match=r"archive\.tar is (cut off|no folder and no whole)"):
+        prepare_sem_seg("camvid", str(cut), str(tmp_path))
+
+
 def test_turned_images_are_reported(camvid, tmp_path):
     folder, _ = camvid
     image = Image.open(folder / "train" / "a.jpg")
@@ -147,6 +162,9 @@ def test_synthetic_is_a_function_of_its_seed(tmp_path):
     assert files["a"] == files["b"] != files["c"]
     with pytest.raises(InputError, match="was made with"):
         write_synthetic(str(tmp_path / "a"), 5, 1, 3)
+    (tmp_path / "a/synthetic/settings.json").unlink()
+    with pytest.raises(InputError, match="not made by this script"):
+        write_synthetic(str(tmp_path / "a"), 2, 1, 3)
 
 
 def test_synthetic_boxes_bound_their_labels():

@@ -70,6 +70,22 @@ def test_one_seed_decides_everything(tiny_config, tmp_path):
     assert runs[0] == runs[1] != runs[2]
 
 
+def test_resuming_with_another_model_or_optimizer_is_refused(tiny_config, tmp_path):
+    run(tiny_config(*options(tmp_path, "5", "run")))
+    for key, value, message in (
+        ("MODEL.TOPFORMER.NUM_HEADS", "2", r"the weights do not fit the config.*attention"),
+        ("SOLVER.OPTIMIZER", "SGD", r"another SOLVER\.OPTIMIZER"),
+        ("SOLVER.HEAD_LR_FACTOR", "7.0", r"or other rates"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(tiny_config(*options(tmp_path, "5", "run"), key, value), resume=True)
+
+
+def test_no_iterations(tiny_config):
+    with pytest.raises(InputError, match=r"SOLVER\.MAX_ITER is 0"):
+        Trainer(tiny_config("SOLVER.MAX_ITER", "0"))
+
+
 def test_mixed_precision_needs_a_gpu(tiny_config):
     with pytest.raises(InputError, match=r"SOLVER\.AMP\.ENABLED needs a GPU.*cpu"):
         Trainer(tiny_config("SOLVER.AMP.ENABLED", "True"))

@@ -59,6 +59,9 @@ def test_other_optimizers_and_schedules():
     assert type(optimizer) is torch.optim.SGD
     assert optimizer.param_groups[0]["momentum"] == 0.9
     build_lr_scheduler(cfg, optimizer)
+    cfg.SOLVER.LR_SCHEDULER_NAME = "Foo"
+    with pytest.raises(InputError, match="LR_SCHEDULER_NAME 'Foo'"):
+        build_lr_scheduler(cfg, optimizer)
     cfg.SOLVER.OPTIMIZER = "LION"
     with pytest.raises(InputError, match=r"SOLVER\.OPTIMIZER is 'LION'.*ADAMW"):
         build_optimizer(cfg, build_model(cfg))

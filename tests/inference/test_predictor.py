@@ -76,8 +76,11 @@ def test_folder_of_images(weights, tmp_path):
     (source / "broken.jpg").write_bytes(b"no image")
     predictor = build_predictor(get_config(CONFIG), weights)
     before = {path: path.read_bytes() for path in source.iterdir()}
-    problems = predict_files(predictor, list_images(str(source)), str(source))
-    assert {path: path.read_bytes() for path in before} == before  # its own output folder
+    inputs = list_images(str(source))
+    problems = predict_files(predictor, inputs, str(source))
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(InputError, match=r"would overwrite the input .*a_label\.png"):
+        predict_files(predictor, list_images(str(source)), str(source))
     assert len(problems) == 1 and "broken.jpg cannot be read" in problems[0]
     written = sorted(path.name for path in source.iterdir() if path not in before)
     assert written == [
@@ -131,6 +134,11 @@ def test_tool_skips_a_corrupt_file_and_says_so(weights, tmp_path):
     assert (tmp_path / "out" / "good_label.png").exists()
     result = run_tool("predict.py", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
     assert result.returncode == 1 and "error: --input" in result.stderr
+    arguments[-1] = ""
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    )
+    assert result.returncode == 1 and "error: no weights file is named" in result.stderr
     arguments[-1] = tmp_path / "absent.pth"
     result = run_tool(
         "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path

@@ -131,6 +131,11 @@ def test_head_sums_resized_inputs_and_drops_whole_channels():
     assert (whole[0, :, 0] == 0).float().mean().item() == pytest.approx(0.1, abs=0.04)
 
 
+def test_a_dropout_that_is_no_rate_is_named():
+    with pytest.raises(InputError, match=r"SEM_SEG_HEAD\.DROPOUT is 2\.0"):
+        build_model(get_config("seg_topformer_t", ["MODEL.SEM_SEG_HEAD.DROPOUT", "2.0"]))
+
+
 def test_unknown_features_are_named():
     with pytest.raises(InputError, match=r"IN_FEATURES.*p4.*sim5"):
         build_model(

@@ -93,6 +93,8 @@ def test_each_number_of_a_variant_has_its_key():
         (["MODEL.TOPFORMER.NUM_HEADS", "four"], ["NUM_HEADS is 'four'", "whole number"]),
         (["MODEL.TOPFORMER.NUM_HEADS", "0"], ["NUM_HEADS is 0", "positive"]),
         (["MODEL.TOPFORMER.OUT_FEATURES", "['sim9']"], ["OUT_FEATURES", "sim9", "sim5"]),
+        (["MODEL.TOPFORMER.NORM", "Foo"], ["norm 'Foo'", "FrozenBN"]),
+        (["MODEL.TOPFORMER.DROP_PATH_RATE", "1.5"], ["DROP_PATH_RATE is 1.5"]),
         (["MODEL.TOPFORMER.GATE", "tanh"], ["GATE", "'tanh'", "hardsigmoid"]),
         (["MODEL.TOPFORMER.PYRAMID_ACTIVATION", "gelu"], ["PYRAMID_ACTIVATION", "relu6"]),
         (["MODEL.PIXEL_MEAN", "[0.0]", "MODEL.PIXEL_STD", "[1.0]"], ["PIXEL_MEAN", "1"]),

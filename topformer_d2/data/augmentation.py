@@ -62,7 +62,10 @@ class ResizeByRatio(T.Augmentation):
 
 
 class FitForTest(T.Augmentation):
-    """Fit the image within (short, long), then stretch each side up to a multiple of `divisor`."""
+    """Fit the image within (short, long), then stretch each side up to a multiple of `divisor`.
+
+    With short = 0 the image keeps its size before the stretching, as in Detectron2.
+    """
 
     def __init__(self, short: int, long: int, divisor: int = 1):
         super().__init__()
@@ -70,7 +73,7 @@ class FitForTest(T.Augmentation):
 
     def get_transform(self, image: np.ndarray) -> Transform:
         h, w = image.shape[:2]
-        fit_h, fit_w = fit_within(h, w, self.short, self.long)
+        fit_h, fit_w = fit_within(h, w, self.short, self.long) if self.short else (h, w)
         resize = ResizeTransform(h, w, fit_h, fit_w)
         # Two resizes and not one of the whole way, as the official protocol has it.
         new_h = -(-fit_h // self.divisor) * self.divisor
@@ -156,6 +159,11 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
     if len(cfg.INPUT.SCALE_RANGE):
         if len(cfg.INPUT.SCALE_RANGE) != 2:
             raise InputError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; it takes two ratios")
+        if len(cfg.INPUT.MIN_SIZE_TRAIN) != 1:
+            raise InputError(
+                f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with INPUT.SCALE_RANGE it "
+                "takes one size, which the range multiplies"
+            )
         augmentations.append(
             ResizeByRatio(
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
@@ -169,6 +177,10 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
                 cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
                 cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
             )
+        )
+    if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
+        raise InputError(
+            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; known: horizontal, vertical, none"
         )
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(

@@ -21,8 +21,12 @@ def dataset_paths(name: str) -> list[str]:
 
 
 def missing_paths(name: str) -> list[str]:
-    """Those of dataset_paths that do not exist."""
-    return [path for path in dataset_paths(name) if not PathManager.exists(path)]
+    """Those of dataset_paths that do not exist, or are empty folders."""
+    return [
+        path
+        for path in dataset_paths(name)
+        if not PathManager.exists(path) or (PathManager.isdir(path) and not PathManager.ls(path))
+    ]
 
 
 def check_dataset_present(name: str) -> None:
@@ -40,7 +44,7 @@ def check_dataset_present(name: str) -> None:
         command = MetadataCatalog.get(name).get("prepare_command")
         root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
         raise InputError(
-            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} does not exist "
+            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} is missing or empty "
             f"(DETECTRON2_DATASETS is {root})."
             + (f" Prepare it with: {command}" if command else " datasets/README.md has its layout.")
         )
@@ -58,13 +62,16 @@ def check_config(cfg, *, train: bool) -> None:
             not the model's.
     """
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
-    if train and not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN is empty: name a registered dataset")
+    needed = "TRAIN" if train else "TEST"
+    if not cfg.DATASETS[needed]:
+        raise InputError(f"DATASETS.{needed} is empty: name a registered dataset")
     head = cfg.MODEL.SEM_SEG_HEAD
     for name in dict.fromkeys(names):
         check_dataset_present(name)
         metadata = MetadataCatalog.get(name)
-        classes = metadata.get("stuff_classes", ())
+        classes = metadata.get("stuff_classes")
+        if not classes:
+            raise InputError(f"dataset {name!r} has no segmentation classes (stuff_classes)")
         if len(classes) != head.NUM_CLASSES:
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but dataset {name!r} has "

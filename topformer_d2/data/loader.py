@@ -62,6 +62,8 @@ class SegmentationMapper:
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True):
+        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+            raise InputError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; known: RGB, BGR")
         return {
             "is_train": is_train,
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,

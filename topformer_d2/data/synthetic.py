@@ -138,6 +138,8 @@ def write_synthetic(
         if made != settings:
             raise InputError(f"{folder} was made with {made}, not {settings}: delete it first")
         return folder
+    if os.path.isdir(folder):
+        raise InputError(f"{folder} is there but was not made by this script: move it away")
     partial = f"{folder}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     for split, first, count in (("train", 0, num_train), ("val", num_train, num_val)):

@@ -48,8 +48,9 @@ class StopRequested(KeyboardInterrupt):
 class StopOnSignal(HookBase):
     """On Ctrl-C or SIGTERM, finish the iteration, save a checkpoint and stop.
 
-    The same signal a second time stops at once. Handlers can be set in the main thread only;
-    elsewhere this does nothing.
+    Ctrl-C twice, or SIGTERM after either, stops at once; but not Ctrl-C after SIGTERM, which is
+    what a process gets when the one that started it has ended. Handlers can be set in the main
+    thread only; elsewhere this does nothing.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,12 +67,12 @@ class StopOnSignal(HookBase):
             self._previous = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
 
     def _handle(self, number: int, _frame) -> None:
-        if number == self._received:
+        if self._received is not None and number in (self._received, signal.SIGTERM):
             self._restore()
             signal.raise_signal(number)
         elif self._received is None:
             self._received = number
-            logger.warning("Stopping soon, with a checkpoint; the same again stops at once")
+            logger.warning("Stopping soon, with a checkpoint; once more stops at once")
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -80,6 +81,9 @@ class StopOnSignal(HookBase):
 
     def after_step(self) -> None:
         iteration = self.trainer.iter
+        if iteration + 1 >= self.trainer.max_iter:
+            self._restore()  # what is left is the last evaluation, which a signal may end
+            return
         if not self._stop_now(iteration):
             return
         if comm.is_main_process():

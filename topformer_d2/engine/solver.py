@@ -49,7 +49,10 @@ def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """WarmupPolyLR from SOLVER, or any scheduler that Detectron2 knows by LR_SCHEDULER_NAME."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        return build_detectron2_lr_scheduler(cfg, optimizer)
+        try:
+            return build_detectron2_lr_scheduler(cfg, optimizer)
+        except ValueError as e:
+            raise InputError(f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME!r}: {e}") from e
     schedule = WarmupPoly(
         solver.MAX_ITER,
         power=solver.POLY_LR_POWER,

@@ -42,8 +42,11 @@ class Trainer(DefaultTrainer):
             cfg: a Detectron2 config with the toolkit's keys.
 
         Raises:
-            InputError: mixed precision without a GPU, or a test dataset without an evaluator.
+            InputError: mixed precision without a GPU, no iterations, or a test dataset without an
+                evaluator.
         """
+        if cfg.SOLVER.MAX_ITER < 1:
+            raise InputError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; it takes 1 or more")
         if cfg.SOLVER.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
             raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
         for name in cfg.DATASETS.TEST:
@@ -71,8 +74,11 @@ class Trainer(DefaultTrainer):
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.
 
         Raises:
-            InputError: the weights cannot be read, or do not fit the model.
+            InputError: the weights cannot be read or do not fit the model, or the checkpoint is
+                another optimizer's.
         """
+        # A run goes on with all of its weights; only a new one may start from a part.
+        self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
         super().resume_or_load(resume=resume)
         self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
@@ -84,6 +90,15 @@ class Trainer(DefaultTrainer):
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
+        saved = state_dict["_trainer"]["optimizer"]["param_groups"]
+        own = self.optimizer.state_dict()["param_groups"]
+        if [(g.keys(), len(g["params"])) for g in saved] != [
+            (g.keys(), len(g["params"])) for g in own
+        ]:
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER or other rates "
+                "and decays by group: resume with its config, or start anew in another OUTPUT_DIR"
+            )
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
 

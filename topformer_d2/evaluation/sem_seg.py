@@ -48,8 +48,8 @@ def metrics_from_confusion(matrix: np.ndarray, class_names: list[str]) -> dict[s
     """mIoU, fwIoU, mACC, pACC, then IoU and ACC by class, in percent.
 
     A class that neither the truth nor the prediction has is NaN and left out of the means; one that
-    is only predicted has IoU 0 and no accuracy. This is the official protocol, and the mIoU that of
-    Detectron2's SemSegEvaluator.
+    is only predicted has IoU 0 and no accuracy. This is the official protocol, and Detectron2 v0.6
+    has the same mIoU; its main branch leaves classes without truth out of it.
     """
     matrix = matrix.astype(np.float64)
     hits, truth, predicted = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -80,8 +80,8 @@ def format_table(metrics: dict[str, float], class_names: list[str]) -> str:
 class ConfusionEvaluator(DatasetEvaluator):
     """Detectron2's evaluator interface over confusion_matrix; nothing is kept but the matrix.
 
-    Results are those of Detectron2's SemSegEvaluator, in the same dict, without writing every
-    prediction as RLE.
+    Results come in the dict of Detectron2's SemSegEvaluator (see metrics_from_confusion for where
+    they differ), without writing every prediction as RLE.
     """
 
     def __init__(

@@ -44,7 +44,11 @@ def conv_norm(
 
 
 def resolve_norm(norm: str) -> str:
-    """BN for SyncBN on a single process, where there is nothing to synchronise with."""
+    """BN for SyncBN on a single process; InputError where Detectron2 has no norm of that name."""
+    try:
+        get_norm(norm, 32)
+    except KeyError:
+        raise InputError(f"norm {norm!r} is unknown; use BN, SyncBN, FrozenBN or GN") from None
     if norm == "SyncBN" and comm.get_world_size() == 1:
         log_first_n(logging.INFO, "SyncBN: one process only, using BN instead", n=1, key="message")
         return "BN"

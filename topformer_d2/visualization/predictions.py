@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 
@@ -43,13 +44,24 @@ def predict_files(predictor: DefaultPredictor, paths: list[str], output: str) ->
 
     Returns:
         One line for each image that could not be read; those are skipped.
+
+    Raises:
+        InputError: an output would overwrite an input.
     """
+    targets = [
+        (os.path.join(output, f"{name}_label.png"), os.path.join(output, f"{name}_overlay.jpg"))
+        for name in output_names(paths)
+    ]
+    inputs = {os.path.realpath(path) for path in paths}
+    for target in itertools.chain(*targets):
+        if os.path.realpath(target) in inputs:
+            raise InputError(f"--output would overwrite the input {target}: use another folder")
     num_classes = predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     datasets = predictor.cfg.DATASETS.TEST
     metadata = MetadataCatalog.get(datasets[0]) if datasets else {}
     names, colors = class_styles(metadata, num_classes)
     problems = []
-    for path, name in zip(tqdm(paths, unit="image"), output_names(paths), strict=True):
+    for path, (label_file, overlay_file) in zip(tqdm(paths, unit="image"), targets, strict=True):
         try:
             image = read_image(path)
         except InputError as e:
@@ -59,8 +71,8 @@ def predict_files(predictor: DefaultPredictor, paths: list[str], output: str) ->
         label = label.astype(np.uint8 if num_classes <= 256 else np.uint16)
         picture = blend_labels(image[:, :, ::-1], label, colors)
         picture = add_legend(picture, label, names, colors)
-        write_image(os.path.join(output, f"{name}_label.png"), label)
-        write_image(os.path.join(output, f"{name}_overlay.jpg"), picture[:, :, ::-1])
+        write_image(label_file, label)
+        write_image(overlay_file, picture[:, :, ::-1])
     return problems
 
 

@@ -7,6 +7,7 @@ import os
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from tqdm.auto import tqdm
 
 from ...errors import InputError
 from ..files import UNREADABLE
+
+# What reading a file of a damaged archive raises.
+_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 
 
 class Source:
@@ -45,10 +49,13 @@ class Source:
             except tarfile.ReadError:
                 # Each jump back in a compressed stream reads it from its start.
                 raise InputError(f"--source {path} is a compressed tar: unpack it first") from None
-            names = [m.name for m in tar.getmembers() if m.isfile()]
+            try:
+                names = [m.name for m in tar.getmembers() if m.isfile()]
+            except tarfile.TarError as e:
+                raise InputError(f"--source {path} is cut off or damaged: {e}") from e
             self._read = lambda name: tar.extractfile(name).read()
         else:
-            raise InputError(f"--source {path} is no folder, .zip or .tar archive")
+            raise InputError(f"--source {path} is no folder and no whole .zip or .tar archive")
         self.names = sorted(
             n for n in names if "__MACOSX" not in n and PurePosixPath(n).name[0] != "."
         )
@@ -141,7 +148,7 @@ def prepare_pairs(
             image = Image.open(io.BytesIO(content))
             image.load()  # decoded in full: a truncated download is found here
             label = np.asarray(Image.open(io.BytesIO(source.read(pair.label))))
-        except UNREADABLE as e:
+        except (*UNREADABLE, *_DAMAGED) as e:
             return f"{pair.image}: {e}", None
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return f"{pair.image} is turned by its EXIF orientation, its label is not", None

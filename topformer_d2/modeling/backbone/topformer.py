@@ -59,6 +59,10 @@ class TopFormer(Backbone):
                 f"MODEL.TOPFORMER.OUT_FEATURES is {list(out_features)}; "
                 f"use one or more of {list(OUTPUT_STRIDES)}"
             )
+        if not 0 <= drop_path_rate < 1:
+            raise InputError(
+                f"MODEL.TOPFORMER.DROP_PATH_RATE is {drop_path_rate}; it takes 0 or more, below 1"
+            )
         self._out_features = sorted(out_features)
         self._out_feature_strides = {name: OUTPUT_STRIDES[name] for name in self._out_features}
         self._out_feature_channels = dict.fromkeys(self._out_features, variant.sim_channels)

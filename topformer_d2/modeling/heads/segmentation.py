@@ -42,13 +42,17 @@ class TopFormerSegmentationHead(nn.Module):
             ignore_value: label of pixels without a loss.
 
         Raises:
-            InputError: no features, or features of differing widths.
+            InputError: no features, features of differing widths, or a dropout that is no rate.
         """
         super().__init__()
         widths = {shape.channels for shape in input_shape.values()}
         if len(widths) != 1:
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES must name features of one width, got {input_shape}"
+            )
+        if not 0 <= dropout < 1:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.DROPOUT is {dropout}; it takes 0 or more, below 1"
             )
         channels = widths.pop()
         # Finest first: its size is the size of the sum and of the logits.
