@@ -11,6 +11,10 @@ STEM_STRIDE = 2
 TOKEN_STRIDES = (4, 8, 16, 32)
 
 
+def _is_count(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 @dataclass(frozen=True)
 class Variant:
     """The numbers of one TopFormer.
@@ -33,26 +37,17 @@ class Variant:
     ffn_ratio: int = 2
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            numbers = value if field.name.startswith("block_") else (value,)
-            if not isinstance(numbers, tuple) or not all(
-                isinstance(n, int) and (n > 0 or field.type == "bool") for n in numbers
-            ):
-                wanted = "a list of" if field.name.startswith("block_") else "a"
-                raise InputError(
-                    f"MODEL.TOPFORMER.{field.name.upper()} is {value!r}; it takes {wanted} "
-                    "positive whole number" + ("s" if wanted == "a list of" else "")
-                )
-        lengths = {
-            f.name: len(getattr(self, f.name))
-            for f in dataclasses.fields(self)
-            if f.name.startswith("block_")
-        }
+        lengths = {}
+        for name, value in dataclasses.asdict(self).items():
+            key = f"MODEL.TOPFORMER.{name.upper()}"
+            if name.startswith("block_"):
+                if not isinstance(value, tuple) or not all(map(_is_count, value)):
+                    raise InputError(f"{key} is {value!r}; it takes a list of positive integers")
+                lengths[key] = len(value)
+            elif name != "fuse_depthwise" and not _is_count(value):
+                raise InputError(f"{key} is {value!r}; it takes a positive integer")
         if len(set(lengths.values())) != 1:
-            listed = ", ".join(
-                f"MODEL.TOPFORMER.{name.upper()} has {n}" for name, n in lengths.items()
-            )
+            listed = ", ".join(f"{key} has {n}" for key, n in lengths.items())
             raise InputError(f"each block needs one entry in each list, but {listed}")
         reached = sorted(set(self._strides_after_blocks()) - {STEM_STRIDE})
         if reached != list(TOKEN_STRIDES):

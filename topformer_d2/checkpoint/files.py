@@ -1,0 +1,134 @@
+"""Weight files: read without running code, written beside and renamed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils.file_io import PathManager
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def read_state_dict(path: str) -> dict[str, Any]:
+    """Read a .safetensors file or a .pth file without executing pickled code.
+
+    Raises:
+        InputError: the file does not exist, is not readable, or holds pickled objects other than
+            tensors and plain Python values.
+    """
+    local = PathManager.get_local_path(path)
+    if not os.path.isfile(local):
+        raise InputError(f"weights file {path} does not exist")
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            return load_file(local)
+        loaded = torch.load(local, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:
+        with open(local, "rb") as f:
+            if f.read(2)[:1] not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
+                raise InputError(f"{path} is not a readable weights file") from e
+        raise InputError(
+            f"{path} holds pickled Python objects beside its tensors, and loading those would run "
+            "code from the file. Where you trust it, save its tensors alone: "
+            "torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, new)"
+        ) from e
+    except Exception as e:  # torch and safetensors raise many types for a broken file
+        raise InputError(f"{path} is not a readable weights file: {e}") from e
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
+    return loaded
+
+
+def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
+    """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename."""
+    partial = f"{path}.partial"
+    if path.endswith(".safetensors"):
+        from safetensors.torch import save_file
+
+        save_file({key: value.contiguous() for key, value in state_dict.items()}, partial)
+    else:
+        torch.save({"model": state_dict}, partial)
+    os.replace(partial, path)
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically."""
+
+    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
+        """
+        Args:
+            model, save_dir, kwargs: as for DetectionCheckpointer.
+            require_all: refuse weights that leave a tensor of the model as it was, as inference
+                needs; training may start from a part.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.require_all = require_all
+
+    def load(self, path: str, *args, **kwargs) -> dict:
+        """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
+        if not path and self.require_all:
+            raise InputError("no weights file is named (MODEL.WEIGHTS or --weights)")
+        if path and not PathManager.isfile(PathManager.get_local_path(path)):
+            raise InputError(f"weights file {path} does not exist")
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str):
+        loaded = read_state_dict(filename)
+        if "model" not in loaded:
+            loaded = {"model": loaded}
+        weights = loaded["model"]
+        if not isinstance(weights, Mapping) or not all(
+            isinstance(value, Tensor) for value in weights.values()
+        ):
+            raise InputError(
+                f"{filename} is no checkpoint of this toolkit; an official one is converted by "
+                "`python tools/convert_weights.py IN OUT`"
+            )
+        return loaded
+
+    def _load_model(self, checkpoint: dict):
+        incompatible = super()._load_model(checkpoint)
+        wrong = [
+            f"{key} is {tuple(given)} there and {tuple(own)} here"
+            for key, given, own in incompatible.incorrect_shapes
+        ]
+        # A counter that old files lack and inference does not use.
+        missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        wrong += [f"{key} is missing" for key in missing]
+        if self.require_all and wrong:
+            raise InputError(
+                f"the weights do not fit the config: {summarize(wrong)}. Check MODEL.TOPFORMER and "
+                "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)"
+            )
+        return incompatible
+
+    def save(self, name: str, **kwargs) -> None:
+        """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        basename = f"{name}.pth"
+        path = os.path.join(self.save_dir, basename)
+        self.logger.info("Saving checkpoint to %s", path)
+        # A remote store has no rename; PathManager.mv does not overwrite.
+        written = path if "://" in path else f"{path}.partial"
+        with PathManager.open(written, "wb") as f:
+            torch.save(data, f)
+        if written != path:
+            os.replace(written, path)
+        self.tag_last_checkpoint(basename)
+
+
+def summarize(items: list[str], most: int = 3) -> str:
+    """How many tensors, and the first few of them: "5 tensors: a, b, c, ... (2 more)"."""
+    more = f", ... ({len(items) - most} more)" if len(items) > most else ""
+    return f"{len(items)} tensors" + (f": {', '.join(items[:most])}{more}" if items else "")
