@@ -66,7 +66,9 @@ class Segmenter(nn.Module):
         return self.sem_seg_head.layers(self.backbone(x))
 
 
-def run_tool(name: str, *args: str, cwd: Path = REPOSITORY, **environment: str):
+def run_tool(
+    name: str, *args: str, cwd: Path = REPOSITORY, timeout: float = 240, **environment: str
+):
     """Run tools/<name> (or datasets/<name>) as a user would; output is text, nothing is raised."""
     folder = "datasets" if name.startswith("prepare_") else "tools"
     return subprocess.run(
@@ -75,5 +77,5 @@ def run_tool(name: str, *args: str, cwd: Path = REPOSITORY, **environment: str):
         text=True,
         cwd=cwd,
         env={**os.environ, **environment},
-        timeout=120,
+        timeout=timeout,
     )

@@ -10,7 +10,7 @@ from tests.helpers import run_tool
 
 @pytest.mark.slow
 def test_demo_trains_evaluates_and_draws(tmp_path):
-    result = run_tool("demo.py", "--output", tmp_path)
+    result = run_tool("demo.py", "--output", tmp_path, timeout=900)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     assert float(re.search(r"^mIoU ([\d.]+) on", result.stdout, re.M)[1]) > 80
     assert re.search(r"ring +[\d.]+", result.stdout)
