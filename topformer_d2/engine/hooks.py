@@ -54,8 +54,8 @@ class StopOnSignal(HookBase):
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
-    # Asking all processes costs a synchronisation.
-    PERIOD_OF_SEVERAL = 20
+    # Iterations between asking all processes, which costs a synchronisation.
+    ASK_ALL_PERIOD = 20
 
     def __init__(self, checkpointer):
         self._checkpointer = checkpointer
@@ -95,7 +95,7 @@ class StopOnSignal(HookBase):
         if comm.get_world_size() == 1:
             return self._received is not None
         # Any process may have got the signal; all have to stop at the same iteration.
-        return iteration % self.PERIOD_OF_SEVERAL == 0 and any(
+        return iteration % self.ASK_ALL_PERIOD == 0 and any(
             number is not None for number in comm.all_gather(self._received)
         )
 
