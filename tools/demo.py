@@ -55,8 +55,8 @@ def main() -> None:
 
     with show_input_errors():
         print(f"dataset: {write_synthetic(os.environ['DETECTRON2_DATASETS'])}")
-    miou = train(args.output, args.seed)
-    sheet = draw_sheet(args.output)
+        miou = train(args.output, args.seed)
+        sheet = draw_sheet(args.output)
     print(f"\nmIoU {miou:.1f} on the validation split, {time.perf_counter() - start:.0f} s")
     print(f"image, truth and prediction side by side: {os.path.abspath(sheet)}")
     if miou < MIN_MIOU:

@@ -5,10 +5,10 @@
     --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
 """
 
-import argparse
 import os
 import sys
 
+from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images
 from topformer_d2.errors import show_input_errors
@@ -17,16 +17,9 @@ from topformer_d2.visualization import predict_files
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
+    parser = model_parser(__doc__)
     parser.add_argument("--input", required=True, help="an image, a folder or a quoted glob")
     parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
-    )
     args = parser.parse_args()
     with show_input_errors():
         paths = list_images(args.input)

@@ -5,9 +5,9 @@
     --weights output/seg_topformer_t_camvid/model_final.pth --output sheet.png
 """
 
-import argparse
 import os
 
+from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.files import check_image_name, write_image
@@ -17,16 +17,9 @@ from topformer_d2.visualization import prediction_sheet
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
-    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
+    parser = model_parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--num-images", type=int, default=3)
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
-    )
     args = parser.parse_args()
     with show_input_errors():
         if args.num_images < 1:

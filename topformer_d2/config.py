@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from detectron2.config import get_cfg
 from detectron2.utils.file_io import PathManager
 from yaml import YAMLError
 
-from .errors import InputError
+from .errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +113,7 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         known = list_configs()
-        raise InputError(f"no config {name!r}{_did_you_mean(name, known)}; known: {known}")
+        raise InputError(f"no config {name!r}{did_you_mean(name, known)}; known: {known}")
     return load_config(str(path), opts)
 
 
@@ -126,18 +125,17 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     """
     cfg = get_cfg()
     add_topformer_config(cfg)
-    known = list(_flatten(cfg))
     if config_file and not PathManager.isfile(config_file):
         raise InputError(f"config file {config_file} does not exist")
     try:
         if config_file:
             cfg.merge_from_file(config_file)
     except (*_MERGE_ERRORS, OSError, AttributeError, RecursionError, YAMLError) as e:
-        raise _config_error(config_file, e, known) from e
+        raise _config_error(config_file, e, cfg) from e
     try:
         cfg.merge_from_list(list(opts))
     except _MERGE_ERRORS as e:
-        raise _config_error("command line", e, known) from e
+        raise _config_error("command line", e, cfg) from e
     fit_device(cfg)
     return cfg
 
@@ -156,13 +154,8 @@ def _flatten(node: CN, prefix: str = "") -> list[str]:
     return keys
 
 
-def _config_error(source: str, error: Exception, known: list[str]) -> InputError:
+def _config_error(source: str, error: Exception, cfg: CN) -> InputError:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     # yacs words it differently for files and for lists.
     _, unknown, key = text.replace(" config key", " key").partition("Non-existent key: ")
-    return InputError(f"{source}: {text}{_did_you_mean(key, known) if unknown else ''}")
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    return InputError(f"{source}: {text}{did_you_mean(key, _flatten(cfg)) if unknown else ''}")

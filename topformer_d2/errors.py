@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,18 @@ class InputError(ValueError):
     """A config, dataset, image or weight file is not usable; the message names it and the mend."""
 
 
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A hint to append to a message: the closest of `known` in brackets, or nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 @contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 
     An OSError, such as a full disk or a folder that is a file, is the user's to mend as well.
+    Ctrl-C ends with one word and status 130.
     """
     try:
         yield
@@ -24,3 +32,6 @@ def show_input_errors() -> Iterator[None]:
         message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

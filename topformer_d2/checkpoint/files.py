@@ -22,9 +22,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
         InputError: the file does not exist, is not readable, or holds pickled objects other than
             tensors and plain Python values.
     """
-    local = PathManager.get_local_path(path)
-    if not os.path.isfile(local):
-        raise InputError(f"weights file {path} does not exist")
+    local = _local_file(path)
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -33,7 +31,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
         loaded = torch.load(local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         with open(local, "rb") as f:
-            if f.read(2)[:1] not in (b"P", b"\x80"):  # neither a zip archive nor a pickle
+            if not f.read(2).startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
                 raise InputError(f"{path} is not a readable weights file") from e
         raise InputError(
             f"{path} holds pickled Python objects beside its tensors, and loading those would run "
@@ -45,6 +43,13 @@ def read_state_dict(path: str) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
     return loaded
+
+
+def _local_file(path: str) -> str:
+    local = PathManager.get_local_path(path)
+    if not os.path.isfile(local):
+        raise InputError(f"weights file {path} does not exist")
+    return local
 
 
 def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
@@ -76,8 +81,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if not path and self.require_all:
             raise InputError("no weights file is named (MODEL.WEIGHTS or --weights)")
-        if path and not PathManager.isfile(PathManager.get_local_path(path)):
-            raise InputError(f"weights file {path} does not exist")
+        if path:
+            _local_file(path)  # fvcore only asserts that it is there
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str):

@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = ("image_root", "image_dir", "dirname", "sem_seg_root", "gt_dir", "json_file")
@@ -32,12 +32,9 @@ def missing_paths(name: str) -> list[str]:
 def check_dataset_present(name: str) -> None:
     """Raise InputError where `name` is not registered or its files are not there."""
     if name not in DatasetCatalog.list():
-        import difflib
-
-        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3)
         raise InputError(
-            f"DATASETS names {name!r}, which is not registered; "
-            + (f"close names: {', '.join(close)}" if close else "see python tools/doctor.py")
+            f"DATASETS names {name!r}, which is not registered"
+            f"{did_you_mean(name, DatasetCatalog.list())}; python tools/doctor.py lists what is"
         )
     missing = missing_paths(name)
     if missing:

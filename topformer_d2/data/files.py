@@ -80,8 +80,12 @@ def write_image(path: str, image: np.ndarray) -> None:
     The folder is made where it is missing. InputError where the extension is no image's.
     """
     check_image_name(path)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(cv2.imencode(target.suffix, image)[1].tobytes())
-    os.replace(partial, target)
+    write_beside(Path(path), cv2.imencode(os.path.splitext(path)[1], image)[1].tobytes())
+
+
+def write_beside(path: Path, content: bytes) -> None:
+    """Write a file under another name and rename it, so that a killed run leaves no half file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

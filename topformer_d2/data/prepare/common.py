@@ -10,16 +10,16 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import cv2
 import numpy as np
 from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..files import UNREADABLE
+from ..files import UNREADABLE, write_beside, write_image
 
 # What reading a file of a damaged archive raises.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
@@ -30,8 +30,8 @@ class Source:
 
     def __init__(self, path: str):
         """Raises InputError where `path` is none of these."""
-        self.path = path
-        self._lock = threading.Lock()
+        # Archives are read through one file handle.
+        self._lock = nullcontext() if os.path.isdir(path) else threading.Lock()
         if os.path.isdir(path):
             root = Path(path)
             files = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
@@ -62,8 +62,6 @@ class Source:
 
     def read(self, name: str) -> bytes:
         """The content of one file; safe to call from several threads."""
-        if os.path.isdir(self.path):
-            return self._read(name)
         with self._lock:
             return self._read(name)
 
@@ -117,14 +115,6 @@ class Report:
         return "\n".join(lines)
 
 
-def write_beside(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that a killed run leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
 def prepare_pairs(
     source: Source, pairs: list[Pair], table: np.ndarray, known_ids: Iterable[int], title: str
 ) -> Report:
@@ -158,7 +148,7 @@ def prepare_pairs(
             return f"{pair.image} is {image.size}, its label {label.shape[::-1]}", None
         if not pair.image_out.is_file():
             write_beside(pair.image_out, content)
-        write_beside(pair.label_out, cv2.imencode(".png", table[label])[1].tobytes())
+        write_image(str(pair.label_out), table[label])
         return "written", np.bincount(label.reshape(-1), minlength=256)
 
     report = Report()

@@ -124,11 +124,12 @@ class TopFormer(Backbone):
         }
 
     def _check_batch_norm(self, x: Tensor) -> None:
-        trained = any(
+        if x.shape[0] > 1 or max(x.shape[2:]) > 64:
+            return
+        if any(
             isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
             for m in self.semantics.modules()
-        )
-        if trained and x.shape[0] == 1 and max(x.shape[2:]) <= 64:
+        ):
             raise InputError(
                 f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels pools to a "
                 "single token, from which BatchNorm cannot compute a variance: raise "

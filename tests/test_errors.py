@@ -1,0 +1,33 @@
+"""What the tools print instead of a traceback."""
+
+import pytest
+
+from topformer_d2.errors import InputError, did_you_mean, show_input_errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (InputError("a.png cannot be read"), 1, "error: a.png cannot be read\n"),
+        # As a loader's worker passes it on.
+        (InputError("Caught\nTraceback\nx.InputError: a.png: no\n"), 1, "error: a.png: no\n"),
+        (OSError(28, "No space left on device", "a.pth"), 1, "error: [Errno 28] No space"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+    ids=["input", "worker", "disk", "Ctrl-C"],
+)
+def test_one_message_and_a_status(capsys, error, status, printed):
+    with pytest.raises(SystemExit) as stop, show_input_errors():
+        raise error
+    assert stop.value.code == status
+    assert capsys.readouterr().err.startswith(printed)
+
+
+def test_mistakes_of_the_program_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError), show_input_errors():
+        raise ZeroDivisionError
+
+
+def test_did_you_mean():
+    assert did_you_mean("VARIENT", ["GATE", "VARIANT"]) == " (did you mean 'VARIANT'?)"
+    assert did_you_mean("x", ["GATE"]) == ""
