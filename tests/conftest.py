@@ -5,6 +5,8 @@ import tempfile
 
 import pytest
 
+from tests.helpers import SMALL_DETECTOR
+
 _FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
 os.environ["DETECTRON2_DATASETS"] = _FOLDER.name
 os.environ.setdefault("OMP_NUM_THREADS", "2")
@@ -29,5 +31,19 @@ def tiny_config(tmp_path):
         small += ["MODEL.DEVICE", "cpu"]  # whose kernels give the same bits each time
         small += ["TEST.EVAL_PERIOD", "0", "OUTPUT_DIR", str(tmp_path / "output")]
         return get_config("seg_topformer_t_synthetic", [*small, *opts])
+
+    return make
+
+
+@pytest.fixture
+def tiny_detector(tmp_path):
+    """The same for a detector; `kind` is "lite_" or, for the full one, ""."""
+    from topformer_d2 import get_config
+
+    def make(*opts, kind="lite_"):
+        small = [*SMALL_DETECTOR, "DATALOADER.NUM_WORKERS", "0", "SEED", "0"]
+        small += ["MODEL.DEVICE", "cpu", "TEST.EVAL_PERIOD", "0"]
+        small += ["OUTPUT_DIR", str(tmp_path / "output")]
+        return get_config(f"det_retinanet_{kind}topformer_t", [*small, *opts])
 
     return make

@@ -17,6 +17,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PARITY = Path(__file__).resolve().parent / "parity"
 VARIANT_OF = {"t": "tiny", "s": "small", "b": "base"}
 
+# KEY VALUE pairs that train a detector on the synthetic dataset of 64x80 images in seconds.
+SMALL_DETECTOR = [
+    *("DATASETS.TRAIN", "('synthetic_boxes_train',)"),
+    *("DATASETS.TEST", "('synthetic_boxes_val',)", "MODEL.RETINANET.NUM_CLASSES", "5"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "80"),
+    *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "80"),
+    *("INPUT.CROP.SIZE", "[64, 64]", "MODEL.FPN.OUT_CHANNELS", "32"),
+    *("SOLVER.IMS_PER_BATCH", "4"),
+]
+
 
 def formula_weight(key: str, shape: list[int]) -> torch.Tensor:
     """The parity data's weight for an official key, the same on any machine."""

@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
 
-from topformer_d2.visualization import add_legend, blend_labels, class_styles, make_sheet
+from topformer_d2.visualization import (
+    Scene,
+    add_legend,
+    blend_labels,
+    class_styles,
+    draw_boxes,
+    make_sheet,
+)
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 
@@ -34,7 +44,7 @@ def test_legend_shows_present_classes_most_pixels_first():
 
 def test_legend_drops_what_does_not_fit():
     label = np.repeat(np.arange(40), np.arange(40, 0, -1))  # class 0 has the most pixels
-    names, colors = class_styles({}, 40)
+    names, colors = class_styles({}, "stuff", 40)
     out = add_legend(np.zeros((100, 80, 3), np.uint8), label, names, colors)
     drawn = [i for i, color in enumerate(colors) if (out[:, 80:] == color).all(-1).sum() > 50]
     assert out.shape[0] == 100
@@ -43,11 +53,39 @@ def test_legend_drops_what_does_not_fit():
 
 def test_styles_come_from_metadata_or_are_made_up():
     metadata = {"stuff_classes": ["a", "b"], "stuff_colors": [[1, 2, 3], [4, 5, 6]]}
-    names, colors = class_styles(metadata, 2)
+    names, colors = class_styles(metadata, "stuff", 2)
     assert names == ["a", "b"] and colors.tolist() == [[1, 2, 3], [4, 5, 6]]
-    names, colors = class_styles({}, 40)
+    names, colors = class_styles({}, "stuff", 40)
     assert names[3] == "class 3"
     assert len({tuple(c) for c in colors.tolist()}) == 40
+
+
+def test_boxes_are_drawn_in_their_classes_colours():
+    image = np.full((60, 80, 3), 128, np.uint8)
+    boxes = np.array([[10.0, 30, 30, 50], [50, 30, 70, 50]])
+    names = ["cat", "dog", "cow"]
+    out = draw_boxes(image, Scene(boxes=boxes, classes=[0, 2]), names, COLORS)
+    edge = out[40, 29:32].astype(int), out[40, 69:72].astype(int)
+    assert (edge[0][:, 0] - edge[0][:, 1]).max() > 60 and (edge[1][:, 2] - edge[1][:, 1]).max() > 60
+    assert (out[40, 20] == 128).all() and (image == 128).all()
+    scored = draw_boxes(image, Scene(boxes=boxes, classes=[0, 2], scores=[0.5, 1]), names, COLORS)
+    assert (scored != out).any()
+    assert draw_boxes(image, Scene(), names, COLORS) is image
+
+
+def test_truth_and_prediction_become_scenes(synthetic_dataset):
+    record = DatasetCatalog.get("synthetic_boxes_val")[0]
+    crowd = {**record["annotations"][0], "iscrowd": 1}
+    with_crowd = {**record, "annotations": [*record["annotations"], crowd]}
+    truth = Scene.from_record(with_crowd, ("instances",))
+    assert truth.label is None and truth.scores is None
+    assert len(truth.boxes) == len(truth.classes) == len(record["annotations"]) > 0
+    found = Instances((9, 9), scores=torch.tensor([0.5]), pred_classes=torch.tensor([2]))
+    found.pred_boxes = Boxes(torch.tensor([[1.0, 2, 3, 4]]))
+    scene = Scene.from_output({"instances": found, "sem_seg": torch.eye(3)[:, :, None]})
+    assert scene.boxes.tolist() == [[1, 2, 3, 4]] and scene.classes == [2]
+    assert scene.scores == [0.5] and scene.label[:, 0].tolist() == [0, 1, 2]
+    assert scene.label.dtype == np.uint8
 
 
 @pytest.mark.parametrize("gap", [4, 6])

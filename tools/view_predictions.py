@@ -20,6 +20,7 @@ def main() -> None:
     parser = model_parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--num-images", type=int, default=3)
+    parser.add_argument("--min-score", type=float, default=0.5, help="of boxes; default: 0.5")
     args = parser.parse_args()
     with show_input_errors():
         if args.num_images < 1:
@@ -28,7 +29,8 @@ def main() -> None:
         cfg = load_config(args.config_file, args.opts)
         check_config(cfg, train=False)
         predictor = build_predictor(cfg, args.weights)
-        sheet = prediction_sheet(predictor, cfg.DATASETS.TEST[0], args.num_images)
+        dataset = cfg.DATASETS.TEST[0]
+        sheet = prediction_sheet(predictor, dataset, args.num_images, min_score=args.min_score)
         write_image(args.output, sheet[:, :, ::-1])
     print(f"wrote {os.path.abspath(args.output)}")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.utils.file_io import PathManager
 from yaml import YAMLError
 
@@ -83,6 +85,30 @@ def add_topformer_config(cfg: CN) -> None:
 
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+
+
+def model_tasks(cfg: CN) -> tuple[str, ...]:
+    """What MODEL.META_ARCHITECTURE is trained for: "sem_seg" (pixels), "instances" (boxes).
+
+    Raises:
+        InputError: it is not registered, or neither a segmenter nor a dense detector.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = [registered for registered, _ in META_ARCH_REGISTRY]
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {name!r}, which is not registered"
+            f"{did_you_mean(name, known)}"
+        )
+    kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
+    arch = META_ARCH_REGISTRY.get(name)
+    tasks = tuple(task for task, kind in kinds.items() if issubclass(arch, kind))
+    if not tasks:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE {name!r} is neither a SemanticSegmentor nor a dense detector "
+            "such as RetinaNet, which are what is trained here"
+        )
+    return tasks
 
 
 def config_folder() -> Path:

@@ -1,10 +1,13 @@
 """What is said of a config whose datasets do not fit, before anything runs."""
 
+import json
+
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from topformer_d2 import get_config
 from topformer_d2.data import check_config, dataset_paths
+from topformer_d2.data.boxes import register_boxes
 from topformer_d2.data.builtin import register_sem_seg
 from topformer_d2.data.categories import load_categories
 from topformer_d2.errors import InputError
@@ -41,6 +44,43 @@ def test_class_count_that_differs(tiny_config):
 def test_ignored_label_that_differs(tiny_config):
     with pytest.raises(InputError, match=r"IGNORE_VALUE is 0.*255"):
         check_config(tiny_config("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "0"), train=True)
+
+
+def test_detection_classes(tiny_detector):
+    check_config(tiny_detector(), train=True)
+    with pytest.raises(InputError, match=r"MODEL\.RETINANET\.NUM_CLASSES is 9.*5 classes: set"):
+        check_config(tiny_detector("MODEL.RETINANET.NUM_CLASSES", "9"), train=True)
+    with pytest.raises(InputError, match=r"'synthetic_sem_seg_train' has no classes of objects"):
+        check_config(tiny_detector("DATASETS.TRAIN", "('synthetic_sem_seg_train',)"), train=True)
+
+
+def test_detection_files_that_number_their_classes_differently(tiny_detector, tmp_path):
+    for split, names in (("train", "abc"), ("val", "acb")):
+        content = {
+            "images": [{"id": 1, "file_name": "1.png", "width": 9, "height": 9}],
+            "annotations": [],
+            "categories": [{"id": 7 * i, "name": name} for i, name in enumerate(names, start=1)],
+        }
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+        register_boxes(f"abc_{split}", str(tmp_path / f"{split}.json"), str(tmp_path))
+    cfg = tiny_detector("MODEL.RETINANET.NUM_CLASSES", "3", "DATASETS.TRAIN", "('abc_train',)")
+    cfg.DATASETS.TEST = ("abc_val",)
+    with pytest.raises(InputError, match=r"'abc_val' has the classes \['a', 'c', 'b'\]"):
+        check_config(cfg, train=True)
+    cfg.DATASETS.TEST = ("abc_train",)
+    check_config(cfg, train=True)
+    (tmp_path / "train.json").write_text('{"images": 3}')
+    with pytest.raises(InputError, match=r"train\.json is no COCO JSON for dataset 'abc_train'"):
+        DatasetCatalog.get("abc_train")
+    for split in ("train", "val"):
+        DatasetCatalog.remove(f"abc_{split}")
+        MetadataCatalog.remove(f"abc_{split}")
+
+
+def test_models_that_are_not_trained_here(tiny_config):
+    for name, message in (("GeneralizedRCNN", "neither a Sem"), ("RetinaNat", "'RetinaNet'")):
+        with pytest.raises(InputError, match=message):
+            check_config(tiny_config("MODEL.META_ARCHITECTURE", name), train=True)
 
 
 def test_unregistered_dataset(tiny_config):

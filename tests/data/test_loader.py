@@ -10,7 +10,7 @@ from PIL import Image
 
 from topformer_d2.data import build_test_loader, build_train_loader
 from topformer_d2.data.builtin import load_image_label_pairs
-from topformer_d2.data.loader import SegmentationMapper
+from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.errors import InputError
 
 
@@ -81,19 +81,19 @@ def test_truncated_image_is_named(tiny_config, record):
         f.truncate(200)
     for is_train in (True, False):
         with pytest.raises(InputError, match=r"file_name\.png cannot be read"):
-            SegmentationMapper(tiny_config(), is_train=is_train)(dict(record))
+            TaskMapper(tiny_config(), is_train=is_train)(dict(record))
 
 
 def test_missing_label_is_named(tiny_config, record):
     record["sem_seg_file_name"] += ".gone"
     with pytest.raises(InputError, match=r"sem_seg_file_name\.png\.gone cannot be read"):
-        SegmentationMapper(tiny_config(), is_train=True)(record)
+        TaskMapper(tiny_config(), is_train=True)(record)
 
 
 def test_label_out_of_range_is_named_with_its_value(tiny_config, record):
     Image.fromarray(np.full((64, 80), 77, np.uint8)).save(record["sem_seg_file_name"])
     with pytest.raises(InputError, match=r"sem_seg_file_name\.png: label 77 .* 6 classes.*255"):
-        SegmentationMapper(tiny_config(), is_train=True)(record)
+        TaskMapper(tiny_config(), is_train=True)(record)
 
 
 def test_palette_labels_are_refused(tiny_config, record):
@@ -102,13 +102,13 @@ def test_palette_labels_are_refused(tiny_config, record):
     label.putpalette([0, 0, 0, 255, 0, 0])
     label.save(record["sem_seg_file_name"])
     with pytest.raises(InputError, match=r"sem_seg_file_name\.png has mode 'P'.*8-bit"):
-        SegmentationMapper(tiny_config(), is_train=True)(record)
+        TaskMapper(tiny_config(), is_train=True)(record)
 
 
 def test_sizes_that_differ_are_named(tiny_config, record):
     Image.fromarray(np.zeros((10, 20), np.uint8)).save(record["sem_seg_file_name"])
     with pytest.raises(InputError, match=r"\(64, 80\).*\(10, 20\).*EXIF"):
-        SegmentationMapper(tiny_config(), is_train=True)(record)
+        TaskMapper(tiny_config(), is_train=True)(record)
 
 
 def test_pairs_are_found_by_stem(tmp_path):

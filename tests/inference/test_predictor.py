@@ -1,5 +1,6 @@
 """Detectron2's DefaultPredictor, and files in, files out."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from tests.helpers import run_tool
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images, read_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import build_predictor
@@ -95,6 +97,56 @@ def test_folder_of_images(weights, tmp_path):
     assert overlay.height == 40 and overlay.width > 200
 
 
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """Config file and weights of an untrained detector that finds something everywhere."""
+    folder = tmp_path_factory.mktemp("detector")
+    opts = ["DATASETS.TEST", "('bccd_val',)", "MODEL.RETINANET.NUM_CLASSES", "3"]
+    opts += ["INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "96"]
+    opts += ["TEST.DETECTIONS_PER_IMAGE", "9"]
+    cfg = get_config("det_retinanet_lite_topformer_t", opts)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.head.cls_score.weight, std=50.0)
+    torch.nn.init.zeros_(model.head.cls_score.bias)
+    weights = str(folder / "model.pth")
+    save_state_dict(model.state_dict(), weights)
+    (folder / "config.yaml").write_text(cfg.dump())
+    return str(folder / "config.yaml"), weights
+
+
+def test_boxes_are_drawn_and_written_as_json_lines(detector, tmp_path):
+    config, weights = detector
+    photo(tmp_path / "000000000139.jpg")
+    photo(tmp_path / "b.png", 70, 50, seed=1)
+    for min_score in ("0.5", "0.0", "1.1"):
+        result = run_tool(
+            *("predict.py", "--config-file", config, "--weights", weights),
+            *("--input", tmp_path, "--output", tmp_path / "out", "--min-score", min_score),
+            *("--save-json", tmp_path / "boxes.jsonl"),
+        )
+        assert result.returncode == 0, result.stderr
+        lines = (tmp_path / "boxes.jsonl").read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        assert all(r["score"] >= float(min_score) for r in found)
+        assert (len(found) == 0) == (min_score == "1.1")
+        if min_score == "0.0":
+            assert len(found) == 18 and {r["image_id"] for r in found} == {139, "b"}
+            assert {r["category_id"] for r in found} <= {1, 2, 3}
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["000000000139_overlay.jpg", "b_overlay.jpg"]
+    predictor = build_predictor(load_config(config), weights)
+    instances = predictor(read_image(str(tmp_path / "b.png")))["instances"]
+    assert instances.image_size == (70, 50) and len(instances) == 9
+
+
+def test_no_json_of_boxes_from_a_segmenter(weights, tmp_path):
+    path = photo(tmp_path / "a.png")
+    predictor = build_predictor(get_config(CONFIG), weights)
+    with pytest.raises(InputError, match=r"TopFormerSegmentor finds no boxes to write to x\.json"):
+        predict_files(predictor, [path], str(tmp_path), json_file="x.json")
+
+
 def test_outputs_of_files_from_several_folders_do_not_collide(tmp_path):
     paths = [str(tmp_path / p) for p in ("x/1.png", "y/1.png", "y/1.jpg", "y/z/2.jpg")]
     assert output_names(paths) == ["x/1", "y/1.png", "y/1.jpg", "y/z/2"]
@@ -128,7 +180,7 @@ def test_tool_skips_a_corrupt_file_and_says_so(weights, tmp_path):
         "predict.py", *arguments, "--input", tmp_path / "*.[jp]*g", "--output", tmp_path / "out"
     )
     assert result.returncode == 1
-    assert "1 of 2 images segmented" in result.stdout
+    assert "1 of 2 images done" in result.stdout
     assert "skipped: " in result.stderr and "bad.jpg cannot be read" in result.stderr
     assert "Traceback" not in result.stderr
     assert (tmp_path / "out" / "good_label.png").exists()

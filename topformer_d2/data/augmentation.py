@@ -169,15 +169,16 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
             )
         )
-    if cfg.INPUT.CROP.ENABLED:
+    crop = cfg.INPUT.CROP
+    if crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
+        ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         augmentations.append(
             T.RandomCrop_CategoryAreaConstraint(
-                cfg.INPUT.CROP.TYPE,
-                cfg.INPUT.CROP.SIZE,
-                cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA,
-                cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+                crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored
             )
         )
+    elif crop.ENABLED:
+        augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
     if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
         raise InputError(
             f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; known: horizontal, vertical, none"

@@ -12,9 +12,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from .boxes import register_boxes
 from .categories import Categories, load_categories
 from .files import IMAGE_EXTENSIONS
-from .synthetic import SYNTHETIC_CATEGORIES
+from .synthetic import SYNTHETIC_CATEGORIES, SYNTHETIC_OBJECTS
 
 
 def datasets_root() -> str:
@@ -105,6 +106,29 @@ def _register_all(root: str) -> None:
                 f"{name}_{split}",
                 os.path.join(root, folder, "images", split),
                 os.path.join(root, folder, "annotations_detectron2", split),
+                categories,
+                prepare_command=command,
+            )
+    boxes = {
+        "synthetic_boxes": (
+            "synthetic",
+            "images/{}",
+            SYNTHETIC_OBJECTS,
+            "python datasets/prepare_synthetic.py",
+        ),
+        "bccd": (
+            "bccd",
+            "images",
+            load_categories("bccd"),
+            "python datasets/prepare_voc_detection.py --source BCCD --name bccd",
+        ),
+    }
+    for name, (folder, images, categories, command) in boxes.items():
+        for split in ("train", "val"):
+            register_boxes(
+                f"{name}_{split}",
+                os.path.join(root, folder, "annotations", f"instances_{split}.json"),
+                os.path.join(root, folder, images.format(split)),
                 categories,
                 prepare_command=command,
             )

@@ -8,6 +8,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from ..config import model_tasks
 from ..errors import InputError, did_you_mean
 
 # Fields of Detectron2's metadata that hold a path.
@@ -62,23 +63,51 @@ def check_config(cfg, *, train: bool) -> None:
     needed = "TRAIN" if train else "TEST"
     if not cfg.DATASETS[needed]:
         raise InputError(f"DATASETS.{needed} is empty: name a registered dataset")
-    head = cfg.MODEL.SEM_SEG_HEAD
     for name in dict.fromkeys(names):
         check_dataset_present(name)
-        metadata = MetadataCatalog.get(name)
-        classes = metadata.get("stuff_classes")
-        if not classes:
-            raise InputError(f"dataset {name!r} has no segmentation classes (stuff_classes)")
-        if len(classes) != head.NUM_CLASSES:
+    tasks = model_tasks(cfg)
+    for name in dict.fromkeys(names):
+        if "sem_seg" in tasks:
+            _check_class_count(name, "stuff_classes", cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD")
+            _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+        if "instances" in tasks:
+            if MetadataCatalog.get(name).get("thing_classes") is None:
+                DatasetCatalog.get(name)  # a COCO JSON's classes are known once it is read
+            _check_class_count(name, "thing_classes", cfg.MODEL.RETINANET, "RETINANET")
+    if "instances" in tasks:
+        _check_same_classes(names, "thing_classes")
+
+
+def _check_class_count(name: str, field: str, head, key: str) -> None:
+    classes = MetadataCatalog.get(name).get(field)
+    if not classes:
+        kind = {"stuff_classes": "segmentation classes", "thing_classes": "classes of objects"}
+        raise InputError(f"dataset {name!r} has no {kind[field]} ({field})")
+    if len(classes) != head.NUM_CLASSES:
+        raise InputError(
+            f"MODEL.{key}.NUM_CLASSES is {head.NUM_CLASSES}, but dataset {name!r} has "
+            f"{len(classes)} classes: set it to {len(classes)}"
+        )
+
+
+def _check_ignored_label(name: str, ignore_value: int) -> None:
+    ignored = MetadataCatalog.get(name).get("ignore_label", ignore_value)
+    if ignored != ignore_value:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignore_value}, but dataset {name!r} "
+            f"ignores {ignored}: set it to that"
+        )
+
+
+def _check_same_classes(names: list[str], field: str) -> None:
+    """Files written apart can list their categories differently, which no error would show."""
+    first = MetadataCatalog.get(names[0]).get(field)
+    for name in names[1:]:
+        classes = MetadataCatalog.get(name).get(field)
+        if classes != first:
             raise InputError(
-                f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but dataset {name!r} has "
-                f"{len(classes)} classes: set it to {len(classes)}"
-            )
-        ignored = metadata.get("ignore_label", head.IGNORE_VALUE)
-        if ignored != head.IGNORE_VALUE:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, but dataset {name!r} "
-                f"ignores {ignored}: set it to that"
+                f"dataset {name!r} has the classes {classes}, but {names[0]!r} has {first}: "
+                "their files must list the same categories with the same ids"
             )
 
 

@@ -6,7 +6,6 @@ images for any number of workers, and a resumed run goes on where the one before
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 from collections.abc import Iterator
@@ -14,94 +13,24 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import torch
-from detectron2.config import configurable
 from detectron2.data import (
     DatasetCatalog,
     DatasetFromList,
     MapDataset,
     get_detection_dataset_dicts,
 )
-from detectron2.data import transforms as T
-from detectron2.data.build import trivial_batch_collator
+from detectron2.data.build import (
+    filter_images_with_only_crowd_annotations,
+    trivial_batch_collator,
+)
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from ..config import model_tasks
 from ..errors import InputError
-from .augmentation import build_test_augmentation, build_train_augmentation
-from .checks import check_label_range
-from .files import read_image, read_label
-
-
-class SegmentationMapper:
-    """A record of a dataset to what the model takes; names the file that is not usable."""
-
-    @configurable
-    def __init__(
-        self,
-        is_train: bool,
-        *,
-        num_classes: int,
-        ignore_value: int,
-        augmentations: list[T.Augmentation],
-        image_format: str,
-    ):
-        """
-        Args:
-            is_train: training samples carry "sem_seg"; test samples are the image alone, for
-                evaluators read the labels themselves and the model must not see them.
-            num_classes, ignore_value: labels are below the one or equal to the other.
-            augmentations: Detectron2 augmentations, applied in order.
-            image_format: "RGB" or "BGR".
-        """
-        self.is_train = is_train
-        self.num_classes = num_classes
-        self.ignore_value = ignore_value
-        self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = image_format
-
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True):
-        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
-            raise InputError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; known: RGB, BGR")
-        return {
-            "is_train": is_train,
-            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            "augmentations": (
-                build_train_augmentation(cfg) if is_train else [build_test_augmentation(cfg)]
-            ),
-            "image_format": cfg.INPUT.FORMAT,
-        }
-
-    def __call__(self, record: dict) -> dict:
-        """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
-        in training "sem_seg" (H, W) int64.
-
-        Raises:
-            InputError: the image or its labels cannot be read, differ in size, or a label is out
-                of range.
-        """
-        image = read_image(record["file_name"], self.image_format)
-        sample = {**record, "height": image.shape[0], "width": image.shape[1]}
-        label_file = sample.pop("sem_seg_file_name", None)
-        label = self._read_label(label_file, image, record["file_name"]) if self.is_train else None
-        augmented = T.AugInput(image, sem_seg=label)
-        self.augmentations(augmented)
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        if label is not None:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
-        return sample
-
-    def _read_label(self, file: str, image: np.ndarray, image_file: str) -> np.ndarray:
-        label = read_label(file)
-        if label.shape != image.shape[:2]:
-            raise InputError(
-                f"{image_file} is {image.shape[:2]} (height, width) and its label {file} "
-                f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
-            )
-        check_label_range(label, self.num_classes, self.ignore_value, file)
-        return label
+from .boxes import drop_bad_boxes
+from .mapper import TaskMapper
 
 
 class _SeededMap(Dataset):
@@ -130,7 +59,14 @@ class TrainLoader:
     """
 
     def __init__(
-        self, records: list[dict], mapper, *, total_batch_size: int, num_workers: int, seed: int
+        self,
+        records: list[dict],
+        mapper,
+        *,
+        total_batch_size: int,
+        num_workers: int,
+        seed: int,
+        group_by_shape: bool = False,
     ):
         """
         Args:
@@ -138,6 +74,8 @@ class TrainLoader:
             mapper: record to sample.
             total_batch_size: images of a batch over all processes.
             num_workers: processes that load, for each training process; 0 = none.
+            group_by_shape: batches of wide or of tall images only, so that less is padded; takes
+                effect where all records have their size.
         """
         world_size = comm.get_world_size()
         if total_batch_size <= 0 or total_batch_size % world_size:
@@ -151,17 +89,24 @@ class TrainLoader:
         self.num_workers = num_workers
         self.seed = seed
         self.start_iter = 0
+        self._is_wide = [False] * len(records)
+        if group_by_shape and all("width" in r and "height" in r for r in records):
+            self._is_wide = [r["width"] > r["height"] for r in records]
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        first = self.start_iter * self.batch_size
         indices = iter(TrainingSampler(len(self.records), seed=self.seed))
-        samples = (
-            (local * world_size + rank, index)
-            for local, index in enumerate(itertools.islice(indices, first, None), start=first)
-        )
-        while True:
-            yield list(itertools.islice(samples, self.batch_size))
+        batches: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
+        complete = 0
+        # From the start also when resuming: which images share a batch depends on those before.
+        for local, index in enumerate(indices):
+            batch = batches[self._is_wide[index]]
+            batch.append((local * world_size + rank, index))
+            if len(batch) == self.batch_size:
+                if complete >= self.start_iter:
+                    yield batch.copy()
+                batch.clear()
+                complete += 1
 
     def __iter__(self) -> Iterator[list[dict]]:
         yield from DataLoader(
@@ -186,12 +131,19 @@ def _init_worker(_: int) -> None:
 def build_train_loader(cfg) -> TrainLoader:
     """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more)."""
     records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
+    if model_tasks(cfg) == ("instances",):
+        records = drop_bad_boxes(records)
+        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise InputError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has no image to train on")
     return TrainLoader(
         records,
-        SegmentationMapper(cfg, is_train=True),
+        TaskMapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         seed=cfg.SEED,
+        group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
     )
 
 
@@ -200,7 +152,7 @@ def build_test_loader(cfg, dataset_name: str) -> DataLoader:
     records = DatasetFromList(DatasetCatalog.get(dataset_name), copy=False)
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(
-        MapDataset(records, SegmentationMapper(cfg, is_train=False)),
+        MapDataset(records, TaskMapper(cfg, is_train=False)),
         batch_size=1,
         sampler=InferenceSampler(len(records)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,

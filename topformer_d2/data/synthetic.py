@@ -32,6 +32,12 @@ SYNTHETIC_CATEGORIES = Categories(
     source_ids=tuple(range(len(SHAPES) + 1)),
     ignore_label=255,
 )
+# The same classes as objects with boxes: category ids 1 to 5, and no ground.
+SYNTHETIC_OBJECTS = Categories(
+    names=SHAPES,
+    colors=SYNTHETIC_CATEGORIES.colors[1:],
+    source_ids=SYNTHETIC_CATEGORIES.source_ids[1:],
+)
 
 
 def make_texture(rng: np.random.Generator, height: int, width: int, kind: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import threading
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -36,6 +37,24 @@ class SeedEachStep(HookBase):
 
     def load_state_dict(self, state: dict) -> None:
         self.seed = state["seed"]
+
+
+class KeepLossNormalizer(HookBase):
+    """Carries RetinaNet's running mean of foreground anchors over a resume.
+
+    It divides the losses, and is neither a parameter nor a buffer of the model.
+    """
+
+    def state_dict(self) -> dict:
+        return {"loss_normalizer": getattr(self._model(), "loss_normalizer", None)}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state["loss_normalizer"] is not None:
+            self._model().loss_normalizer = state["loss_normalizer"]
+
+    def _model(self):
+        model = self.trainer.model
+        return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 class StopRequested(KeyboardInterrupt):

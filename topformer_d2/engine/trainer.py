@@ -11,10 +11,11 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint import SafeCheckpointer
+from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import build_evaluator, evaluator_type
-from .hooks import ProgressBar, SeedEachStep, StopOnSignal
+from .hooks import KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
 
 
@@ -68,7 +69,8 @@ class Trainer(DefaultTrainer):
         self._seed_hook = SeedEachStep(self.cfg.SEED)
         progress = [ProgressBar()] if ProgressBar.wanted() else []
         stop = StopOnSignal(self.checkpointer)
-        return [self._seed_hook, *super().build_hooks(), *progress, stop]
+        kept = [KeepLossNormalizer()] if "instances" in model_tasks(self.cfg) else []
+        return [self._seed_hook, *kept, *super().build_hooks(), *progress, stop]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.

@@ -1,6 +1,15 @@
 """Evaluators, chosen by the evaluator_type in a dataset's metadata."""
 
 from .builder import build_evaluator, evaluator_type
+from .coco import BoxEvaluator, coco_results, evaluate_boxes
 from .sem_seg import ConfusionEvaluator, format_table
 
-__all__ = ["ConfusionEvaluator", "build_evaluator", "evaluator_type", "format_table"]
+__all__ = [
+    "BoxEvaluator",
+    "ConfusionEvaluator",
+    "build_evaluator",
+    "coco_results",
+    "evaluate_boxes",
+    "evaluator_type",
+    "format_table",
+]

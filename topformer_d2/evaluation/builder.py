@@ -6,6 +6,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
 
 from ..errors import InputError
+from .coco import BoxEvaluator
 from .sem_seg import ConfusionEvaluator
 
 
@@ -15,7 +16,11 @@ def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     return ConfusionEvaluator(dataset_name, output_dir=output_dir)
 
 
-_BUILDERS = {"sem_seg": _sem_seg, "cityscapes_sem_seg": _sem_seg}
+def _boxes(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    return BoxEvaluator(dataset_name, output_dir=output_dir)
+
+
+_BUILDERS = {"sem_seg": _sem_seg, "cityscapes_sem_seg": _sem_seg, "coco": _boxes}
 
 
 def evaluator_type(dataset_name: str) -> str:

@@ -1,16 +1,31 @@
 """Backbones, heads and meta-architectures; importing this registers them with Detectron2."""
 
-from .backbone import VARIANTS, TopFormer, Variant, build_topformer_backbone
-from .heads import TopFormerSegmentationHead
+from .backbone import (
+    VARIANTS,
+    LitePyramid,
+    TopFormer,
+    TopFormerFPN,
+    Variant,
+    build_retinanet_topformer_fpn_backbone,
+    build_retinanet_topformer_lite_backbone,
+    build_topformer_backbone,
+)
+from .heads import LiteRetinaNetHead, TopFormerSegmentationHead
 from .losses import pixel_cross_entropy
-from .meta_arch import TopFormerSegmentor
+from .meta_arch import LiteRetinaNet, TopFormerSegmentor
 
 __all__ = [
     "VARIANTS",
+    "LitePyramid",
+    "LiteRetinaNet",
+    "LiteRetinaNetHead",
     "TopFormer",
+    "TopFormerFPN",
     "TopFormerSegmentationHead",
     "TopFormerSegmentor",
     "Variant",
+    "build_retinanet_topformer_fpn_backbone",
+    "build_retinanet_topformer_lite_backbone",
     "build_topformer_backbone",
     "pixel_cross_entropy",
 ]

@@ -113,6 +113,19 @@ class InvertedResidual(nn.Module):
         return x + out if self.has_shortcut else out
 
 
+class DepthwiseSeparable(nn.Sequential):
+    """Depthwise 3x3, then 1x1 with norm and ReLU.
+
+    (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: str, stride: int = 1):
+        super().__init__(
+            conv_norm(in_channels, in_channels, 3, stride=stride, groups=in_channels, norm=""),
+            conv_norm(in_channels, out_channels, norm=norm, activation=F.relu),
+        )
+
+
 class DropPath(nn.Module):
     """Stochastic depth: in training, each sample's branch is dropped with probability `rate`.
 

@@ -2,12 +2,16 @@
 
 from .overlay import add_legend, blend_labels, class_styles
 from .predictions import output_names, predict_files, prediction_sheet
+from .scene import Painter, Scene, draw_boxes
 from .sheet import make_sheet
 
 __all__ = [
+    "Painter",
+    "Scene",
     "add_legend",
     "blend_labels",
     "class_styles",
+    "draw_boxes",
     "make_sheet",
     "output_names",
     "predict_files",

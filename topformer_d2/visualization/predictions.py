@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from tqdm.auto import tqdm
 
-from ..data.files import read_image, read_label, write_image
+from ..data.files import read_image, write_beside, write_image
 from ..errors import InputError
-from .overlay import add_legend, blend_labels, class_styles
+from ..evaluation import coco_results
+from .scene import Painter, Scene
 from .sheet import make_sheet
 
 
@@ -31,8 +33,15 @@ def output_names(paths: list[str]) -> list[str]:
     ]
 
 
-def predict_files(predictor: DefaultPredictor, paths: list[str], output: str) -> list[str]:
-    """Write, for each image, `<name>_label.png` and `<name>_overlay.jpg` below `output`.
+def predict_files(
+    predictor: DefaultPredictor,
+    paths: list[str],
+    output: str,
+    *,
+    min_score: float = 0.5,
+    json_file: str | None = None,
+) -> list[str]:
+    """Write `<name>_overlay.jpg` and, where pixels are labelled, `<name>_label.png` below `output`.
 
     Label maps hold class indices, 8 bit up to 256 classes and 16 bit above; output_names names
     them.
@@ -41,62 +50,90 @@ def predict_files(predictor: DefaultPredictor, paths: list[str], output: str) ->
         predictor: as from build_predictor.
         paths: image files.
         output: folder, made where it is missing.
+        min_score: boxes below it are left out.
+        json_file: where boxes are written in COCO's results format, one JSON object a line, with
+            the image's name (a number where it is one, as COCO's are) as image_id.
 
     Returns:
         One line for each image that could not be read; those are skipped.
 
     Raises:
-        InputError: an output would overwrite an input.
+        InputError: an output would overwrite an input, or a JSON is asked of a model without boxes.
     """
-    targets = [
-        (os.path.join(output, f"{name}_label.png"), os.path.join(output, f"{name}_overlay.jpg"))
-        for name in output_names(paths)
-    ]
-    inputs = {os.path.realpath(path) for path in paths}
-    for target in itertools.chain(*targets):
-        if os.path.realpath(target) in inputs:
-            raise InputError(f"--output would overwrite the input {target}: use another folder")
-    num_classes = predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    datasets = predictor.cfg.DATASETS.TEST
-    metadata = MetadataCatalog.get(datasets[0]) if datasets else {}
-    names, colors = class_styles(metadata, num_classes)
-    problems = []
-    for path, (label_file, overlay_file) in zip(tqdm(paths, unit="image"), targets, strict=True):
+    painter = Painter(predictor.cfg)
+    if json_file and "instances" not in painter.tasks:
+        raise InputError(
+            f"{predictor.cfg.MODEL.META_ARCHITECTURE} finds no boxes to write to {json_file}"
+        )
+    names = output_names(paths)
+    labels = "sem_seg" in painter.tasks
+    _refuse_overwriting(
+        paths,
+        *([os.path.join(output, f"{name}_label.png") for name in names] if labels else []),
+        *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
+        *([json_file] if json_file else []),
+    )
+    problems, lines = [], []
+    for path, name in zip(tqdm(paths, unit="image"), names, strict=True):
         try:
             image = read_image(path)
         except InputError as e:
             problems.append(str(e))
             continue
-        label = predictor(image)["sem_seg"].argmax(dim=0).cpu().numpy()
-        label = label.astype(np.uint8 if num_classes <= 256 else np.uint16)
-        picture = blend_labels(image[:, :, ::-1], label, colors)
-        picture = add_legend(picture, label, names, colors)
-        write_image(label_file, label)
-        write_image(overlay_file, picture[:, :, ::-1])
+        prediction = _confident(predictor(image), min_score)
+        if json_file:
+            stem = os.path.basename(name)
+            image_id = int(stem) if stem.isdecimal() else name
+            results = coco_results(prediction["instances"], image_id, painter.metadata)
+            lines += [f"{json.dumps(result)}\n" for result in results]
+        scene = Scene.from_output(prediction)
+        picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
+        if scene.label is not None:
+            write_image(os.path.join(output, f"{name}_label.png"), scene.label)
+        write_image(os.path.join(output, f"{name}_overlay.jpg"), picture[:, :, ::-1])
+    if json_file:
+        write_beside(Path(json_file), "".join(lines).encode())
     return problems
 
 
-def prediction_sheet(predictor: DefaultPredictor, dataset_name: str, num_images: int) -> np.ndarray:
+def _confident(prediction: dict, min_score: float) -> dict:
+    """A model's output without the boxes whose score is below `min_score`."""
+    if "instances" not in prediction:
+        return prediction
+    found = prediction["instances"]
+    return {**prediction, "instances": found[found.scores >= min_score]}
+
+
+def _refuse_overwriting(inputs: list[str], *targets: str) -> None:
+    taken = {os.path.realpath(path) for path in inputs}
+    for target in targets:
+        if os.path.realpath(target) in taken:
+            raise InputError(f"--output would overwrite the input {target}: use another folder")
+
+
+def prediction_sheet(
+    predictor: DefaultPredictor, dataset_name: str, num_images: int, *, min_score: float = 0.5
+) -> np.ndarray:
     """Images spread evenly over a dataset, each beside its truth and its prediction.
 
     Args:
         predictor: as from build_predictor.
-        dataset_name: a registered dataset with labels.
+        dataset_name: a registered dataset with its truth.
         num_images: rows of the sheet, at most.
+        min_score: boxes below it are left out.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     records = DatasetCatalog.get(dataset_name)
-    num_classes = predictor.cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    names, colors = class_styles(MetadataCatalog.get(dataset_name), num_classes)
+    painter = Painter(predictor.cfg, dataset_name)
     chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
     rows = []
     for record in (records[i] for i in chosen):
         image = read_image(record["file_name"])
-        truth = read_label(record["sem_seg_file_name"])
-        prediction = predictor(image)["sem_seg"].argmax(dim=0).cpu().numpy()
+        truth = Scene.from_record(record, painter.tasks)
+        found = Scene.from_output(_confident(predictor(image), min_score))
         rgb = np.ascontiguousarray(image[:, :, ::-1])
-        blended = [blend_labels(rgb, labels, colors, 0.7) for labels in (truth, prediction)]
-        rows.append([rgb, blended[0], add_legend(blended[1], truth, names, colors)])
+        drawn = [painter.draw(rgb, scene, opacity=0.7) for scene in (truth, found)]
+        rows.append([rgb, drawn[0], painter.add_legend(drawn[1], truth, found)])
     return make_sheet(rows, ["image", "truth", "prediction"])

@@ -11,19 +11,19 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Categories:
-    """The classes of a segmentation dataset, in the order of their training ids.
+    """The classes of a dataset, in the order of their training ids.
 
     Attributes:
         names: one for each class.
         colors: (R, G, B), 0..255, for each class.
-        source_ids: value of each class in the official label files.
+        source_ids: value of each class in the official label files, or its id in a COCO JSON.
         ignore_label: training id of pixels without a class.
     """
 
     names: tuple[str, ...]
     colors: tuple[tuple[int, int, int], ...]
     source_ids: tuple[int, ...]
-    ignore_label: int
+    ignore_label: int = 255
 
     def lookup_table(self) -> np.ndarray:
         """(256,) uint8: official id to training id; every id that is no class is ignored."""

@@ -11,9 +11,11 @@ from ..builtin import datasets_root
 from .sem_seg import expected_pairs, prepare_sem_seg
 
 
-def main(dataset: str, description: str) -> None:
-    """Prepare `dataset` from --source; exit status 1 when something is missing or corrupt."""
-    parser = argparse.ArgumentParser(description=description)
+def source_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with --source and --root."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--source", required=True, help="the official archive (.zip, .tar) or its unpacked folder"
     )
@@ -22,7 +24,12 @@ def main(dataset: str, description: str) -> None:
         default=datasets_root(),
         help="target (default: DETECTRON2_DATASETS or ./datasets)",
     )
-    args = parser.parse_args()
+    return parser
+
+
+def main(dataset: str, description: str) -> None:
+    """Prepare `dataset` from --source; exit status 1 when something is missing or corrupt."""
+    args = source_parser(description).parse_args()
     with show_input_errors():
         reports = prepare_sem_seg(dataset, args.source, args.root)
     for split, report in reports.items():

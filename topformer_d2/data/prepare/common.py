@@ -22,7 +22,7 @@ from ...errors import InputError
 from ..files import UNREADABLE, write_beside, write_image
 
 # What reading a file of a damaged archive raises.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
+DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError)
 
 
 class Source:
@@ -65,14 +65,20 @@ class Source:
         with self._lock:
             return self._read(name)
 
-    def folder(self, ending: str) -> dict[str, str]:
+    def folder(self, ending: str, *extensions: str) -> dict[str, str]:
         """{stem: name} of the files directly in the folder whose path ends with `ending`.
 
         Archives are repacked one folder deeper at times, so the path before `ending` is free.
+        Without `extensions` (such as ".xml") all files count.
         """
         ending = f"/{ending.strip('/')}"
         paths = [PurePosixPath(n) for n in self.names]
-        return {p.stem: str(p) for p in paths if f"/{p.parent}".endswith(ending)}
+        return {
+            p.stem: str(p)
+            for p in paths
+            if f"/{p.parent}".endswith(ending)
+            and (not extensions or p.suffix.lower() in extensions)
+        }
 
 
 @dataclass
@@ -138,7 +144,7 @@ def prepare_pairs(
             image = Image.open(io.BytesIO(content))
             image.load()  # decoded in full: a truncated download is found here
             label = np.asarray(Image.open(io.BytesIO(source.read(pair.label))))
-        except (*UNREADABLE, *_DAMAGED) as e:
+        except (*UNREADABLE, *DAMAGED) as e:
             return f"{pair.image}: {e}", None
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return f"{pair.image} is turned by its EXIF orientation, its label is not", None

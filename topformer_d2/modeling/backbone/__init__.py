@@ -1,4 +1,19 @@
+from .fpn import (
+    LitePyramid,
+    TopFormerFPN,
+    build_retinanet_topformer_fpn_backbone,
+    build_retinanet_topformer_lite_backbone,
+)
 from .topformer import TopFormer, build_topformer_backbone
 from .variants import VARIANTS, Variant
 
-__all__ = ["VARIANTS", "TopFormer", "Variant", "build_topformer_backbone"]
+__all__ = [
+    "VARIANTS",
+    "LitePyramid",
+    "TopFormer",
+    "TopFormerFPN",
+    "Variant",
+    "build_retinanet_topformer_fpn_backbone",
+    "build_retinanet_topformer_lite_backbone",
+    "build_topformer_backbone",
+]

@@ -1,3 +1,4 @@
+from .retinanet import LiteRetinaNetHead
 from .segmentation import TopFormerSegmentationHead
 
-__all__ = ["TopFormerSegmentationHead"]
+__all__ = ["LiteRetinaNetHead", "TopFormerSegmentationHead"]

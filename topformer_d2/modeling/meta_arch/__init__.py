@@ -1,3 +1,4 @@
+from .retinanet import LiteRetinaNet
 from .segmentor import TopFormerSegmentor
 
-__all__ = ["TopFormerSegmentor"]
+__all__ = ["LiteRetinaNet", "TopFormerSegmentor"]

@@ -1,0 +1,173 @@
+"""Boxes: what is dropped, what augmentation makes of them, and how batches are formed."""
+
+import json
+import logging
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+from PIL import Image
+
+from topformer_d2.data import build_test_loader, build_train_loader
+from topformer_d2.data.boxes import corners, drop_bad_boxes, register_boxes
+from topformer_d2.data.loader import TrainLoader
+from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.errors import InputError
+
+
+def annotation(bbox, category=0, mode=BoxMode.XYWH_ABS, crowd=0):
+    return {"bbox": bbox, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
+
+
+@pytest.mark.parametrize("mode", [BoxMode.XYWH_ABS, BoxMode.XYXY_ABS, BoxMode.XYWH_REL], ids=str)
+def test_corners(mode):
+    if mode == BoxMode.XYWH_REL:
+        with pytest.raises((AssertionError, NotImplementedError)):
+            corners(annotation([1, 2, 3, 4], mode=mode))
+        return
+    expected = (1, 2, 4, 6) if mode == BoxMode.XYWH_ABS else (1, 2, 3, 4)
+    assert corners(annotation([1, 2, 3, 4], mode=mode)) == expected
+
+
+def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
+    good = [[0, 0, 5, 5], [-3, -3, 4, 4], [98, 48, 10, 10], [7, 7, 1, 1], [7, 7, 0.1, 0.1]]
+    bad = [
+        *([5, 5, 0, 9], [5, 5, 9, -1], [100, 0, 5, 5], [0, 50, 5, 5], [-9, 0, 9, 5]),
+        [math.nan, 0, 5, 5],
+    ]
+    records = [
+        {"file_name": "a.jpg", "width": 100, "height": 50, "annotations": []},
+        {
+            "file_name": "b.jpg",
+            "width": 100,
+            "height": 50,
+            "annotations": [annotation(b) for b in (*bad[:3], *good, *bad[3:])],
+        },
+        {"file_name": "c.jpg", "annotations": [annotation([500, 0, 1, 1]), annotation(bad[0])]},
+        {"file_name": "d.jpg"},
+    ]
+    before = json.dumps(records)
+    with caplog.at_level(logging.WARNING, "topformer_d2"):
+        kept = drop_bad_boxes(records)
+    assert json.dumps(records) == before
+    assert [[a["bbox"] for a in r.get("annotations", [])] for r in kept] == [
+        [],
+        good,
+        [[500, 0, 1, 1]],
+        [],
+    ]
+    assert [r.message for r in caplog.records] == [
+        "dropped 7 boxes of no area or outside their image, in 2 images: b.jpg, c.jpg"
+    ]
+    caplog.clear()
+    drop_bad_boxes(kept)
+    assert not caplog.records
+
+
+@pytest.fixture
+def colored(tmp_path):
+    """A record whose image is black but for each box, which is full of its class's channel."""
+    image = np.zeros((90, 120, 3), np.uint8)
+    objects = [([10, 8, 30, 24], 0), ([60, 40, 40, 44], 1), ([100, 2, 12, 12], 2)]
+    for (x, y, w, h), category in objects:
+        image[y : y + h, x : x + w, 2 - category] = 255
+    cv2.imwrite(str(tmp_path / "image.png"), image)
+    return {
+        "file_name": str(tmp_path / "image.png"),
+        "width": 120,
+        "height": 90,
+        "annotations": [
+            *(annotation(box, category) for box, category in objects),
+            annotation([0, 0, 120, 90], 1, crowd=1),
+        ],
+    }
+
+
+@pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
+def test_boxes_follow_the_image(tiny_detector, colored, flip):
+    opts = ["INPUT.SCALE_RANGE", "[0.7, 2.0]", "INPUT.MIN_SIZE_TRAIN", "(120,)"]
+    opts += ["INPUT.MAX_SIZE_TRAIN", "120", "INPUT.COLOR_AUG_SSD", "False"]
+    mapper = TaskMapper(tiny_detector(*opts, "INPUT.RANDOM_FLIP", flip), is_train=True)
+    seen = 0
+    for seed in range(30):
+        np.random.seed(seed)
+        sample = mapper(colored)
+        image, instances = sample["image"].numpy(), sample["instances"]
+        assert sample["image"].shape[1:] == instances.image_size
+        assert max(instances.image_size) <= 64 and sample["height"] == 90
+        for box, category in zip(
+            instances.gt_boxes.tensor.tolist(), instances.gt_classes.tolist(), strict=True
+        ):
+            seen += 1
+            ys, xs = np.nonzero(image[category] > 127)
+            found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(xs) else box
+            assert np.abs(np.array(found) - box).max() <= 1.5
+    assert seen > 30
+
+
+def test_an_image_of_another_size_than_recorded_is_named(tiny_detector, colored):
+    mapper = TaskMapper(tiny_detector(), is_train=False)
+    assert "instances" not in mapper(colored) and "annotations" not in mapper(colored)
+    with pytest.raises(InputError, match=r"image\.png is \(90, 120\).*for an image of \(120, 90\)"):
+        mapper({**colored, "width": 90, "height": 120})
+
+
+def test_images_without_objects_are_kept_or_left_out(tiny_detector, tmp_path):
+    images, annotations = [], []
+    for i in range(6):
+        Image.fromarray(np.full((64, 80, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+        images.append({"id": 30 - i, "file_name": f"{i}.png", "width": 80, "height": 64})
+    boxes = {0: (1, [5, 5, 20, 20], 0), 1: (7, [0, 0, 0, 5], 0), 2: (90, [1, 1, 1, 1], 0)}
+    boxes[3] = (7, [0, 0, 60, 60], 1)
+    for i, (category, bbox, crowd) in boxes.items():
+        entry = {"id": 9 - i, "image_id": 30 - i, "category_id": category, "bbox": bbox}
+        annotations.append({**entry, "iscrowd": crowd, "area": bbox[2] * bbox[3]})
+    categories = [{"id": c, "name": f"c{c}"} for c in (90, 1, 7)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    register_boxes("six", str(tmp_path / "boxes.json"), str(tmp_path))
+    opts = ["DATASETS.TRAIN", "('six',)", "SOLVER.IMS_PER_BATCH", "2"]
+    opts += ["INPUT.CROP.ENABLED", "False", "DATALOADER.FILTER_EMPTY_ANNOTATIONS"]
+    assert len(build_train_loader(tiny_detector(*opts, "True")).records) == 2
+    loader = build_train_loader(tiny_detector(*opts, "False"))
+    assert len(loader.records) == 6
+    stream = iter(loader)
+    samples = {s["file_name"][-5]: s for _ in range(3) for s in next(stream)}
+    classes = {name: s["instances"].gt_classes.tolist() for name, s in samples.items()}
+    assert classes == {"0": [0], "1": [], "2": [2], "3": [], "4": [], "5": []}  # ids 1, 7, 90
+    assert samples["4"]["instances"].gt_boxes.tensor.shape == (0, 4)
+    DatasetCatalog.remove("six")
+    MetadataCatalog.remove("six")
+
+
+def test_batches_of_wide_and_of_tall_images(monkeypatch):
+    sizes = [(90, 60), (60, 90), (90, 60), (80, 80), (60, 90), (70, 50), (50, 70)]
+    records = [{"width": w, "height": h} for w, h in sizes]
+
+    def loader(**kwargs):
+        def mapper(record):
+            return {**record, "noise": np.random.rand()}
+
+        return TrainLoader(
+            records, mapper, total_batch_size=3, num_workers=0, seed=4, group_by_shape=True
+        )
+
+    stream = iter(loader())
+    batches = [next(stream) for _ in range(12)]
+    for batch in batches:
+        assert len({r["width"] > r["height"] for r in batch}) == 1
+    assert {r["width"] > r["height"] for b in batches for r in b} == {True, False}
+    resumed = loader()
+    resumed.start_iter = 5
+    stream = iter(resumed)
+    assert [next(stream) for _ in range(7)] == batches[5:]
+
+
+def test_test_images_keep_their_ids(tiny_detector):
+    samples = [batch[0] for batch in build_test_loader(tiny_detector(), "synthetic_boxes_val")]
+    assert [s["image_id"] for s in samples] == [12, 13, 14, 15]
+    assert all(s["image"].dtype == torch.uint8 and "instances" not in s for s in samples)

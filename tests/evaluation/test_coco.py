@@ -1,0 +1,113 @@
+"""Boxes evaluated as pycocotools does, on results of every awkward kind."""
+
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import Boxes, Instances
+from faster_coco_eval import COCO as FastCOCO
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from topformer_d2.data.boxes import register_boxes
+from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
+from topformer_d2.evaluation.generated import generate_boxes
+
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def pycocotools_stats(truth, results):
+    with contextlib.redirect_stdout(io.StringIO()):
+        official = COCO()
+        official.dataset = truth
+        official.createIndex()
+        evaluation = COCOeval(official, official.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:6]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_pycocotools(seed):
+    """With crowds, images without objects, classes never seen and scores that tie."""
+    truth, results = generate_boxes(60, num_classes=7, seed=seed)
+    assert any(a["iscrowd"] for a in truth["annotations"])
+    assert len({a["image_id"] for a in truth["annotations"]}) < 60
+    assert len({a["category_id"] for a in truth["annotations"]}) < 7
+    expected = pycocotools_stats(truth, results)
+    assert (expected[[0, 1, 2]] > 0.1).all() and expected[0] < 0.9
+    ours = evaluate_boxes(FastCOCO(truth), results).stats[:6]
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A registered dataset of generated boxes, its results, and its name."""
+    truth, results = generate_boxes(20, num_classes=4, seed=1)
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    register_boxes("generated", str(path), str(tmp_path))
+    DatasetCatalog.get("generated")  # sets the classes
+    yield "generated", truth, results
+    DatasetCatalog.remove("generated")
+    MetadataCatalog.remove("generated")
+
+
+def as_outputs(truth, results):
+    """Pairs of an input and a model's output, one for each image."""
+    ids = sorted(c["id"] for c in truth["categories"])
+    for image in truth["images"]:
+        own = [r for r in results if r["image_id"] == image["id"]]
+        boxes = torch.tensor([r["bbox"] for r in own], dtype=torch.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        instances = Instances((image["height"], image["width"]))
+        instances.pred_boxes = Boxes(boxes)
+        instances.scores = torch.tensor([r["score"] for r in own], dtype=torch.float64)
+        instances.pred_classes = torch.tensor([ids.index(r["category_id"]) for r in own]).long()
+        yield {"image_id": image["id"]}, {"instances": instances}
+
+
+def test_evaluator_round_trip(dataset, tmp_path):
+    name, truth, results = dataset
+    evaluator = BoxEvaluator(name, output_dir=str(tmp_path / "out"))
+    evaluator.reset()
+    for record, output in as_outputs(truth, results):
+        evaluator.process([record], [output])
+    metrics = evaluator.evaluate()["bbox"]
+    expected = 100 * pycocotools_stats(truth, results)
+    # Boxes pass through float32.
+    assert [metrics[key] for key in METRICS] == pytest.approx(expected.tolist(), abs=1e-3)
+    names = {c["name"] for c in truth["categories"]}
+    assert {key for key in metrics if key not in METRICS} == {f"AP-{name}" for name in names}
+    written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+    assert len(written) == len(results)
+    assert {r["category_id"] for r in written} <= {c["id"] for c in truth["categories"]}
+    again = pycocotools_stats(truth, written)
+    assert [metrics[key] for key in METRICS] == pytest.approx((100 * again).tolist(), abs=1e-4)
+    saved = json.loads((tmp_path / "out" / "bbox_evaluation.json").read_text())["metrics"]
+    assert saved == pytest.approx(metrics, nan_ok=True)
+
+
+def test_nothing_found_is_zero(dataset):
+    name, truth, _ = dataset
+    evaluator = BoxEvaluator(name)
+    evaluator.reset()
+    for record, output in as_outputs(truth, []):
+        evaluator.process([record], [output])
+    assert evaluator.evaluate()["bbox"]["AP"] == 0.0
+
+
+def test_results_of_one_image():
+    instances = Instances((50, 60))
+    instances.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 11.0, 22.0]]))
+    instances.scores, instances.pred_classes = torch.tensor([0.5]), torch.tensor([1])
+    metadata = {"thing_dataset_id_to_contiguous_id": {3: 0, 90: 1}}
+    box = {"image_id": "a", "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5}
+    assert coco_results(instances, "a", metadata) == [{**box, "category_id": 90}]
+    assert coco_results(instances, "a", {}) == [{**box, "category_id": 1}]
+    assert coco_results(instances[:0], "a", {}) == []

@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""Time the lite detector, from the network's tensor to boxes, beside the segmentation network.
+
+Both are eager, untrained and on one thread; runs alternate, so that what else the machine does
+falls on both alike. The detector is timed as it starts (it finds nothing), and with its scores
+shifted so that a given number of candidates pass the threshold and go through decoding and NMS.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from detectron2.modeling import build_model
+
+from topformer_d2 import get_config
+from topformer_d2.analysis import complexity
+from topformer_d2.errors import show_input_errors
+
+
+def shift_scores(model, image: torch.Tensor, candidates: int) -> None:
+    """Set the classifier's bias so that `candidates` of the image's scores pass the threshold."""
+    torch.nn.init.normal_(model.head.cls_score.weight, std=1.0)
+    features = model.backbone(model.preprocess_image([{"image": image}]).tensor)
+    logits = model.head([features[name] for name in model.head_in_features])[0]
+    highest = torch.cat([x.reshape(-1) for x in logits]).topk(candidates).values
+    threshold = model.test_score_thresh
+    model.head.cls_score.bias += math.log(threshold / (1 - threshold)) - highest[-1]
+
+
+def time_alternately(calls: dict[str, Callable], repetitions: int) -> dict[str, float]:
+    """Median milliseconds of each call."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for repetition in range(repetitions + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if repetition:  # the first is a warm-up
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--variant", choices=["t", "s", "b"], default="t")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--candidates", type=int, default=2000)
+    parser.add_argument("--repetitions", type=int, default=30)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    size = (args.size, args.size)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    models = {}
+    with show_input_errors():
+        for name in ("seg", "det_retinanet_lite"):
+            cfg = get_config(f"{name}_topformer_{args.variant}", ["MODEL.DEVICE", "cpu"])
+            models[name] = build_model(cfg).eval()
+        busy = build_model(cfg).eval()
+    segmenter, detector = models.values()
+    shift_scores(busy, image, args.candidates)
+    normalised = torch.randn(1, 3, *size)
+    calls = {
+        "segmentation network": lambda: segmenter.sem_seg_head.layers(
+            segmenter.backbone(normalised)
+        ),
+        "lite detector, nothing found": lambda: detector([{"image": image}]),
+        f"lite detector, {args.candidates} candidates": lambda: busy([{"image": image}]),
+    }
+    medians = time_alternately(calls, args.repetitions)
+    first = next(iter(medians.values()))
+    gmacs = complexity(detector, *size)[""].macs / 1e9
+    print(f"TopFormer-{args.variant.upper()}, {args.size}x{args.size}, one thread, eager")
+    for name, median in medians.items():
+        print(f"{name:<36} {median:7.1f} ms  {median / first:5.2f}x")
+    print(f"lite detector: {gmacs:.2f} GMACs, 80 classes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""From a dataset's record to what the model takes: image, pixel labels, boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, Instances
+
+from ..config import model_tasks
+from ..errors import InputError
+from .augmentation import build_test_augmentation, build_train_augmentation
+from .boxes import corners
+from .checks import check_label_range
+from .files import read_image, read_label
+
+
+class TaskMapper:
+    """Reads and augments a record for the tasks that are trained; names the file that is wrong."""
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        tasks: tuple[str, ...],
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        num_labels: int = 0,
+        ignore_value: int = 255,
+    ):
+        """
+        Args:
+            is_train: training samples carry the truth; test samples are the image alone, for
+                evaluators read the truth themselves and the model must not see it.
+            tasks: "sem_seg" (pixel labels), "instances" (boxes) or both.
+            augmentations: Detectron2 augmentations, applied in order.
+            image_format: "RGB" or "BGR".
+            num_labels, ignore_value: pixel labels are below the one or equal to the other.
+        """
+        self.is_train = is_train
+        self.tasks = tasks
+        self.num_labels = num_labels
+        self.ignore_value = ignore_value
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+            raise InputError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; known: RGB, BGR")
+        return {
+            "is_train": is_train,
+            "tasks": model_tasks(cfg),
+            "augmentations": (
+                build_train_augmentation(cfg) if is_train else [build_test_augmentation(cfg)]
+            ),
+            "image_format": cfg.INPUT.FORMAT,
+            "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    def __call__(self, record: dict) -> dict:
+        """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
+        in training "sem_seg" (H, W) int64 and "instances" with gt_boxes (XYXY) and gt_classes.
+
+        Objects marked iscrowd are no truth to train on, and what augmentation cuts off is gone.
+
+        Raises:
+            InputError: the image or its labels cannot be read, differ in size, or a label is out
+                of range.
+        """
+        sample = dict(record)
+        image = read_image(record["file_name"], self.image_format)
+        sample["height"], sample["width"] = image.shape[:2]
+        _check_size(record, image)
+        label_file = sample.pop("sem_seg_file_name", None)
+        annotations = sample.pop("annotations", [])
+        truth = {}
+        if self.is_train and "sem_seg" in self.tasks:
+            truth["sem_seg"] = self._read_label(label_file, image, record["file_name"])
+        if self.is_train and "instances" in self.tasks:
+            truth["boxes"], classes = _boxes_and_classes(annotations)
+        augmented = T.AugInput(image, **truth)
+        self.augmentations(augmented)
+        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        if "sem_seg" in truth:
+            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+        if "boxes" in truth:
+            size = augmented.image.shape[:2]
+            boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
+            boxes.clip(size)
+            instances = Instances(size, gt_boxes=boxes, gt_classes=torch.from_numpy(classes))
+            sample["instances"] = instances[boxes.nonempty()]
+        return sample
+
+    def _read_label(self, file: str, image: np.ndarray, image_file: str) -> np.ndarray:
+        label = read_label(file)
+        if label.shape != image.shape[:2]:
+            raise InputError(
+                f"{image_file} is {image.shape[:2]} (height, width) and its label {file} "
+                f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
+            )
+        check_label_range(label, self.num_labels, self.ignore_value, file)
+        return label
+
+
+def _check_size(record: dict, image: np.ndarray) -> None:
+    """Raise InputError where the record's annotations were made for an image of another size."""
+    recorded = record.get("height", image.shape[0]), record.get("width", image.shape[1])
+    if recorded != image.shape[:2]:
+        raise InputError(
+            f"{record['file_name']} is {image.shape[:2]} (height, width), but its annotations are "
+            f"for an image of {recorded}. Is it another file, or turned by its EXIF orientation?"
+        )
+
+
+def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (n, 4) float64 XYXY in pixels and classes (n,) int64 of all objects but crowds."""
+    objects = [a for a in annotations if not a.get("iscrowd", 0)]
+    boxes = [corners(a) for a in objects]
+    classes = [a["category_id"] for a in objects]
+    return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64)

@@ -1,0 +1,155 @@
+"""Pyramids p3 .. p7 on top of TopFormer, for RetinaNet: Detectron2's FPN, and a lite one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelP6P7
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...errors import InputError
+from ..layers import DepthwiseSeparable, resolve_norm
+from .topformer import TopFormer, build_topformer_backbone
+
+
+def top_down_sum(finer: Tensor, coarser: Tensor) -> Tensor:
+    """`finer` (N, C, H, W) plus `coarser`, resized to (H, W) by nearest neighbour.
+
+    TopFormer's maps are rounded up, so H need not be twice the coarser map's.
+    """
+    return finer + F.interpolate(coarser, size=finer.shape[-2:], mode="nearest")
+
+
+class TopFormerFPN(FPN):
+    """Detectron2's FPN for images of any size: nothing is padded to a multiple of the stride.
+
+    Its parameters are those of FPN under the same names.
+    """
+
+    def __init__(
+        self, bottom_up: Backbone, in_features: Sequence[str], out_channels: int, **kwargs
+    ):
+        """
+        Args:
+            bottom_up: gives maps at strides 2^n whose sides are rounded up, such as TopFormer.
+            in_features, out_channels, kwargs: as for FPN.
+        """
+        super().__init__(bottom_up, in_features, out_channels, **kwargs)
+        self._size_divisibility = 0
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) normalised images to {"pN": (N, out_channels, ceil(H/2^N), ceil(W/2^N))}."""
+        return self.fuse(self.bottom_up(x))
+
+    def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pyramid from the bottom-up features alone."""
+        coarsest_first = [features[name] for name in reversed(self.in_features)]
+        results: list[Tensor] = []
+        merged = None
+        for feature, lateral, output in zip(
+            coarsest_first, self.lateral_convs, self.output_convs, strict=True
+        ):
+            here = lateral(feature)
+            merged = here if merged is None else top_down_sum(here, merged)
+            if len(results) and self._fuse_type == "avg":
+                merged = merged / 2
+            results.insert(0, output(merged))
+        if self.top_block is not None:
+            name = self.top_block.in_feature
+            source = features[name] if name in features else results[self._out_features.index(name)]
+            results.extend(self.top_block(source))
+        return dict(zip(self._out_features, results, strict=True))
+
+
+class LitePyramid(Backbone):
+    """p3 .. p7 of TopFormer's own width M, at a hundredth of an FPN's cost.
+
+    The SIM outputs hold the global semantics already, so what is left to add is local: a top-down
+    sum, smoothed by one depthwise-separable convolution a level; p6 and p7 are two more, of
+    stride 2.
+    """
+
+    size_divisibility = 0
+
+    def __init__(self, bottom_up: Backbone, in_features: Sequence[str], *, norm: str = "BN"):
+        """
+        Args:
+            bottom_up: gives maps of one width at consecutive strides 2^n.
+            in_features: its outputs, finest first.
+            norm: name for Detectron2's get_norm.
+        """
+        super().__init__()
+        shapes = [bottom_up.output_shape()[name] for name in in_features]
+        widths = {shape.channels for shape in shapes}
+        if len(widths) != 1:
+            raise InputError(f"the lite pyramid takes features of one width, got {shapes}")
+        channels = widths.pop()
+        self.bottom_up = bottom_up
+        self.in_features = tuple(in_features)
+        stages = [shape.stride.bit_length() - 1 for shape in shapes]
+        stages += [stages[-1] + 1, stages[-1] + 2]
+        self._out_features = [f"p{stage}" for stage in stages]
+        self._out_feature_strides = {f"p{stage}": 2**stage for stage in stages}
+        self._out_feature_channels = dict.fromkeys(self._out_features, channels)
+        self.smooth = nn.ModuleList(
+            DepthwiseSeparable(channels, channels, norm=norm) for _ in in_features
+        )
+        self.extra = nn.ModuleList(
+            DepthwiseSeparable(channels, channels, stride=2, norm=norm) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) normalised images to {"pN": (N, M, ceil(H / 2^N), ceil(W / 2^N))}."""
+        return self.fuse(self.bottom_up(x))
+
+    def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The pyramid from the bottom-up features alone."""
+        merged = [features[name] for name in self.in_features]
+        for i in reversed(range(len(merged) - 1)):
+            merged[i] = top_down_sum(merged[i], merged[i + 1])
+        levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+        for downsample in self.extra:
+            levels.append(downsample(levels[-1]))
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+def _bottom_up(cfg, input_shape: ShapeSpec) -> TopFormer:
+    bottom_up = build_topformer_backbone(cfg, input_shape)
+    missing = [n for n in cfg.MODEL.FPN.IN_FEATURES if n not in bottom_up.output_shape()]
+    if missing or not cfg.MODEL.FPN.IN_FEATURES:
+        raise InputError(
+            f"MODEL.FPN.IN_FEATURES is {list(cfg.MODEL.FPN.IN_FEATURES)}; "
+            f"MODEL.TOPFORMER.OUT_FEATURES gives {list(bottom_up.output_shape())}"
+        )
+    return bottom_up
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
+    """TopFormer, FPN (MODEL.FPN) and P6, P7 from the coarsest SIM output, as RetinaNet has them."""
+    bottom_up = _bottom_up(cfg, input_shape)
+    fpn = cfg.MODEL.FPN
+    last = fpn.IN_FEATURES[-1]
+    return TopFormerFPN(
+        bottom_up,
+        fpn.IN_FEATURES,
+        fpn.OUT_CHANNELS,
+        norm=resolve_norm(fpn.NORM),
+        top_block=LastLevelP6P7(
+            bottom_up.output_shape()[last].channels, fpn.OUT_CHANNELS, in_feature=last
+        ),
+        fuse_type=fpn.FUSE_TYPE,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_topformer_lite_backbone(cfg, input_shape: ShapeSpec) -> LitePyramid:
+    """TopFormer and the lite pyramid, of its width M, from MODEL.FPN.IN_FEATURES."""
+    return LitePyramid(
+        _bottom_up(cfg, input_shape),
+        cfg.MODEL.FPN.IN_FEATURES,
+        norm=resolve_norm(cfg.MODEL.FPN.NORM),
+    )

@@ -1,0 +1,110 @@
+"""What is in an image, as truth or as prediction, and its picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.utils.visualizer import Visualizer
+
+from ..config import model_tasks
+from ..data.boxes import corners
+from ..data.files import read_label
+from .overlay import add_legend, blend_labels, class_styles
+
+
+@dataclass
+class Scene:
+    """Pixel labels, boxes or both.
+
+    Attributes:
+        label: (H, W) class indices, or None where there are none.
+        boxes: (n, 4), x0, y0, x1, y1 in pixels.
+        classes: n class indices of the boxes.
+        scores: n numbers in 0..1; None for the truth.
+    """
+
+    label: np.ndarray | None = None
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
+    classes: list[int] = field(default_factory=list)
+    scores: list[float] | None = None
+
+    @classmethod
+    def from_record(cls, record: dict, tasks: tuple[str, ...]) -> Scene:
+        """The truth of a dataset's record for `tasks` (as from model_tasks); crowds left out."""
+        scene = cls()
+        if "sem_seg" in tasks:
+            scene.label = read_label(record["sem_seg_file_name"])
+        if "instances" in tasks:
+            objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+            scene.boxes = np.array([corners(a) for a in objects]).reshape(-1, 4)
+            scene.classes = [a["category_id"] for a in objects]
+        return scene
+
+    @classmethod
+    def from_output(cls, output: dict) -> Scene:
+        """A model's output for an image: "sem_seg" logits (K, H, W), "instances", or both."""
+        scene = cls()
+        if "sem_seg" in output:
+            logits = output["sem_seg"]
+            label = logits.argmax(dim=0).cpu().numpy()
+            scene.label = label.astype(np.uint8 if len(logits) <= 256 else np.uint16)
+        if "instances" in output:
+            found = output["instances"].to("cpu")
+            scene.boxes = found.pred_boxes.tensor.numpy()
+            scene.classes = found.pred_classes.tolist()
+            scene.scores = found.scores.tolist()
+        return scene
+
+
+class Painter:
+    """Draws scenes in a dataset's names and colours, made up where it has none."""
+
+    def __init__(self, cfg, dataset_name: str | None = None):
+        """
+        Args:
+            cfg: a config with the toolkit's keys: how many classes its model has.
+            dataset_name: a registered dataset; None = the first of DATASETS.TEST.
+        """
+        names = [dataset_name] if dataset_name else list(cfg.DATASETS.TEST)
+        self.metadata = MetadataCatalog.get(names[0]) if names else {}
+        self.tasks = model_tasks(cfg)
+        self._stuff = class_styles(self.metadata, "stuff", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        self._things = class_styles(self.metadata, "thing", cfg.MODEL.RETINANET.NUM_CLASSES)
+
+    def draw(self, image: np.ndarray, scene: Scene, opacity: float = 0.55) -> np.ndarray:
+        """Tint `image` (H, W, 3) uint8 RGB by the labels, and draw named boxes over it."""
+        if scene.label is not None:
+            image = blend_labels(image, scene.label, self._stuff[1], opacity)
+        return draw_boxes(image, scene, *self._things)
+
+    def add_legend(self, picture: np.ndarray, *scenes: Scene) -> np.ndarray:
+        """Name the labels of `scenes` beside `picture`; boxes bear their names."""
+        labels = [scene.label.reshape(-1) for scene in scenes if scene.label is not None]
+        return add_legend(picture, np.concatenate(labels), *self._stuff) if labels else picture
+
+
+def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.ndarray) -> np.ndarray:
+    """Draw the scene's boxes, each with its class's name and, where it has one, its score.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scene: its boxes, classes and scores are drawn.
+        names, colors: of the classes, as from class_styles.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if len(scene.boxes) == 0:
+        return image
+    labels = [names[c] for c in scene.classes]
+    if scene.scores is not None:
+        labels = [f"{n} {score:.0%}" for n, score in zip(labels, scene.scores, strict=True)]
+    drawing = Visualizer(image).overlay_instances(
+        boxes=scene.boxes,
+        labels=labels,
+        assigned_colors=[colors[c] / 255 for c in scene.classes],
+        alpha=1.0,
+    )
+    return np.ascontiguousarray(drawing.get_image())
