@@ -26,7 +26,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "faster-coco-eval>=1.6",
+        "faster-coco-eval>=1.8",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
         "numpy>=1.26",
