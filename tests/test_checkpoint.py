@@ -190,6 +190,24 @@ def test_imagenet_weights_initialise_the_backbone(official, tmp_path):
     assert torch.equal(model.sem_seg_head.classifier.weight, before)
 
 
+@pytest.mark.parametrize("kind", ["", "lite_"])
+def test_backbone_weights_start_detectors_too(official, tmp_path, kind):
+    path = str(tmp_path / "imagenet.pth")
+    converted, _ = convert_official_state_dict(as_classification(official))
+    save_state_dict(converted, path)
+    detector = build_model(get_config(f"det_retinanet_{kind}topformer_t"))
+    SafeCheckpointer(detector).load(path)
+    for key, value in converted.items():
+        loaded = detector.state_dict()[key.replace("backbone.", "backbone.bottom_up.")]
+        assert torch.equal(loaded, value), key
+    # And a detector's start a segmenter.
+    save_state_dict(detector.state_dict(), path)
+    segmenter = build_model(get_config("seg_topformer_t"))
+    SafeCheckpointer(segmenter).load(path)
+    for name, value in detector.backbone.bottom_up.state_dict().items():
+        assert torch.equal(segmenter.backbone.state_dict()[name], value), name
+
+
 def test_saving_again_overwrites(tmp_path):
     model = Segmenter("tiny", num_classes=2)
     checkpointer = SafeCheckpointer(model, str(tmp_path))

@@ -100,6 +100,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return loaded
 
     def _load_model(self, checkpoint: dict):
+        checkpoint["model"] = _place_topformer(checkpoint["model"], self.model.state_dict())
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
@@ -131,6 +132,26 @@ class SafeCheckpointer(DetectionCheckpointer):
         if written != path:
             os.replace(written, path)
         self.tag_last_checkpoint(basename)
+
+
+def _place_topformer(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict:
+    """`weights` with the backbone's keys where the model has them.
+
+    A segmenter has TopFormer as "backbone", a detector as "backbone.bottom_up", below its pyramid;
+    so ImageNet's weights, or the other task's, start either.
+    """
+    marker = "pyramid.stem.weight"
+    given, wanted = (
+        next((key.removesuffix(marker) for key in keys if key.endswith(marker)), None)
+        for keys in (weights, own)
+    )
+    if given is None or wanted is None or given == wanted:
+        return dict(weights)
+    parts = tuple(f"{given}{part}." for part in ("pyramid", "semantics", "injection"))
+    return {
+        wanted + key.removeprefix(given) if key.startswith(parts) else key: value
+        for key, value in weights.items()
+    }
 
 
 def summarize(items: list[str], most: int = 3) -> str:
