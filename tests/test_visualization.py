@@ -71,6 +71,7 @@ def test_boxes_are_drawn_in_their_classes_colours():
     scored = draw_boxes(image, Scene(boxes=boxes, classes=[0, 2], scores=[0.5, 1]), names, COLORS)
     assert (scored != out).any()
     assert draw_boxes(image, Scene(), names, COLORS) is image
+    draw_boxes(image, Scene(boxes=boxes, classes=[0, 1]), ["50$", "a_b^$$"], COLORS)
 
 
 def test_truth_and_prediction_become_scenes(synthetic_dataset):

@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 
 from topformer_d2.analysis import complexity, format_costs
 from topformer_d2.config import load_config, model_tasks
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import InputError, show_input_errors
 
 
 def main() -> None:
@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
     with show_input_errors():
+        if min(*args.size) < 1:
+            raise InputError(f"--size is {args.size}; both sides are 1 or more")
         cfg = load_config(args.config_file, args.opts)
         model_tasks(cfg)  # says what is wrong with META_ARCHITECTURE
         print(format_costs(complexity(build_model(cfg), *args.size), args.depth))

@@ -2,36 +2,24 @@
 """Time the evaluation of boxes beside that of pycocotools, on generated results."""
 
 import argparse
-import contextlib
-import io
+import copy
 import time
 
-from faster_coco_eval import COCO as FasterCOCO
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from faster_coco_eval import COCO
 
+from topformer_d2.errors import show_input_errors
 from topformer_d2.evaluation import evaluate_boxes
-from topformer_d2.evaluation.generated import generate_boxes
-
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-
-
-def with_pycocotools(truth: dict, results: list[dict]):
-    """The six metrics in 0..1."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        annotations = COCO()
-        annotations.dataset = truth
-        annotations.createIndex()
-        evaluation = COCOeval(annotations, annotations.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats[: len(METRICS)]
+from topformer_d2.evaluation.comparison import (
+    METRICS,
+    evaluate_with_pycocotools,
+    generate_boxes,
+)
 
 
-def with_faster_coco_eval(truth: dict, results: list[dict]):
-    """The same."""
-    return evaluate_boxes(FasterCOCO(truth), results).stats[: len(METRICS)]
+def evaluate_with_faster_coco_eval(truth: dict, results: list[dict]):
+    """METRICS in 0..1."""
+    truth, results = copy.deepcopy((truth, results))  # as evaluate_with_pycocotools does
+    return evaluate_boxes(COCO(truth), results).stats[: len(METRICS)]
 
 
 def main() -> None:
@@ -39,15 +27,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--classes", type=int, default=80)
     args = parser.parse_args()
-    truth, results = generate_boxes(args.images, num_classes=args.classes)
+    with show_input_errors():
+        truth, results = generate_boxes(args.images, num_classes=args.classes)
     print(f"{args.images} images, {len(truth['annotations'])} objects, {len(results)} results")
     seconds, stats = [], []
-    for evaluate in (with_pycocotools, with_faster_coco_eval):
+    for evaluate in (evaluate_with_pycocotools, evaluate_with_faster_coco_eval):
         start = time.perf_counter()
         stats.append(evaluate(truth, results))
         seconds.append(time.perf_counter() - start)
         figures = "  ".join(f"{n} {100 * v:.3f}" for n, v in zip(METRICS, stats[-1], strict=True))
-        print(f"{evaluate.__name__:<22} {seconds[-1]:6.1f} s  {figures}")
+        print(f"{evaluate.__name__:<31} {seconds[-1]:6.1f} s  {figures}")
     difference = abs(stats[0] - stats[1]).max()
     print(f"ratio {seconds[0] / seconds[1]:.1f}, largest difference {difference:.1e}")
 

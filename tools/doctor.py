@@ -108,7 +108,15 @@ def check_rest() -> None:
     for name, module in (("numpy", "numpy"), ("pillow", "PIL"), ("opencv", "cv2")):
         if found := try_import(module):
             report("ok", name, found.__version__)
-    for module in ("fvcore", "iopath", "pycocotools", "safetensors", "tabulate", "tensorboard"):
+    for module in (
+        "faster_coco_eval",
+        "fvcore",
+        "iopath",
+        "pycocotools",
+        "safetensors",
+        "tabulate",
+        "tensorboard",
+    ):
         try_import(module)
 
 

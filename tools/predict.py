@@ -20,9 +20,11 @@ def main() -> None:
     parser = model_parser(__doc__)
     parser.add_argument("--input", required=True, help="an image, a folder or a quoted glob")
     parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--min-score", type=float, default=0.5, help="of boxes; default: 0.5")
     parser.add_argument(
-        "--save-json", metavar="FILE", help="boxes as COCO results, one JSON object a line"
+        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
+    )
+    parser.add_argument(
+        "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
     args = parser.parse_args()
     with show_input_errors():

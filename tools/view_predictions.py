@@ -20,7 +20,9 @@ def main() -> None:
     parser = model_parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FILE")
     parser.add_argument("--num-images", type=int, default=3)
-    parser.add_argument("--min-score", type=float, default=0.5, help="of boxes; default: 0.5")
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
+    )
     args = parser.parse_args()
     with show_input_errors():
         if args.num_images < 1:

@@ -102,7 +102,9 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
         )
     kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
     arch = META_ARCH_REGISTRY.get(name)
-    tasks = tuple(task for task, kind in kinds.items() if issubclass(arch, kind))
+    tasks = tuple(
+        task for task, kind in kinds.items() if isinstance(arch, type) and issubclass(arch, kind)
+    )
     if not tasks:
         raise InputError(
             f"MODEL.META_ARCHITECTURE {name!r} is neither a SemanticSegmentor nor a dense detector "

@@ -13,7 +13,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from topformer_d2.data import build_test_loader, build_train_loader
-from topformer_d2.data.boxes import corners, drop_bad_boxes, register_boxes
+from topformer_d2.data.boxes import clean_boxes, corners, load_boxes, register_boxes
 from topformer_d2.data.loader import TrainLoader
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.errors import InputError
@@ -23,14 +23,13 @@ def annotation(bbox, category=0, mode=BoxMode.XYWH_ABS, crowd=0):
     return {"bbox": bbox, "bbox_mode": mode, "category_id": category, "iscrowd": crowd}
 
 
-@pytest.mark.parametrize("mode", [BoxMode.XYWH_ABS, BoxMode.XYXY_ABS, BoxMode.XYWH_REL], ids=str)
+@pytest.mark.parametrize("mode", [BoxMode.XYWH_ABS, BoxMode.XYXY_ABS], ids=str)
 def test_corners(mode):
-    if mode == BoxMode.XYWH_REL:
-        with pytest.raises((AssertionError, NotImplementedError)):
-            corners(annotation([1, 2, 3, 4], mode=mode))
-        return
-    expected = (1, 2, 4, 6) if mode == BoxMode.XYWH_ABS else (1, 2, 3, 4)
-    assert corners(annotation([1, 2, 3, 4], mode=mode)) == expected
+    box = [1, 2, 3, 4]
+    expected = BoxMode.convert(box, mode, BoxMode.XYXY_ABS)
+    assert list(corners(annotation(box, mode=mode))) == expected
+    with pytest.raises(InputError, match=r"XYWH_REL.*use XYXY_ABS or XYWH_ABS"):
+        corners(annotation(box, mode=BoxMode.XYWH_REL))
 
 
 def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
@@ -38,6 +37,7 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
     bad = [
         *([5, 5, 0, 9], [5, 5, 9, -1], [100, 0, 5, 5], [0, 50, 5, 5], [-9, 0, 9, 5]),
         [math.nan, 0, 5, 5],
+        [0, 0, math.inf, 5],
     ]
     records = [
         {"file_name": "a.jpg", "width": 100, "height": 50, "annotations": []},
@@ -45,14 +45,17 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
             "file_name": "b.jpg",
             "width": 100,
             "height": 50,
-            "annotations": [annotation(b) for b in (*bad[:3], *good, *bad[3:])],
+            "annotations": [
+                {**annotation(b), "segmentation": [[0, 0, 9, 0, 9, 9]]}
+                for b in (*bad[:3], *good, *bad[3:])
+            ],
         },
         {"file_name": "c.jpg", "annotations": [annotation([500, 0, 1, 1]), annotation(bad[0])]},
         {"file_name": "d.jpg"},
     ]
     before = json.dumps(records)
     with caplog.at_level(logging.WARNING, "topformer_d2"):
-        kept = drop_bad_boxes(records)
+        kept = clean_boxes(records)
     assert json.dumps(records) == before
     assert [[a["bbox"] for a in r.get("annotations", [])] for r in kept] == [
         [],
@@ -60,12 +63,61 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
         [[500, 0, 1, 1]],
         [],
     ]
+    assert not any("segmentation" in a for r in kept for a in r["annotations"])
     assert [r.message for r in caplog.records] == [
-        "dropped 7 boxes of no area or outside their image, in 2 images: b.jpg, c.jpg"
+        "dropped 8 boxes of no area or outside their image, in 2 images: b.jpg, c.jpg"
     ]
     caplog.clear()
-    drop_bad_boxes(kept)
+    clean_boxes(kept)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].pop("bbox"), r"an entry of 'annotations' lacks \['bbox'\]"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"annotation 5 of image a .*\[1, 2"),
+        (lambda c: c["annotations"][0].update(bbox=["1", 2, 3, 4]), r"takes x, y, width, height"),
+        (lambda c: c["annotations"][0].update(category_id=4), r"category 4, which is not listed"),
+        (lambda c: c["annotations"][0].update(ignore=1), r"'ignore'.*use 'iscrowd'"),
+        (lambda c: c["images"][0].pop("width"), r"an entry of 'images' lacks \['width'\]"),
+        (lambda c: c["images"].clear(), r"has no 'images'"),
+        (lambda c: c.pop("categories"), r"has no 'categories'"),
+        (lambda c: c["categories"][0].update(name="d"), r"\['d'\], but .* with \['cat'\]"),
+        (None, "is no JSON"),
+    ],
+    ids=[
+        *("no box", "three numbers", "text", "category", "ignore", "width", "no images"),
+        *("no categories", "other classes", "no JSON"),
+    ],
+)
+def test_a_json_that_is_wrong_is_named(tmp_path, change, message):
+    box = {"id": 5, "image_id": "a", "category_id": 7, "bbox": [1, 2, 3, 4.5]}
+    content = {
+        "images": [{"id": "a", "file_name": "a.jpg", "width": 9, "height": 9}],
+        "annotations": [{**box, "segmentation": [[0, 0]]}, {**box, "image_id": "elsewhere"}],
+        "categories": [{"id": 7, "name": "cat"}],
+    }
+    path = tmp_path / "boxes.json"
+    MetadataCatalog.get("checked").set(thing_classes=["cat"])
+    path.write_text("\ufeff" + json.dumps(content))  # some editors add a byte order mark
+    records = load_boxes("checked", str(path), "images")
+    assert records == [
+        {
+            "file_name": "images/a.jpg",
+            "image_id": "a",
+            "width": 9,
+            "height": 9,
+            "annotations": [annotation([1, 2, 3, 4.5])],
+        }
+    ]
+    if change:
+        change(content)
+    path.write_text(json.dumps(content) if change else "{")
+    with pytest.raises(InputError, match=message) as error:
+        load_boxes("checked", str(path), "images")
+    MetadataCatalog.remove("checked")
+    assert str(path) in str(error.value)
 
 
 @pytest.fixture
@@ -144,11 +196,11 @@ def test_images_without_objects_are_kept_or_left_out(tiny_detector, tmp_path):
     MetadataCatalog.remove("six")
 
 
-def test_batches_of_wide_and_of_tall_images(monkeypatch):
+def test_batches_of_wide_and_of_tall_images():
     sizes = [(90, 60), (60, 90), (90, 60), (80, 80), (60, 90), (70, 50), (50, 70)]
     records = [{"width": w, "height": h} for w, h in sizes]
 
-    def loader(**kwargs):
+    def loader():
         def mapper(record):
             return {**record, "noise": np.random.rand()}
 

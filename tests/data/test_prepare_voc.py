@@ -119,10 +119,18 @@ def test_given_classes_and_no_lists(voc, tmp_path):
         prepare_voc(str(voc), str(tmp_path / "out"), ["rat"])
 
 
-def test_coordinates_from_zero_are_edges(voc, tmp_path):
-    (voc / "Annotations/d.xml").write_text(xml(("dog", (0, 3, 4, 5))))
-    prepare_voc(str(voc), str(tmp_path / "out"))
-    assert read(tmp_path / "out", "val")["annotations"][0]["bbox"] == [0, 3, 4, 2]
+@pytest.mark.parametrize(
+    ("xmin", "expected", "origin"),
+    [
+        (0, [0, 3, 4, 2], "edges from 0, since a box of d begins there"),
+        (-2, [0, 2, 4, 3], "pixels from 1, both ends inclusive, as VOC has them"),
+    ],
+)
+def test_the_origin_follows_from_a_zero(voc, tmp_path, xmin, expected, origin):
+    (voc / "Annotations/d.xml").write_text(xml(("dog", (xmin, 3, 4, 5))))
+    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    assert read(tmp_path / "out", "val")["annotations"][0]["bbox"] == expected
+    assert f"coordinates: {origin}" in report.summary()
 
 
 def test_what_is_broken_is_listed(voc, tmp_path):
@@ -148,6 +156,52 @@ def test_what_is_broken_is_listed(voc, tmp_path):
     ):
         assert f"PROBLEM: {part}" in result.stdout
     assert read(tmp_path / "mine", "train")["images"] == []
+
+
+def test_lists_as_people_write_them(voc, tmp_path):
+    lists = voc / "ImageSets/Main"
+    (lists / "train.txt").write_bytes("\ufeffa.JPG\r\nb.jpg\r\n\r\na\r\n".encode())
+    (lists / "minival.txt").write_text("d\n")
+    (lists / "val.txt").unlink()
+    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    assert report.images == {"train": 2, "minival": 1}
+    assert sorted(report.problems) == [
+        "1 XMLs are in no list, c among them",
+        "ImageSets/Main/train.txt lists 1 images more than once",
+    ]
+    (lists / "train.txt").write_bytes(b"\xe9\n")
+    with pytest.raises(InputError, match=r"train\.txt is no UTF-8 text"):
+        prepare_voc(str(voc), str(tmp_path / "out"))
+
+
+def test_a_changed_source_is_copied_again(voc, tmp_path):
+    prepare_voc(str(voc), str(tmp_path / "out"))
+    cv2.imwrite(str(voc / "JPEGImages/d.JPG"), np.zeros((60, 70, 3), np.uint8))
+    (tmp_path / "out/images/a.JPG").write_bytes(b"damaged")
+    assert prepare_voc(str(voc), str(tmp_path / "out")).problems == []
+    image = read(tmp_path / "out", "val")["images"][0]
+    assert (image["width"], image["height"]) == (70, 60)
+    for name in ("a.JPG", "d.JPG"):
+        copied, original = tmp_path / "out/images" / name, voc / "JPEGImages" / name
+        assert copied.read_bytes() == original.read_bytes()
+
+
+def test_two_images_of_a_stem_and_other_folders(voc, tmp_path):
+    (voc / "old/JPEGImages").mkdir(parents=True)
+    cv2.imwrite(str(voc / "old/JPEGImages/a.jpg"), np.zeros((99, 99, 3), np.uint8))
+    cv2.imwrite(str(voc / "JPEGImages/d.png"), np.zeros((9, 9, 3), np.uint8))
+    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    assert report.problems == [
+        "JPEGImages/d.png and JPEGImages/d.JPG share a stem: the latter is used"
+    ]
+    assert {i["width"] for i in read(tmp_path / "out", "train")["images"]} == {40}
+
+
+def test_nothing_usable_says_why(voc, tmp_path):
+    (voc / "JPEGImages").rename(voc / "images")
+    (voc / "Annotations/a.xml").write_text('<?xml version="1.0" encoding="foo"?><a/>')
+    with pytest.raises(InputError, match=r"none of 4 .*\(5 problems: Annotations/a\.xml: .*no im"):
+        prepare_voc(str(voc), str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("what", ["empty", "two"])

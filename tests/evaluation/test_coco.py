@@ -1,35 +1,23 @@
 """Boxes evaluated as pycocotools does, on results of every awkward kind."""
 
-import contextlib
-import io
 import json
+import math
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
-from faster_coco_eval import COCO as FastCOCO
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from faster_coco_eval import COCO
 
 from topformer_d2.data.boxes import register_boxes
+from topformer_d2.errors import InputError
 from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
-from topformer_d2.evaluation.generated import generate_boxes
-
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-
-
-def pycocotools_stats(truth, results):
-    with contextlib.redirect_stdout(io.StringIO()):
-        official = COCO()
-        official.dataset = truth
-        official.createIndex()
-        evaluation = COCOeval(official, official.loadRes(results), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return evaluation.stats[:6]
+from topformer_d2.evaluation.comparison import (
+    METRICS,
+    evaluate_with_pycocotools,
+    generate_boxes,
+)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -39,9 +27,9 @@ def test_equals_pycocotools(seed):
     assert any(a["iscrowd"] for a in truth["annotations"])
     assert len({a["image_id"] for a in truth["annotations"]}) < 60
     assert len({a["category_id"] for a in truth["annotations"]}) < 7
-    expected = pycocotools_stats(truth, results)
+    expected = evaluate_with_pycocotools(truth, results)
     assert (expected[[0, 1, 2]] > 0.1).all() and expected[0] < 0.9
-    ours = evaluate_boxes(FastCOCO(truth), results).stats[:6]
+    ours = evaluate_boxes(COCO(truth), results).stats[:6]
     np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
@@ -79,7 +67,7 @@ def test_evaluator_round_trip(dataset, tmp_path):
     for record, output in as_outputs(truth, results):
         evaluator.process([record], [output])
     metrics = evaluator.evaluate()["bbox"]
-    expected = 100 * pycocotools_stats(truth, results)
+    expected = 100 * evaluate_with_pycocotools(truth, results)
     # Boxes pass through float32.
     assert [metrics[key] for key in METRICS] == pytest.approx(expected.tolist(), abs=1e-3)
     names = {c["name"] for c in truth["categories"]}
@@ -87,10 +75,15 @@ def test_evaluator_round_trip(dataset, tmp_path):
     written = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
     assert len(written) == len(results)
     assert {r["category_id"] for r in written} <= {c["id"] for c in truth["categories"]}
-    again = pycocotools_stats(truth, written)
+    again = evaluate_with_pycocotools(truth, written)
     assert [metrics[key] for key in METRICS] == pytest.approx((100 * again).tolist(), abs=1e-4)
     saved = json.loads((tmp_path / "out" / "bbox_evaluation.json").read_text())["metrics"]
-    assert saved == pytest.approx(metrics, nan_ok=True)
+    assert saved.keys() == metrics.keys()
+    assert all(
+        value is None if math.isnan(metrics[key]) else value == pytest.approx(metrics[key])
+        for key, value in saved.items()
+    )
+    assert not list((tmp_path / "out").glob("*.pth"))
 
 
 def test_nothing_found_is_zero(dataset):
@@ -109,5 +102,45 @@ def test_results_of_one_image():
     metadata = {"thing_dataset_id_to_contiguous_id": {3: 0, 90: 1}}
     box = {"image_id": "a", "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5}
     assert coco_results(instances, "a", metadata) == [{**box, "category_id": 90}]
-    assert coco_results(instances, "a", {}) == [{**box, "category_id": 1}]
     assert coco_results(instances[:0], "a", {}) == []
+    with pytest.raises(InputError, match=r"class 1 was predicted, but the dataset 'x' has 1 cl"):
+        coco_results(instances, "a", {"name": "x", "thing_dataset_id_to_contiguous_id": {3: 0}})
+
+
+@pytest.mark.parametrize("ids", ["text", "from zero"])
+def test_image_and_annotation_ids_of_any_kind(tmp_path, ids):
+    """Converters write names as image ids, and number annotations from 0."""
+    truth, results = generate_boxes(10, num_classes=3, seed=2)
+    expected = 100 * evaluate_with_pycocotools(truth, results)
+    for entry in (*truth["images"], *truth["annotations"], *results):
+        key = "image_id" if "image_id" in entry else "id"
+        entry[key] = f"2007_{entry[key]:06d}" if ids == "text" else entry[key] - 1
+        if "bbox" in entry and "id" in entry:
+            entry["id"] -= 1
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    register_boxes("odd_ids", str(path), str(tmp_path))
+    DatasetCatalog.get("odd_ids")
+    evaluator = BoxEvaluator("odd_ids", output_dir=str(tmp_path))
+    DatasetCatalog.remove("odd_ids")
+    MetadataCatalog.remove("odd_ids")
+    evaluator.reset()
+    for record, output in as_outputs(truth, results):
+        evaluator.process([record], [output])
+    metrics = evaluator.evaluate()["bbox"]
+    assert [metrics[key] for key in METRICS] == pytest.approx(expected.tolist(), abs=1e-3)
+    written = json.loads((tmp_path / "coco_instances_results.json").read_text())
+    assert written[0]["image_id"] in {image["id"] for image in truth["images"]}
+
+
+def test_records_without_a_json_are_converted(tmp_path, synthetic_dataset):
+    """Datasets that are registered by a function, as Detectron2 allows."""
+    records = DatasetCatalog.get("synthetic_boxes_val")
+    DatasetCatalog.register("by_function", lambda: records)
+    MetadataCatalog.get("by_function").set(
+        thing_classes=list("abcde"), thing_dataset_id_to_contiguous_id={i: i for i in range(5)}
+    )
+    evaluator = BoxEvaluator("by_function", output_dir=str(tmp_path))
+    DatasetCatalog.remove("by_function")
+    MetadataCatalog.remove("by_function")
+    assert len(evaluator._truth.anns) == sum(len(r["annotations"]) for r in records)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import RetinaNet, build_model
+from detectron2.modeling import Backbone, RetinaNet, build_model
 from detectron2.modeling.backbone.fpn import FPN
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -64,11 +64,66 @@ def test_fpn_equals_detectron2s_where_that_one_works():
             torch.testing.assert_close(ours(x)[name], feature)
 
 
+class Maps(Backbone):
+    """Stands for a backbone with these (channels, stride) as "a", "b", ..."""
+
+    def __init__(self, *shapes):
+        super().__init__()
+        self.shapes = {"abc"[i]: ShapeSpec(channels=c, stride=s) for i, (c, s) in enumerate(shapes)}
+
+    def forward(self, x):
+        raise NotImplementedError
+
+    def output_shape(self):
+        return self.shapes
+
+
 def test_pyramids_of_wrong_features_are_refused():
-    with pytest.raises(InputError, match=r"MODEL\.FPN\.IN_FEATURES is \['res3'\].*sim3"):
-        build("", "t", "MODEL.FPN.IN_FEATURES", "['res3']")
-    with pytest.raises(InputError, match="one width"):
-        LitePyramid(TopFormerFPN(TopFormer("tiny"), ["sim3"], 8), ["p3", "p9"][:0])
+    with pytest.raises(InputError, match=r"features of one width"):
+        LitePyramid(Maps((8, 8), (9, 16)), "ab")
+    with pytest.raises(InputError, match=r"strides are \[8, 32\].*twice"):
+        LitePyramid(Maps((8, 8), (8, 32)), "ab")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        ("['res3']", r"MODEL\.FPN\.IN_FEATURES is \['res3'\].*gives \['sim3'"),
+        ("['sim4', 'sim5']", r"MODEL\.RETINANET\.IN_FEATURES is \['p3'.*make \['p4', 'p5', 'p6'"),
+    ],
+    ids=["unknown", "levels"],
+)
+def test_features_that_do_not_fit_each_other_are_named(kind, features, message):
+    with pytest.raises(InputError, match=message):
+        build(kind, "t", "MODEL.FPN.IN_FEATURES", features)
+
+
+def test_a_batch_too_small_for_its_norms_is_named():
+    model = build("lite_")
+    with pytest.raises(InputError, match=r"one image of 128x100 .*stride 128.*above 128"):
+        model([sample(128, 100)])
+    with EventStorage():
+        assert model([sample(128, 130)])
+        assert build("lite_", "t", "MODEL.RETINANET.NORM", "GN", "MODEL.FPN.NORM", "GN")
+
+
+def test_results_do_not_depend_on_the_neighbours():
+    model = spread_scores(build("lite_"))
+    inputs = [sample(90, 120), sample(64, 50, seed=1), sample(90, 120, seed=2)]
+    with torch.no_grad():
+        together = model(inputs)
+        for x, found in zip(inputs, together, strict=True):
+            alone = model([x])[0]["instances"]
+            torch.testing.assert_close(alone.scores, found["instances"].scores)
+            assert alone.image_size == x["image"].shape[1:]
+
+
+def test_mixed_precision_scores_are_float32():
+    model = spread_scores(build("lite_"))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = model([sample(90, 120)])[0]["instances"]
+    assert found.scores.dtype == found.pred_boxes.tensor.dtype == torch.float32 and len(found) > 9
 
 
 # Whole, backbone with its pyramid, TopFormer alone; GMACs at 800x1333 (full) or 512x512 (lite).
@@ -76,9 +131,9 @@ FIGURES = {
     ("", "t"): (10_587_700, 1_369_920, 159.929, 2.064),
     ("", "s"): (12_382_852, 2_968_464, 161.996, 3.732),
     ("", "b"): (14_038_356, 4_820_576, 163.372, 5.508),
-    ("lite_", "t"): (1_631_668, 1_369_920, 1.5057, 0.4917),
-    ("lite_", "s"): (3_471_300, 2_968_464, 2.747, 0.8908),
-    ("lite_", "b"): (5_082_324, 4_820_576, 2.3296, 1.3157),
+    ("lite_", "t"): (1_578_292, 1_369_920, 1.4094, 0.4917),
+    ("lite_", "s"): (3_354_372, 2_968_464, 2.5365, 0.8908),
+    ("lite_", "b"): (5_028_948, 4_820_576, 2.2333, 1.3157),
 }
 
 
@@ -173,7 +228,7 @@ def test_levels_have_statistics_of_their_own():
     logits, deltas = head(features)
     assert [tuple(x.shape) for x in logits] == [(2, 6, 6, 6), (2, 6, 3, 3)]
     assert [tuple(x.shape) for x in deltas] == [(2, 12, 6, 6), (2, 12, 3, 3)]
-    means = [norm.running_mean for norm in head.cls_tower.norms[0]]
+    means = [norm.running_mean for norm in head.cls_tower[0].norms]
     assert not torch.allclose(means[0], means[1])
     assert torch.sigmoid(head.cls_score.bias).tolist() == pytest.approx([0.01] * 6)
 

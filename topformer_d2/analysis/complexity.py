@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from fvcore.nn import FlopCountAnalysis
+from fvcore.nn import FlopCountAnalysis, parameter_count
 from tabulate import tabulate
 from torch import Tensor, nn
 
@@ -47,19 +47,18 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
         model: a TopFormerSegmentor, or any of Detectron2's dense detectors.
         height, width: of the network's input.
     """
-    was_training = model.training
+    training = [module for module in model.modules() if module.training]
     network = _Network(model).eval()
     image = torch.zeros(1, 3, height, width, device=model.device)
     analysis = FlopCountAnalysis(network, image)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     macs = analysis.by_module()
-    model.train(was_training)
+    for module in training:
+        module.training = True
+    parameters = parameter_count(model)
     return {
-        name: Cost(
-            parameters=sum(p.numel() for p in module.parameters()),
-            macs=int(macs[f"model.{name}" if name else ""]),
-        )
-        for name, module in model.named_modules()
+        name: Cost(parameters[name], int(macs[f"model.{name}" if name else ""]))
+        for name, _ in model.named_modules()
     }
 
 

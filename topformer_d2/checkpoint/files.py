@@ -107,12 +107,22 @@ class SafeCheckpointer(DetectionCheckpointer):
             for key, given, own in incompatible.incorrect_shapes
         ]
         # A counter that old files lack and inference does not use.
-        missing = [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
-        wrong += [f"{key} is missing" for key in missing]
+        misshapen = {key for key, *_ in incompatible.incorrect_shapes}
+        wrong += [
+            f"{key} is missing"
+            for key in incompatible.missing_keys
+            if key not in misshapen and not key.endswith("num_batches_tracked")
+        ]
         if self.require_all and wrong:
+            heads = {
+                "sem_seg_head.": "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)",
+                "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS) and MODEL.FPN",
+            }
+            own = self.model.state_dict()
+            keys = [text for start, text in heads.items() if any(k.startswith(start) for k in own)]
             raise InputError(
-                f"the weights do not fit the config: {summarize(wrong)}. Check MODEL.TOPFORMER and "
-                "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)"
+                f"the weights do not fit the config: {summarize(wrong)}. "
+                f"Check {', '.join(['MODEL.TOPFORMER', *keys])}"
             )
         return incompatible
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from pathlib import Path
 
@@ -89,3 +90,13 @@ def write_beside(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def write_json(path: str, content) -> None:
+    """Write JSON beside and renamed; to a remote store, which has no rename, directly."""
+    text = json.dumps(content)
+    if "://" in path:
+        with PathManager.open(path, "w") as f:
+            f.write(text)
+    else:
+        write_beside(Path(path), text.encode())

@@ -29,15 +29,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import model_tasks
 from ..errors import InputError
-from .boxes import drop_bad_boxes
+from .boxes import clean_boxes
 from .mapper import TaskMapper
 
 
 class _SeededMap(Dataset):
     """Maps the record at `index` with all randomness drawn from (seed, position)."""
 
-    def __init__(self, records: list[dict], mapper, seed: int):
-        self.records = DatasetFromList(records, copy=False)  # shared by the workers, serialised
+    def __init__(self, records: DatasetFromList, mapper, seed: int):
+        self.records = records
         self.mapper = mapper
         self.seed = seed
 
@@ -83,7 +83,6 @@ class TrainLoader:
                 f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which the {world_size} training "
                 "processes cannot share equally"
             )
-        self.records = records
         self.mapper = mapper
         self.batch_size = total_batch_size // world_size
         self.num_workers = num_workers
@@ -92,6 +91,8 @@ class TrainLoader:
         self._is_wide = [False] * len(records)
         if group_by_shape and all("width" in r and "height" in r for r in records):
             self._is_wide = [r["width"] > r["height"] for r in records]
+        # Serialised, and shared by the workers.
+        self.records = DatasetFromList(records, copy=False)
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
@@ -131,10 +132,12 @@ def _init_worker(_: int) -> None:
 def build_train_loader(cfg) -> TrainLoader:
     """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more)."""
     records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
-    if model_tasks(cfg) == ("instances",):
-        records = drop_bad_boxes(records)
-        if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-            records = filter_images_with_only_crowd_annotations(records)
+    tasks = model_tasks(cfg)
+    if "instances" in tasks:
+        records = clean_boxes(records)
+    # An image without objects still has pixels to label.
+    if tasks == ("instances",) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = filter_images_with_only_crowd_annotations(records)
     if not records:
         raise InputError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has no image to train on")
     return TrainLoader(

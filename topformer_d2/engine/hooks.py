@@ -10,7 +10,6 @@ import threading
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -42,19 +41,19 @@ class SeedEachStep(HookBase):
 class KeepLossNormalizer(HookBase):
     """Carries RetinaNet's running mean of foreground anchors over a resume.
 
-    It divides the losses, and is neither a parameter nor a buffer of the model.
+    It divides the losses, and is neither a parameter nor a buffer of the model. Of several
+    processes, whose means differ a little, all go on with the first one's.
     """
 
+    def __init__(self, checkpointer):
+        self._model = checkpointer.model  # what DistributedDataParallel wraps
+
     def state_dict(self) -> dict:
-        return {"loss_normalizer": getattr(self._model(), "loss_normalizer", None)}
+        return {"loss_normalizer": getattr(self._model, "loss_normalizer", None)}
 
     def load_state_dict(self, state: dict) -> None:
         if state["loss_normalizer"] is not None:
-            self._model().loss_normalizer = state["loss_normalizer"]
-
-    def _model(self):
-        model = self.trainer.model
-        return model.module if isinstance(model, DistributedDataParallel) else model
+            self._model.loss_normalizer = state["loss_normalizer"]
 
 
 class StopRequested(KeyboardInterrupt):

@@ -69,7 +69,9 @@ class Trainer(DefaultTrainer):
         self._seed_hook = SeedEachStep(self.cfg.SEED)
         progress = [ProgressBar()] if ProgressBar.wanted() else []
         stop = StopOnSignal(self.checkpointer)
-        kept = [KeepLossNormalizer()] if "instances" in model_tasks(self.cfg) else []
+        kept = (
+            [KeepLossNormalizer(self.checkpointer)] if "instances" in model_tasks(self.cfg) else []
+        )
         return [self._seed_hook, *kept, *super().build_hooks(), *progress, stop]
 
     def resume_or_load(self, resume: bool = True) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
+import math
 import os
-from pathlib import Path
 
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
-from detectron2.utils.file_io import PathManager
 from faster_coco_eval import COCO, COCOeval_faster
 
-from ..data.files import write_beside
+from ..data.files import write_json
+from ..errors import InputError
 
 
 def evaluate_boxes(
@@ -22,7 +22,7 @@ def evaluate_boxes(
     """COCO's protocol for boxes.
 
     Args:
-        truth: faster_coco_eval.COCO of the annotations.
+        truth: faster_coco_eval.COCO of the annotations; image ids are numbers.
         results: [{"image_id", "category_id", "bbox" (x, y, width, height), "score"}].
         image_ids: evaluate these images alone.
         max_detections: of an image and class, best first, that count.
@@ -51,7 +51,10 @@ def coco_results(instances: Instances, image_id: int | str, metadata) -> list[di
     Args:
         instances: a model's output for one image, on any device.
         image_id: of the image.
-        metadata: of a dataset, or an empty dict: then category_id is the class's index.
+        metadata: of the dataset.
+
+    Raises:
+        InputError: the dataset has no such class.
     """
     results = instances_to_coco_json(instances.to("cpu"), image_id)
     _use_dataset_ids(results, metadata)
@@ -63,7 +66,13 @@ def _use_dataset_ids(results: list[dict], metadata) -> None:
     to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     ids = {index: source for source, index in to_index.items()}
     for result in results:
-        result["category_id"] = ids.get(result["category_id"], result["category_id"])
+        if result["category_id"] not in ids:
+            raise InputError(
+                f"class {result['category_id']} was predicted, but the dataset "
+                f"{metadata.get('name')!r} has {len(ids)} classes: is it the model's "
+                "(DATASETS.TEST)?"
+            )
+        result["category_id"] = ids[result["category_id"]]
 
 
 class BoxEvaluator(COCOEvaluator):
@@ -73,17 +82,34 @@ class BoxEvaluator(COCOEvaluator):
     they are 0 and not NaN.
     """
 
-    def __init__(self, dataset_name: str, *, output_dir: str | None = None, **kwargs):
+    def __init__(
+        self,
+        dataset_name: str,
+        *,
+        output_dir: str | None = None,
+        distributed: bool = True,
+        max_dets_per_image: int | None = None,
+    ):
         """
         Args:
-            dataset_name: a registered dataset with a COCO JSON ("json_file" in its metadata).
+            dataset_name: a registered dataset; where its metadata names no COCO JSON, its records
+                are converted to one in output_dir.
             output_dir: where evaluate() writes coco_instances_results.json (COCO's results format)
                 and bbox_evaluation.json (the metrics); None = nowhere.
-            kwargs: as for COCOEvaluator.
+            distributed: collect the results of all processes.
+            max_dets_per_image: that count, of a class; None = COCO's 100.
         """
-        super().__init__(dataset_name, tasks=("bbox",), output_dir=None, **kwargs)
+        super().__init__(
+            dataset_name,
+            tasks=("bbox",),
+            distributed=distributed,
+            output_dir=output_dir,
+            max_dets_per_image=max_dets_per_image,
+        )
+        self._output_dir = None  # else it also pickles all predictions there
         self._results_folder = output_dir
-        self._truth = COCO(PathManager.get_local_path(self._metadata.json_file))
+        self._numbers = {image["id"]: n for n, image in enumerate(self._coco_api.imgs.values(), 1)}
+        self._truth = COCO(_renumbered(self._coco_api.dataset, self._numbers))
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
@@ -94,16 +120,39 @@ class BoxEvaluator(COCOEvaluator):
             return
         evaluation = evaluate_boxes(
             self._truth,
-            results,
-            image_ids=img_ids,
+            [{**result, "image_id": self._numbers[result["image_id"]]} for result in results],
+            image_ids=img_ids and [self._numbers[i] for i in img_ids],
             max_detections=self._max_dets_per_image[-1],
         )
-        names = self._metadata.get("thing_classes")
-        self._results["bbox"] = self._derive_coco_results(evaluation, "bbox", class_names=names)
-        self._write("bbox_evaluation.json", {"metrics": self._results["bbox"]})
+        names = MetadataCatalog.get(self._metadata.name).get("thing_classes")
+        metrics = self._derive_coco_results(evaluation, "bbox", class_names=names)
+        self._results["bbox"] = metrics
+        # JSON has no NaN.
+        written = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
+        self._write("bbox_evaluation.json", {"metrics": written})
 
     def _write(self, name: str, content) -> None:
         if self._results_folder:
-            PathManager.mkdirs(self._results_folder)
-            path = os.path.join(self._results_folder, name)
-            write_beside(Path(path), json.dumps(content).encode())
+            write_json(os.path.join(self._results_folder, name), content)
+
+
+def _renumbered(dataset: dict, image_numbers: dict) -> dict:
+    """The boxes of a COCO JSON with images and annotations numbered from 1.
+
+    faster-coco-eval takes numbers alone, and, as pycocotools does, an annotation 0 for none.
+    """
+    annotations = [
+        {
+            "id": n,
+            "image_id": image_numbers[a["image_id"]],
+            "category_id": a["category_id"],
+            "bbox": a["bbox"],
+            "area": a.get("area", a["bbox"][2] * a["bbox"][3]),
+            "iscrowd": a.get("iscrowd", 0),
+        }
+        for n, a in enumerate(
+            (a for a in dataset.get("annotations", []) if a["image_id"] in image_numbers), start=1
+        )
+    ]
+    images = [{**image, "id": image_numbers[image["id"]]} for image in dataset["images"]]
+    return {"images": images, "annotations": annotations, "categories": dataset["categories"]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -12,11 +11,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 
 from ..data.checks import check_label_range
-from ..data.files import read_label
+from ..data.files import read_label, write_json
 from ..errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -148,8 +146,6 @@ class ConfusionEvaluator(DatasetEvaluator):
         metrics = metrics_from_confusion(self.matrix, self.class_names)
         logger.info("%s:\n%s", self._dataset_name, format_table(metrics, self.class_names))
         if self._output_dir:
-            PathManager.mkdirs(self._output_dir)
             path = os.path.join(self._output_dir, "sem_seg_evaluation.json")
-            with PathManager.open(path, "w") as f:
-                json.dump({"metrics": metrics, "confusion": self.matrix.tolist()}, f)
+            write_json(path, {"metrics": metrics, "confusion": self.matrix.tolist()})
         return OrderedDict(sem_seg=metrics)

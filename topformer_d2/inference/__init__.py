@@ -1,4 +1,4 @@
-"""From images to label maps."""
+"""From images to predictions."""
 
 from .predictor import build_predictor
 

@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError
 
@@ -113,16 +114,54 @@ class InvertedResidual(nn.Module):
         return x + out if self.has_shortcut else out
 
 
-class DepthwiseSeparable(nn.Sequential):
+class DepthwiseSeparable(nn.Module):
     """Depthwise 3x3, then 1x1 with norm and ReLU.
 
-    (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)). Levels of a
+    pyramid that share the weights have a norm each, for their statistics differ. Detectron2's
+    DepthwiseSeparableConv2d has neither stride nor levels.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, norm: str, stride: int = 1):
-        super().__init__(
-            conv_norm(in_channels, in_channels, 3, stride=stride, groups=in_channels, norm=""),
-            conv_norm(in_channels, out_channels, norm=norm, activation=F.relu),
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        norm: str,
+        stride: int = 1,
+        num_levels: int = 1,
+    ):
+        super().__init__()
+        self.depthwise = Conv2d(
+            in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, bias=False
+        )
+        self.pointwise = Conv2d(in_channels, out_channels, 1, bias=norm == "")
+        self.norms = nn.ModuleList(
+            get_norm(norm, out_channels) or nn.Identity() for _ in range(num_levels)
+        )
+
+    def forward(self, x: Tensor, level: int = 0) -> Tensor:
+        return F.relu(self.norms[level](self.pointwise(self.depthwise(x))))
+
+
+def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:
+    """Raise InputError where BatchNorm would have a single value a channel to train on.
+
+    Args:
+        module: whose norms see maps of that stride.
+        x: the batch of images (N, 3, H, W).
+        stride: of the module's coarsest maps.
+    """
+    if not module.training or x.shape[0] > 1 or max(x.shape[2:]) > stride:
+        return
+    if any(
+        isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
+        for m in module.modules()
+    ):
+        raise InputError(
+            f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels leaves a single "
+            f"value at stride {stride}, from which BatchNorm cannot compute a variance: raise "
+            f"SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (above {stride}), or set the norm to FrozenBN"
         )
 
 

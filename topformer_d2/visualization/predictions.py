@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from tqdm.auto import tqdm
 
+from ..data.checks import missing_paths
 from ..data.files import read_image, write_beside, write_image
 from ..errors import InputError
 from ..evaluation import coco_results
@@ -50,21 +51,21 @@ def predict_files(
         predictor: as from build_predictor.
         paths: image files.
         output: folder, made where it is missing.
-        min_score: boxes below it are left out.
-        json_file: where boxes are written in COCO's results format, one JSON object a line, with
-            the image's name (a number where it is one, as COCO's are) as image_id.
+        min_score: boxes below it are not drawn.
+        json_file: where all boxes are written in COCO's results format, one JSON object a line.
+            Images of the first of DATASETS.TEST have their image_id; others are numbered by their
+            names, as COCO's are, where all names are numbers, and named otherwise.
 
     Returns:
         One line for each image that could not be read; those are skipped.
 
     Raises:
-        InputError: an output would overwrite an input, or a JSON is asked of a model without boxes.
+        InputError: an output would overwrite an input, or there are no boxes or no category ids to
+            write to json_file.
     """
     painter = Painter(predictor.cfg)
-    if json_file and "instances" not in painter.tasks:
-        raise InputError(
-            f"{predictor.cfg.MODEL.META_ARCHITECTURE} finds no boxes to write to {json_file}"
-        )
+    if json_file:
+        _check_json_target(json_file, painter)
     names = output_names(paths)
     labels = "sem_seg" in painter.tasks
     _refuse_overwriting(
@@ -73,20 +74,19 @@ def predict_files(
         *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
         *([json_file] if json_file else []),
     )
+    image_ids = _image_ids(paths, names, painter.dataset_name) if json_file else names
     problems, lines = [], []
-    for path, name in zip(tqdm(paths, unit="image"), names, strict=True):
+    for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
         try:
             image = read_image(path)
         except InputError as e:
             problems.append(str(e))
             continue
-        prediction = _confident(predictor(image), min_score)
+        prediction = predictor(image)
         if json_file:
-            stem = os.path.basename(name)
-            image_id = int(stem) if stem.isdecimal() else name
             results = coco_results(prediction["instances"], image_id, painter.metadata)
             lines += [f"{json.dumps(result)}\n" for result in results]
-        scene = Scene.from_output(prediction)
+        scene = Scene.from_output(_confident(prediction, min_score))
         picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
         if scene.label is not None:
             write_image(os.path.join(output, f"{name}_label.png"), scene.label)
@@ -94,6 +94,33 @@ def predict_files(
     if json_file:
         write_beside(Path(json_file), "".join(lines).encode())
     return problems
+
+
+def _check_json_target(json_file: str, painter: Painter) -> None:
+    """Raise InputError, before the work and not after, where boxes cannot be written."""
+    if "instances" not in painter.tasks:
+        raise InputError(f"this model finds no boxes to write to {json_file}")
+    if os.path.isdir(json_file):
+        raise InputError(f"{json_file} is a folder: name a file for the boxes")
+    if not painter.metadata.get("thing_dataset_id_to_contiguous_id"):
+        raise InputError(
+            f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "
+            f"registered dataset with the model's classes; it names {painter.dataset_name!r}"
+        )
+
+
+def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
+    known: dict[str, int | str] = {}
+    if dataset_name in DatasetCatalog.list() and not missing_paths(dataset_name):
+        records = DatasetCatalog.get(dataset_name)
+        known = {os.path.realpath(r["file_name"]): r["image_id"] for r in records}
+    ids = [known.get(os.path.realpath(path)) for path in paths]
+    if None not in ids:
+        return ids
+    stems = [os.path.basename(name) for name in names]
+    if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
+        return [int(stem) for stem in stems]
+    return names
 
 
 def _confident(prediction: dict, min_score: float) -> dict:

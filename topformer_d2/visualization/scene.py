@@ -67,8 +67,8 @@ class Painter:
             cfg: a config with the toolkit's keys: how many classes its model has.
             dataset_name: a registered dataset; None = the first of DATASETS.TEST.
         """
-        names = [dataset_name] if dataset_name else list(cfg.DATASETS.TEST)
-        self.metadata = MetadataCatalog.get(names[0]) if names else {}
+        self.dataset_name = dataset_name or next(iter(cfg.DATASETS.TEST), "")
+        self.metadata = MetadataCatalog.get(self.dataset_name) if self.dataset_name else {}
         self.tasks = model_tasks(cfg)
         self._stuff = class_styles(self.metadata, "stuff", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
         self._things = class_styles(self.metadata, "thing", cfg.MODEL.RETINANET.NUM_CLASSES)
@@ -88,6 +88,8 @@ class Painter:
 def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.ndarray) -> np.ndarray:
     """Draw the scene's boxes, each with its class's name and, where it has one, its score.
 
+    By Detectron2's Visualizer, whose own draw_instance_predictions takes no colours.
+
     Args:
         image: (H, W, 3) uint8 RGB.
         scene: its boxes, classes and scores are drawn.
@@ -98,7 +100,8 @@ def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.nda
     """
     if len(scene.boxes) == 0:
         return image
-    labels = [names[c] for c in scene.classes]
+    # Visualizer sets a pair of dollars as mathematics.
+    labels = [names[c].replace("$", r"\$") for c in scene.classes]
     if scene.scores is not None:
         labels = [f"{n} {score:.0%}" for n, score in zip(labels, scene.scores, strict=True)]
     drawing = Visualizer(image).overlay_instances(

@@ -65,20 +65,14 @@ class Source:
         with self._lock:
             return self._read(name)
 
-    def folder(self, ending: str, *extensions: str) -> dict[str, str]:
+    def folder(self, ending: str) -> dict[str, str]:
         """{stem: name} of the files directly in the folder whose path ends with `ending`.
 
         Archives are repacked one folder deeper at times, so the path before `ending` is free.
-        Without `extensions` (such as ".xml") all files count.
         """
         ending = f"/{ending.strip('/')}"
         paths = [PurePosixPath(n) for n in self.names]
-        return {
-            p.stem: str(p)
-            for p in paths
-            if f"/{p.parent}".endswith(ending)
-            and (not extensions or p.suffix.lower() in extensions)
-        }
+        return {p.stem: str(p) for p in paths if f"/{p.parent}".endswith(ending)}
 
 
 @dataclass

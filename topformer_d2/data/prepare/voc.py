@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from ...errors import InputError
 from ..files import IMAGE_EXTENSIONS, UNREADABLE, write_beside
 from .common import DAMAGED, Source
 
-SPLITS = ("train", "val", "trainval", "test")
+_CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class VocReport:
         images: {split: images in its JSON}.
         boxes: {class: boxes}, over all images.
         without_boxes: images without an object; they are kept.
+        origin: how coordinates were read.
         difficult: boxes marked so; they become crowds, which neither reward nor punish.
         clipped: boxes cut to their image.
         dropped: one line for each box of no area inside its image.
@@ -41,6 +43,7 @@ class VocReport:
     images: dict[str, int] = field(default_factory=dict)
     boxes: Counter = field(default_factory=Counter)
     without_boxes: int = 0
+    origin: str = ""
     difficult: int = 0
     clipped: int = 0
     dropped: list[str] = field(default_factory=list)
@@ -51,6 +54,7 @@ class VocReport:
         """Text for the terminal."""
         lines = [f"{split}: {count} images" for split, count in self.images.items()]
         lines.append(f"boxes: {', '.join(f'{n} {self.boxes[n]}' for n in self.classes)}")
+        lines.append(f"coordinates: {self.origin}")
         if self.without_boxes:
             lines.append(f"images without an object, kept: {self.without_boxes}")
         if self.difficult:
@@ -71,17 +75,22 @@ class _Object:
     corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as the file has them
     difficult: bool
 
+    def begins_at_zero(self) -> bool:
+        """A negative coordinate is a box that reaches out, and says nothing of the origin."""
+        return any(0 <= c < 1 for c in self.corners[:2])
+
 
 def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) -> VocReport:
     """Write images/ and annotations/instances_{split}.json below `target`.
 
-    Boxes follow VOC's convention, pixels counted from 1 and both ends inclusive, unless a
-    coordinate of the source is below 1: then they are edges counted from 0. A second call copies
-    only the images that are missing.
+    Boxes follow VOC's convention, pixels counted from 1 and both ends inclusive, unless one begins
+    in [0, 1): then all are edges counted from 0. A second call writes only the images that are
+    missing or differ.
 
     Args:
-        source: the folder, .zip or .tar with Annotations/, JPEGImages/ and ImageSets/Main/. Without
-            lists of a split's images there, all go into the split "all".
+        source: the folder, .zip or .tar with Annotations/, JPEGImages/ and ImageSets/Main/. Each
+            list of images there is a split (VOC's lists by class are not); without any, all images
+            go into the split "all".
         target: folder of the dataset.
         classes: names in the order of their ids; None = all that occur, sorted.
 
@@ -90,30 +99,44 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     """
     files = Source(source)
     folder = _find_root(files, source)
-    annotation_files = files.folder(f"{folder}Annotations", ".xml")
-    image_files = files.folder(f"{folder}JPEGImages", *IMAGE_EXTENSIONS)
     report = VocReport()
-    objects = {}
+    annotation_files = _files_of(files, f"{folder}Annotations", (".xml",), report)
+    image_files = _files_of(files, f"{folder}JPEGImages", IMAGE_EXTENSIONS, report)
+    objects: dict[str, list[_Object]] = {}
     for stem, name in sorted(annotation_files.items()):
         try:
             objects[stem] = _read_objects(files.read(name))
-        except (ET.ParseError, ValueError, *DAMAGED) as e:
+        except (ET.ParseError, LookupError, ValueError, *DAMAGED) as e:
             report.problems.append(f"{name}: {e}")
         if stem not in image_files:
             report.problems.append(f"{name} has no image")
             objects.pop(stem, None)
     found = {o.name for boxes in objects.values() for o in boxes}
     report.classes = sorted(found) if classes is None else list(classes)
+    if not objects:
+        problems = "; ".join(report.problems[:3])
+        raise InputError(
+            f"{source}: none of {len(annotation_files)} images can be used "
+            f"({len(report.problems)} problems: {problems})"
+        )
     if not found & set(report.classes):
         raise InputError(f"{source} has no object of {report.classes}; it has {sorted(found)}")
 
     sizes = _copy_images(files, {stem: image_files[stem] for stem in objects}, target, report)
-    from_one = all(min(o.corners) >= 1 for boxes in objects.values() for o in boxes)
+    first = next((s for s, b in objects.items() if any(o.begins_at_zero() for o in b)), None)
+    from_one = first is None
+    report.origin = "pixels from 1, both ends inclusive, as VOC has them"
+    if not from_one:
+        report.origin = f"edges from 0, since a box of {first} begins there"
     entries = {
         stem: _coco_entry(i, stem, image_files, sizes[stem], objects[stem], from_one, report)
         for i, stem in enumerate(sorted(sizes), start=1)
     }
-    for split, stems in _splits(files, folder, sorted(annotation_files)).items():
+    splits = _splits(files, folder, report) or {"all": sorted(annotation_files)}
+    unlisted = sorted(annotation_files.keys() - set().union(*splits.values()))
+    if unlisted:
+        report.problems.append(f"{len(unlisted)} XMLs are in no list, {unlisted[0]} among them")
+    for split, stems in splits.items():
         missing = [stem for stem in stems if stem not in annotation_files]
         if missing:
             report.problems.append(
@@ -164,14 +187,14 @@ def _copy_images(
     def copy(stem: str):
         out = Path(target) / "images" / PurePosixPath(names[stem]).name
         try:
-            content = out.read_bytes() if out.is_file() else files.read(names[stem])
+            content = files.read(names[stem])
             image = Image.open(io.BytesIO(content))
             image.load()
         except (*UNREADABLE, *DAMAGED) as e:
             return f"{names[stem]}: {e}"
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
             return f"{names[stem]} is turned by its EXIF orientation, its boxes are not"
-        if not out.is_file():
+        if not out.is_file() or out.read_bytes() != content:
             write_beside(out, content)
         return image.size
 
@@ -220,12 +243,45 @@ def _coco_entry(index, stem, image_files, size, objects, from_one, report) -> tu
     return image, annotations
 
 
-def _splits(files: Source, folder: str, stems: list[str]) -> dict[str, list[str]]:
-    lists = files.folder(f"{folder}ImageSets/Main", ".txt")
-    splits = {
-        split: files.read(lists[split]).decode().split() for split in SPLITS if split in lists
-    }
-    return splits or {"all": stems}
+def _files_of(
+    files: Source, folder: str, extensions: tuple[str, ...], report: VocReport
+) -> dict[str, str]:
+    """{stem: name} of the files of a folder; two of one stem are a problem."""
+    found: dict[str, str] = {}
+    for path in map(PurePosixPath, files.names):
+        if str(path.parent) != folder or path.suffix.lower() not in extensions:
+            continue
+        if path.stem in found:
+            report.problems.append(
+                f"{path} and {found[path.stem]} share a stem: the latter is used"
+            )
+        else:
+            found[path.stem] = str(path)
+    return found
+
+
+def _splits(files: Source, folder: str, report: VocReport) -> dict[str, list[str]]:
+    """{split: stems} of the lists in ImageSets/Main, each stem once."""
+    splits = {}
+    for split, name in _files_of(files, f"{folder}ImageSets/Main", (".txt",), report).items():
+        try:
+            lines = files.read(name).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as e:
+            raise InputError(f"{name} is no UTF-8 text: {e}") from e
+        lines = [line.strip() for line in lines if line.strip()]
+        # <class>_<split>.txt says in a second column whether an image has the class.
+        if lines and all(_CLASS_LIST_LINE.search(line) for line in lines):
+            continue
+        stems = [
+            PurePosixPath(line).stem if line.lower().endswith(IMAGE_EXTENSIONS) else line
+            for line in lines
+        ]
+        splits[split] = list(dict.fromkeys(stems))
+        if len(splits[split]) < len(stems):
+            report.problems.append(
+                f"{name} lists {len(stems) - len(splits[split])} images more than once"
+            )
+    return splits
 
 
 def _write_json(target: Path, split: str, entries: list[tuple[dict, list]], classes) -> None:

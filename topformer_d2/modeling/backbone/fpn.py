@@ -11,16 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
-from ..layers import DepthwiseSeparable, resolve_norm
+from ..layers import DepthwiseSeparable, check_batch_norm, resolve_norm
 from .topformer import TopFormer, build_topformer_backbone
-
-
-def top_down_sum(finer: Tensor, coarser: Tensor) -> Tensor:
-    """`finer` (N, C, H, W) plus `coarser`, resized to (H, W) by nearest neighbour.
-
-    TopFormer's maps are rounded up, so H need not be twice the coarser map's.
-    """
-    return finer + F.interpolate(coarser, size=finer.shape[-2:], mode="nearest")
 
 
 class TopFormerFPN(FPN):
@@ -53,9 +45,13 @@ class TopFormerFPN(FPN):
             coarsest_first, self.lateral_convs, self.output_convs, strict=True
         ):
             here = lateral(feature)
-            merged = here if merged is None else top_down_sum(here, merged)
-            if len(results) and self._fuse_type == "avg":
-                merged = merged / 2
+            if merged is None:
+                merged = here
+            else:
+                # TopFormer's maps are rounded up, so this one need not be twice the coarser.
+                merged = here + F.interpolate(merged, size=here.shape[-2:], mode="nearest")
+                if self._fuse_type == "avg":
+                    merged = merged / 2
             results.insert(0, output(merged))
         if self.top_block is not None:
             name = self.top_block.in_feature
@@ -65,14 +61,15 @@ class TopFormerFPN(FPN):
 
 
 class LitePyramid(Backbone):
-    """p3 .. p7 of TopFormer's own width M, at a hundredth of an FPN's cost.
+    """p3 .. p7 of TopFormer's own width M, at almost no cost: p3, p4 and p5 are the SIM outputs.
 
-    The SIM outputs hold the global semantics already, so what is left to add is local: a top-down
-    sum, smoothed by one depthwise-separable convolution a level; p6 and p7 are two more, of
-    stride 2.
+    An FPN brings semantics down to the fine levels; semantics injection has done that already, and
+    a top-down sum added nothing on BCCD (docs/results.md). p6 and p7 are depthwise-separable
+    convolutions of stride 2.
     """
 
     size_divisibility = 0
+    NUM_EXTRA = 2
 
     def __init__(self, bottom_up: Backbone, in_features: Sequence[str], *, norm: str = "BN"):
         """
@@ -80,37 +77,44 @@ class LitePyramid(Backbone):
             bottom_up: gives maps of one width at consecutive strides 2^n.
             in_features: its outputs, finest first.
             norm: name for Detectron2's get_norm.
+
+        Raises:
+            InputError: the features differ in width, or their strides do not double.
         """
         super().__init__()
         shapes = [bottom_up.output_shape()[name] for name in in_features]
-        widths = {shape.channels for shape in shapes}
-        if len(widths) != 1:
+        strides = [shape.stride for shape in shapes]
+        if strides != [strides[0] * 2**i for i in range(len(strides))]:
+            raise InputError(
+                f"MODEL.FPN.IN_FEATURES is {list(in_features)}, whose strides are {strides}: "
+                "each is to be twice the one before"
+            )
+        if len({shape.channels for shape in shapes}) != 1:
             raise InputError(f"the lite pyramid takes features of one width, got {shapes}")
-        channels = widths.pop()
+        channels = shapes[0].channels
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
-        stages = [shape.stride.bit_length() - 1 for shape in shapes]
-        stages += [stages[-1] + 1, stages[-1] + 2]
-        self._out_features = [f"p{stage}" for stage in stages]
-        self._out_feature_strides = {f"p{stage}": 2**stage for stage in stages}
+        strides += [strides[-1] * 2 ** (i + 1) for i in range(self.NUM_EXTRA)]
+        self._out_feature_strides = {f"p{s.bit_length() - 1}": s for s in strides}
+        self._out_features = list(self._out_feature_strides)
         self._out_feature_channels = dict.fromkeys(self._out_features, channels)
-        self.smooth = nn.ModuleList(
-            DepthwiseSeparable(channels, channels, norm=norm) for _ in in_features
-        )
         self.extra = nn.ModuleList(
-            DepthwiseSeparable(channels, channels, stride=2, norm=norm) for _ in range(2)
+            DepthwiseSeparable(channels, channels, stride=2, norm=norm)
+            for _ in range(self.NUM_EXTRA)
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) normalised images to {"pN": (N, M, ceil(H / 2^N), ceil(W / 2^N))}."""
+        """(N, 3, H, W) normalised images to {"pN": (N, M, ceil(H / 2^N), ceil(W / 2^N))}.
+
+        Raises:
+            InputError: in training, the batch leaves BatchNorm a single value a channel.
+        """
+        check_batch_norm(self.extra, x, max(self._out_feature_strides.values()))
         return self.fuse(self.bottom_up(x))
 
     def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pyramid from the bottom-up features alone."""
-        merged = [features[name] for name in self.in_features]
-        for i in reversed(range(len(merged) - 1)):
-            merged[i] = top_down_sum(merged[i], merged[i + 1])
-        levels = [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
+        levels = [features[name] for name in self.in_features]
         for downsample in self.extra:
             levels.append(downsample(levels[-1]))
         return dict(zip(self._out_features, levels, strict=True))
@@ -118,11 +122,17 @@ class LitePyramid(Backbone):
 
 def _bottom_up(cfg, input_shape: ShapeSpec) -> TopFormer:
     bottom_up = build_topformer_backbone(cfg, input_shape)
-    missing = [n for n in cfg.MODEL.FPN.IN_FEATURES if n not in bottom_up.output_shape()]
-    if missing or not cfg.MODEL.FPN.IN_FEATURES:
+    names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
+    if not names or not set(names) <= given.keys():
         raise InputError(
-            f"MODEL.FPN.IN_FEATURES is {list(cfg.MODEL.FPN.IN_FEATURES)}; "
-            f"MODEL.TOPFORMER.OUT_FEATURES gives {list(bottom_up.output_shape())}"
+            f"MODEL.FPN.IN_FEATURES is {names}; MODEL.TOPFORMER.OUT_FEATURES gives {list(given)}"
+        )
+    first = given[names[0]].stride.bit_length() - 1
+    levels = [f"p{first + i}" for i in range(len(names) + LitePyramid.NUM_EXTRA)]
+    if list(cfg.MODEL.RETINANET.IN_FEATURES) != levels:
+        raise InputError(
+            f"MODEL.RETINANET.IN_FEATURES is {list(cfg.MODEL.RETINANET.IN_FEATURES)}; "
+            f"MODEL.FPN.IN_FEATURES {names} make {levels}"
         )
     return bottom_up
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import InputError
-from ..layers import get_activation, resolve_norm
+from ..layers import check_batch_norm, get_activation, resolve_norm
 from .injection import SemanticsInjection
 from .semantics import SemanticsExtractor, pool_tokens
 from .token_pyramid import TokenPyramid
@@ -112,8 +111,7 @@ class TopFormer(Backbone):
         Raises:
             InputError: in training, the batch leaves BatchNorm a single value a channel.
         """
-        if self.training:
-            self._check_batch_norm(x)
+        check_batch_norm(self.semantics, x, 2 * TOKEN_STRIDES[-1])
         tokens = self.pyramid(x)
         semantics = self.semantics(pool_tokens(tokens)).split(self._token_channels, dim=1)
         scales = zip(OUTPUT_STRIDES, tokens, semantics, strict=True)
@@ -122,20 +120,6 @@ class TopFormer(Backbone):
             for name, local, split in scales
             if name in self.injection
         }
-
-    def _check_batch_norm(self, x: Tensor) -> None:
-        if x.shape[0] > 1 or max(x.shape[2:]) > 64:
-            return
-        if any(
-            isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
-            for m in self.semantics.modules()
-        ):
-            raise InputError(
-                f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels pools to a "
-                "single token, from which BatchNorm cannot compute a variance: raise "
-                "SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (above 64), or set "
-                "MODEL.TOPFORMER.NORM to FrozenBN"
-            )
 
 
 def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, *_) -> None:
@@ -155,7 +139,9 @@ def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, 
         raise InputError(
             f"the weights given fit only {fitting} of this TopFormer's {len(own)} tensors, having "
             f"{len(keys)} keys under {prefix!r}: are they another MODEL.TOPFORMER.VARIANT's, or an "
-            "official checkpoint (`python tools/convert_weights.py IN OUT` converts it)?"
+            "official checkpoint (`python tools/convert_weights.py IN OUT` converts it)? Weights "
+            "with TopFormer under another name are placed by topformer_d2.checkpoint"
+            ".SafeCheckpointer alone"
         )
 
 

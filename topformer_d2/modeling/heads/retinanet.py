@@ -5,43 +5,15 @@ from __future__ import annotations
 import math
 
 from detectron2.config import configurable
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..layers import conv_norm, resolve_norm
-
-
-class _Tower(nn.Module):
-    """Depthwise-separable convolutions shared by all levels, with a norm for each level.
-
-    Levels differ in their statistics, so that one BatchNorm for all would fit none of them.
-    """
-
-    def __init__(self, channels: int, num_convs: int, num_levels: int, norm: str):
-        super().__init__()
-        self.depthwise = nn.ModuleList(
-            conv_norm(channels, channels, 3, groups=channels, norm="") for _ in range(num_convs)
-        )
-        self.pointwise = nn.ModuleList(
-            Conv2d(channels, channels, 1, bias=norm == "") for _ in range(num_convs)
-        )
-        self.norms = nn.ModuleList(
-            nn.ModuleList(get_norm(norm, channels) or nn.Identity() for _ in range(num_levels))
-            for _ in range(num_convs)
-        )
-
-    def forward(self, x: Tensor, level: int) -> Tensor:
-        for depthwise, pointwise, norms in zip(
-            self.depthwise, self.pointwise, self.norms, strict=True
-        ):
-            x = F.relu(norms[level](pointwise(depthwise(x))))
-        return x
+from ..layers import DepthwiseSeparable, resolve_norm
 
 
 class LiteRetinaNetHead(nn.Module):
-    """A tower for the classes, one for the boxes, and a 1x1 convolution after each.
+    """Depthwise-separable towers for classes and boxes, shared by the levels but for their norms.
 
     Inputs and outputs are those of Detectron2's RetinaNetHead.
     """
@@ -68,8 +40,13 @@ class LiteRetinaNetHead(nn.Module):
         """
         super().__init__()
         channels = input_shape[0].channels
-        self.cls_tower = _Tower(channels, num_convs, len(input_shape), norm)
-        self.box_tower = _Tower(channels, num_convs, len(input_shape), norm)
+        self.cls_tower, self.box_tower = (
+            nn.ModuleList(
+                DepthwiseSeparable(channels, channels, norm=norm, num_levels=len(input_shape))
+                for _ in range(num_convs)
+            )
+            for _ in range(2)
+        )
         self.cls_score = Conv2d(channels, num_anchors * num_classes, 1)
         self.bbox_pred = Conv2d(channels, num_anchors * 4, 1)
         for layer in (self.cls_score, self.bbox_pred):
@@ -91,6 +68,13 @@ class LiteRetinaNetHead(nn.Module):
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Levels (N, C, Hi, Wi) to logits (N, A K, Hi, Wi) and box deltas (N, A 4, Hi, Wi)."""
-        logits = [self.cls_score(self.cls_tower(x, i)) for i, x in enumerate(features)]
-        deltas = [self.bbox_pred(self.box_tower(x, i)) for i, x in enumerate(features)]
+        logits, deltas = [], []
+        for level, feature in enumerate(features):
+            classes = boxes = feature
+            for conv in self.cls_tower:
+                classes = conv(classes, level)
+            for conv in self.box_tower:
+                boxes = conv(boxes, level)
+            logits.append(self.cls_score(classes))
+            deltas.append(self.bbox_pred(boxes))
         return logits, deltas

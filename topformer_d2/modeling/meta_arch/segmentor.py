@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..layers import resize
+from .grouping import group_by_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -61,11 +60,9 @@ class TopFormerSegmentor(SemanticSegmentor):
             batch, targets = self._pad_for_training(images, targets)
             return self.sem_seg_head(self.backbone(batch), targets)[1]
 
-        groups = defaultdict(list)
-        for i, image in enumerate(images):
-            groups[image.shape[-2:]].append(i)
         results: list[dict] = [{}] * len(images)
-        for size, members in groups.items():
+        for members in group_by_size(batched_inputs):
+            size = tuple(images[members[0]].shape[-2:])
             batch = self._normalize(torch.stack([images[i] for i in members]))
             logits = resize(self.sem_seg_head.layers(self.backbone(batch)), size)
             for i, image_logits in zip(members, logits, strict=True):
