@@ -31,6 +31,7 @@ class VocReport:
         images: {split: images in its JSON}.
         boxes: {class: boxes}, over all images.
         without_boxes: images without an object; they are kept.
+        unlisted: XMLs of images that are in no split.
         origin: how coordinates were read.
         difficult: boxes marked so; they become crowds, which neither reward nor punish.
         clipped: boxes cut to their image.
@@ -43,6 +44,7 @@ class VocReport:
     images: dict[str, int] = field(default_factory=dict)
     boxes: Counter = field(default_factory=Counter)
     without_boxes: int = 0
+    unlisted: int = 0
     origin: str = ""
     difficult: int = 0
     clipped: int = 0
@@ -57,6 +59,8 @@ class VocReport:
         lines.append(f"coordinates: {self.origin}")
         if self.without_boxes:
             lines.append(f"images without an object, kept: {self.without_boxes}")
+        if self.unlisted:
+            lines.append(f"XMLs of images that no list names, left out: {self.unlisted}")
         if self.difficult:
             lines.append(f"boxes marked difficult, now crowds: {self.difficult}")
         if self.clipped:
@@ -133,9 +137,7 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
         for i, stem in enumerate(sorted(sizes), start=1)
     }
     splits = _splits(files, folder, report) or {"all": sorted(annotation_files)}
-    unlisted = sorted(annotation_files.keys() - set().union(*splits.values()))
-    if unlisted:
-        report.problems.append(f"{len(unlisted)} XMLs are in no list, {unlisted[0]} among them")
+    report.unlisted = len(annotation_files.keys() - set().union(*splits.values()))
     for split, stems in splits.items():
         missing = [stem for stem in stems if stem not in annotation_files]
         if missing:
