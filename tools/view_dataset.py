@@ -40,10 +40,12 @@ def main() -> None:
         cfg.DATASETS.TEST = ()
         check_config(cfg, train=True)
         draws = DRAWS if args.augmented else 0
-        sheet = sample_sheet(
+        sheet, files = sample_sheet(
             cfg, cfg.DATASETS.TRAIN[0], args.num_images, draws=draws, seed=args.seed
         )
         write_image(args.output, sheet[:, :, ::-1])
+    for row, file in enumerate(files, start=1):
+        print(f"row {row}: {file}")
     print(f"wrote {os.path.abspath(args.output)}")
 
 

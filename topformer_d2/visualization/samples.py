@@ -14,7 +14,7 @@ from .sheet import make_sheet
 
 def sample_sheet(
     cfg, dataset_name: str, num_images: int, *, draws: int = 0, seed: int = 0
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[str]]:
     """Images spread evenly over a dataset, each beside its truth; a row for each.
 
     Args:
@@ -27,7 +27,7 @@ def sample_sheet(
             of that seed.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        The sheet (H, W, 3) uint8 RGB, and the image file of each row.
 
     Raises:
         InputError: a file cannot be read, or its truth does not fit it.
@@ -49,4 +49,5 @@ def sample_sheet(
         row[-1] = painter.add_legend(row[-1], *scenes)
         rows.append(row)
     titles = [f"draw {d + 1}" for d in range(draws)] or ["image"]
-    return make_sheet(rows, [column for title in titles for column in (title, "truth")])
+    sheet = make_sheet(rows, [column for title in titles for column in (title, "truth")])
+    return sheet, [record["file_name"] for record in records]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -20,6 +23,9 @@ from ..files import IMAGE_EXTENSIONS
 from ..loader import init_worker
 from .findings import DatasetReport, Finding, Report, Tally
 from .records import Expected, inspect_record
+
+# Starting a process costs as much as this many small images.
+_IMAGES_A_PROCESS = 32
 
 
 def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
@@ -156,14 +162,31 @@ def _inspect_all(records: list[dict], expected: Expected, dataset: DatasetReport
         ),
         batch_size=8,
         collate_fn=_merge,
-        # A process costs as much as some dozens of small images.
-        num_workers=min(os.cpu_count() or 1, len(records) // 32),
+        num_workers=min(os.cpu_count() or 1, len(records) // _IMAGES_A_PROCESS),
         worker_init_fn=init_worker,
     )
     with tqdm(total=len(records), desc=dataset.name, unit="image") as bar:
-        for part in loader:
+        with _uninterrupted():
+            parts = iter(loader)  # starts the processes
+        for part in parts:
             dataset.tally.add(part)
             bar.update(part.images)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end: where it falls into a fork, Python prints it and goes on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ctrl-C goes to the main one
+        return
+    held_back = []
+    previous = signal.signal(signal.SIGINT, lambda *_: held_back.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if held_back:
+        raise KeyboardInterrupt
 
 
 def _merge(tallies: Iterable[Tally]) -> Tally:

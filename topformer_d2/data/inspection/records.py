@@ -165,7 +165,9 @@ def _label_kind(mode: str) -> str:
 def _inspect_boxes(
     record: dict, size: tuple[int, int] | None, expected: Expected, tally: Tally
 ) -> None:
-    height, width = size or (record.get("height", math.inf), record.get("width", math.inf))
+    actual = size or (math.inf, math.inf)
+    # Where they differ, which is a finding of its own, the boxes are for the recorded size.
+    height, width = record.get("height", actual[0]), record.get("width", actual[1])
     file = record["file_name"]
     found: dict[str, list] = {}
     for annotation in record.get("annotations", []):
