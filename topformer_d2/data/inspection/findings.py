@@ -122,7 +122,10 @@ class DatasetReport:
     @property
     def pixels(self) -> list[tuple[str, int]]:
         """(class, labelled pixels), in the order of the classes."""
-        return [(name, int(self.tally.pixels[i])) for i, name in enumerate(self.label_names)]
+        return [(name, self._pixels_of(i)) for i, name in enumerate(self.label_names)]
+
+    def _pixels_of(self, label: int) -> int:
+        return int(self.tally.pixels[label]) if 0 <= label < 256 else 0  # what 8 bits can hold
 
     @property
     def objects(self) -> list[tuple[str, int]]:
@@ -141,7 +144,7 @@ class DatasetReport:
             "images": self.tally.images,
             "findings": [finding.as_dict() for finding in self.tally.findings],
             "pixels": [{"class": name, "count": count} for name, count in self.pixels],
-            "ignored_pixels": int(self.tally.pixels[self.ignore_value]) if self.label_names else 0,
+            "ignored_pixels": self._pixels_of(self.ignore_value) if self.label_names else 0,
             "objects": [{"class": name, "count": count} for name, count in self.objects],
         }
 
@@ -151,7 +154,7 @@ class DatasetReport:
             parts.append(_findings_table(self.tally.findings))
         if self.label_names:
             total = max(1, self.tally.pixels.sum())
-            ignored = ("(ignored)", int(self.tally.pixels[self.ignore_value]))
+            ignored = ("(ignored)", self._pixels_of(self.ignore_value))
             rows = [(n, c, f"{c / total:.2%}") for n, c in [*self.pixels, ignored]]
             parts.append(_columns(rows, ["class", "pixels", "share"]))
         if self.object_names:
