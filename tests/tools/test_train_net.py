@@ -70,16 +70,19 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     assert "Traceback" not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_corrupt_image_stops_training_with_its_name(tmp_path, workers):
+@pytest.mark.parametrize(("images", "workers"), [(4, "0"), (40, "0"), (40, "2")])
+def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers):
+    """Of 4 images it is among the samples that are looked at first, of 40 it is not."""
     root = tmp_path / "data"
-    write_synthetic(str(root), 4, 1, size=(64, 80))
+    write_synthetic(str(root), images, 1, size=(64, 80))
     image = root / "synthetic/images/train/00002.png"
     image.write_bytes(image.read_bytes()[:100])
     options = [*SMALL, "OUTPUT_DIR", tmp_path / "out", "DATALOADER.NUM_WORKERS", workers]
     result = run_tool("train_net.py", *CONFIG, *options, DETECTRON2_DATASETS=str(root))
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f"error: {image} cannot be read")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"error: {image} cannot be read")
+    assert (f"check_dataset.py {' '.join(CONFIG)} shows all" in last) == (images == 4)
     assert "Traceback" not in result.stderr + result.stdout
 
 

@@ -130,3 +130,27 @@ def check_label_range(label: np.ndarray, num_classes: int, ignore_value: int, fi
         f"{num_classes - 1}, and {ignore_value} is ignored. MODEL.SEM_SEG_HEAD.NUM_CLASSES or the "
         "preparation of the labels is wrong"
     )
+
+
+def check_image_size(record: dict, size: tuple[int, int]) -> None:
+    """Raise InputError where the record's annotations were made for an image of another size.
+
+    Args:
+        record: its "height" and "width" are compared, where it has them.
+        size: (height, width) of its image.
+    """
+    recorded = record.get("height", size[0]), record.get("width", size[1])
+    if recorded != size:
+        raise InputError(
+            f"{record['file_name']} is {size} (height, width), but its annotations are "
+            f"for an image of {recorded}. Is it another file, or turned by its EXIF orientation?"
+        )
+
+
+def check_label_size(label: np.ndarray, size: tuple[int, int], file: str, image_file: str) -> None:
+    """Raise InputError where the label `file` has not the (height, width) of its image."""
+    if label.shape != size:
+        raise InputError(
+            f"{image_file} is {size} (height, width) and its label {file} "
+            f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
+        )

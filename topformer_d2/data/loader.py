@@ -33,7 +33,7 @@ from .boxes import clean_boxes
 from .mapper import TaskMapper
 
 
-class _SeededMap(Dataset):
+class SeededMap(Dataset):
     """Maps the record at `index` with all randomness drawn from (seed, position)."""
 
     def __init__(self, records: DatasetFromList, mapper, seed: int):
@@ -111,17 +111,18 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[dict]]:
         yield from DataLoader(
-            _SeededMap(self.records, self.mapper, self.seed),
+            SeededMap(self.records, self.mapper, self.seed),
             batch_sampler=self._batches(),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=_init_worker,
+            worker_init_fn=init_worker,
             # Its own generator: the default one would take a number from the model's.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
 
-def _init_worker(_: int) -> None:
+def init_worker(_: int) -> None:
+    """What a process that loads does first: leave signals to the one that started it."""
     # Ctrl-C and a scheduler's SIGTERM go to the whole process group; only the training process is
     # to handle them, and it must still be able to end its workers by SIGTERM.
     if hasattr(os, "setpgrp"):
@@ -160,5 +161,5 @@ def build_test_loader(cfg, dataset_name: str) -> DataLoader:
         sampler=InferenceSampler(len(records)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,
-        worker_init_fn=_init_worker,
+        worker_init_fn=init_worker,
     )

@@ -12,7 +12,7 @@ from ..config import model_tasks
 from ..errors import InputError
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .boxes import corners
-from .checks import check_label_range
+from .checks import check_image_size, check_label_range, check_label_size
 from .files import read_image, read_label
 
 
@@ -74,7 +74,7 @@ class TaskMapper:
         sample = dict(record)
         image = read_image(record["file_name"], self.image_format)
         sample["height"], sample["width"] = image.shape[:2]
-        _check_size(record, image)
+        check_image_size(record, image.shape[:2])
         label_file = sample.pop("sem_seg_file_name", None)
         annotations = sample.pop("annotations", [])
         truth = {}
@@ -97,23 +97,9 @@ class TaskMapper:
 
     def _read_label(self, file: str, image: np.ndarray, image_file: str) -> np.ndarray:
         label = read_label(file)
-        if label.shape != image.shape[:2]:
-            raise InputError(
-                f"{image_file} is {image.shape[:2]} (height, width) and its label {file} "
-                f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
-            )
+        check_label_size(label, image.shape[:2], file, image_file)
         check_label_range(label, self.num_labels, self.ignore_value, file)
         return label
-
-
-def _check_size(record: dict, image: np.ndarray) -> None:
-    """Raise InputError where the record's annotations were made for an image of another size."""
-    recorded = record.get("height", image.shape[0]), record.get("width", image.shape[1])
-    if recorded != image.shape[:2]:
-        raise InputError(
-            f"{record['file_name']} is {image.shape[:2]} (height, width), but its annotations are "
-            f"for an image of {recorded}. Is it another file, or turned by its EXIF orientation?"
-        )
 
 
 def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:

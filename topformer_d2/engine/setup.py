@@ -10,22 +10,28 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..data import check_config
+from ..data.inspection import check_samples
 
 logger = logging.getLogger(__name__)
 
 
 def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
-    """Check `cfg`, then set up the loggers and OUTPUT_DIR, where the whole config is kept.
+    """Check `cfg` and samples of its datasets, then set up the loggers and OUTPUT_DIR.
+
+    The whole config is kept in OUTPUT_DIR.
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.
         args: of Detectron2's default_argument_parser; None = train with no arguments.
 
     Raises:
-        InputError: the datasets are absent or do not fit the model.
+        InputError: the datasets are absent, do not fit the model, or some files of theirs are
+            wrong.
     """
     args = args or argparse.Namespace(config_file="", eval_only=False)
     check_config(cfg, train=not args.eval_only)
+    if comm.is_main_process():  # where it raises, the launcher ends the other processes
+        check_samples(cfg, train=not args.eval_only, config_file=args.config_file)
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):

@@ -2,6 +2,7 @@
 
 from .overlay import add_legend, blend_labels, class_styles
 from .predictions import output_names, predict_files, prediction_sheet
+from .samples import sample_sheet
 from .scene import Painter, Scene, draw_boxes
 from .sheet import make_sheet
 
@@ -16,4 +17,5 @@ __all__ = [
     "output_names",
     "predict_files",
     "prediction_sheet",
+    "sample_sheet",
 ]

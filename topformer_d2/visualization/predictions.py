@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.checks import missing_paths
 from ..data.files import read_image, write_beside, write_image
+from ..data.inspection import spread_evenly
 from ..errors import InputError
 from ..evaluation import coco_results
 from .scene import Painter, Scene
@@ -154,9 +155,8 @@ def prediction_sheet(
     """
     records = DatasetCatalog.get(dataset_name)
     painter = Painter(predictor.cfg, dataset_name)
-    chosen = np.linspace(0, len(records) - 1, min(num_images, len(records))).round().astype(int)
     rows = []
-    for record in (records[i] for i in chosen):
+    for record in spread_evenly(records, num_images):
         image = read_image(record["file_name"])
         truth = Scene.from_record(record, painter.tasks)
         found = Scene.from_output(_confident(predictor(image), min_score))

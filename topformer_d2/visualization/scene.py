@@ -43,6 +43,17 @@ class Scene:
         return scene
 
     @classmethod
+    def from_sample(cls, sample: dict) -> Scene:
+        """The truth that a training sample of TaskMapper carries."""
+        scene = cls()
+        if "sem_seg" in sample:
+            scene.label = sample["sem_seg"].numpy()
+        if "instances" in sample:
+            scene.boxes = sample["instances"].gt_boxes.tensor.numpy()
+            scene.classes = sample["instances"].gt_classes.tolist()
+        return scene
+
+    @classmethod
     def from_output(cls, output: dict) -> Scene:
         """A model's output for an image: "sem_seg" logits (K, H, W), "instances", or both."""
         scene = cls()

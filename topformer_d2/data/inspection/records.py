@@ -1,0 +1,203 @@
+"""What can be wrong with one record's files, found by reading them as training does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.utils.file_io import PathManager
+from PIL import ExifTags, Image
+
+from ...config import model_tasks
+from ..boxes import corners
+from ..checks import check_image_size, check_label_range, check_label_size
+from ..files import UNREADABLE, read_image, read_label
+from .findings import Tally
+
+# Pixels that a box may reach out of its image unreported: COCO's do, by rounding.
+_ROUNDING = 1.0
+_PALETTE_MODES = ("P", "PA")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the files of a dataset are held against.
+
+    Attributes:
+        tasks: "sem_seg" (pixel labels), "instances" (boxes) or both; the rest is not looked at.
+        label_names, object_names: of the classes; empty = not known, so any number is right.
+        ignore_value: label of the pixels that are ignored.
+    """
+
+    tasks: tuple[str, ...]
+    label_names: tuple[str, ...]
+    object_names: tuple[str, ...]
+    ignore_value: int
+
+    @classmethod
+    def from_config(cls, cfg, name: str) -> Expected:
+        """What the config's model takes of the dataset `name`, which has been loaded."""
+        metadata = MetadataCatalog.get(name)
+        labels, boxes = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RETINANET
+        return cls(
+            model_tasks(cfg),
+            _class_names(metadata.get("stuff_classes"), labels.NUM_CLASSES),
+            _class_names(metadata.get("thing_classes"), boxes.NUM_CLASSES),
+            labels.IGNORE_VALUE,
+        )
+
+    @classmethod
+    def from_records(cls, records: list[dict], name: str) -> Expected:
+        """What the dataset `name` says of itself."""
+        metadata = MetadataCatalog.get(name)
+        keys = {"sem_seg": "sem_seg_file_name", "instances": "annotations"}
+        return cls(
+            tuple(task for task, key in keys.items() if any(key in r for r in records)),
+            tuple(metadata.get("stuff_classes") or ()),
+            tuple(metadata.get("thing_classes") or ()),
+            metadata.get("ignore_label", 255),
+        )
+
+
+def _class_names(names: list[str] | None, count: int) -> tuple[str, ...]:
+    return tuple(names if names and len(names) == count else (f"class {i}" for i in range(count)))
+
+
+def inspect_record(record: dict, expected: Expected) -> Tally:
+    """Read one record's files as training does."""
+    tally = Tally(images=1)
+    size = _inspect_image(record, tally)
+    if "sem_seg" in expected.tasks:
+        _inspect_label(record, size, expected, tally)
+    if "instances" in expected.tasks:
+        _inspect_boxes(record, size, expected, tally)
+    return tally
+
+
+def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
+    """(height, width) as training has it, or None where it cannot be read."""
+    file = record["file_name"]
+    if not PathManager.isfile(file):
+        tally.note("missing file", file, f"{file} does not exist")
+        return None
+    size = None
+    with tally.noting("unreadable file", file):
+        size = read_image(file).shape[:2]
+    if size is None:
+        return None
+    mode, is_deep, orientation = _header(file)
+    if mode.startswith(("I", "F")):
+        tally.note(
+            *("16-bit grey image", file),
+            f"{file} has mode {mode!r}: what is above 255 becomes white. Write it with 8 bits",
+        )
+    elif is_deep:
+        message = f"{file} has 16 bits a channel; the upper 8 are used"
+        tally.note("16-bit colour image", file, message)
+    elif mode in _PALETTE_MODES:
+        message = f"{file} has a palette, as a label would; its colours are used"
+        tally.note("palette image", file, message)
+    if orientation in range(2, 9):
+        tally.note(
+            *("EXIF rotation", file),
+            f"{file} is turned by its EXIF orientation {orientation} when it is read: its labels "
+            "and boxes must have been drawn on the turned image. tools/view_dataset.py shows it",
+        )
+    with tally.noting("sizes differ", file):
+        check_image_size(record, size)
+    return size
+
+
+def _header(path: str) -> tuple[str, bool, int]:
+    """Pillow's mode, whether it is a PNG of 16 bits a channel, and the EXIF orientation or 1."""
+    with PathManager.open(path, "rb") as f:
+        start = f.read(25)
+        f.seek(0)
+        with Image.open(f) as image:
+            mode = image.mode
+            try:
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            except Exception:  # as Detectron2 does: damaged EXIF data turns nothing
+                orientation = 1
+    return mode, start.startswith(b"\x89PNG\r\n\x1a\n") and start[24] == 16, orientation
+
+
+def _inspect_label(
+    record: dict, size: tuple[int, int] | None, expected: Expected, tally: Tally
+) -> None:
+    image_file, file = record["file_name"], record.get("sem_seg_file_name")
+    if not file or not PathManager.isfile(file):
+        message = f"{file} does not exist" if file else f"{image_file} has no label file"
+        tally.note("missing file", file or image_file, message)
+        return
+    try:
+        mode = _header(file)[0]
+    except UNREADABLE:
+        mode = "L"  # read_label says why it cannot be read
+    label = None
+    with tally.noting(_label_kind(mode), file):
+        label = read_label(file)
+    if label is None:
+        return
+    pixels = np.bincount(label.reshape(-1), minlength=256)
+    tally.pixels += pixels
+    if size:
+        with tally.noting("sizes differ", file):
+            check_label_size(label, size, file, image_file)
+    if expected.label_names:
+        values, classes = np.flatnonzero(pixels), len(expected.label_names)
+        with tally.noting("label out of range", file):
+            check_label_range(values, classes, expected.ignore_value, file)
+
+
+def _label_kind(mode: str) -> str:
+    """The kind of finding that a label of this mode is where it cannot be read."""
+    if mode in _PALETTE_MODES:
+        return "palette label"
+    if mode.startswith("I"):
+        return "16-bit label"
+    return "unreadable file" if mode == "L" else "colour label"
+
+
+def _inspect_boxes(
+    record: dict, size: tuple[int, int] | None, expected: Expected, tally: Tally
+) -> None:
+    actual = size or (math.inf, math.inf)
+    # Where they differ, which is a finding of its own, the boxes are for the recorded size.
+    height, width = record.get("height", actual[0]), record.get("width", actual[1])
+    file = record["file_name"]
+    found: dict[str, list] = {}
+    for annotation in record.get("annotations", []):
+        kind = _box_problem(annotation, height, width, len(expected.object_names))
+        if kind:
+            found.setdefault(kind, []).append(annotation)
+        if kind in (None, "box reaches out") and not annotation.get("iscrowd", 0):
+            tally.objects[annotation["category_id"]] += 1
+    for kind, bad in found.items():
+        first = bad[0]
+        what = f"{first.get('bbox')} of class {first.get('category_id')} in {width}x{height}"
+        more = f", and {len(bad) - 1} more" if bad[1:] else ""
+        tally.note(kind, file, f"{file}: {kind}: {what}{more}")
+
+
+def _box_problem(annotation: dict, height: float, width: float, num_classes: int) -> str | None:
+    """The kind of finding that an annotation is, or None; `num_classes` 0 = not known."""
+    try:
+        x0, y0, x1, y1 = box = corners(annotation)
+        is_finite = all(map(math.isfinite, box))
+    except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError):
+        return "malformed box"
+    category = annotation.get("category_id")
+    if not is_finite:
+        return "malformed box"
+    if not isinstance(category, Integral) or (num_classes and not 0 <= category < num_classes):
+        return "class out of range"
+    if x1 <= x0 or y1 <= y0:
+        return "box of no area"
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        return "box outside the image"
+    outside = max(-x0, -y0, x1 - width, y1 - height)
+    return "box reaches out" if outside > _ROUNDING else None

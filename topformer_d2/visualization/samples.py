@@ -1,0 +1,53 @@
+"""Samples of a dataset beside their labels and boxes, as their files have them or augmented."""
+
+from __future__ import annotations
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+
+from ..data.inspection import spread_evenly
+from ..data.loader import SeededMap
+from ..data.mapper import TaskMapper
+from .scene import Painter, Scene
+from .sheet import make_sheet
+
+
+def sample_sheet(
+    cfg, dataset_name: str, num_images: int, *, draws: int = 0, seed: int = 0
+) -> tuple[np.ndarray, list[str]]:
+    """Images spread evenly over a dataset, each beside its truth; a row for each.
+
+    Args:
+        cfg: a config with the toolkit's keys, whose tasks and classes fit the dataset.
+        dataset_name: a registered dataset.
+        num_images: rows of the sheet, at most.
+        draws: 0 = as the files have it; else how often each image is augmented, as training does:
+            this is what the model gets, less normalisation and padding.
+        seed: of the augmentation; row r's draw d is position r * draws + d of the training stream
+            of that seed.
+
+    Returns:
+        The sheet (H, W, 3) uint8 RGB, and the image file of each row.
+
+    Raises:
+        InputError: a file cannot be read, or its truth does not fit it.
+    """
+    painter = Painter(cfg, dataset_name)
+    records = spread_evenly(DatasetCatalog.get(dataset_name), num_images)
+    unchanged = {} if draws else {"augmentations": []}
+    samples = SeededMap(records, TaskMapper(cfg, is_train=True, **unchanged), seed)
+    columns = max(1, draws)
+    rows = []
+    for r in range(len(records)):
+        drawn = [samples[r * columns + d, r] for d in range(columns)]
+        scenes = [Scene.from_sample(sample) for sample in drawn]
+        row = []
+        for sample, scene in zip(drawn, scenes, strict=True):
+            image = np.ascontiguousarray(sample["image"].numpy().transpose(1, 2, 0))
+            image = image[:, :, ::-1].copy() if cfg.INPUT.FORMAT == "BGR" else image
+            row += [image, painter.draw(image, scene, opacity=0.7)]
+        row[-1] = painter.add_legend(row[-1], *scenes)
+        rows.append(row)
+    titles = [f"draw {d + 1}" for d in range(draws)] or ["image"]
+    sheet = make_sheet(rows, [column for title in titles for column in (title, "truth")])
+    return sheet, [record["file_name"] for record in records]
