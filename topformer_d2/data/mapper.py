@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
@@ -84,7 +85,7 @@ class TaskMapper:
             truth["boxes"], classes = _boxes_and_classes(annotations)
         augmented = T.AugInput(image, **truth)
         self.augmentations(augmented)
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        sample["image"] = _channels_first(augmented.image)
         if "sem_seg" in truth:
             sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
         if "boxes" in truth:
@@ -104,6 +105,13 @@ class TaskMapper:
             )
         check_label_range(label, self.num_labels, self.ignore_value, file)
         return label
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 to (3, H, W), by OpenCV several times faster than a transposed copy."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(np.ascontiguousarray(image), list(planes))
+    return torch.from_numpy(planes)
 
 
 def _check_size(record: dict, image: np.ndarray) -> None:
