@@ -51,7 +51,8 @@ def test_an_epoch_holds_every_image_once(tiny_config):
     )
     assert len(set(first)) == len(set(second)) == 12
     assert first != second
-    assert batches[0][0]["image"].dtype == torch.uint8
+    sample = batches[0][0]
+    assert (sample["image"].dtype, sample["sem_seg"].dtype) == (torch.uint8, torch.int64)
 
 
 def test_the_model_does_not_see_test_labels(tiny_config):

@@ -64,7 +64,7 @@ class TaskMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
-        in training "sem_seg" (H, W) int64 and "instances" with gt_boxes (XYXY) and gt_classes.
+        in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
         Objects marked iscrowd are no truth to train on, and what augmentation cuts off is gone.
 
@@ -87,7 +87,7 @@ class TaskMapper:
         self.augmentations(augmented)
         sample["image"] = _channels_first(augmented.image)
         if "sem_seg" in truth:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.copy())
         if "boxes" in truth:
             size = augmented.image.shape[:2]
             boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
