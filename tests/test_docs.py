@@ -1,6 +1,6 @@
 """The examples in the documentation do what they say."""
 
-import json
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 
@@ -55,68 +55,64 @@ def test_the_predictor_examples_run(tmp_path, config, shown, shape):
 
 
 def test_every_config_that_the_readme_names_exists():
-    text = (REPOSITORY / "README.md").read_text() + (REPOSITORY / "datasets/README.md").read_text()
+    documents = ("README.md", "datasets/README.md", "docs/custom_data.md")
+    text = "".join((REPOSITORY / name).read_text() for name in documents)
     named = set(re.findall(r"(?:configs|tools|datasets|docs)/[\w/]+\.(?:yaml|py|md|jpg)", text))
     assert len(named) > 8
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
 
 
-def write_datasets_readme_scripts(folder: Path) -> None:
-    for block in python_blocks(REPOSITORY / "datasets/README.md"):
-        name = re.match(r"# (\w+\.py)", block)[1]
-        block = block.replace("cfg.OUTPUT_DIR =", "cfg.SOLVER.MAX_ITER = 2\ncfg.OUTPUT_DIR =")
-        (folder / name).write_text(block)
+@pytest.fixture(scope="module")
+def custom_data(tmp_path_factory):
+    """A folder where the files of docs/custom_data.md are, and its commands have been run."""
+    folder = tmp_path_factory.mktemp("custom")
+    for name in ("configs", "datasets", "tools"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    text = (REPOSITORY / "docs/custom_data.md").read_text()
+    for block in re.findall(r"```(?:yaml|python)\n(.*?)```", text, re.S):
+        (folder / re.match(r"# (\w+\.\w+)", block)[1]).write_text(block)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for block in re.findall(r"```bash\n(.*?)```", text, re.S):
+        # The line of the command may go on after a backslash.
+        block = re.sub(
+            r"(tools/train_net\.py(?:\\\n|.)*)",
+            r"\1 SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2",
+            block,
+        )
+        done = subprocess.run(
+            ["bash", "-e", "-c", block],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stderr[-2000:]}"
+    return folder
 
 
-def test_own_boxes_as_the_datasets_readme_shows(tmp_path):
-    voc = tmp_path / "voc"
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (voc / folder).mkdir(parents=True)
-    for i in range(6):
-        cv2.imwrite(str(voc / f"JPEGImages/{i}.jpg"), np.full((90, 120, 3), 40 * i, np.uint8))
-        box = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
-        part = f"<object><name>{('bolt', 'nut')[i % 2]}</name>{box}</object>"
-        (voc / f"Annotations/{i}.xml").write_text(f"<annotation>{part}</annotation>")
-    (voc / "ImageSets/Main/train.txt").write_text("0\n1\n2\n3\n")
-    (voc / "ImageSets/Main/val.txt").write_text("4\n5\n")
-    prepared = run_tool(
-        "prepare_voc_detection.py", "--source", voc, "--name", "parts", "--root", tmp_path
+def test_own_pixel_labels_as_the_documentation_shows(custom_data):
+    log = (custom_data / "output/shapes/log.txt").read_text()
+    assert re.search(r"\ndisc +[\d.]+ +[\d.]+\nsquare", log)
+    kept = (custom_data / "output/shapes/config.yaml").read_text()
+    assert "IMAGES: my_data/images/train" in kept and "NUM_CLASSES: 6" in kept
+    assert cv2.imread(str(custom_data / "sheet.png")).shape[1] > 3 * 160
+    assert len(list((custom_data / "predictions").glob("*_label.png"))) == 8
+
+
+def test_own_boxes_as_the_documentation_shows(custom_data):
+    assert len(list((custom_data / "boxes").glob("*_overlay.jpg"))) == 8
+    assert (custom_data / "boxes.json").is_file()
+    log = (custom_data / "output/custom_detection/log.txt").read_text()
+    assert re.search(r"triangle +\| +[\d.]+ +\|", log)
+
+
+def test_own_data_registered_by_hand_as_the_documentation_shows(custom_data):
+    script = custom_data / "train_by_hand.py"
+    block = script.read_text()
+    script.write_text(
+        block.replace("cfg.OUTPUT_DIR =", "cfg.SOLVER.MAX_ITER = 2\ncfg.OUTPUT_DIR =")
     )
-    assert prepared.returncode == 0 and "boxes: bolt 3, nut 3" in prepared.stdout
-    write_datasets_readme_scripts(tmp_path)
-    trained = run_python(tmp_path / "train_boxes.py")
+    trained = run_python(script)
     assert trained.returncode == 0, trained.stderr[-2000:]
-    parts = tmp_path / "output/parts"
-    result = json.loads((parts / "inference/parts_val/bbox_evaluation.json").read_text())
-    assert {"AP", "AP-bolt", "AP-nut"} <= result["metrics"].keys()
-    predicted = run_tool(
-        "predict.py",
-        *("--config-file", parts / "config.yaml", "--weights", parts / "model_final.pth"),
-        *("--input", voc / "JPEGImages", "--output", tmp_path / "predictions"),
-    )
-    assert predicted.returncode == 0, predicted.stderr[-2000:]
-    assert len(list((tmp_path / "predictions").glob("*_overlay.jpg"))) == 6
-
-
-def test_own_images_as_the_datasets_readme_shows(tmp_path):
-    rng = np.random.default_rng(0)
-    for folder in ("images", "labels_train", "labels_val"):
-        (tmp_path / "weeds" / folder).mkdir(parents=True)
-    for i in range(6):
-        label = np.kron(rng.integers(0, 3, (4, 5)), np.ones((90, 96), int)).astype(np.uint8)
-        image = np.stack([label * 70, 255 - label * 70, label * 30], axis=-1)
-        split = "train" if i < 4 else "val"
-        cv2.imwrite(str(tmp_path / f"weeds/images/{i}.jpg"), image)
-        cv2.imwrite(str(tmp_path / f"weeds/labels_{split}/{i}.png"), label)
-    write_datasets_readme_scripts(tmp_path)
-    trained = run_python(tmp_path / "train.py")
-    assert trained.returncode == 0, trained.stderr[-2000:]
-    assert re.search(r"crop +[\d.]+ +[\d.]+\nweed", trained.stdout)
-    weeds = tmp_path / "output/weeds"
-    predicted = run_tool(
-        "predict.py",
-        *("--config-file", weeds / "config.yaml", "--weights", weeds / "model_final.pth"),
-        *("--input", tmp_path / "weeds/images", "--output", tmp_path / "predictions"),
-    )
-    assert predicted.returncode == 0, predicted.stderr[-2000:]
-    assert len(list((tmp_path / "predictions").glob("*_label.png"))) == 6
+    assert re.search(r"disc +[\d.]+ +[\d.]+\nsquare", trained.stdout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,15 @@ logger = logging.getLogger(__name__)
 
 # What yacs and fvcore raise for an unknown key or a value of the wrong type.
 _MERGE_ERRORS = (KeyError, ValueError, AssertionError)
+
+# What load_config does last; rooms that stand after this one add to it.
+_AFTER_LOADING: list[Callable[[CN], None]] = []
+
+
+def after_loading(function: Callable[[CN], None]) -> Callable[[CN], None]:
+    """Decorator: load_config calls `function` with the config that it has read."""
+    _AFTER_LOADING.append(function)
+    return function
 
 
 def add_topformer_config(cfg: CN) -> None:
@@ -61,6 +70,11 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
+
+    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder), with LABELS (folder of
+    # PNGs) and CLASSES (text file, a name a line), or with BOXES (COCO JSON). Relative paths start
+    # at the working directory. NUM_CLASSES follows from them (docs/custom_data.md).
+    cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     # Training images are fitted within (MIN_SIZE_TRAIN[0], MAX_SIZE_TRAIN) times a ratio drawn from
     # here; empty = not resized, and those two keys have no effect.
@@ -148,8 +162,11 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
 def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     """Detectron2's defaults, the toolkit's keys, then `config_file`, then `opts`.
 
+    The datasets of its DATASETS.FOLDERS are registered.
+
     Raises:
-        InputError: the file does not exist, or a key is unknown or its value of the wrong type.
+        InputError: the file does not exist, a key is unknown or its value of the wrong type, or
+            DATASETS.FOLDERS is wrong.
     """
     cfg = get_cfg()
     add_topformer_config(cfg)
@@ -165,6 +182,8 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     except _MERGE_ERRORS as e:
         raise _config_error("command line", e, cfg) from e
     fit_device(cfg)
+    for function in _AFTER_LOADING:
+        function(cfg)
     return cfg
 
 

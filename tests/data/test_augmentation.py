@@ -3,10 +3,13 @@
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import HFlipTransform
 
 from topformer_d2 import get_config
 from topformer_d2.data import build_test_augmentation, build_train_augmentation
 from topformer_d2.data.augmentation import (
+    CategoryCrop,
     ColorTransform,
     FitForTest,
     PhotometricDistortion,
@@ -52,32 +55,106 @@ def test_a_test_size_of_0_keeps_the_image():
     assert FitForTest(0, 2048, 32).get_transform(image).apply_image(image).shape == (64, 64, 3)
 
 
-def test_resize_by_ratio_covers_its_range():
+def ks_distance(values, cdf) -> float:
+    """Kolmogorov and Smirnov's: the largest gap between the values' distribution and `cdf`.
+
+    Of 2,000 values of the right distribution, one in a thousand sets has a gap above 0.044. For
+    whole numbers `cdf` is taken at the value itself, where theirs has stepped.
+    """
+    values = np.sort(values)
+    expected = cdf(values)
+    above = np.searchsorted(values, values, side="right") / len(values) - expected
+    if np.issubdtype(values.dtype, np.integer):
+        return np.abs(above).max()
+    below = expected - np.arange(len(values)) / len(values)
+    return max(above.max(), below.max())
+
+
+def uniform(low, high):
+    return lambda x: (x - low) / (high - low)
+
+
+def test_scales_and_flips_follow_the_recipe():
     np.random.seed(0)
-    resize = ResizeByRatio(512, 2048, (0.5, 2.0))
-    image = np.zeros((100, 130, 3), np.uint8)
-    shorts = [resize.get_transform(image).new_h for _ in range(300)]
-    assert 256 <= min(shorts) < 270 and 1000 < max(shorts) <= 1024
+    resize, _, flip, _ = build_train_augmentation(get_config("seg_topformer_t"))
+    image = np.zeros((300, 500, 3), np.uint8)
+    scales = [resize.get_transform(image).new_h / 512 for _ in range(2000)]
+    assert ks_distance(scales, uniform(0.5, 2.0)) < 0.044
+    assert ks_distance(scales, uniform(0.6, 2.0)) > 0.044  # the test tells them apart
+    flipped = [isinstance(flip.get_transform(image), HFlipTransform) for _ in range(2000)]
+    assert np.mean(flipped) == pytest.approx(0.5, abs=0.037)  # 3.3 standard deviations
 
 
-def test_labels_stay_aligned_with_their_image():
-    """The label is a function of the colour, so after any geometry it must still be."""
+@pytest.mark.parametrize("flip", ["horizontal", "vertical", "none"])
+def test_labels_stay_aligned_with_their_image(flip):
+    """The whole recipe on a picture whose label is the largest of its three channels.
+
+    The hue turns by 36 degrees at most and the other steps keep the channels' order.
+    """
     rng = np.random.default_rng(0)
-    label = np.kron(rng.integers(0, 4, (12, 16)), np.ones((20, 20), int)).astype(np.uint8)
-    image = np.stack([label * 60] * 3, axis=-1)
-    cfg = get_config("seg_topformer_t", ["INPUT.CROP.SIZE", "[150, 150]"])
-    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.COLOR_AUG_SSD = (240,), False
-    from detectron2.data import transforms as T
-
+    label = np.kron(rng.integers(0, 3, (12, 16)), np.ones((20, 20), int)).astype(np.uint8)
+    image = np.where(np.arange(3) == label[..., None], 150, 60).astype(np.uint8)
+    opts = ["INPUT.CROP.SIZE", "[150, 150]", "INPUT.MIN_SIZE_TRAIN", "(240,)"]
+    cfg = get_config("seg_topformer_t", [*opts, "INPUT.RANDOM_FLIP", flip])
     augmentations = T.AugmentationList(build_train_augmentation(cfg))
     np.random.seed(0)
-    for _ in range(20):
+    sizes = set()
+    for _ in range(40):
         sample = T.AugInput(image, sem_seg=label)
         augmentations(sample)
         assert sample.image.shape[:2] == sample.sem_seg.shape
-        assert max(sample.sem_seg.shape) <= 150
-        distance = np.abs(sample.image[..., 0].astype(int) - sample.sem_seg * 60)
-        assert np.mean(distance > 30) < 0.1  # only where bilinear blends a border
+        sizes.add(sample.sem_seg.shape)
+        # Where no other class is within 2 pixels; bilinear interpolation blends the borders.
+        near = np.ones((5, 5), np.uint8)
+        inside = cv2.dilate(sample.sem_seg, near) == cv2.erode(sample.sem_seg, near)
+        inside[[0, 1, -2, -1]] = inside[:, [0, 1, -2, -1]] = False
+        assert inside.mean() > 0.3
+        assert np.array_equal(sample.image.argmax(-1)[inside], sample.sem_seg[inside])
+    assert (150, 150) in sizes and min(sizes)[0] < 150
+
+
+def crop_label(kind):
+    """(120, 160) uint8: blocks of 4 classes; mostly one class; one class; mostly ignored."""
+    rng = np.random.default_rng(3)
+    label = np.kron(rng.integers(0, 4, (6, 8)), np.ones((20, 20), int)).astype(np.uint8)
+    if kind == "one":
+        label[:] = 2
+    elif kind == "mostly one":
+        label[:, 40:] = 1
+    elif kind == "ignored":
+        label[:, 60:] = 255
+    return label
+
+
+@pytest.mark.parametrize("kind", ["blocks", "one", "mostly one", "ignored"])
+def test_crops_are_those_of_detectron2(kind):
+    label = crop_label(kind)
+    arguments = "absolute", (50, 60), 0.75, 255
+    ours, theirs = CategoryCrop(*arguments), T.RandomCrop_CategoryAreaConstraint(*arguments)
+    for seed in range(50):
+        drawn = []
+        for crop in (ours, theirs):
+            np.random.seed(seed)
+            t = crop.get_transform(np.zeros((120, 160, 3), np.uint8), label)
+            drawn.append((t.x0, t.y0, t.w, t.h, np.random.randint(1 << 30)))
+        assert drawn[0] == drawn[1]
+
+
+def test_no_class_covers_more_than_three_quarters_of_a_crop():
+    cfg = get_config("seg_topformer_t", ["INPUT.CROP.SIZE", "[50, 60]"])
+    crop = build_train_augmentation(cfg)[1]
+    label = crop_label("blocks")
+    label[:, 80:] = 1
+    np.random.seed(0)
+    shares, unruly = [], []
+    for _ in range(300):
+        transform = crop.get_transform(np.zeros((120, 160, 3), np.uint8), label)
+        counts = np.bincount(transform.apply_segmentation(label).ravel())
+        shares.append(counts.max() / counts.sum())
+        y, x = np.random.randint(71), np.random.randint(101)
+        unruly.append(np.bincount(label[y : y + 50, x : x + 60].ravel()).max() / 3000)
+    assert max(shares) < 0.75
+    assert np.mean(np.array(unruly) >= 0.75) > 0.2  # without the rule
 
 
 def test_coordinates_follow():
@@ -104,22 +181,29 @@ def test_colour_steps_equal_a_direct_computation(image_format):
     assert np.abs(out.astype(int) - expected).max() <= 1
 
 
-def test_photometric_draws_follow_the_recipe():
+def test_colours_follow_the_recipe():
     np.random.seed(0)
     augmentation = PhotometricDistortion()
     drawn = [augmentation.get_transform(np.zeros((1, 1, 3), np.uint8)).steps for _ in range(4000)]
     steps = [step for steps in drawn for step in steps]
-    hues = [value for name, value in steps if name == "hue"]
-    assert (min(hues), max(hues)) == (-18, 17)
-    contrasts = [v[0] for name, v in steps if name == "linear" and v[0] != 1]
-    offsets = [v[1] for name, v in steps if name == "linear" and v[0] == 1]
+    contrasts = [v[0] for name, v in steps if name == "linear" and v[1] == 0]
+    offsets = [v[1] for name, v in steps if name == "linear" and v[1] != 0]
     saturations = [value for name, value in steps if name == "saturation"]
-    for values, low, high in ((contrasts, 0.5, 1.5), (saturations, 0.5, 1.5), (offsets, -32, 32)):
-        assert len(values) == pytest.approx(2000, rel=0.1)
-        assert low <= min(values) and max(values) <= high
-        assert np.mean(values) == pytest.approx((low + high) / 2, abs=(high - low) * 0.03)
-    last = [steps[-1][0] == "linear" and steps[-1][1][0] != 1 for steps in drawn if len(steps) == 4]
-    assert np.mean(last) == pytest.approx(0.5, abs=0.15)
+    hues = [value for name, value in steps if name == "hue"]
+    for values, cdf in (
+        (contrasts, uniform(0.5, 1.5)),
+        (offsets, uniform(-32, 32)),
+        (saturations, uniform(0.5, 1.5)),
+        (hues, lambda x: (x + 19) / 36),  # each of -18 .. 17 alike
+    ):
+        assert len(values) == pytest.approx(2000, abs=105)  # 3.3 standard deviations
+        assert ks_distance(values, cdf) < 0.044
+    assert (min(hues), max(hues)) == (-18, 17)
+    # Brightness comes first; with all four, the contrast is second or last.
+    places = [[v[1] == 0 for _, v in s if _ == "linear"].index(True) for s in drawn if len(s) == 4]
+    assert set(places) == {1}
+    last = [s[-1][0] == "linear" for s in drawn if len(s) == 4]
+    assert np.mean(last) == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from . import builtin  # noqa: F401  (registers)
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .checks import check_config, dataset_paths
+from .folders import register_folders
 from .loader import build_test_loader, build_train_loader
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "build_train_loader",
     "check_config",
     "dataset_paths",
+    "register_folders",
 ]

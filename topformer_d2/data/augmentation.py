@@ -11,7 +11,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import NoOpTransform, Transform, TransformList
+from fvcore.transforms.transform import (
+    CropTransform,
+    HFlipTransform,
+    NoOpTransform,
+    Transform,
+    TransformList,
+)
 
 from ..errors import InputError
 
@@ -81,6 +87,40 @@ class FitForTest(T.Augmentation):
         if (new_h, new_w) == (fit_h, fit_w):
             return resize
         return TransformList([resize, ResizeTransform(fit_h, fit_w, new_h, new_w)])
+
+
+class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
+    """Detectron2's crop that is redrawn while one class covers most of it, with faster counting."""
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+        """`sem_seg` is (H, W) uint8; draws and result are those of the class above."""
+        h, w = sem_seg.shape
+        for _ in range(10):
+            crop_h, crop_w = self.crop_aug.get_crop_size((h, w))
+            y, x = np.random.randint(h - crop_h + 1), np.random.randint(w - crop_w + 1)
+            crop = sem_seg[y : y + crop_h, x : x + crop_w]
+            counts = cv2.calcHist([crop], [0], None, [256], [0, 256]).reshape(-1)
+            counts[self.ignored_category] = 0
+            limit = counts.sum() * self.single_category_max_area
+            if np.count_nonzero(counts) > 1 and counts.max() < limit:
+                break
+        return CropTransform(x, y, crop_w, crop_h)
+
+
+class HorizontalFlip(HFlipTransform):
+    """Detectron2's through OpenCV; a view with negative strides would slow all that follows."""
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """(H, W[, C]) uint8 or float32 to the same."""
+        return cv2.flip(img, 1)
+
+
+class RandomFlip(T.RandomFlip):
+    """Detectron2's, with HorizontalFlip."""
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        flip = super().get_transform(image)
+        return HorizontalFlip(flip.width) if isinstance(flip, HFlipTransform) else flip
 
 
 class ColorTransform(Transform):
@@ -173,9 +213,7 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
     if crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
         ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
         augmentations.append(
-            T.RandomCrop_CategoryAreaConstraint(
-                crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored
-            )
+            CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
         )
     elif crop.ENABLED:
         augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
@@ -185,7 +223,7 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
         )
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
-            T.RandomFlip(
+            RandomFlip(
                 horizontal=cfg.INPUT.RANDOM_FLIP == "horizontal",
                 vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
             )

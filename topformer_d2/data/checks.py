@@ -10,9 +10,13 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import model_tasks
 from ..errors import InputError, did_you_mean
+from .folders import register_folders
 
 # Fields of Detectron2's metadata that hold a path.
-_PATH_FIELDS = ("image_root", "image_dir", "dirname", "sem_seg_root", "gt_dir", "json_file")
+_PATH_FIELDS = (
+    *("image_root", "image_dir", "dirname", "sem_seg_root", "gt_dir", "json_file"),
+    "classes_file",
+)
 
 
 def dataset_paths(name: str) -> list[str]:
@@ -38,6 +42,11 @@ def check_dataset_present(name: str) -> None:
             f"{did_you_mean(name, DatasetCatalog.list())}; python tools/doctor.py lists what is"
         )
     missing = missing_paths(name)
+    if missing and MetadataCatalog.get(name).get("folders"):
+        raise InputError(
+            f"DATASETS.FOLDERS.{name} names {missing[0]}, but {os.path.abspath(missing[0])} is "
+            "missing or empty; a relative path starts at the working directory"
+        )
     if missing:
         command = MetadataCatalog.get(name).get("prepare_command")
         root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
@@ -63,6 +72,7 @@ def check_config(cfg, *, train: bool) -> None:
     needed = "TRAIN" if train else "TEST"
     if not cfg.DATASETS[needed]:
         raise InputError(f"DATASETS.{needed} is empty: name a registered dataset")
+    register_folders(cfg)
     for name in dict.fromkeys(names):
         check_dataset_present(name)
     tasks = model_tasks(cfg)
@@ -74,8 +84,9 @@ def check_config(cfg, *, train: bool) -> None:
             if MetadataCatalog.get(name).get("thing_classes") is None:
                 DatasetCatalog.get(name)  # a COCO JSON's classes are known once it is read
             _check_class_count(name, "thing_classes", cfg.MODEL.RETINANET, "RETINANET")
-    if "instances" in tasks:
-        _check_same_classes(names, "thing_classes")
+    for task, field in (("sem_seg", "stuff_classes"), ("instances", "thing_classes")):
+        if task in tasks:
+            _check_same_classes(names, field)
 
 
 def _check_class_count(name: str, field: str, head, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
@@ -63,7 +64,7 @@ class TaskMapper:
 
     def __call__(self, record: dict) -> dict:
         """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
-        in training "sem_seg" (H, W) int64 and "instances" with gt_boxes (XYXY) and gt_classes.
+        in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
         Objects marked iscrowd are no truth to train on, and what augmentation cuts off is gone.
 
@@ -84,9 +85,9 @@ class TaskMapper:
             truth["boxes"], classes = _boxes_and_classes(annotations)
         augmented = T.AugInput(image, **truth)
         self.augmentations(augmented)
-        sample["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
+        sample["image"] = _channels_first(augmented.image)
         if "sem_seg" in truth:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
+            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.copy())
         if "boxes" in truth:
             size = augmented.image.shape[:2]
             boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
@@ -100,6 +101,13 @@ class TaskMapper:
         check_label_size(label, image.shape[:2], file, image_file)
         check_label_range(label, self.num_labels, self.ignore_value, file)
         return label
+
+
+def _channels_first(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 to (3, H, W), by OpenCV several times faster than a transposed copy."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(np.ascontiguousarray(image), list(planes))
+    return torch.from_numpy(planes)
 
 
 def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:

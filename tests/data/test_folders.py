@@ -1,0 +1,218 @@
+"""The user's own datasets, named by a config alone."""
+
+import json
+import logging
+import os
+
+import cv2
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultPredictor
+from detectron2.utils.visualizer import Visualizer
+
+from topformer_d2 import get_config
+from topformer_d2.config import load_config
+from topformer_d2.data import build_train_loader, check_config
+from topformer_d2.data.folders import read_classes, register_folders
+from topformer_d2.errors import InputError
+from topformer_d2.visualization import Painter
+
+SYNTHETIC = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
+CLASSES = "ground 90 90 90\ndisc 230 80 60\nsquare 0 0 255\ntall cross 1 2 3\nring 9 9 9\n4 6 8 10"
+NAMES = ["ground", "disc", "square", "tall cross", "ring", "4"]
+
+
+def forget():
+    for name in [name for name in DatasetCatalog.list() if name.startswith("own_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.fixture(autouse=True)
+def forget_afterwards():
+    """Registered names live as long as the process."""
+    yield
+    forget()
+
+
+@pytest.fixture
+def config_file(tmp_path, monkeypatch):
+    """A config over the synthetic files as a user would write it; paths are relative."""
+    (tmp_path / "files").symlink_to(SYNTHETIC)
+    (tmp_path / "classes.txt").write_text(CLASSES)
+    monkeypatch.chdir(tmp_path)
+
+    def write(task="pixels", **changes):
+        folders = {}
+        for split in ("train", "val"):
+            entry = {"IMAGES": f"files/images/{split}"}
+            if task == "pixels":
+                entry["LABELS"] = f"files/annotations_detectron2/{split}"
+                entry["CLASSES"] = "classes.txt"
+            else:
+                entry["BOXES"] = f"files/annotations/instances_{split}.json"
+            folders[f"own_{split}"] = entry
+        folders["own_train"] |= changes
+        arch = "TopFormerSegmentor" if task == "pixels" else "LiteRetinaNet"
+        base = "seg_topformer_t" if task == "pixels" else "det_retinanet_lite_topformer_t"
+        text = get_config(base).dump().replace("FOLDERS: {}", f"FOLDERS: {json.dumps(folders)}")
+        assert arch in text and "own_train" in text
+        (tmp_path / "own.yaml").write_text(text)
+        return str(tmp_path / "own.yaml")
+
+    return write
+
+
+OWN = ["DATASETS.TRAIN", "('own_train',)", "DATASETS.TEST", "('own_val',)", "MODEL.DEVICE", "cpu"]
+SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+
+
+@pytest.mark.parametrize("task", ["pixels", "boxes"])
+def test_a_config_alone_brings_files_names_and_counts(config_file, task):
+    cfg = load_config(config_file(task), [*OWN, *SMALL, "SEED", "1"])
+    metadata = MetadataCatalog.get("own_val")
+    if task == "pixels":
+        assert metadata.stuff_classes == NAMES and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6
+        assert metadata.stuff_colors[:2] == [[90, 90, 90], [230, 80, 60]]
+        assert (metadata.evaluator_type, metadata.ignore_label) == ("sem_seg", 255)
+    else:
+        assert metadata.thing_classes == ["disc", "square", "triangle", "cross", "ring"]
+        assert cfg.MODEL.RETINANET.NUM_CLASSES == 5 and metadata.evaluator_type == "coco"
+    check_config(cfg, train=True)
+    batch = next(iter(build_train_loader(cfg)))
+    assert all(sample["file_name"].startswith("files/images/train/") for sample in batch)
+    register_folders(cfg)  # a second time is harmless
+    assert len(DatasetCatalog.get("own_val")) == 4
+
+
+def test_the_kept_config_does_the_same(config_file, tmp_path):
+    cfg = load_config(config_file(), OWN)
+    (tmp_path / "kept.yaml").write_text(cfg.dump())
+    again = load_config(str(tmp_path / "kept.yaml"))
+    assert again.dump() == cfg.dump()
+    elsewhere = ["DATASETS.FOLDERS.own_val.IMAGES", "elsewhere"]
+    with pytest.raises(InputError, match="'own_val' is registered already, with other files"):
+        load_config(str(tmp_path / "kept.yaml"), elsewhere)
+    forget()
+    cfg = load_config(str(tmp_path / "kept.yaml"), elsewhere)
+    assert MetadataCatalog.get("own_val").image_root == "elsewhere"
+    with pytest.raises(InputError, match=r"own_val names elsewhere, but .*elsewhere is missing"):
+        check_config(cfg, train=False)
+
+
+@pytest.mark.parametrize("task", ["pixels", "boxes"])
+def test_names_without_the_images(config_file, tmp_path, task, caplog):
+    missing = {"IMAGES": "gone"} | ({"LABELS": "gone"} if task == "pixels" else {})
+    cfg = load_config(config_file(task, **missing), OWN)
+    painter = Painter(cfg, "own_train")
+    names = painter._stuff[0] if task == "pixels" else painter._things[0]
+    assert names[1] == ("disc" if task == "pixels" else "square")
+    # With the file of the classes gone as well, the kept config still has their number.
+    (tmp_path / "kept.yaml").write_text(cfg.dump().replace("instances_train.json", "gone.json"))
+    (tmp_path / "classes.txt").unlink()
+    forget()
+    with caplog.at_level(logging.WARNING, "topformer_d2"):
+        cfg = load_config(str(tmp_path / "kept.yaml"))
+    assert "is missing, so the classes have no names" in caplog.text
+    assert Painter(cfg, "own_train")._stuff[0][:1] == ["class 0"] or task == "boxes"
+    head = cfg.MODEL.SEM_SEG_HEAD if task == "pixels" else cfg.MODEL.RETINANET
+    assert len(names) == head.NUM_CLASSES
+    with pytest.raises(InputError, match=r"own_train names gone, but"):
+        check_config(cfg, train=True)
+
+
+def test_detectron2s_predictor_and_visualizer_know_them(config_file, monkeypatch):
+    cfg = load_config(config_file(), [*OWN, "INPUT.MIN_SIZE_TEST", "64"])
+    predictor = DefaultPredictor(cfg)
+    image = cv2.imread(os.path.join(SYNTHETIC, "images/val/00012.png"))
+    label = predictor(image)["sem_seg"].argmax(0)
+    assert predictor.metadata.name == "own_val" and label.shape == (64, 80)
+    written = []
+    monkeypatch.setattr(
+        Visualizer, "draw_binary_mask", lambda self, mask, color, text, **_: written.append(text)
+    )
+    Visualizer(image, predictor.metadata).draw_sem_seg(torch.full((64, 80), 3))
+    assert written == ["tall cross"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"IMAGE": "a"}, r"own_train\.IMAGE is unknown \(did you mean 'IMAGES'\?\)"),
+        ({"BOXES": "a.json"}, r"own_train has .*BOXES.*it takes IMAGES, LABELS and CLASSES"),
+        ({"IMAGES": 3}, r"own_train\.IMAGES is 3; it takes a path"),
+        ({"CLASSES": ""}, r"own_train\.CLASSES is ''; it takes a path"),
+    ],
+)
+def test_wrong_entries_name_the_key(config_file, changes, message):
+    with pytest.raises(InputError, match=message):
+        load_config(config_file(**changes), OWN)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("3", "own is 3; it takes"), ("{}", "own has no key; it takes")]
+)
+def test_what_is_no_entry_is_refused(tmp_path, value, message):
+    (tmp_path / "wrong.yaml").write_text(f"DATASETS: {{FOLDERS: {{own: {value}}}}}")
+    with pytest.raises(InputError, match=message):
+        load_config(str(tmp_path / "wrong.yaml"))
+
+
+def test_the_name_of_another_dataset_is_refused(config_file, tmp_path):
+    text = (tmp_path / config_file()).read_text().replace("own_val", "synthetic_sem_seg_val")
+    (tmp_path / "clash.yaml").write_text(text)
+    with pytest.raises(InputError, match="'synthetic_sem_seg_val' is registered already"):
+        load_config("clash.yaml")
+    assert len(DatasetCatalog.get("synthetic_sem_seg_val")) == 4
+
+
+def test_classes_that_differ_between_the_splits(config_file, tmp_path):
+    (tmp_path / "other.txt").write_text(CLASSES.replace("ring", "wheel"))
+    cfg = load_config(config_file(CLASSES="other.txt"), OWN)
+    with pytest.raises(InputError, match=r"'own_val' has the classes .*'ring'.*'wheel'"):
+        check_config(cfg, train=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\n\nb", "line 2: the line has no name"),
+        (b"a\nb\na\n", "line 3: 'a' stands there twice"),
+        (b"a 1 2 3\nb", "1 of 2 classes have a colour"),
+        (b"a 1 2 300", r"line 1: the colour \(1, 2, 300\)"),
+        (b"\n \n", "is empty"),
+        (b"caf\xe9", "is no UTF-8 text"),
+    ],
+)
+def test_a_wrong_classes_file_names_the_line(tmp_path, content, message):
+    (tmp_path / "c.txt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"c\.txt.*{message}"):
+        read_classes(str(tmp_path / "c.txt"))
+
+
+def test_classes_as_editors_write_them(tmp_path):
+    (tmp_path / "c.txt").write_bytes("\ufeffcafé\r\ntraffic light 2\r\n\r\n".encode())
+    classes = read_classes(str(tmp_path / "c.txt"), ignore_label=9)
+    assert classes.names == ("café", "traffic light 2") and classes.colors == ()
+    assert (classes.source_ids, classes.ignore_label) == ((0, 1), 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is no COCO JSON"), ("{}", "is no COCO JSON"), ('{"categories": []}', "no categories")],
+)
+def test_a_wrong_json_is_named(config_file, tmp_path, content, message):
+    (tmp_path / "boxes.json").write_text(content)
+    with pytest.raises(InputError, match=rf"boxes\.json.*{message}"):
+        load_config(config_file("boxes", BOXES="boxes.json"), OWN)
+
+
+def test_pairs_and_the_ignored_label(config_file):
+    cfg = load_config(config_file(), [*OWN, *SMALL])
+    for record in DatasetCatalog.get("own_train"):
+        stems = [os.path.splitext(os.path.basename(file))[0] for file in record.values()]
+        assert stems[0] == stems[1]
+    cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 5
+    check_config(cfg, train=True)
+    assert MetadataCatalog.get("own_train").ignore_label == 5

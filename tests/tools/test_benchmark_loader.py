@@ -1,0 +1,15 @@
+"""The loader's benchmark prints its tables, and the loader is faster than Detectron2's."""
+
+import re
+
+from tests.helpers import run_tool
+
+
+def test_tables_of_stages_and_workers():
+    result = run_tool("benchmark_loader.py", "--images", 4, "--repetitions", 2, "--batches", 2)
+    assert result.returncode == 0, result.stderr
+    for stage in ("read, decode", "resize", "crop", "flip", "colour", "to tensors", "all"):
+        assert re.search(rf"^{stage} +[\d.]+ +[\d.]+ +[\d.]+$", result.stdout, re.M)
+    assert re.search(r"^ +1 +[\d.]+ +1\.00$", result.stdout, re.M)
+    # 2.5 on a quiet machine.
+    assert float(re.search(r"^images a second .* ([\d.]+)$", result.stdout, re.M)[1]) > 1.3

@@ -1,0 +1,174 @@
+"""The user's own datasets: DATASETS.FOLDERS of a config, registered when it is loaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..config import after_loading
+from ..errors import InputError, did_you_mean
+from .boxes import register_boxes
+from .builtin import register_sem_seg
+from .categories import Categories
+
+logger = logging.getLogger(__name__)
+
+_KEYS = {"LABELS": ("IMAGES", "LABELS", "CLASSES"), "BOXES": ("IMAGES", "BOXES")}
+
+
+@after_loading
+def use_folders(cfg: CfgNode) -> None:
+    """Register DATASETS.FOLDERS, and give the model as many classes as they have.
+
+    The first dataset of DATASETS.TRAIN (of DATASETS.TEST, where that is empty) decides, if it is
+    one of DATASETS.FOLDERS.
+
+    Raises:
+        InputError: as register_folders.
+    """
+    register_folders(cfg)
+    first = next(iter((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)), None)
+    if first not in cfg.DATASETS.FOLDERS:
+        return
+    metadata = MetadataCatalog.get(first)
+    for field, head in (
+        ("stuff_classes", cfg.MODEL.SEM_SEG_HEAD),
+        ("thing_classes", cfg.MODEL.RETINANET),
+    ):
+        if classes := metadata.get(field):
+            head.NUM_CLASSES = len(classes)
+
+
+def register_folders(cfg: CfgNode) -> None:
+    """Register each entry of DATASETS.FOLDERS under its name; a second time changes nothing.
+
+    Images and labels need not be there. Where the classes cannot be read because their file is
+    missing, a warning says so, and pictures number them.
+
+    Raises:
+        InputError: an entry lacks a key or has an unknown one, its name is another dataset's, or
+            its classes file or COCO JSON is none.
+    """
+    for name, entry in cfg.DATASETS.FOLDERS.items():
+        kind = _check_keys(name, entry)
+        definition = dict(entry)
+        if name in DatasetCatalog.list():
+            if MetadataCatalog.get(name).get("folders") != definition:
+                raise InputError(
+                    f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, with "
+                    "other files: choose another name"
+                )
+            # Anew, for the files may have changed since.
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        if kind == "LABELS":
+            _register_labels(name, definition, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+        else:
+            _register_boxes(name, definition)
+
+
+def _check_keys(name: str, entry) -> str:
+    """LABELS or BOXES, whichever the entry has, once its keys are known to be right."""
+    where = f"DATASETS.FOLDERS.{name}"
+    takes = "it takes IMAGES, LABELS and CLASSES (pixels) or IMAGES and BOXES (objects)"
+    if not isinstance(entry, CfgNode):
+        raise InputError(f"{where} is {entry!r}; {takes}")
+    known = sorted({key for keys in _KEYS.values() for key in keys})
+    for key, value in entry.items():
+        if key not in known:
+            raise InputError(f"{where}.{key} is unknown{did_you_mean(key, known)}; {takes}")
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{where}.{key} is {value!r}; it takes a path")
+    for kind, keys in _KEYS.items():
+        if entry.keys() == set(keys):
+            return kind
+    raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
+
+
+def _register_labels(name: str, definition: dict, ignore_label: int) -> None:
+    file = definition["CLASSES"]
+    categories = Categories((), (), (), ignore_label)
+    if PathManager.isfile(file):
+        categories = read_classes(file, ignore_label)
+    else:
+        _warn_missing(name, "CLASSES", file)
+    images, labels = definition["IMAGES"], definition["LABELS"]
+    register_sem_seg(name, images, labels, categories, classes_file=file, folders=definition)
+
+
+def _register_boxes(name: str, definition: dict) -> None:
+    file = definition["BOXES"]
+    classes = {}
+    if PathManager.isfile(file):
+        names, ids = read_coco_classes(file)
+        classes = {
+            "thing_classes": names,
+            "thing_dataset_id_to_contiguous_id": {source: i for i, source in enumerate(ids)},
+        }
+    else:
+        _warn_missing(name, "BOXES", file)
+    register_boxes(name, file, definition["IMAGES"], folders=definition, **classes)
+
+
+def _warn_missing(name: str, key: str, file: str) -> None:
+    logger.warning(
+        "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
+        *(name, key, os.path.abspath(file)),
+    )
+
+
+def read_classes(path: str, ignore_label: int = 255) -> Categories:
+    """The classes of a text file: one name a line, the first is label 0.
+
+    A line may end in a colour, three numbers from 0 to 255 (red, green, blue); then all do.
+
+    Raises:
+        InputError: the file is no UTF-8 text, has an empty line within or a name twice, or colours
+            on some lines only.
+    """
+    try:
+        with PathManager.open(path, "rb") as f:
+            lines = f.read().decode("utf-8-sig").rstrip().splitlines()
+    except UnicodeDecodeError as e:
+        raise InputError(f"{path} is no UTF-8 text: {e}") from e
+    names, colors = [], []
+    for number, line in enumerate(lines, start=1):
+        name, *numbers = re.fullmatch(r"(.*?)(?:\s+(\d+)\s+(\d+)\s+(\d+))?", line.strip()).groups()
+        color = tuple(int(n) for n in numbers if n is not None)
+        if not name or name in names:
+            problem = f"{name!r} stands there twice" if name else "the line has no name"
+            raise InputError(f"{path}, line {number}: {problem}; it takes one class a line")
+        if max(color, default=0) > 255:
+            raise InputError(f"{path}, line {number}: the colour {color} has a number above 255")
+        names.append(name)
+        colors += [color] if color else []
+    if not names:
+        raise InputError(f"{path} is empty; it takes one class a line")
+    if colors and len(colors) < len(names):
+        raise InputError(
+            f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none"
+        )
+    return Categories(tuple(names), tuple(colors), tuple(range(len(names))), ignore_label)
+
+
+def read_coco_classes(path: str) -> tuple[list[str], list[int]]:
+    """Names and ids of a COCO JSON's categories by id, the order that Detectron2 numbers them in.
+
+    Raises:
+        InputError: the file is no COCO JSON, or lists no category.
+    """
+    try:
+        with PathManager.open(path, "r") as f:
+            categories = sorted(json.load(f)["categories"], key=lambda c: c["id"])
+        classes = [c["name"] for c in categories], [c["id"] for c in categories]
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"{path} is no COCO JSON: {type(e).__name__}: {e}") from e
+    if not categories:
+        raise InputError(f"{path} lists no categories")
+    return classes
