@@ -28,9 +28,8 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         InputError: the file is missing or no COCO JSON, an annotation is malformed, or the
             categories are not those that `name` was registered with.
     """
-    content = _read_coco(json_file)
-    categories = sorted(content["categories"], key=lambda c: c["id"])
-    names = [c["name"] for c in categories]
+    content = read_coco(json_file)
+    names = [c["name"] for c in content["categories"]]
     metadata = MetadataCatalog.get(name)
     registered = metadata.get("thing_classes")
     if registered is not None and registered != names:
@@ -38,7 +37,7 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
             f"{json_file} has the classes {names}, but dataset {name!r} is registered with "
             f"{registered}: prepare it again with these classes in this order"
         )
-    to_index = {c["id"]: i for i, c in enumerate(categories)}
+    to_index = {c["id"]: i for i, c in enumerate(content["categories"])}
     metadata.set(thing_classes=names, thing_dataset_id_to_contiguous_id=to_index)
     by_image = defaultdict(list)
     for annotation in content["annotations"]:
@@ -62,8 +61,12 @@ _COCO_KEYS = {
 }
 
 
-def _read_coco(json_file: str) -> dict[str, list[dict]]:
-    """The lists of a COCO JSON, each entry with the keys that are used."""
+def read_coco(json_file: str) -> dict[str, list[dict]]:
+    """The "images", "annotations" and "categories" of a COCO JSON; categories sorted by id.
+
+    Raises:
+        InputError: the file is missing or no COCO JSON, or an entry lacks a key that is used.
+    """
     if not PathManager.isfile(json_file):
         raise InputError(f"{os.path.abspath(json_file)} does not exist")
     try:
@@ -79,7 +82,8 @@ def _read_coco(json_file: str) -> dict[str, list[dict]]:
             missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
             if missing:
                 raise InputError(f"{json_file}: an entry of {part!r} lacks {missing}: {entry}")
-    return content
+    # The order in which Detectron2 numbers the classes.
+    return {**content, "categories": sorted(content["categories"], key=lambda c: c["id"])}
 
 
 def _read_annotation(annotation: dict, to_index: dict, json_file: str) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -13,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
-from .boxes import register_boxes
+from .boxes import read_coco, register_boxes
 from .builtin import register_sem_seg
 from .categories import Categories
 
@@ -106,10 +105,10 @@ def _register_boxes(name: str, definition: dict) -> None:
     file = definition["BOXES"]
     classes = {}
     if PathManager.isfile(file):
-        names, ids = read_coco_classes(file)
+        categories = read_coco(file)["categories"]
         classes = {
-            "thing_classes": names,
-            "thing_dataset_id_to_contiguous_id": {source: i for i, source in enumerate(ids)},
+            "thing_classes": [c["name"] for c in categories],
+            "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
         }
     else:
         _warn_missing(name, "BOXES", file)
@@ -155,20 +154,3 @@ def read_classes(path: str, ignore_label: int = 255) -> Categories:
             f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none"
         )
     return Categories(tuple(names), tuple(colors), tuple(range(len(names))), ignore_label)
-
-
-def read_coco_classes(path: str) -> tuple[list[str], list[int]]:
-    """Names and ids of a COCO JSON's categories by id, the order that Detectron2 numbers them in.
-
-    Raises:
-        InputError: the file is no COCO JSON, or lists no category.
-    """
-    try:
-        with PathManager.open(path, "r") as f:
-            categories = sorted(json.load(f)["categories"], key=lambda c: c["id"])
-        classes = [c["name"] for c in categories], [c["id"] for c in categories]
-    except (KeyError, TypeError, ValueError) as e:
-        raise InputError(f"{path} is no COCO JSON: {type(e).__name__}: {e}") from e
-    if not categories:
-        raise InputError(f"{path} lists no categories")
-    return classes
