@@ -63,7 +63,7 @@ def test_boxes_classes_and_splits(voc, tmp_path, source):
             for file in voc.rglob("*"):
                 archive.write(file, file.relative_to(voc.parent.parent))
     out = tmp_path / "out"
-    report = prepare_voc(str(path), str(out))
+    report = prepare_voc([str(path)], str(out))
     train, val = read(out, "train"), read(out, "val")
     assert sorted(p.name for p in (out / "annotations").iterdir()) == [
         "instances_train.json",
@@ -99,10 +99,10 @@ def test_a_second_call_changes_nothing(voc, tmp_path):
     def content():
         return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.glob("out/images/*")}
 
-    first = prepare_voc(str(voc), str(tmp_path / "out")).summary()
+    first = prepare_voc([str(voc)], str(tmp_path / "out")).summary()
     before, annotations = content(), read(tmp_path / "out", "train")
     (tmp_path / "out/images/d.JPG").unlink()
-    assert prepare_voc(str(voc), str(tmp_path / "out")).summary() == first
+    assert prepare_voc([str(voc)], str(tmp_path / "out")).summary() == first
     after = content()
     assert after.keys() == before.keys() and read(tmp_path / "out", "train") == annotations
     assert all(after[p] == before[p] for p in before if p.stem != "d")
@@ -111,17 +111,17 @@ def test_a_second_call_changes_nothing(voc, tmp_path):
 def test_given_classes_and_no_lists(voc, tmp_path):
     for file in (voc / "ImageSets/Main").iterdir():
         file.unlink()
-    report = prepare_voc(str(voc), str(tmp_path / "out"), ["dog", "cat"])
+    report = prepare_voc([str(voc)], str(tmp_path / "out"), ["dog", "cat"])
     content = read(tmp_path / "out", "all")
     assert [c["name"] for c in content["categories"]] == ["dog", "cat"]
     assert report.left_out == {"yeti": 1} and report.images == {"all": 4}
     with pytest.raises(InputError, match=r"no object of \['rat'\]; it has \['cat', 'dog', 'yeti'"):
-        prepare_voc(str(voc), str(tmp_path / "out"), ["rat"])
+        prepare_voc([str(voc)], str(tmp_path / "out"), ["rat"])
 
 
 def test_coordinates_from_zero_are_edges(voc, tmp_path):
     (voc / "Annotations/d.xml").write_text(xml(("dog", (0, 3, 4, 5))))
-    prepare_voc(str(voc), str(tmp_path / "out"))
+    prepare_voc([str(voc)], str(tmp_path / "out"))
     assert read(tmp_path / "out", "val")["annotations"][0]["bbox"] == [0, 3, 4, 2]
 
 
@@ -143,7 +143,7 @@ def test_what_is_broken_is_listed(voc, tmp_path):
     assert result.returncode == 1 and "Traceback" not in result.stderr
     for part in (
         *("Annotations/a.xml: ", "Annotations/d.xml: ", "JPEGImages/b.JPG: "),
-        *("Annotations/c.xml has no image", "JPEGImages/e.jpg is turned"),
+        *("Annotations/c.xml has no image", "JPEGImages/e.jpg: turned"),
         "val: 1 without an XML, missing among them",
     ):
         assert f"PROBLEM: {part}" in result.stdout
@@ -161,4 +161,4 @@ def test_what_is_no_such_folder_is_said(voc, tmp_path, what):
         (other / "a.xml").write_text(xml())
         source, message = voc.parent, r"2 datasets, \['MyVOC', 'Other'\]"
     with pytest.raises(InputError, match=message):
-        prepare_voc(str(source), str(tmp_path / "out"))
+        prepare_voc([str(source)], str(tmp_path / "out"))

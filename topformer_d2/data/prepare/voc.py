@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -11,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..files import IMAGE_EXTENSIONS, UNREADABLE, write_beside
-from .common import DAMAGED, Source
+from ..files import write_beside
+from .source import DAMAGED, Source
 
 SPLITS = ("train", "val", "trainval", "test")
 
@@ -72,7 +70,9 @@ class _Object:
     difficult: bool
 
 
-def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) -> VocReport:
+def prepare_voc(
+    sources: Sequence[str], target: str, classes: Sequence[str] | None = None
+) -> VocReport:
     """Write images/ and annotations/instances_{split}.json below `target`.
 
     Boxes follow VOC's convention, pixels counted from 1 and both ends inclusive, unless a
@@ -80,18 +80,18 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     only the images that are missing.
 
     Args:
-        source: the folder, .zip or .tar with Annotations/, JPEGImages/ and ImageSets/Main/. Without
-            lists of a split's images there, all go into the split "all".
+        sources: the folders, .zip and .tar with Annotations/, JPEGImages/ and ImageSets/Main/, all
+            of one data set. Without lists of a split's images there, all go into the split "all".
         target: folder of the dataset.
         classes: names in the order of their ids; None = all that occur, sorted.
 
     Raises:
-        InputError: the source is not there, or is no such folder.
+        InputError: a source is not there, or they have no such folder.
     """
-    files = Source(source)
-    folder = _find_root(files, source)
+    files = Source(sources)
+    folder = _find_root(files)
     annotation_files = files.folder(f"{folder}Annotations", ".xml")
-    image_files = files.folder(f"{folder}JPEGImages", *IMAGE_EXTENSIONS)
+    image_files = files.folder(f"{folder}JPEGImages")
     report = VocReport()
     objects = {}
     for stem, name in sorted(annotation_files.items()):
@@ -105,7 +105,7 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     found = {o.name for boxes in objects.values() for o in boxes}
     report.classes = sorted(found) if classes is None else list(classes)
     if not found & set(report.classes):
-        raise InputError(f"{source} has no object of {report.classes}; it has {sorted(found)}")
+        raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
 
     sizes = _copy_images(files, {stem: image_files[stem] for stem in objects}, target, report)
     from_one = all(min(o.corners) >= 1 for boxes in objects.values() for o in boxes)
@@ -125,7 +125,7 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     return report
 
 
-def _find_root(files: Source, source: str) -> str:
+def _find_root(files: Source) -> str:
     """The path up to Annotations/, ending with "/" where it is not empty."""
     roots = {
         str(path.parent.parent)
@@ -133,9 +133,9 @@ def _find_root(files: Source, source: str) -> str:
         if path.suffix == ".xml" and path.parent.name == "Annotations"
     }
     if not roots:
-        raise InputError(f"{source} has no folder Annotations with .xml files: is it VOC's layout?")
+        raise InputError(f"{files} has no folder Annotations with .xml files: is it VOC's layout?")
     if len(roots) > 1:
-        raise InputError(f"{source} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
+        raise InputError(f"{files} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
     root = roots.pop()
     return "" if root == "." else f"{root}/"
 
@@ -164,13 +164,9 @@ def _copy_images(
     def copy(stem: str):
         out = Path(target) / "images" / PurePosixPath(names[stem]).name
         try:
-            content = out.read_bytes() if out.is_file() else files.read(names[stem])
-            image = Image.open(io.BytesIO(content))
-            image.load()
-        except (*UNREADABLE, *DAMAGED) as e:
-            return f"{names[stem]}: {e}"
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            return f"{names[stem]} is turned by its EXIF orientation, its boxes are not"
+            content, image = files.read_image(names[stem], out)
+        except ValueError as e:
+            return str(e)
         if not out.is_file():
             write_beside(out, content)
         return image.size
