@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 import zipfile
 from collections import defaultdict
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.cityscapes import load_cityscapes_semantic
 from PIL import Image
 from pycocotools import mask as rle
 
 from tests.helpers import REPOSITORY
+from topformer_d2.data.builtin import datasets_root
+from topformer_d2.data.sem_seg import load_image_label_pairs
 
 CATEGORIES = REPOSITORY / "topformer_d2/data/categories"
 
@@ -151,8 +156,6 @@ def coco_stuff164k(folder: Path) -> Official:
 
 
 def _coco_things() -> dict[int, str]:
-    from detectron2.data import MetadataCatalog
-
     coco = MetadataCatalog.get("coco_2017_train")
     return dict(zip(coco.thing_dataset_id_to_contiguous_id, coco.thing_classes, strict=True))
 
@@ -261,3 +264,19 @@ MAKERS = {
     f.__name__: f
     for f in (ade20k, camvid, cityscapes, coco_stuff10k, coco_stuff164k, pascal_context)
 }
+
+
+def records(name: str, root: Path) -> list[dict]:
+    """A registered dataset's records, read below `root` instead of DETECTRON2_DATASETS."""
+
+    def moved(path):
+        return str(root / os.path.relpath(path, datasets_root()))
+
+    metadata = MetadataCatalog.get(name)
+    if name.startswith("cityscapes"):
+        return load_cityscapes_semantic(moved(metadata.image_dir), moved(metadata.gt_dir))
+    return load_image_label_pairs(moved(metadata.image_root), moved(metadata.sem_seg_root))
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}

@@ -50,11 +50,17 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
             listed = files.read(lists[split]).decode().split()
             left_out = sorted(set(listed) - labels.keys())
             found[split].notes.append(
-                f"images of ImageSets/Main/{split}.txt that {_JSON} lacks: {left_out or 'none'}"
+                f"images of ImageSets/Main/{split}.txt that {_JSON} lacks: {_count(left_out)}"
             )
         bare = [stem for stem, masks in labels.items() if not masks.objects]
-        found[split].notes.append(f"images without an annotation: {bare or 'none'}")
+        found[split].notes.append(f"images without an annotation: {_count(bare)}")
     return found
+
+
+def _count(stems: list[str]) -> str:
+    """Such as "7 (a, b, c, d, e, ..)"."""
+    some = [*stems[:5], *([".."] if len(stems) > 5 else [])]
+    return f"{len(stems)} ({', '.join(some)})" if stems else "none"
 
 
 def _in_voc2010(files: Source, folder: str, extension: str) -> dict[str, str]:
