@@ -39,6 +39,7 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
+        "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
         "dev": ["pytest>=8", "ruff>=0.9", "pypi-simple>=1.6", "setuptools>=77"],
     },
 )

@@ -7,11 +7,9 @@ The layout that it writes is drawn in datasets/README.md. BCCD, for example:
 """
 
 import os
-import sys
 
-from topformer_d2.data.prepare.cli import source_parser
+from topformer_d2.data.prepare.cli import run, source_parser
 from topformer_d2.data.prepare.voc import prepare_voc
-from topformer_d2.errors import show_input_errors
 
 if __name__ == "__main__":
     parser = source_parser(__doc__)
@@ -19,8 +17,4 @@ if __name__ == "__main__":
     parser.add_argument("--classes", nargs="+", help="default: all that occur, sorted")
     args = parser.parse_args()
     folder = os.path.join(args.root, args.name)
-    with show_input_errors():
-        report = prepare_voc(args.source, folder, args.classes)
-    print(report.summary())
-    print(f"written below {os.path.abspath(folder)}")
-    sys.exit(1 if report.problems else 0)
+    run(lambda: [prepare_voc(args.source, folder, args.classes)], folder)

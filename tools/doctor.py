@@ -120,6 +120,11 @@ def check_rest() -> None:
         try_import(module)
 
 
+def some(names: list[str]) -> str:
+    """The first of `names` and how many there are beside it."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+
+
 def check_datasets() -> None:
     try:
         from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -134,24 +139,28 @@ def check_datasets() -> None:
     report("ok", "topformer_d2", topformer_d2.__version__)
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "default"
     print(f"\ndatasets below {os.path.abspath(datasets_root())} ({origin})")
+    present: dict[str, list[str]] = {}  # by the command that prepares them
+    absent: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}  # top folder: Detectron2's own datasets that need it
     for name in sorted(DatasetCatalog.list()):
         command = MetadataCatalog.get(name).get("prepare_command")
         missing = missing_paths(name)
         if dataset_paths(name) and not missing:
-            report("ok", "present", name)
+            present.setdefault(command, []).append(name)
         elif command:
-            report("none", name, f"expected at {os.path.abspath(missing[0])}")
-            print(f"{'':20}-> {command}")
+            absent.setdefault(command, []).append(name)
         else:
             paths = missing or [""]
             top = os.path.relpath(paths[0], datasets_root()).split(os.sep)[0]
             others.setdefault(top, []).append(name)
+    for names in present.values():
+        report("ok", "present", ", ".join(names))
+    for command, names in absent.items():
+        path = os.path.abspath(missing_paths(names[0])[0])
+        report("none", some(names), f"expected at {path}", command)
     for top, names in others.items():
-        known = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-        report(
-            "none", known, f"expected below {os.path.abspath(os.path.join(datasets_root(), top))}"
-        )
+        path = os.path.abspath(os.path.join(datasets_root(), top))
+        report("none", some(names), f"expected below {path}")
     print(f"{'':20}-> datasets/README.md has the layouts")
 
 

@@ -9,8 +9,8 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from topformer_d2.data import build_test_loader, build_train_loader
-from topformer_d2.data.builtin import load_image_label_pairs
 from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.data.sem_seg import load_image_label_pairs
 from topformer_d2.errors import InputError
 
 

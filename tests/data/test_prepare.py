@@ -53,8 +53,12 @@ def pack(folder, kind, target):
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_camvid_from_any_wrapping(camvid, tmp_path, kind):
     folder, labels = camvid
-    reports = prepare_sem_seg("camvid", str(pack(folder, kind, tmp_path)), str(tmp_path / "root"))
-    assert {split: report.written for split, report in reports.items()} == {"train": 2, "val": 1}
+    reports = prepare_sem_seg("camvid", [str(pack(folder, kind, tmp_path))], str(tmp_path / "root"))
+    assert {split: report.written for split, report in reports.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 0,
+    }
     out = tmp_path / "root" / "camvid"
     written = np.asarray(Image.open(out / "annotations_detectron2" / "train" / "b.png"))
     assert np.array_equal(written, np.where(labels[1] == 11, 255, labels[1]))
@@ -64,9 +68,9 @@ def test_camvid_from_any_wrapping(camvid, tmp_path, kind):
 
 def test_a_second_run_does_only_what_is_missing(camvid, tmp_path):
     folder, _ = camvid
-    prepare_sem_seg("camvid", str(folder), str(tmp_path))
+    prepare_sem_seg("camvid", [str(folder)], str(tmp_path))
     (tmp_path / "camvid/annotations_detectron2/train/a.png").unlink()
-    report = prepare_sem_seg("camvid", str(folder), str(tmp_path))["train"]
+    report = prepare_sem_seg("camvid", [str(folder)], str(tmp_path))["train"]
     assert (report.written, report.kept) == (1, 1)
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -77,7 +81,7 @@ def test_problems_are_listed_and_the_rest_is_done(camvid, tmp_path):
     (folder / "train" / "lonely.jpg").write_bytes(b"x")
     Image.fromarray(np.full((20, 31), 40, np.uint8)).save(folder / "valannot" / "c.png")
     write_pair(folder, "val", "valannot", "d", np.full(SIZE, 40, np.uint8))
-    reports = prepare_sem_seg("camvid", str(folder), str(tmp_path))
+    reports = prepare_sem_seg("camvid", [str(folder)], str(tmp_path))
     assert reports["train"].written == 1
     assert [p.split()[0] for p in reports["train"].problems] == ["train/lonely.jpg", "train/a.jpg:"]
     assert "(30, 20)" in reports["val"].problems[0] and "(31, 20)" in reports["val"].problems[0]
@@ -92,13 +96,13 @@ def test_a_damaged_archive_loses_only_what_is_damaged(camvid, tmp_path):
     name = b"CamVid/train/a.jpg"
     content[content.index(name) + len(name) + 300] ^= 0xFF
     archive.write_bytes(content)
-    reports = prepare_sem_seg("camvid", str(archive), str(tmp_path))
-    assert [len(r.problems) for r in reports.values()] == [1, 0]
+    reports = prepare_sem_seg("camvid", [str(archive)], str(tmp_path))
+    assert [len(r.problems) for r in reports.values()] == [1, 0, 0]
     assert "a.jpg: Bad CRC-32" in reports["train"].problems[0]
     cut = pack(camvid[0], "tar", tmp_path)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
     with pytest.raises(InputError, match=r"archive\.tar is (cut off|no folder and no whole)"):
-        prepare_sem_seg("camvid", str(cut), str(tmp_path))
+        prepare_sem_seg("camvid", [str(cut)], str(tmp_path))
 
 
 def test_turned_images_are_reported(camvid, tmp_path):
@@ -107,15 +111,15 @@ def test_turned_images_are_reported(camvid, tmp_path):
     exif = image.getexif()
     exif[0x0112] = 3
     image.save(folder / "train" / "a.jpg", exif=exif)
-    report = prepare_sem_seg("camvid", str(folder), str(tmp_path))["train"]
-    assert report.problems == ["train/a.jpg is turned by its EXIF orientation, its label is not"]
+    report = prepare_sem_seg("camvid", [str(folder)], str(tmp_path))["train"]
+    assert report.problems == ["train/a.jpg: turned by its EXIF orientation, its annotation is not"]
 
 
 def test_ade20k(tmp_path):
     source = tmp_path / "ADEChallengeData2016"
     label = np.array([[0, 1, 150]], np.uint8)
     write_pair(source, "images/training", "annotations/training", "ADE_train_00000001", label)
-    prepare_sem_seg("ade20k", str(source), str(tmp_path / "root"))
+    prepare_sem_seg("ade20k", [str(source)], str(tmp_path / "root"))
     out = tmp_path / "root/ADEChallengeData2016/annotations_detectron2/training"
     written = np.asarray(Image.open(out / "ADE_train_00000001.png"))
     assert written.tolist() == [[255, 0, 149]]
@@ -123,18 +127,18 @@ def test_ade20k(tmp_path):
 
 def test_wrong_sources_are_refused(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        prepare_sem_seg("camvid", str(tmp_path / "nowhere"), str(tmp_path))
+        prepare_sem_seg("camvid", [str(tmp_path / "nowhere")], str(tmp_path))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="is not camvid: found none of the folders train/"):
-        prepare_sem_seg("camvid", str(tmp_path / "empty"), str(tmp_path))
+    with pytest.raises(InputError, match="is not camvid: found none of train/"):
+        prepare_sem_seg("camvid", [str(tmp_path / "empty")], str(tmp_path))
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
     with pytest.raises(InputError, match="compressed tar: unpack it first"):
-        prepare_sem_seg("camvid", str(tmp_path / "a.tar.gz"), str(tmp_path))
+        prepare_sem_seg("camvid", [str(tmp_path / "a.tar.gz")], str(tmp_path))
     (tmp_path / "full" / "x").mkdir(parents=True)
     (tmp_path / "full" / "x" / "ADE_train_1_seg.png").touch()
     with pytest.raises(InputError, match=r"full ADE20K.*ADEChallengeData2016\.zip"):
-        prepare_sem_seg("ade20k", str(tmp_path / "full"), str(tmp_path))
+        prepare_sem_seg("ade20k", [str(tmp_path / "full")], str(tmp_path))
 
 
 def test_script_prints_counts_and_fails_on_problems(camvid, tmp_path):
@@ -146,7 +150,8 @@ def test_script_prints_counts_and_fails_on_problems(camvid, tmp_path):
     shutil.rmtree(folder / "valannot")
     result = run_tool("prepare_camvid.py", "--source", folder, "--root", tmp_path / "r2")
     assert result.returncode == 1
-    assert "PROBLEM: val/c.jpg has no label" in result.stdout
+    assert "PROBLEM: 1 images and no label: is an archive missing?" in result.stdout
+    assert "test: not in this source" in result.stdout
 
 
 def test_synthetic_is_a_function_of_its_seed(tmp_path):

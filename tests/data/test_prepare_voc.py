@@ -63,7 +63,7 @@ def test_boxes_classes_and_splits(voc, tmp_path, source):
             for file in voc.rglob("*"):
                 archive.write(file, file.relative_to(voc.parent.parent))
     out = tmp_path / "out"
-    report = prepare_voc(str(path), str(out))
+    report = prepare_voc([str(path)], str(out))
     train, val = read(out, "train"), read(out, "val")
     assert sorted(p.name for p in (out / "annotations").iterdir()) == [
         "instances_train.json",
@@ -99,10 +99,10 @@ def test_a_second_call_changes_nothing(voc, tmp_path):
     def content():
         return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in tmp_path.glob("out/images/*")}
 
-    first = prepare_voc(str(voc), str(tmp_path / "out")).summary()
+    first = prepare_voc([str(voc)], str(tmp_path / "out")).summary()
     before, annotations = content(), read(tmp_path / "out", "train")
     (tmp_path / "out/images/d.JPG").unlink()
-    assert prepare_voc(str(voc), str(tmp_path / "out")).summary() == first
+    assert prepare_voc([str(voc)], str(tmp_path / "out")).summary() == first
     after = content()
     assert after.keys() == before.keys() and read(tmp_path / "out", "train") == annotations
     assert all(after[p] == before[p] for p in before if p.stem != "d")
@@ -111,12 +111,12 @@ def test_a_second_call_changes_nothing(voc, tmp_path):
 def test_given_classes_and_no_lists(voc, tmp_path):
     for file in (voc / "ImageSets/Main").iterdir():
         file.unlink()
-    report = prepare_voc(str(voc), str(tmp_path / "out"), ["dog", "cat"])
+    report = prepare_voc([str(voc)], str(tmp_path / "out"), ["dog", "cat"])
     content = read(tmp_path / "out", "all")
     assert [c["name"] for c in content["categories"]] == ["dog", "cat"]
     assert report.left_out == {"yeti": 1} and report.images == {"all": 4}
     with pytest.raises(InputError, match=r"no object of \['rat'\]; it has \['cat', 'dog', 'yeti'"):
-        prepare_voc(str(voc), str(tmp_path / "out"), ["rat"])
+        prepare_voc([str(voc)], str(tmp_path / "out"), ["rat"])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_given_classes_and_no_lists(voc, tmp_path):
 )
 def test_the_origin_follows_from_a_zero(voc, tmp_path, xmin, expected, origin):
     (voc / "Annotations/d.xml").write_text(xml(("dog", (xmin, 3, 4, 5))))
-    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    report = prepare_voc([str(voc)], str(tmp_path / "out"))
     assert read(tmp_path / "out", "val")["annotations"][0]["bbox"] == expected
     assert f"coordinates: {origin}" in report.summary()
 
@@ -151,7 +151,7 @@ def test_what_is_broken_is_listed(voc, tmp_path):
     assert result.returncode == 1 and "Traceback" not in result.stderr
     for part in (
         *("Annotations/a.xml: ", "Annotations/d.xml: ", "JPEGImages/b.JPG: "),
-        *("Annotations/c.xml has no image", "JPEGImages/e.jpg is turned"),
+        *("Annotations/c.xml has no image", "JPEGImages/e.jpg: turned"),
         "val: 1 without an XML, missing among them",
     ):
         assert f"PROBLEM: {part}" in result.stdout
@@ -163,20 +163,20 @@ def test_lists_as_people_write_them(voc, tmp_path):
     (lists / "train.txt").write_bytes("\ufeffa.JPG\r\nb.jpg\r\n\r\na\r\n".encode())
     (lists / "minival.txt").write_text("d\n")
     (lists / "val.txt").unlink()
-    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    report = prepare_voc([str(voc)], str(tmp_path / "out"))
     assert report.images == {"train": 2, "minival": 1}
     assert report.problems == ["ImageSets/Main/train.txt lists 1 images more than once"]
     assert "no list names, left out: 1" in report.summary()
     (lists / "train.txt").write_bytes(b"\xe9\n")
     with pytest.raises(InputError, match=r"train\.txt is no UTF-8 text"):
-        prepare_voc(str(voc), str(tmp_path / "out"))
+        prepare_voc([str(voc)], str(tmp_path / "out"))
 
 
 def test_a_changed_source_is_copied_again(voc, tmp_path):
-    prepare_voc(str(voc), str(tmp_path / "out"))
+    prepare_voc([str(voc)], str(tmp_path / "out"))
     cv2.imwrite(str(voc / "JPEGImages/d.JPG"), np.zeros((60, 70, 3), np.uint8))
     (tmp_path / "out/images/a.JPG").write_bytes(b"damaged")
-    assert prepare_voc(str(voc), str(tmp_path / "out")).problems == []
+    assert prepare_voc([str(voc)], str(tmp_path / "out")).problems == []
     image = read(tmp_path / "out", "val")["images"][0]
     assert (image["width"], image["height"]) == (70, 60)
     for name in ("a.JPG", "d.JPG"):
@@ -188,7 +188,7 @@ def test_two_images_of_a_stem_and_other_folders(voc, tmp_path):
     (voc / "old/JPEGImages").mkdir(parents=True)
     cv2.imwrite(str(voc / "old/JPEGImages/a.jpg"), np.zeros((99, 99, 3), np.uint8))
     cv2.imwrite(str(voc / "JPEGImages/d.png"), np.zeros((9, 9, 3), np.uint8))
-    report = prepare_voc(str(voc), str(tmp_path / "out"))
+    report = prepare_voc([str(voc)], str(tmp_path / "out"))
     assert report.problems == [
         "JPEGImages/d.png and JPEGImages/d.JPG share a stem: the latter is used"
     ]
@@ -199,7 +199,7 @@ def test_nothing_usable_says_why(voc, tmp_path):
     (voc / "JPEGImages").rename(voc / "images")
     (voc / "Annotations/a.xml").write_text('<?xml version="1.0" encoding="foo"?><a/>')
     with pytest.raises(InputError, match=r"none of 4 .*\(5 problems: Annotations/a\.xml: .*no im"):
-        prepare_voc(str(voc), str(tmp_path / "out"))
+        prepare_voc([str(voc)], str(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("what", ["empty", "two"])
@@ -213,4 +213,4 @@ def test_what_is_no_such_folder_is_said(voc, tmp_path, what):
         (other / "a.xml").write_text(xml())
         source, message = voc.parent, r"2 datasets, \['MyVOC', 'Other'\]"
     with pytest.raises(InputError, match=message):
-        prepare_voc(str(source), str(tmp_path / "out"))
+        prepare_voc([str(source)], str(tmp_path / "out"))

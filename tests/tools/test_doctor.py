@@ -11,9 +11,11 @@ def test_healthy():
     for name in ("torch", "torchvision", "detectron2", "opencv", "gpu", "topformer_d2"):
         assert f"] {name:<12}" in result.stdout
     assert "NMS works" in result.stdout
-    assert "] present      synthetic_sem_seg_train" in result.stdout
+    present = next(line for line in result.stdout.splitlines() if "] present " in line)
+    assert "synthetic_sem_seg_train" in present and "synthetic_multitask_val" in present
     assert "ADEChallengeData2016/images/training" in result.stdout
     assert "-> python datasets/prepare_ade20k.py" in result.stdout
+    assert "pascal_context_59_sem_seg_train and 3 more expected at" in result.stdout
     assert "coco_" in result.stdout and "/coco\n" in result.stdout
     assert len(result.stdout.splitlines()) <= 40  # one screen
 

@@ -120,13 +120,7 @@ def register_boxes(
     """
     DatasetCatalog.register(name, lambda: load_boxes(name, json_file, image_root))
     if categories is not None:
-        metadata |= {
-            "thing_classes": list(categories.names),
-            "thing_colors": [list(color) for color in categories.colors],
-            "thing_dataset_id_to_contiguous_id": {
-                source: i for i, source in enumerate(categories.source_ids)
-            },
-        }
+        metadata |= categories.thing_metadata()
     MetadataCatalog.get(name).set(
         json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
     )

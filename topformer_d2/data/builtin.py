@@ -7,15 +7,75 @@ drawn in datasets/README.md.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
+from detectron2.data import MetadataCatalog
 
-from ..errors import InputError
 from .boxes import register_boxes
 from .categories import Categories, load_categories
-from .files import IMAGE_EXTENSIONS
+from .multitask import register_multitask
+from .sem_seg import register_sem_seg
 from .synthetic import SYNTHETIC_CATEGORIES, SYNTHETIC_OBJECTS
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a dataset is below the root; {} stands for the name of the split.
+
+    Attributes:
+        images: folder of images.
+        labels: folder of label PNGs.
+        boxes: COCO JSON.
+        command: what prepares it, in the folder datasets/.
+        splits: as its names end.
+    """
+
+    images: str
+    command: str
+    labels: str = ""
+    boxes: str = ""
+    splits: tuple[str, ...] = ("train", "val")
+
+
+_BCCD = _Layout(
+    "bccd/images",
+    "prepare_voc_detection.py --source BCCD --name bccd",
+    boxes="bccd/annotations/instances_{}.json",
+)
+_CAMVID = _Layout(
+    "camvid/images/{}",
+    "prepare_camvid.py --source CamVid",
+    labels="camvid/annotations_detectron2/{}",
+    splits=("train", "val", "test"),
+)
+_COCO_STUFF_10K = _Layout(
+    "coco/coco_stuff_10k/images",
+    "prepare_coco_stuff10k.py --source cocostuff-10k-v1.1.zip",
+    labels="coco/coco_stuff_10k/annotations_detectron2/{}",
+    splits=("train", "test"),
+)
+_COCO_2017 = _Layout(
+    "coco/{}2017",
+    "prepare_coco_stuff164k.py --source train2017.zip --source val2017.zip "
+    "--source stuffthingmaps_trainval2017.zip --source annotations_trainval2017.zip",
+    labels="coco/stuffthingmaps_detectron2/{}2017",
+    boxes="coco/annotations/instances_{}2017.json",
+)
+_PASCAL_CONTEXT_59, _PASCAL_CONTEXT_60 = (
+    _Layout(
+        "VOC2010/JPEGImages",
+        "prepare_pascal_context.py --source VOCtrainval_03-May-2010.tar "
+        "--source trainval_merged.json",
+        labels=f"VOC2010/annotations_detectron2/context{n}/{{}}",
+    )
+    for n in (59, 60)
+)
+_SYNTHETIC = _Layout(
+    "synthetic/images/{}",
+    "prepare_synthetic.py",
+    labels="synthetic/annotations_detectron2/{}",
+    boxes="synthetic/annotations/instances_{}.json",
+)
 
 
 def datasets_root() -> str:
@@ -23,122 +83,82 @@ def datasets_root() -> str:
     return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
 
 
-def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
-    """Detectron2 records of all label PNGs of a folder with the images of the same stem.
-
-    Unlike Detectron2's load_sem_seg, which pairs two sorted lists of equal length without comparing
-    names, this pairs by stem, whatever the image's extension. Images without a label are left out.
-
-    Raises:
-        InputError: a folder is missing, holds no labels, or a label has no image.
-    """
-    for folder in (image_root, label_root):
-        if not PathManager.isdir(folder):
-            raise InputError(f"folder {os.path.abspath(folder)} does not exist")
-    images = {}
-    for name in PathManager.ls(image_root):
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in IMAGE_EXTENSIONS:
-            if stem in images:
-                raise InputError(f"{images[stem]} and {name} share a stem: which has the label?")
-            images[stem] = os.path.join(image_root, name)
-    stems = sorted(n.removesuffix(".png") for n in PathManager.ls(label_root) if n.endswith(".png"))
-    if not stems:
-        raise InputError(f"folder {os.path.abspath(label_root)} holds no label PNG")
-    without = [stem for stem in stems if stem not in images]
-    if without:
-        raise InputError(
-            f"{len(without)} labels of {label_root} have no image in {image_root}, "
-            f"{without[0]}.png among them"
-        )
-    return [
-        {
-            "file_name": images[stem],
-            "sem_seg_file_name": os.path.join(label_root, f"{stem}.png"),
-        }
-        for stem in stems
-    ]
+def _register_all(root: str) -> None:
+    for name, layout, stuff in (
+        ("camvid_sem_seg", _CAMVID, load_categories("camvid")),
+        ("coco_stuff_10k_sem_seg", _COCO_STUFF_10K, load_categories("coco_stuff10k")),
+        ("coco_stuff_164k_sem_seg", _COCO_2017, load_categories("coco_stuff164k")),
+        ("pascal_context_59_sem_seg", _PASCAL_CONTEXT_59, load_categories("pascal_context59")),
+        ("pascal_context_60_sem_seg", _PASCAL_CONTEXT_60, load_categories("pascal_context60")),
+        ("synthetic_sem_seg", _SYNTHETIC, SYNTHETIC_CATEGORIES),
+    ):
+        for split in layout.splits:
+            images, labels = _paths(root, split, layout.images, layout.labels)
+            command = _command(layout)
+            register_sem_seg(f"{name}_{split}", images, labels, stuff, prepare_command=command)
+    for name, layout, things in (
+        ("bccd", _BCCD, load_categories("bccd")),
+        ("synthetic_boxes", _SYNTHETIC, SYNTHETIC_OBJECTS),
+    ):
+        for split in layout.splits:
+            boxes, images = _paths(root, split, layout.boxes, layout.images)
+            command = _command(layout)
+            register_boxes(f"{name}_{split}", boxes, images, things, prepare_command=command)
+    for name, layout, things, stuff in (
+        ("coco_2017_multitask", _COCO_2017, _coco_things(), load_categories("coco_stuff164k")),
+        ("synthetic_multitask", _SYNTHETIC, SYNTHETIC_OBJECTS, SYNTHETIC_CATEGORIES),
+    ):
+        for split in layout.splits:
+            register_multitask(
+                f"{name}_{split}",
+                *_paths(root, split, layout.boxes, layout.images, layout.labels),
+                things=things,
+                stuff=stuff,
+                prepare_command=_command(layout),
+            )
 
 
-def register_sem_seg(
-    name: str, image_root: str, label_root: str, categories: Categories, **metadata
-) -> None:
-    """Register a folder of images and one of label PNGs (8 bit, training ids) as a dataset.
+def _complete_detectron2() -> None:
+    """Colours and the command for what Detectron2 registers, whose class names are kept."""
+    for name, splits, categories, command in (
+        (
+            "ade20k_sem_seg",
+            ("train", "val"),
+            "ade20k",
+            "prepare_ade20k.py --source ADEChallengeData2016.zip",
+        ),
+        (
+            "cityscapes_fine_sem_seg",
+            ("train", "val", "test"),
+            "cityscapes",
+            "prepare_cityscapes.py --source leftImg8bit_trainvaltest.zip "
+            "--source gtFine_trainvaltest.zip",
+        ),
+    ):
+        for split in splits:
+            MetadataCatalog.get(f"{name}_{split}").set(
+                stuff_colors=load_categories(categories).stuff_metadata()["stuff_colors"],
+                prepare_command=f"python datasets/{command}",
+            )
 
-    Args:
-        name: what DATASETS.TRAIN and DATASETS.TEST call it.
-        image_root: folder of images.
-        label_root: folder of labels with the images' stems.
-        categories: its classes.
-        metadata: further fields of its Detectron2 metadata.
-    """
-    DatasetCatalog.register(name, lambda: load_image_label_pairs(image_root, label_root))
-    MetadataCatalog.get(name).set(
-        image_root=image_root,
-        sem_seg_root=label_root,
-        evaluator_type="sem_seg",
-        ignore_label=categories.ignore_label,
-        stuff_classes=list(categories.names),
-        stuff_colors=[list(color) for color in categories.colors],
-        stuff_dataset_id_to_contiguous_id={s: t for t, s in enumerate(categories.source_ids)},
-        **metadata,
+
+def _paths(root: str, split: str, *templates: str) -> list[str]:
+    return [os.path.join(root, template.format(split)) for template in templates]
+
+
+def _command(layout: _Layout) -> str:
+    return f"python datasets/{layout.command}"
+
+
+def _coco_things() -> Categories:
+    """The 80 classes of COCO's boxes, as Detectron2 has them."""
+    coco = MetadataCatalog.get("coco_2017_train")
+    return Categories(
+        names=tuple(coco.thing_classes),
+        colors=tuple(tuple(color) for color in coco.thing_colors),
+        source_ids=tuple(coco.thing_dataset_id_to_contiguous_id),
     )
 
 
-def _register_all(root: str) -> None:
-    layouts = {
-        "camvid_sem_seg": (
-            "camvid",
-            ("train", "val", "test"),
-            load_categories("camvid"),
-            "python datasets/prepare_camvid.py --source CamVid",
-        ),
-        "synthetic_sem_seg": (
-            "synthetic",
-            ("train", "val"),
-            SYNTHETIC_CATEGORIES,
-            "python datasets/prepare_synthetic.py",
-        ),
-    }
-    for name, (folder, splits, categories, command) in layouts.items():
-        for split in splits:
-            register_sem_seg(
-                f"{name}_{split}",
-                os.path.join(root, folder, "images", split),
-                os.path.join(root, folder, "annotations_detectron2", split),
-                categories,
-                prepare_command=command,
-            )
-    boxes = {
-        "synthetic_boxes": (
-            "synthetic",
-            "images/{}",
-            SYNTHETIC_OBJECTS,
-            "python datasets/prepare_synthetic.py",
-        ),
-        "bccd": (
-            "bccd",
-            "images",
-            load_categories("bccd"),
-            "python datasets/prepare_voc_detection.py --source BCCD --name bccd",
-        ),
-    }
-    for name, (folder, images, categories, command) in boxes.items():
-        for split in ("train", "val"):
-            register_boxes(
-                f"{name}_{split}",
-                os.path.join(root, folder, "annotations", f"instances_{split}.json"),
-                os.path.join(root, folder, images.format(split)),
-                categories,
-                prepare_command=command,
-            )
-    ade20k = load_categories("ade20k")
-    for split in ("train", "val"):
-        # Registered by Detectron2, without colours; its names are lists of synonyms.
-        MetadataCatalog.get(f"ade20k_sem_seg_{split}").set(
-            stuff_colors=[list(color) for color in ade20k.colors],
-            prepare_command="python datasets/prepare_ade20k.py --source ADEChallengeData2016.zip",
-        )
-
-
 _register_all(datasets_root())
+_complete_detectron2()

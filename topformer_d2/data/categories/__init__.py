@@ -26,10 +26,31 @@ class Categories:
     ignore_label: int = 255
 
     def lookup_table(self) -> np.ndarray:
-        """(256,) uint8: official id to training id; every id that is no class is ignored."""
-        table = np.full(256, self.ignore_label, dtype=np.uint8)
+        """Official id to training id; every id that is no class is ignored.
+
+        (256,) uint8, or (65536,) where an official id is above 255.
+        """
+        size = 256 if max(self.source_ids) < 256 else 65536
+        table = np.full(size, self.ignore_label, dtype=np.uint8)
         table[list(self.source_ids)] = np.arange(len(self.names))
         return table
+
+    def stuff_metadata(self) -> dict:
+        """The fields of Detectron2's metadata that say what a pixel label is."""
+        return {
+            "ignore_label": self.ignore_label,
+            "stuff_classes": list(self.names),
+            "stuff_colors": [list(color) for color in self.colors],
+            "stuff_dataset_id_to_contiguous_id": {s: i for i, s in enumerate(self.source_ids)},
+        }
+
+    def thing_metadata(self) -> dict:
+        """The fields of Detectron2's metadata that say what an object is."""
+        return {
+            "thing_classes": list(self.names),
+            "thing_colors": [list(color) for color in self.colors],
+            "thing_dataset_id_to_contiguous_id": {s: i for i, s in enumerate(self.source_ids)},
+        }
 
 
 def load_categories(name: str) -> Categories:

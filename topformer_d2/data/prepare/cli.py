@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn, Protocol
 
 from ...errors import show_input_errors
 from ..builtin import datasets_root
-from .sem_seg import expected_pairs, prepare_sem_seg
+from .sem_seg import prepare_sem_seg
+
+
+class _Report(Protocol):
+    problems: list[str]
+
+    def summary(self) -> str: ...
 
 
 def source_parser(description: str) -> argparse.ArgumentParser:
@@ -17,7 +25,12 @@ def source_parser(description: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--source", required=True, help="the official archive (.zip, .tar) or its unpacked folder"
+        "--source",
+        required=True,
+        action="append",
+        metavar="ARCHIVE_OR_FOLDER",
+        help="what the official site hands out (.zip, .tar, .json), or its unpacked folder; "
+        "once for each archive",
     )
     parser.add_argument(
         "--root",
@@ -27,15 +40,17 @@ def source_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def main(dataset: str, description: str) -> None:
-    """Prepare `dataset` from --source; exit status 1 when something is missing or corrupt."""
-    args = source_parser(description).parse_args()
+def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
+    """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
     with show_input_errors():
-        reports = prepare_sem_seg(dataset, args.source, args.root)
-    for split, report in reports.items():
-        print(f"{split}: {report.summary(expected_pairs(dataset)[split])}")
-    absent = sorted(expected_pairs(dataset).keys() - reports.keys())
-    if absent:
-        print(f"not in this source: {', '.join(absent)}")
-    print(f"written below {os.path.abspath(args.root)}")
-    sys.exit(1 if any(report.problems for report in reports.values()) else 0)
+        reports = list(prepare())
+    for report in reports:
+        print(report.summary())
+    print(f"written below {os.path.abspath(folder)}")
+    sys.exit(1 if any(report.problems for report in reports) else 0)
+
+
+def main(dataset: str, description: str) -> NoReturn:
+    """Prepare a segmentation dataset, a key of DATASETS, from --source."""
+    args = source_parser(description).parse_args()
+    run(lambda: prepare_sem_seg(dataset, args.source, args.root).values(), args.root)

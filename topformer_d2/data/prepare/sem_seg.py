@@ -1,124 +1,197 @@
-"""Datasets that come as folders of images and of label PNGs: CamVid and ADE20K."""
+"""Official archives of segmentation datasets to the layouts of datasets/README.md."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
 
 from ...errors import InputError
 from ..categories import load_categories
-from .common import Pair, Report, Source, match_stems, prepare_pairs
+from ..files import UNREADABLE, write_beside, write_image
+from .cityscapes import CITYSCAPES
+from .coco_stuff10k import COCO_STUFF_10K
+from .dataset import Dataset, Pair, Split
+from .folders import ADE20K, CAMVID, COCO_STUFF_164K
+from .pascal_context import PASCAL_CONTEXT
+from .source import DAMAGED, Source
 
-
-@dataclass(frozen=True)
-class Split:
-    """Folders of one split: in the archive, and below the dataset's folder; and its size."""
-
-    images: str
-    labels: str
-    images_out: str
-    labels_out: str
-    expected: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the official archive has a dataset, and where it goes below the datasets' root.
-
-    Attributes:
-        categories: name of the category file.
-        root: folder below DETECTRON2_DATASETS.
-        splits: by name.
-        ignored_ids: official ids that are no class by design.
-        refuse: (part of a file name, why) that tells another archive of a similar name.
-    """
-
-    categories: str
-    root: str
-    splits: dict[str, Split]
-    ignored_ids: tuple[int, ...]
-    refuse: tuple[str, str] | None = None
-
-
-def _camvid_split(name: str, expected: int) -> Split:
-    out = f"images/{name}", f"annotations_detectron2/{name}"
-    return Split(name, f"{name}annot", *out, expected)
-
-
-def _ade20k_split(folder: str, expected: int) -> Split:
-    images = f"images/{folder}"
-    labels_out = f"annotations_detectron2/{folder}"
-    return Split(images, f"annotations/{folder}", images, labels_out, expected)
-
-
-_CAMVID_SIZES = {"train": 367, "val": 101, "test": 233}
-LAYOUTS = {
-    "camvid": Layout(
-        categories="camvid",
-        root="camvid",
-        splits={name: _camvid_split(name, n) for name, n in _CAMVID_SIZES.items()},
-        ignored_ids=(11,),
-    ),
-    "ade20k": Layout(
-        categories="ade20k",
-        root="ADEChallengeData2016",
-        splits={
-            "train": _ade20k_split("training", 20210),
-            "val": _ade20k_split("validation", 2000),
-        },
-        ignored_ids=(0,),
-        refuse=("_seg.png", "this is the full ADE20K; the recipe uses ADEChallengeData2016.zip"),
-    ),
+DATASETS = {
+    "ade20k": ADE20K,
+    "camvid": CAMVID,
+    "cityscapes": CITYSCAPES,
+    "coco_stuff10k": COCO_STUFF_10K,
+    "coco_stuff164k": COCO_STUFF_164K,
+    "pascal_context": PASCAL_CONTEXT,
 }
 
 
-def prepare_sem_seg(dataset: str, source: str, root: str) -> dict[str, Report]:
-    """Bring an official archive into the layout of datasets/README.md.
+@dataclass
+class Report:
+    """What the preparation of a split did.
+
+    Attributes:
+        split: its name.
+        expected: the recipe's number of pairs.
+        is_here: whether the source has anything of it.
+        written, kept: pairs written now, and found from an earlier run.
+        problems: one line for each pair that could not be prepared.
+        notes: what the dataset has to tell.
+        unknown_ids: {official id that is no class: pixels} of what was written now; ignored there.
+        modes: {Pillow mode: images} of what was written now.
+        without_class: labels written now in which every pixel is ignored.
+    """
+
+    split: str
+    expected: int
+    is_here: bool = True
+    written: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unknown_ids: Counter[int] = field(default_factory=Counter)
+    modes: Counter[str] = field(default_factory=Counter)
+    without_class: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.written + self.kept
+
+    def summary(self) -> str:
+        """Text for the terminal."""
+        if not self.is_here:
+            return f"{self.split}: not in this source"
+        ready = f"{self.total} pairs ready ({self.written} written, {self.kept} there before)"
+        lines = [f"{self.split}: {ready}"]
+        if self.total != self.expected:
+            lines.append(f"WARNING: the recipe has {self.expected} pairs, {self.total} are here")
+        if self.unknown_ids:
+            ids = dict(sorted(self.unknown_ids.items()))
+            lines.append(f"ids that are no class, now ignored (id: pixels): {ids}")
+        if self.modes.keys() - {"RGB"}:
+            lines.append(f"images by Pillow's mode, read as RGB in training: {dict(self.modes)}")
+        if self.without_class:
+            first = self.without_class[0]
+            lines.append(f"labels without any class: {len(self.without_class)}, {first} among them")
+        lines += self.notes
+        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+
+
+def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str, Report]:
+    """Bring official archives into the layout of datasets/README.md.
 
     A second call does only what is missing, and a run killed at any moment can be repeated.
 
     Args:
-        dataset: a key of LAYOUTS.
-        source: the folder, .zip or .tar that the official site hands out.
+        dataset: a key of DATASETS.
+        sources: the folders, .zip, .tar and .json files that the official site hands out.
         root: DETECTRON2_DATASETS.
 
     Returns:
-        A report for each split that the source has.
+        A report for each split of the dataset.
 
     Raises:
-        InputError: the source is not there, or is not this dataset.
+        InputError: a source is not there, or they are not this dataset.
     """
-    layout = LAYOUTS[dataset]
-    categories = load_categories(layout.categories)
-    files = Source(source)
-    if layout.refuse and any(layout.refuse[0] in name for name in files.names):
-        raise InputError(f"{source}: {layout.refuse[1]}")
-    target = Path(root) / layout.root
-    reports = {}
-    for name, split in layout.splits.items():
-        images, labels = files.folder(split.images), files.folder(split.labels)
-        if not images and not labels:
-            continue
-        problems: list[str] = []
-        pairs = [
-            Pair(
-                images[stem],
-                labels[stem],
-                target / split.images_out / Path(images[stem]).name,
-                target / split.labels_out / f"{stem}.png",
-            )
-            for stem in match_stems(images, labels, problems)
-        ]
-        known = (*categories.source_ids, *layout.ignored_ids)
-        report = prepare_pairs(files, pairs, categories.lookup_table(), known, f"{dataset} {name}")
-        report.problems = problems + report.problems
-        reports[name] = report
-    if not reports:
-        wanted = ", ".join(f"{s.images}/ with {s.labels}/" for s in layout.splits.values())
-        raise InputError(f"{source} is not {dataset}: found none of the folders {wanted}")
-    return reports
+    what, files = DATASETS[dataset], Source(sources)
+    folder = Path(root) / what.root
+    found = what.find(files, folder)
+    if not any(split.pairs for split in found.values()):
+        for part, verdict in what.look_alikes:
+            if any(part in name for name in files.names):
+                raise InputError(f"{files}: {verdict}")
+    if not found:
+        raise InputError(f"{files} is not {dataset}: found none of {what.wanted}")
+    return {
+        name: (
+            _prepare_split(what, files, found[name], Report(name, expected), f"{dataset} {name}")
+            if name in found
+            else Report(name, expected, is_here=False)
+        )
+        for name, expected in what.expected.items()
+    }
 
 
-def expected_pairs(dataset: str) -> dict[str, int]:
-    """The recipe's number of pairs of each split."""
-    return {name: split.expected for name, split in LAYOUTS[dataset].splits.items()}
+def _prepare_split(
+    dataset: Dataset, files: Source, split: Split, report: Report, title: str
+) -> Report:
+    """Write what is missing of a split, on all cores, and count it in the report."""
+    report.problems, report.notes = split.problems, split.notes
+    all_categories = [load_categories(name) for name in dataset.categories]
+    tables = [categories.lookup_table() for categories in all_categories]
+    known_ids = {*dataset.ignored_ids, *(i for c in all_categories for i in c.source_ids)}
+    for name, out in split.copies:
+        if not out.is_file():
+            try:
+                content = files.read(name)
+            except (OSError, *DAMAGED) as e:
+                report.problems.append(f"{name}: {e}")
+            else:
+                write_beside(out, content)
+    # Threads, for decoding and compressing images leaves Python to the others; what does not (a
+    # .mat, the masks of an image) takes a millisecond or two.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        outcomes = pool.map(lambda pair: _prepare_pair(dataset, files, pair, tables), split.pairs)
+        for pair, outcome in zip(
+            split.pairs,
+            tqdm(outcomes, total=len(split.pairs), desc=title, unit="pair"),
+            strict=True,
+        ):
+            if outcome is None:
+                report.kept += 1
+            elif isinstance(outcome, str):
+                report.problems.append(outcome)
+            else:
+                report.written += 1
+                report.modes[outcome.mode] += 1
+                ids = np.flatnonzero(outcome.histogram)
+                report.unknown_ids.update(
+                    {int(i): int(outcome.histogram[i]) for i in ids if i not in known_ids}
+                )
+                if all((table[ids] == 255).all() for table in tables):
+                    report.without_class.append(pair.label_outs[0].name)
+    return report
+
+
+@dataclass
+class _Written:
+    """What there is to tell of a pair: its image's Pillow mode, and pixels by official id."""
+
+    mode: str
+    histogram: np.ndarray
+
+
+def _prepare_pair(
+    dataset: Dataset, files: Source, pair: Pair, tables: list[np.ndarray]
+) -> _Written | str | None:
+    """None where all is there, and a problem as text where the pair cannot be used."""
+    if pair.is_prepared():
+        return None
+    try:
+        content, image = files.read_image(pair.image, pair.image_out)
+    except ValueError as e:
+        return str(e)
+    try:
+        label = dataset.decode(files, pair.label)
+        copies = [(out, files.read(name)) for name, out in pair.copies]
+    except InputError:  # not one file is wrong, but the source
+        raise
+    except (*UNREADABLE, *DAMAGED) as e:
+        return f"label of {pair.image}: {e}"
+    if label.ndim != 2 or label.dtype != (np.uint8 if len(tables[0]) == 256 else np.uint16):
+        return f"label of {pair.image}: {label.dtype} of shape {label.shape} is no map of ids"
+    if image.size != label.shape[::-1]:
+        return f"{pair.image} is {image.size}, its label {label.shape[::-1]}"
+    if not pair.image_out.is_file():
+        write_beside(pair.image_out, content)
+    for out, copy in copies:
+        write_beside(out, copy)
+    for out, table in zip(pair.label_outs, tables, strict=True):
+        write_image(str(out), table[label])
+    return _Written(image.mode, np.bincount(label.reshape(-1)))

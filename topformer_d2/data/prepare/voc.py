@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -12,12 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..files import IMAGE_EXTENSIONS, UNREADABLE, write_beside
-from .common import DAMAGED, Source
+from ..files import IMAGE_EXTENSIONS, write_beside
+from .source import DAMAGED, Source
 
 _CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")
 
@@ -84,7 +82,9 @@ class _Object:
         return any(0 <= c < 1 for c in self.corners[:2])
 
 
-def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) -> VocReport:
+def prepare_voc(
+    sources: Sequence[str], target: str, classes: Sequence[str] | None = None
+) -> VocReport:
     """Write images/ and annotations/instances_{split}.json below `target`.
 
     Boxes follow VOC's convention, pixels counted from 1 and both ends inclusive, unless one begins
@@ -92,17 +92,17 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     missing or differ.
 
     Args:
-        source: the folder, .zip or .tar with Annotations/, JPEGImages/ and ImageSets/Main/. Each
-            list of images there is a split (VOC's lists by class are not); without any, all images
-            go into the split "all".
+        sources: the folders, .zip and .tar with Annotations/, JPEGImages/ and ImageSets/Main/, all
+            of one dataset. Each list of images there is a split (VOC's lists by class are not);
+            without any, all images go into the split "all".
         target: folder of the dataset.
         classes: names in the order of their ids; None = all that occur, sorted.
 
     Raises:
-        InputError: the source is not there, or is no such folder.
+        InputError: a source is not there, or they have no such folder.
     """
-    files = Source(source)
-    folder = _find_root(files, source)
+    files = Source(sources)
+    folder = _find_root(files)
     report = VocReport()
     annotation_files = _files_of(files, f"{folder}Annotations", (".xml",), report)
     image_files = _files_of(files, f"{folder}JPEGImages", IMAGE_EXTENSIONS, report)
@@ -120,11 +120,11 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     if not objects:
         problems = "; ".join(report.problems[:3])
         raise InputError(
-            f"{source}: none of {len(annotation_files)} images can be used "
+            f"{files}: none of {len(annotation_files)} images can be used "
             f"({len(report.problems)} problems: {problems})"
         )
     if not found & set(report.classes):
-        raise InputError(f"{source} has no object of {report.classes}; it has {sorted(found)}")
+        raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
 
     sizes = _copy_images(files, {stem: image_files[stem] for stem in objects}, target, report)
     first = next((s for s, b in objects.items() if any(o.begins_at_zero() for o in b)), None)
@@ -150,7 +150,7 @@ def prepare_voc(source: str, target: str, classes: Sequence[str] | None = None) 
     return report
 
 
-def _find_root(files: Source, source: str) -> str:
+def _find_root(files: Source) -> str:
     """The path up to Annotations/, ending with "/" where it is not empty."""
     roots = {
         str(path.parent.parent)
@@ -158,9 +158,9 @@ def _find_root(files: Source, source: str) -> str:
         if path.suffix == ".xml" and path.parent.name == "Annotations"
     }
     if not roots:
-        raise InputError(f"{source} has no folder Annotations with .xml files: is it VOC's layout?")
+        raise InputError(f"{files} has no folder Annotations with .xml files: is it VOC's layout?")
     if len(roots) > 1:
-        raise InputError(f"{source} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
+        raise InputError(f"{files} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
     root = roots.pop()
     return "" if root == "." else f"{root}/"
 
@@ -189,13 +189,9 @@ def _copy_images(
     def copy(stem: str):
         out = Path(target) / "images" / PurePosixPath(names[stem]).name
         try:
-            content = files.read(names[stem])
-            image = Image.open(io.BytesIO(content))
-            image.load()
-        except (*UNREADABLE, *DAMAGED) as e:
-            return f"{names[stem]}: {e}"
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            return f"{names[stem]} is turned by its EXIF orientation, its boxes are not"
+            content, image = files.read_image(names[stem])
+        except ValueError as e:
+            return str(e)
         if not out.is_file() or out.read_bytes() != content:
             write_beside(out, content)
         return image.size

@@ -1,0 +1,63 @@
+"""Datasets that have boxes and pixel labels of the same images."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..errors import InputError
+from .boxes import load_boxes
+from .categories import Categories
+from .sem_seg import label_files
+
+
+def load_multitask(name: str, json_file: str, image_root: str, label_root: str) -> list[dict]:
+    """Detectron2 records of a COCO JSON, each with the label PNG of its image's stem.
+
+    Raises:
+        InputError: as load_boxes does, or an image has no label.
+    """
+    records, labels = load_boxes(name, json_file, image_root), label_files(label_root)
+    for record in records:
+        stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
+        if stem not in labels:
+            raise InputError(
+                f"dataset {name!r}: {record['file_name']} of {json_file} has no label "
+                f"{stem}.png in {os.path.abspath(label_root)}"
+            )
+        record["sem_seg_file_name"] = labels[stem]
+    return records
+
+
+def register_multitask(
+    name: str,
+    json_file: str,
+    image_root: str,
+    label_root: str,
+    *,
+    things: Categories,
+    stuff: Categories,
+    **metadata,
+) -> None:
+    """Register boxes and pixel labels of the same images as one dataset.
+
+    Args:
+        name: what DATASETS.TRAIN and DATASETS.TEST call it.
+        json_file: boxes in COCO's format; segmentation is not read.
+        image_root: folder that its file names are relative to.
+        label_root: folder of label PNGs (8 bit, training ids) with the images' stems.
+        things: the classes of the boxes, the JSON's category ids as source_ids.
+        stuff: the classes of the pixels.
+        metadata: further fields of its Detectron2 metadata.
+    """
+    DatasetCatalog.register(name, lambda: load_multitask(name, json_file, image_root, label_root))
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        image_root=image_root,
+        sem_seg_root=label_root,
+        evaluator_type="multitask",
+        **things.thing_metadata(),
+        **stuff.stuff_metadata(),
+        **metadata,
+    )

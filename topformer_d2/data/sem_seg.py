@@ -1,0 +1,74 @@
+"""Datasets of pixel labels: a folder of images and one of label PNGs."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import InputError
+from .categories import Categories
+from .files import IMAGE_EXTENSIONS
+
+
+def label_files(label_root: str) -> dict[str, str]:
+    """{stem: path} of a folder's label PNGs, sorted; InputError where it is missing or has none."""
+    if not PathManager.isdir(label_root):
+        raise InputError(f"folder {os.path.abspath(label_root)} does not exist")
+    stems = sorted(n.removesuffix(".png") for n in PathManager.ls(label_root) if n.endswith(".png"))
+    if not stems:
+        raise InputError(f"folder {os.path.abspath(label_root)} holds no label PNG")
+    return {stem: os.path.join(label_root, f"{stem}.png") for stem in stems}
+
+
+def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
+    """Detectron2 records of all label PNGs of a folder with the images of the same stem.
+
+    Unlike Detectron2's load_sem_seg, which pairs two sorted lists of equal length without comparing
+    names, this pairs by stem, whatever the image's extension. Images without a label are left out.
+
+    Raises:
+        InputError: a folder is missing, holds no labels, or a label has no image.
+    """
+    if not PathManager.isdir(image_root):
+        raise InputError(f"folder {os.path.abspath(image_root)} does not exist")
+    labels = label_files(label_root)
+    images = {}
+    for name in PathManager.ls(image_root):
+        stem, extension = os.path.splitext(name)
+        if extension.lower() in IMAGE_EXTENSIONS:
+            if stem in images:
+                raise InputError(f"{images[stem]} and {name} share a stem: which has the label?")
+            images[stem] = os.path.join(image_root, name)
+    without = [stem for stem in labels if stem not in images]
+    if without:
+        raise InputError(
+            f"{len(without)} labels of {label_root} have no image in {image_root}, "
+            f"{without[0]}.png among them"
+        )
+    return [
+        {"file_name": images[stem], "sem_seg_file_name": label} for stem, label in labels.items()
+    ]
+
+
+def register_sem_seg(
+    name: str, image_root: str, label_root: str, categories: Categories, **metadata
+) -> None:
+    """Register a folder of images and one of label PNGs (8 bit, training ids) as a dataset.
+
+    Args:
+        name: what DATASETS.TRAIN and DATASETS.TEST call it.
+        image_root: folder of images.
+        label_root: folder of labels with the images' stems.
+        categories: its classes.
+        metadata: further fields of its Detectron2 metadata.
+    """
+    DatasetCatalog.register(name, lambda: load_image_label_pairs(image_root, label_root))
+    MetadataCatalog.get(name).set(
+        image_root=image_root,
+        sem_seg_root=label_root,
+        evaluator_type="sem_seg",
+        **categories.stuff_metadata(),
+        **metadata,
+    )
