@@ -40,6 +40,6 @@ setup(
     ],
     extras_require={
         "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
-        "dev": ["pytest>=8", "ruff>=0.9", "pypi-simple>=1.6", "setuptools>=77"],
+        "dev": ["pytest>=8", "ruff>=0.9", "pypi-simple>=1.6", "scipy>=1.10", "setuptools>=77"],
     },
 )

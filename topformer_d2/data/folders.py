@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
 from .boxes import read_coco, register_boxes
-from .builtin import register_sem_seg
+from .sem_seg import register_sem_seg
 from .categories import Categories
 
 logger = logging.getLogger(__name__)
