@@ -17,13 +17,14 @@ docs/checking_data.md has the table.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 from topformer_d2.config import load_config
 from topformer_d2.data.files import write_beside
 from topformer_d2.data.inspection import inspect_config, inspect_datasets
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import InputError, show_input_errors
 
 
 def main() -> None:
@@ -38,10 +39,12 @@ def main() -> None:
         metavar="NAME",
         help="registered datasets; with --config-file, KEY VALUE pairs that override it",
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if not args.config_file and not args.names:
         parser.error("name a --config-file or registered datasets")
     with show_input_errors():
+        if args.json and os.path.isdir(args.json):  # before the work, not after
+            raise InputError(f"--json {args.json} is a folder: name a file")
         if args.config_file:
             report = inspect_config(load_config(args.config_file, args.names))
         else:

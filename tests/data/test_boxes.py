@@ -75,19 +75,24 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c["annotations"][0].pop("bbox"), r"an entry of 'annotations' lacks \['bbox'\]"),
+        (lambda c: c["annotations"][0].pop("bbox"), r"'annotations' has \['bbox'\] missing"),
         (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), r"annotation 5 of image a .*\[1, 2"),
         (lambda c: c["annotations"][0].update(bbox=["1", 2, 3, 4]), r"takes x, y, width, height"),
         (lambda c: c["annotations"][0].update(category_id=4), r"category 4, which is not listed"),
         (lambda c: c["annotations"][0].update(ignore=1), r"'ignore'.*use 'iscrowd'"),
-        (lambda c: c["images"][0].pop("width"), r"an entry of 'images' lacks \['width'\]"),
+        (lambda c: c["annotations"][0].update(iscrowd="0"), r"iscrowd '0'; it takes 0 or 1"),
+        (lambda c: c["annotations"][0].update(image_id=1), r"2 annotations .* such as 1, and none"),
+        (lambda c: c["categories"][0].update(id="7"), r"'categories' has \['id'\] missing or of"),
+        (lambda c: c["images"].append(c["images"][0]), r"id 'a' stands in 'images' more than once"),
+        (lambda c: c["images"][0].pop("width"), r"'images' has \['width'\] missing"),
         (lambda c: c["images"].clear(), r"has no 'images'"),
         (lambda c: c.pop("categories"), r"has no 'categories'"),
         (lambda c: c["categories"][0].update(name="d"), r"\['d'\], but .* with \['cat'\]"),
         (None, "is no JSON"),
     ],
     ids=[
-        *("no box", "three numbers", "text", "category", "ignore", "width", "no images"),
+        *("no box", "three numbers", "text", "category", "ignore", "crowd"),
+        *("unlisted", "text id", "twice", "width", "no images"),
         *("no categories", "other classes", "no JSON"),
     ],
 )

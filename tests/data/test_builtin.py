@@ -100,13 +100,20 @@ def test_synthetic_multitask_joins_boxes_and_labels_of_an_image():
             assert annotation["category_id"] + 1 in label[y : y + h, x : x + w]
 
 
-def test_an_image_without_label_is_named(tmp_path):
+def test_images_without_label_are_left_out(tmp_path, caplog):
     root = Path(datasets_root()) / "synthetic"
     boxes = root / "annotations/instances_val.json"
     names = [i["file_name"] for i in json.loads(boxes.read_text())["images"]]
     for name in names[1:]:
         shutil.copy(root / "annotations_detectron2/val" / name, tmp_path / name)
-    with pytest.raises(InputError, match=rf"{names[0]} of .*instances_val\.json has no label"):
-        load_multitask("synthetic_multitask_val", str(boxes), str(root / "images/val"), tmp_path)
+    arguments = ("synthetic_multitask_val", str(boxes), str(root / "images/val"), tmp_path)
+    records = load_multitask(*arguments)
+    assert [Path(r["file_name"]).name for r in records] == names[1:]
+    assert f"1 of {len(names)} images have no label in {tmp_path}" in caplog.text
+    assert f"{names[0]} among them" in caplog.text
+    for name in names[1:]:
+        (tmp_path / name).rename(tmp_path / f"x{name}")
+    with pytest.raises(InputError, match=rf"{len(names)} of {len(names)} images have no label"):
+        load_multitask(*arguments)
     with pytest.raises(InputError, match="nowhere does not exist"):
         load_multitask("synthetic_multitask_val", str(boxes), "images", str(tmp_path / "nowhere"))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
 from PIL import Image
 
 from topformer_d2.data import build_test_loader, build_train_loader
@@ -42,6 +43,22 @@ def test_fifty_batches_are_the_same_for_any_workers_and_start(tiny_config, worke
     assert_same(take(resumed, 13), reference[37:])
     other = take(train_loader(cfg, 8), 1)
     assert [s["file_name"] for s in other[0]] != [s["file_name"] for s in reference[0]]
+
+
+def test_processes_share_the_stream(tiny_config, monkeypatch):
+    """Two ranks draw what one process would, every other sample each."""
+    opts = ("INPUT.SCALE_RANGE", "[0.5, 2.0]", "INPUT.COLOR_AUG_SSD", "True")
+    alone = take(train_loader(tiny_config(*opts, "SOLVER.IMS_PER_BATCH", "4"), 7), 3)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    ranks = []
+    for rank in (0, 1):
+        monkeypatch.setattr(comm, "get_rank", lambda rank=rank: rank)
+        ranks.append(take(train_loader(tiny_config(*opts, "SOLVER.IMS_PER_BATCH", "4"), 7), 3))
+    together = [
+        [sample for pair in zip(*batches, strict=True) for sample in pair]
+        for batches in zip(*ranks, strict=True)
+    ]
+    assert_same(together, alone)
 
 
 def test_an_epoch_holds_every_image_once(tiny_config):
@@ -107,9 +124,11 @@ def test_palette_labels_are_refused(tiny_config, record):
 
 
 def test_sizes_that_differ_are_named(tiny_config, record):
-    Image.fromarray(np.zeros((10, 20), np.uint8)).save(record["sem_seg_file_name"])
-    with pytest.raises(InputError, match=r"\(64, 80\).*\(10, 20\).*EXIF"):
-        TaskMapper(tiny_config(), is_train=True)(record)
+    for size, hint in (((10, 20), "$"), ((80, 64), r"\. An image is turned by its EXIF")):
+        Image.fromarray(np.zeros(size, np.uint8)).save(record["sem_seg_file_name"])
+        sizes = rf"\(64, 80\).*\({size[0]}, {size[1]}\)"
+        with pytest.raises(InputError, match=sizes + hint):
+            TaskMapper(tiny_config(), is_train=True)(record)
 
 
 def test_pairs_are_found_by_stem(tmp_path):

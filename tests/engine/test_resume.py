@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.engine import Trainer
 from topformer_d2.engine.hooks import StopRequested
 from topformer_d2.errors import InputError
@@ -79,6 +80,25 @@ def test_resuming_a_detector_keeps_its_loss_normaliser(tiny_detector, tmp_path, 
     for key, weight in weights.items():
         tolerance = 0 if exact else 1e-4
         torch.testing.assert_close(resumed_weights[key], weight, atol=tolerance, rtol=0)
+
+
+def test_a_file_that_cannot_be_used_loses_nothing(tiny_config, tmp_path, monkeypatch):
+    whole, _ = run(tiny_config(*options(tmp_path, "5", "whole")))
+    cut = tiny_config(*options(tmp_path, "5", "cut"), "SOLVER.CHECKPOINT_PERIOD", "1000")
+    read, calls = TaskMapper.__call__, []
+
+    def fail_in_the_third_batch(self, record):
+        calls.append(record)
+        if len(calls) == 10:  # batches have 4
+            raise InputError("x.png cannot be read")
+        return read(self, record)
+
+    monkeypatch.setattr(TaskMapper, "__call__", fail_in_the_third_batch)
+    with pytest.raises(InputError, match=r"x\.png"):
+        run(cut)
+    monkeypatch.undo()
+    rest, _ = run(cut, resume=True)
+    assert rest == {i: whole[i] for i in (2, 3, 4, 5)}
 
 
 def test_one_seed_decides_everything(tiny_config, tmp_path):

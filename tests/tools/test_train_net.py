@@ -82,7 +82,7 @@ def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith(f"error: {image} cannot be read")
-    assert (f"check_dataset.py {' '.join(CONFIG)} shows all" in last) == (images == 4)
+    assert (f"check_dataset.py {' '.join(CONFIG)} INPUT.CROP" in last) == (images == 4)
     assert "Traceback" not in result.stderr + result.stdout
 
 

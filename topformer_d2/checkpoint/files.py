@@ -116,13 +116,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self.require_all and wrong:
             heads = {
                 "sem_seg_head.": "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)",
-                "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS) and MODEL.FPN",
+                "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS), MODEL.FPN",
             }
             own = self.model.state_dict()
             keys = [text for start, text in heads.items() if any(k.startswith(start) for k in own)]
             raise InputError(
                 f"the weights do not fit the config: {summarize(wrong)}. "
-                f"Check {', '.join(['MODEL.TOPFORMER', *keys])}"
+                f"Check {', '.join(['MODEL.TOPFORMER', *keys])} "
+                "and, where DATASETS.FOLDERS names the data, its classes"
             )
         return incompatible
 

@@ -100,7 +100,8 @@ class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
             y, x = np.random.randint(h - crop_h + 1), np.random.randint(w - crop_w + 1)
             crop = sem_seg[y : y + crop_h, x : x + crop_w]
             counts = cv2.calcHist([crop], [0], None, [256], [0, 256]).reshape(-1)
-            counts[self.ignored_category] = 0
+            if 0 <= self.ignored_category < len(counts):
+                counts[self.ignored_category] = 0
             limit = counts.sum() * self.single_category_max_area
             if np.count_nonzero(counts) > 1 and counts.max() < limit:
                 break

@@ -40,8 +40,23 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
     to_index = {c["id"]: i for i, c in enumerate(content["categories"])}
     metadata.set(thing_classes=names, thing_dataset_id_to_contiguous_id=to_index)
     by_image = defaultdict(list)
+    problems = []
     for annotation in content["annotations"]:
-        by_image[annotation["image_id"]].append(_read_annotation(annotation, to_index, json_file))
+        try:
+            box = _read_annotation(annotation, to_index)
+            by_image[annotation["image_id"]].append(box)
+        except InputError as e:
+            problems.append(str(e))
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InputError(f"{json_file}: {'; '.join(problems[:5])}{more}")
+    unlisted = by_image.keys() - {image["id"] for image in content["images"]}
+    if unlisted:
+        count = sum(len(by_image[image_id]) for image_id in unlisted)
+        what = f"{json_file}: {count} annotations are of images that it does not list"
+        if len(unlisted) == len(by_image):
+            raise InputError(f"{what}, such as {min(unlisted, key=str)!r}, and none of others")
+        logger.warning("%s; they are not used", what)
     return [
         {
             "file_name": os.path.join(image_root, image["file_name"]),
@@ -54,10 +69,10 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
     ]
 
 
-_COCO_KEYS = {
-    "images": ("id", "file_name", "width", "height"),
-    "categories": ("id", "name"),
-    "annotations": ("image_id", "category_id", "bbox"),
+_COCO_TYPES = {
+    "images": {"id": (int, str), "file_name": str, "width": int, "height": int},
+    "categories": {"id": int, "name": str},
+    "annotations": {"image_id": (int, str), "category_id": int, "bbox": list},
 }
 
 
@@ -65,7 +80,8 @@ def read_coco(json_file: str) -> dict[str, list[dict]]:
     """The "images", "annotations" and "categories" of a COCO JSON; categories sorted by id.
 
     Raises:
-        InputError: the file is missing or no COCO JSON, or an entry lacks a key that is used.
+        InputError: the file is missing or no COCO JSON, a key that is used is missing or has a
+            value of another type, or an id stands there twice.
     """
     if not PathManager.isfile(json_file):
         raise InputError(f"{os.path.abspath(json_file)} does not exist")
@@ -74,34 +90,43 @@ def read_coco(json_file: str) -> dict[str, list[dict]]:
             content = json.loads(f.read().decode("utf-8-sig"))
     except ValueError as e:
         raise InputError(f"{json_file} is no JSON: {e}") from e
-    for part, keys in _COCO_KEYS.items():
+    for part, types in _COCO_TYPES.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list) or (part != "annotations" and not entries):
             raise InputError(f"{json_file} is no COCO JSON of boxes: it has no {part!r}")
         for entry in entries:
-            missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
-            if missing:
-                raise InputError(f"{json_file}: an entry of {part!r} lacks {missing}: {entry}")
+            wrong = [
+                key
+                for key, kind in types.items()
+                if not isinstance(entry, dict) or not isinstance(entry.get(key), kind)
+            ]
+            if wrong:
+                problem = f"{wrong} missing or of another type than COCO's"
+                raise InputError(f"{json_file}: an entry of {part!r} has {problem}: {entry}")
+        ids = Counter(entry["id"] for entry in entries) if part != "annotations" else {}
+        if len(ids) < len(entries) and ids:
+            twice = ids.most_common(1)[0][0]
+            raise InputError(f"{json_file}: id {twice!r} stands in {part!r} more than once")
     # The order in which Detectron2 numbers the classes.
     return {**content, "categories": sorted(content["categories"], key=lambda c: c["id"])}
 
 
-def _read_annotation(annotation: dict, to_index: dict, json_file: str) -> dict:
-    what = f"{json_file}: annotation {annotation.get('id', '')} of image {annotation['image_id']}"
+def _read_annotation(annotation: dict, to_index: dict) -> dict:
+    what = f"annotation {annotation.get('id', '')} of image {annotation['image_id']}"
     if annotation["category_id"] not in to_index:
         raise InputError(f"{what} has category {annotation['category_id']!r}, which is not listed")
     if annotation.get("ignore"):
         raise InputError(f"{what} has 'ignore', which COCO's evaluation does not: use 'iscrowd'")
-    bbox = annotation["bbox"]
-    if not (
-        isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(v, (int, float)) for v in bbox)
-    ):
+    bbox, crowd = annotation["bbox"], annotation.get("iscrowd", 0)
+    if len(bbox) != 4 or not all(isinstance(value, (int, float)) for value in bbox):
         raise InputError(f"{what} has the bbox {bbox!r}; it takes x, y, width, height")
+    if crowd not in (0, 1):
+        raise InputError(f"{what} has iscrowd {crowd!r}; it takes 0 or 1")
     return {
         "bbox": bbox,
         "bbox_mode": BoxMode.XYWH_ABS,
         "category_id": to_index[annotation["category_id"]],
-        "iscrowd": annotation.get("iscrowd", 0),
+        "iscrowd": crowd,
     }
 
 
@@ -135,6 +160,9 @@ def clean_boxes(records: list[dict]) -> list[dict]:
     Boxes that have no area inside their image are dropped, and one warning counts them; one that
     reaches out of its image is kept (the loader clips it). Polygons, which the builtin COCO has,
     would take several times the memory of all else. The records given stay as they are.
+
+    Raises:
+        InputError: an annotation has no box.
     """
     dropped: Counter[str] = Counter()
     cleaned = []
@@ -169,10 +197,12 @@ def corners(annotation: dict) -> tuple[float, float, float, float]:
 
 
 def _has_area_inside(annotation: dict, record: dict) -> bool:
-    x0, y0, x1, y1 = box = corners(annotation)
+    try:
+        x0, y0, x1, y1 = box = corners(annotation)
+        is_finite = all(map(math.isfinite, box))
+    except (KeyError, TypeError, ValueError) as e:
+        file = record["file_name"]
+        raise InputError(f"{file}: the annotation {annotation} has no box: {e}") from e
     width, height = record.get("width", math.inf), record.get("height", math.inf)
-    return bool(
-        all(map(math.isfinite, box))
-        and min(x1, width) > max(x0, 0)
-        and min(y1, height) > max(y0, 0)
-    )
+    inside = min(x1, width) > max(x0, 0) and min(y1, height) > max(y0, 0)
+    return bool(is_finite and inside)

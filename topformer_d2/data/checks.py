@@ -57,6 +57,23 @@ def check_dataset_present(name: str) -> None:
         )
 
 
+def load_records(name: str) -> list[dict]:
+    """The records of a registered dataset.
+
+    Raises:
+        InputError: its files are not as its loader needs them; Detectron2's own loaders only assert
+            it, as that of Cityscapes does for labels that are not prepared.
+    """
+    try:
+        return DatasetCatalog.get(name)
+    except InputError:
+        raise
+    except (AssertionError, KeyError, OSError, ValueError) as e:
+        command = MetadataCatalog.get(name).get("prepare_command")
+        mend = f". Prepare it with: {command}" if command else ""
+        raise InputError(f"dataset {name!r} cannot be loaded: {e}{mend}") from e
+
+
 def check_config(cfg, *, train: bool) -> None:
     """Everything about a config's datasets that can be said without reading an image.
 
@@ -82,7 +99,7 @@ def check_config(cfg, *, train: bool) -> None:
             _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
         if "instances" in tasks:
             if MetadataCatalog.get(name).get("thing_classes") is None:
-                DatasetCatalog.get(name)  # a COCO JSON's classes are known once it is read
+                load_records(name)  # a COCO JSON's classes are known once it is read
             _check_class_count(name, "thing_classes", cfg.MODEL.RETINANET, "RETINANET")
     for task, field in (("sem_seg", "stuff_classes"), ("instances", "thing_classes")):
         if task in tasks:
@@ -161,7 +178,8 @@ def check_image_size(record: dict, size: tuple[int, int]) -> None:
 def check_label_size(label: np.ndarray, size: tuple[int, int], file: str, image_file: str) -> None:
     """Raise InputError where the label `file` has not the (height, width) of its image."""
     if label.shape != size:
+        turned = label.shape == size[::-1]
+        hint = ". An image is turned by its EXIF orientation, a label is not" if turned else ""
         raise InputError(
-            f"{image_file} is {size} (height, width) and its label {file} "
-            f"{label.shape}. An image is turned by its EXIF orientation, a label is not"
+            f"{image_file} is {size} (height, width) and its label {file} {label.shape}{hint}"
         )

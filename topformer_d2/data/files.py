@@ -6,6 +6,7 @@ import glob
 import json
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -54,19 +55,33 @@ def read_label(path: str) -> np.ndarray:
 
     Raises:
         InputError: it cannot be read, or is not 8-bit single-channel. A palette PNG is refused
-            because Detectron2 reads one as luminance, which makes other ids of its own.
+            because Detectron2 reads one as luminance, and one of fewer bits because Pillow scales
+            its ids to 255; both make other ids of its own.
     """
     try:
-        with PathManager.open(path, "rb") as f, Image.open(f) as image:
-            if image.mode == "L":
-                return np.asarray(image)
-            mode = image.mode
+        with PathManager.open(path, "rb") as f:
+            bits = png_bit_depth(f)
+            with Image.open(f) as image:
+                if image.mode == "L" and bits in (None, 8):
+                    return np.asarray(image)
+                mode = image.mode
     except UNREADABLE as e:
         raise InputError(f"{path} cannot be read: {e}") from e
-    raise InputError(
-        f"{path} has mode {mode!r}; a label is an 8-bit single-channel PNG (mode 'L'). A palette "
-        "PNG becomes one by Image.fromarray(numpy.asarray(Image.open(path))).save(path)"
-    )
+    what = f"mode {mode!r}" if bits in (None, 8) else f"mode {mode!r} and {bits} bits"
+    mend = ""
+    if mode in ("P", "PA"):
+        mend = (
+            ". Its indices become one by "
+            "Image.fromarray(numpy.asarray(Image.open(path))).save(path)"
+        )
+    raise InputError(f"{path} has {what}; a label is an 8-bit single-channel PNG (mode 'L'){mend}")
+
+
+def png_bit_depth(file: BinaryIO) -> int | None:
+    """Bits a channel of a PNG, None where it is none; the file is left at its start."""
+    start = file.read(25)
+    file.seek(0)
+    return start[24] if start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 25 else None
 
 
 def check_image_name(path: str) -> None:

@@ -13,8 +13,8 @@ from detectron2.utils.file_io import PathManager
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
 from .boxes import read_coco, register_boxes
-from .sem_seg import register_sem_seg
 from .categories import Categories
+from .sem_seg import register_sem_seg
 
 logger = logging.getLogger(__name__)
 
@@ -45,31 +45,46 @@ def use_folders(cfg: CfgNode) -> None:
 
 
 def register_folders(cfg: CfgNode) -> None:
-    """Register each entry of DATASETS.FOLDERS under its name; a second time changes nothing.
+    """Register the entries of DATASETS.FOLDERS that TRAIN and TEST name; again, it does nothing.
 
-    Images and labels need not be there. Where the classes cannot be read because their file is
-    missing, a warning says so, and pictures number them.
+    Others may be a base config's, whose files need not be there. Nor need images and labels; where
+    the classes cannot be read because their file is missing, a warning says so, and pictures number
+    them.
 
     Raises:
         InputError: an entry lacks a key or has an unknown one, its name is another dataset's, or
             its classes file or COCO JSON is none.
     """
-    for name, entry in cfg.DATASETS.FOLDERS.items():
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        if name not in cfg.DATASETS.FOLDERS:
+            continue
+        entry = cfg.DATASETS.FOLDERS[name]
         kind = _check_keys(name, entry)
         definition = dict(entry)
+        file = definition.get("CLASSES") or definition["BOXES"]
+        stamp = (_stamp(file), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
         if name in DatasetCatalog.list():
-            if MetadataCatalog.get(name).get("folders") != definition:
+            metadata = MetadataCatalog.get(name)
+            if metadata.get("folders") == definition and metadata.get("stamp") == stamp:
+                continue
+            if metadata.get("folders") != definition:
                 raise InputError(
                     f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, with "
                     "other files: choose another name"
                 )
-            # Anew, for the files may have changed since.
+            # Anew, for the classes have changed since.
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
         if kind == "LABELS":
             _register_labels(name, definition, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
         else:
             _register_boxes(name, definition)
+        MetadataCatalog.get(name).stamp = stamp
+
+
+def _stamp(path: str) -> int:
+    """Changes with the file's content; 0 where it is missing, or elsewhere than on this machine."""
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
 def _check_keys(name: str, entry) -> str:

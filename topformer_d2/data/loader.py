@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import torch
 from detectron2.data import (
-    DatasetCatalog,
     DatasetFromList,
     MapDataset,
     get_detection_dataset_dicts,
@@ -30,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import model_tasks
 from ..errors import InputError
 from .boxes import clean_boxes
+from .checks import load_records
 from .mapper import TaskMapper
 
 
@@ -161,7 +161,7 @@ def build_train_loader(cfg) -> TrainLoader:
 
 def build_test_loader(cfg, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
-    records = DatasetFromList(DatasetCatalog.get(dataset_name), copy=False)
+    records = DatasetFromList(load_records(dataset_name), copy=False)
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(
         MapDataset(records, TaskMapper(cfg, is_train=False)),

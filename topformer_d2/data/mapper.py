@@ -96,7 +96,9 @@ class TaskMapper:
             sample["instances"] = instances[boxes.nonempty()]
         return sample
 
-    def _read_label(self, file: str, image: np.ndarray, image_file: str) -> np.ndarray:
+    def _read_label(self, file: str | None, image: np.ndarray, image_file: str) -> np.ndarray:
+        if not file:
+            raise InputError(f"{image_file} has no label file (sem_seg_file_name)")
         label = read_label(file)
         check_label_size(label, image.shape[:2], file, image_file)
         check_label_range(label, self.num_labels, self.ignore_value, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -11,23 +12,33 @@ from .boxes import load_boxes
 from .categories import Categories
 from .sem_seg import label_files
 
+logger = logging.getLogger(__name__)
+
 
 def load_multitask(name: str, json_file: str, image_root: str, label_root: str) -> list[dict]:
     """Detectron2 records of a COCO JSON, each with the label PNG of its image's stem.
 
+    Images without a label, such as one that could not be prepared, are left out with a warning.
+
     Raises:
-        InputError: as load_boxes does, or an image has no label.
+        InputError: as load_boxes does, or no image has a label.
     """
     records, labels = load_boxes(name, json_file, image_root), label_files(label_root)
+    without = []
     for record in records:
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
+        record["sem_seg_file_name"] = labels.get(stem)
         if stem not in labels:
-            raise InputError(
-                f"dataset {name!r}: {record['file_name']} of {json_file} has no label "
-                f"{stem}.png in {os.path.abspath(label_root)}"
-            )
-        record["sem_seg_file_name"] = labels[stem]
-    return records
+            without.append(record["file_name"])
+    if without:
+        folder = os.path.abspath(label_root)
+        what = (
+            f"dataset {name!r}: {len(without)} of {len(records)} images have no label in {folder}"
+        )
+        if len(without) == len(records):
+            raise InputError(f"{what}; {json_file} lists {without[0]}, for one")
+        logger.warning("%s and are left out, %s among them", what, without[0])
+    return [record for record in records if record["sem_seg_file_name"]]
 
 
 def register_multitask(

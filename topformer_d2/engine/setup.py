@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 
 from detectron2.engine import default_setup
 from detectron2.utils import comm
@@ -31,7 +32,8 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
     args = args or argparse.Namespace(config_file="", eval_only=False)
     check_config(cfg, train=not args.eval_only)
     if comm.is_main_process():  # where it raises, the launcher ends the other processes
-        check_samples(cfg, train=not args.eval_only, config_file=args.config_file)
+        arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
+        check_samples(cfg, train=not args.eval_only, arguments=arguments)
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):

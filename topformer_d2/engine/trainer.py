@@ -18,6 +18,8 @@ from ..evaluation import build_evaluator, evaluator_type
 from .hooks import KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
 
+logger = logging.getLogger(__name__)
+
 
 class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can mend."""
@@ -86,6 +88,18 @@ class Trainer(DefaultTrainer):
         super().resume_or_load(resume=resume)
         self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
+
+    def run_step(self) -> None:
+        """One iteration; where a file cannot be used, what was trained until then is kept."""
+        try:
+            super().run_step()
+        except InputError:
+            # Raised when the batch is loaded, before anything has changed.
+            if self.iter > self.start_iter and comm.is_main_process():
+                self.iter -= 1  # the last one that is done, which the checkpoint takes from here
+                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                logger.info("stopped after iteration %d; --resume goes on from there", self.iter)
+            raise
 
     def state_dict(self) -> dict:
         state = super().state_dict()

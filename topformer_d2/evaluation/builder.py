@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
+from ..config import model_tasks
 from ..errors import InputError
 from .coco import BoxEvaluator
 from .sem_seg import ConfusionEvaluator
@@ -20,7 +21,20 @@ def _boxes(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     return BoxEvaluator(dataset_name, output_dir=output_dir)
 
 
-_BUILDERS = {"sem_seg": _sem_seg, "cityscapes_sem_seg": _sem_seg, "coco": _boxes}
+def _multitask(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+    """Of what the model is trained for; the dataset has the truth of both tasks."""
+    builders = {"sem_seg": _sem_seg, "instances": _boxes}
+    return DatasetEvaluators(
+        [builders[task](cfg, dataset_name, output_dir) for task in model_tasks(cfg)]
+    )
+
+
+_BUILDERS = {
+    "sem_seg": _sem_seg,
+    "cityscapes_sem_seg": _sem_seg,
+    "coco": _boxes,
+    "multitask": _multitask,
+}
 
 
 def evaluator_type(dataset_name: str) -> str:

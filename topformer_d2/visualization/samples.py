@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from detectron2.data import DatasetCatalog
 
+from ..data.checks import check_label_size
+from ..data.files import read_image
 from ..data.inspection import spread_evenly
 from ..data.loader import SeededMap
 from ..data.mapper import TaskMapper
@@ -34,20 +36,31 @@ def sample_sheet(
     """
     painter = Painter(cfg, dataset_name)
     records = spread_evenly(DatasetCatalog.get(dataset_name), num_images)
-    unchanged = {} if draws else {"augmentations": []}
-    samples = SeededMap(records, TaskMapper(cfg, is_train=True, **unchanged), seed)
-    columns = max(1, draws)
+    samples = SeededMap(records, TaskMapper(cfg, is_train=True), seed)
     rows = []
-    for r in range(len(records)):
-        drawn = [samples[r * columns + d, r] for d in range(columns)]
-        scenes = [Scene.from_sample(sample) for sample in drawn]
+    for r, record in enumerate(records):
+        if draws:
+            drawn = [_augmented(samples[r * draws + d, r], cfg) for d in range(draws)]
+        else:
+            # As the files have it: boxes that reach out, too, which the mapper clips.
+            image = read_image(record["file_name"], "RGB")
+            scene = Scene.from_record(record, painter.tasks)
+            if scene.label is not None:
+                label_file, size = record["sem_seg_file_name"], image.shape[:2]
+                check_label_size(scene.label, size, label_file, record["file_name"])
+            drawn = [(image, scene)]
         row = []
-        for sample, scene in zip(drawn, scenes, strict=True):
-            image = np.ascontiguousarray(sample["image"].numpy().transpose(1, 2, 0))
-            image = image[:, :, ::-1].copy() if cfg.INPUT.FORMAT == "BGR" else image
+        for image, scene in drawn:
             row += [image, painter.draw(image, scene, opacity=0.7)]
-        row[-1] = painter.add_legend(row[-1], *scenes)
+        row[-1] = painter.add_legend(row[-1], *(scene for _, scene in drawn))
         rows.append(row)
     titles = [f"draw {d + 1}" for d in range(draws)] or ["image"]
     sheet = make_sheet(rows, [column for title in titles for column in (title, "truth")])
     return sheet, [record["file_name"] for record in records]
+
+
+def _augmented(sample: dict, cfg) -> tuple[np.ndarray, Scene]:
+    """The image (H, W, 3) uint8 RGB of a training sample, and its truth."""
+    image = sample["image"].numpy().transpose(1, 2, 0)
+    image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image
+    return np.ascontiguousarray(image), Scene.from_sample(sample)

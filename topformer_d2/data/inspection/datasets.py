@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -18,11 +19,13 @@ from tqdm.auto import tqdm
 
 from ...config import model_tasks
 from ...errors import InputError
-from ..checks import check_config, check_dataset_present
+from ..checks import check_config, check_dataset_present, load_records
 from ..files import IMAGE_EXTENSIONS
 from ..loader import init_worker
 from .findings import DatasetReport, Finding, Report, Tally
 from .records import Expected, inspect_record
+
+logger = logging.getLogger(__name__)
 
 # Starting a process costs as much as this many small images.
 _IMAGES_A_PROCESS = 32
@@ -45,7 +48,7 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
         records = _load(name, dataset.tally)
         if not records:
             continue
-        used.update(record["file_name"] for record in records)
+        used.update(os.path.abspath(record["file_name"]) for record in records)
         root = MetadataCatalog.get(name).get("image_root")
         if root and PathManager.isdir(root):
             roots.setdefault(root, dataset)
@@ -58,7 +61,9 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
         _inspect_all(records, expected, dataset)
         dataset.note_unseen()
     for root, dataset in roots.items():
-        for path in sorted(set(_files(root, IMAGE_EXTENSIONS).values()) - used):
+        for path in sorted(_files(root, IMAGE_EXTENSIONS).values()):
+            if os.path.abspath(path) in used:
+                continue
             message = f"{path} has no label in a dataset that is checked here"
             dataset.tally.note("image without label", path, message)
     return report
@@ -84,13 +89,13 @@ def inspect_config(cfg) -> Report:
     return report
 
 
-def check_samples(cfg, *, train: bool, config_file: str = "", num_samples: int = 32) -> None:
+def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int = 32) -> None:
     """The quick form: some records, spread evenly over each dataset of a config that fits them.
 
     Args:
         cfg: a config that check_config has passed.
         train: look into DATASETS.TRAIN as well as DATASETS.TEST.
-        config_file: where `cfg` is from, to name it in the message.
+        arguments: the config's file and overrides, to name them in the message.
         num_samples: records of each dataset, at most.
 
     Raises:
@@ -98,16 +103,19 @@ def check_samples(cfg, *, train: bool, config_file: str = "", num_samples: int =
     """
     tally = Tally()
     for name in dict.fromkeys([*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]):
-        records = spread_evenly(DatasetCatalog.get(name), num_samples)
+        records = spread_evenly(load_records(name), num_samples)
         inspect = partial(inspect_record, expected=Expected.from_config(cfg, name))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             tally.add(_merge(pool.map(inspect, records)))
     errors = [finding for finding in tally.findings if finding.is_error]
+    full = f"python tools/check_dataset.py --config-file {arguments}"
     if errors:
         more = f" ({len(errors) - 1} more among {tally.images} samples)" if errors[1:] else ""
-        raise InputError(
-            f"{errors[0].message}{more}; python tools/check_dataset.py --config-file "
-            f"{config_file or '...'} shows all"
+        raise InputError(f"{errors[0].message}{more}; {full} shows all")
+    if tally.findings:
+        logger.warning(
+            "%d warnings among %d samples of the datasets, the first: %s; %s shows all",
+            *(len(tally.findings), tally.images, tally.findings[0].message, full),
         )
 
 

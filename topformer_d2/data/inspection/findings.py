@@ -23,6 +23,7 @@ SEVERITY = {
     "unreadable file": "error",
     "16-bit grey image": "error",
     "16-bit label": "error",
+    "1 to 4-bit label": "error",
     "palette label": "error",
     "colour label": "error",
     "sizes differ": "error",

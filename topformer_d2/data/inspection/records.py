@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from ...config import model_tasks
 from ..boxes import corners
 from ..checks import check_image_size, check_label_range, check_label_size
-from ..files import UNREADABLE, read_image, read_label
+from ..files import UNREADABLE, png_bit_depth, read_image, read_label
 from .findings import Tally
 
 # Pixels that a box may reach out of its image unreported: COCO's do, by rounding.
@@ -88,13 +88,13 @@ def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
         size = read_image(file).shape[:2]
     if size is None:
         return None
-    mode, is_deep, orientation = _header(file)
+    mode, bits, orientation = _header(file)
     if mode.startswith(("I", "F")):
         tally.note(
             *("16-bit grey image", file),
             f"{file} has mode {mode!r}: what is above 255 becomes white. Write it with 8 bits",
         )
-    elif is_deep:
+    elif bits == 16:
         message = f"{file} has 16 bits a channel; the upper 8 are used"
         tally.note("16-bit colour image", file, message)
     elif mode in _PALETTE_MODES:
@@ -111,18 +111,17 @@ def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
     return size
 
 
-def _header(path: str) -> tuple[str, bool, int]:
-    """Pillow's mode, whether it is a PNG of 16 bits a channel, and the EXIF orientation or 1."""
+def _header(path: str) -> tuple[str, int | None, int]:
+    """Pillow's mode, a PNG's bits a channel (else None), and the EXIF orientation or 1."""
     with PathManager.open(path, "rb") as f:
-        start = f.read(25)
-        f.seek(0)
+        bits = png_bit_depth(f)
         with Image.open(f) as image:
             mode = image.mode
             try:
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             except Exception:  # as Detectron2 does: damaged EXIF data turns nothing
                 orientation = 1
-    return mode, start.startswith(b"\x89PNG\r\n\x1a\n") and start[24] == 16, orientation
+    return mode, bits, orientation
 
 
 def _inspect_label(
@@ -134,11 +133,11 @@ def _inspect_label(
         tally.note("missing file", file or image_file, message)
         return
     try:
-        mode = _header(file)[0]
+        mode, bits, _ = _header(file)
     except UNREADABLE:
-        mode = "L"  # read_label says why it cannot be read
+        mode, bits = "L", 8  # read_label says why it cannot be read
     label = None
-    with tally.noting(_label_kind(mode), file):
+    with tally.noting(_label_kind(mode, bits), file):
         label = read_label(file)
     if label is None:
         return
@@ -153,12 +152,14 @@ def _inspect_label(
             check_label_range(values, classes, expected.ignore_value, file)
 
 
-def _label_kind(mode: str) -> str:
-    """The kind of finding that a label of this mode is where it cannot be read."""
+def _label_kind(mode: str, bits: int | None) -> str:
+    """The kind of finding that a label of this mode and depth is where it cannot be read."""
     if mode in _PALETTE_MODES:
         return "palette label"
     if mode.startswith("I"):
         return "16-bit label"
+    if mode in ("1", "L") and bits in (1, 2, 4):
+        return "1 to 4-bit label"
     return "unreadable file" if mode == "L" else "colour label"
 
 
@@ -191,11 +192,9 @@ def _box_problem(annotation: dict, height: float, width: float, num_classes: int
     except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError):
         return "malformed box"
     category = annotation.get("category_id")
-    if not is_finite:
-        return "malformed box"
     if not isinstance(category, Integral) or (num_classes and not 0 <= category < num_classes):
         return "class out of range"
-    if x1 <= x0 or y1 <= y0:
+    if not is_finite or x1 <= x0 or y1 <= y0:
         return "box of no area"
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         return "box outside the image"
