@@ -129,9 +129,9 @@ def _prepare_split(
     for name, out in split.copies:
         if not out.is_file():
             try:
-                content = files.read(name)
-            except (OSError, *DAMAGED) as e:
-                report.problems.append(f"{name}: {e}")
+                content = files.read_whole(name)
+            except ValueError as e:
+                report.problems.append(str(e))
             else:
                 write_beside(out, content)
     # Threads, for decoding and compressing images leaves Python to the others; what does not (a
@@ -179,7 +179,7 @@ def _prepare_pair(
         return str(e)
     try:
         label = dataset.decode(files, pair.label)
-        copies = [(out, files.read(name)) for name, out in pair.copies]
+        copies = [(out, files.read_whole(name)) for name, out in pair.copies]
     except InputError:  # not one file is wrong, but the source
         raise
     except (*UNREADABLE, *DAMAGED) as e:
