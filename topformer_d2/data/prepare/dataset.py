@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import IMAGE_EXTENSIONS
+from ..files import has_extension
 from .source import Source
 
 
@@ -92,11 +92,7 @@ def images_in(folder: Path) -> dict[str, str]:
     """{stem: path} of a folder's images; none where it is missing."""
     if not folder.is_dir():
         return {}
-    return {
-        p.stem: str(p)
-        for p in folder.iterdir()
-        if p.suffix.lower() in IMAGE_EXTENSIONS and p.name[0] != "."
-    }
+    return {p.stem: str(p) for p in folder.iterdir() if has_extension(p.name)}
 
 
 def match(
