@@ -11,6 +11,7 @@ from PIL import Image
 from tests.data import archives
 from tests.data.archives import content
 from tests.helpers import run_tool
+from topformer_d2.data.prepare.cli import show_problems
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 from topformer_d2.data.synthetic import make_sample, write_synthetic
 from topformer_d2.errors import InputError
@@ -124,6 +125,22 @@ def test_script_prints_counts_and_fails_on_problems(camvid, tmp_path):
     assert result.returncode == 1
     assert "PROBLEM: 4 images and no label: is an archive missing?" in result.stdout
     assert "test: not in this source" in result.stdout
+
+
+def test_many_problems_go_to_a_file(camvid, tmp_path, capsys):
+    for i in range(30):
+        (camvid / f"train/lonely{i:02d}.jpg").touch()
+    report = prepare_sem_seg("camvid", [str(camvid)], str(tmp_path))["train"]
+    show_problems(report)
+    lines = capsys.readouterr().out.splitlines()
+    file = tmp_path / "camvid/problems_camvid_train.txt"
+    assert lines[0] == "PROBLEM: CamVid/train/lonely00.jpg has no label"
+    assert lines[20:] == [f"PROBLEM: 30 in all, 20 of them above; {file} lists them"]
+    assert file.read_text().splitlines() == report.problems
+    for i in range(30):
+        (camvid / f"train/lonely{i:02d}.jpg").unlink()
+    show_problems(prepare_sem_seg("camvid", [str(camvid)], str(tmp_path))["train"])
+    assert capsys.readouterr().out == "" and not file.exists()
 
 
 def test_synthetic_is_a_function_of_its_seed(tmp_path):

@@ -115,6 +115,22 @@ def test_coco_images_that_stand_already_need_no_source(tmp_path):
     assert [(r.written, r.kept) for r in reports.values()] == [(0, 4), (4, 0)]
 
 
+def test_boxes_can_be_added_afterwards(tmp_path):
+    boxes, *others = map(str, archives.coco_stuff164k(tmp_path / "made").sources)
+    annotations = tmp_path / "root/coco/annotations"
+    prepare_sem_seg("coco_stuff164k", others, str(tmp_path / "root"))
+    assert not annotations.exists()
+    reports = prepare_sem_seg("coco_stuff164k", [boxes], str(tmp_path / "root"))
+    assert [(r.written, r.kept, r.problems) for r in reports.values()] == [(0, 4, [])] * 2
+    assert sorted(p.name for p in annotations.iterdir()) == [
+        "instances_train2017.json",
+        "instances_val2017.json",
+    ]
+    reports = prepare_sem_seg("coco_stuff164k", [boxes], str(tmp_path / "empty"))
+    missing = "boxes and no image with a label: are archives missing?"
+    assert [(r.total, r.problems) for r in reports.values()] == [(0, [missing])] * 2
+
+
 def test_a_json_that_is_half_copied_is_not_kept(tmp_path):
     sources = [str(s) for s in archives.coco_stuff164k(tmp_path / "made").sources]
     json_file = tmp_path / "made/annotations_trainval2017/annotations/instances_train2017.json"

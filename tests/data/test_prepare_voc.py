@@ -195,6 +195,15 @@ def test_two_images_of_a_stem_and_other_folders(voc, tmp_path):
     assert {i["width"] for i in read(tmp_path / "out", "train")["images"]} == {40}
 
 
+def test_an_empty_list_and_a_class_without_a_box_are_problems(voc, tmp_path):
+    (voc / "ImageSets/Main/val.txt").write_text("\n")
+    report = prepare_voc([str(voc)], str(tmp_path / "out"), ["dog", "cat", "rat"])
+    assert report.problems == [
+        "val: 0 images, of 0 in its list",
+        "'rat' was asked for, and no box has it",
+    ]
+
+
 def test_nothing_usable_says_why(voc, tmp_path):
     (voc / "JPEGImages").rename(voc / "images")
     (voc / "Annotations/a.xml").write_text('<?xml version="1.0" encoding="foo"?><a/>')

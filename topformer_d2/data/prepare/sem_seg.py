@@ -39,6 +39,7 @@ class Report:
     Attributes:
         split: its name.
         expected: the recipe's number of pairs.
+        problems_file: where the problems go when they are many.
         is_here: whether the source has anything of it.
         written, kept: pairs written now, and found from an earlier run.
         problems: one line for each pair that could not be prepared.
@@ -50,6 +51,7 @@ class Report:
 
     split: str
     expected: int
+    problems_file: Path
     is_here: bool = True
     written: int = 0
     kept: int = 0
@@ -64,7 +66,7 @@ class Report:
         return self.written + self.kept
 
     def summary(self) -> str:
-        """Text for the terminal."""
+        """Text for the terminal, without the problems."""
         if not self.is_here:
             return f"{self.split}: not in this source"
         ready = f"{self.total} pairs ready ({self.written} written, {self.kept} there before)"
@@ -79,8 +81,7 @@ class Report:
         if self.without_class:
             first = self.without_class[0]
             lines.append(f"labels without any class: {len(self.without_class)}, {first} among them")
-        lines += self.notes
-        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+        return "\n".join(lines + self.notes)
 
 
 def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str, Report]:
@@ -108,19 +109,19 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
                 raise InputError(f"{files}: {verdict}")
     if not found:
         raise InputError(f"{files} is not {dataset}: found none of {what.wanted}")
-    return {
-        name: (
-            _prepare_split(what, files, found[name], Report(name, expected), f"{dataset} {name}")
-            if name in found
-            else Report(name, expected, is_here=False)
+    reports = {}
+    for name, expected in what.expected.items():
+        report = reports[name] = Report(
+            name, expected, folder / f"problems_{dataset}_{name}.txt", is_here=name in found
         )
-        for name, expected in what.expected.items()
-    }
+        if report.is_here:
+            _prepare_split(what, files, found[name], report, f"{dataset} {name}")
+    return reports
 
 
 def _prepare_split(
     dataset: Dataset, files: Source, split: Split, report: Report, title: str
-) -> Report:
+) -> None:
     """Write what is missing of a split, on all cores, and count it in the report."""
     report.problems, report.notes = split.problems, split.notes
     all_categories = [load_categories(name) for name in dataset.categories]
@@ -156,7 +157,6 @@ def _prepare_split(
                 )
                 if all((table[ids] == 255).all() for table in tables):
                     report.without_class.append(pair.label_outs[0].name)
-    return report
 
 
 @dataclass
