@@ -16,6 +16,7 @@ from ...errors import InputError
 from ..categories import load_categories
 from ..files import UNREADABLE, write_beside, write_image
 from .cityscapes import CITYSCAPES
+from .coco2017 import COCO_2017
 from .coco_stuff10k import COCO_STUFF_10K
 from .dataset import Dataset, Pair, Split
 from .folders import ADE20K, CAMVID, COCO_STUFF_164K
@@ -26,6 +27,7 @@ DATASETS = {
     "ade20k": ADE20K,
     "camvid": CAMVID,
     "cityscapes": CITYSCAPES,
+    "coco2017": COCO_2017,
     "coco_stuff10k": COCO_STUFF_10K,
     "coco_stuff164k": COCO_STUFF_164K,
     "pascal_context": PASCAL_CONTEXT,
@@ -155,7 +157,7 @@ def _prepare_split(
                 report.unknown_ids.update(
                     {int(i): int(outcome.histogram[i]) for i in ids if i not in known_ids}
                 )
-                if all((table[ids] == 255).all() for table in tables):
+                if tables and all((table[ids] == 255).all() for table in tables):
                     report.without_class.append(pair.label_outs[0].name)
 
 
@@ -184,7 +186,8 @@ def _prepare_pair(
         raise
     except (*UNREADABLE, *DAMAGED) as e:
         return f"label of {pair.image}: {e}"
-    if label.ndim != 2 or label.dtype != (np.uint8 if len(tables[0]) == 256 else np.uint16):
+    is_deep = any(len(table) > 256 for table in tables)
+    if label.ndim != 2 or label.dtype != (np.uint16 if is_deep else np.uint8):
         return f"label of {pair.image}: {label.dtype} of shape {label.shape} is no map of ids"
     if image.size != label.shape[::-1]:
         return f"{pair.image} is {image.size}, its label {label.shape[::-1]}"
