@@ -181,11 +181,11 @@ def cityscapes(folder: Path) -> Official:
     return made
 
 
-def write_mat(path: Path, ids: np.ndarray, num_names: int = 182) -> None:
+def write_mat(path: Path, ids: np.ndarray | str, num_names: int = 182) -> None:
     scipy_io = pytest.importorskip("scipy.io")
     path.parent.mkdir(parents=True, exist_ok=True)
     names = np.array([f"name {i}" for i in range(num_names)], object).reshape(-1, 1)
-    content = {"S": ids, "names": names, "captions": names[:5], "regionMapStuff": ids.astype(float)}
+    content = {"S": ids, "names": names, "captions": names[:5], "regionMapStuff": np.eye(3)}
     scipy_io.savemat(path, content, do_compression=True)
 
 

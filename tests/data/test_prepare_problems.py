@@ -46,22 +46,32 @@ def test_coco_stuff10k_lists_what_is_broken(tmp_path):
     problems = "\n".join(reports["train"].problems)
     for part in (
         "COCO_train2014_000000000099 of imageLists/train.txt has neither image nor label",
-        "label of images/COCO_train2014_000000000000.jpg: annotations/COCO_train2014_000000000000",
+        "label of cocostuff-10k-v1.1/images/COCO_train2014_000000000000.jpg: "
+        "cocostuff-10k-v1.1/annotations/COCO_train2014_000000000000.mat: ",
         "000000000001.mat: S holds something other than the ids 0 to 182",
         "000000000003.mat: S holds something other",
         "000000000004.mat has 5 names instead of 182",
-        "label of images/COCO_train2014_000000000007.jpg",
+        "label of cocostuff-10k-v1.1/images/COCO_train2014_000000000007.jpg",
     ):
         assert part in problems
     assert len(reports["train"].problems) == 6
     assert reports["test"].problems == [
-        "images/COCO_train2014_000000000002.jpg has no label",
+        "cocostuff-10k-v1.1/images/COCO_train2014_000000000002.jpg has no label",
         "the label of COCO_train2014_000000000005 has no image",
     ]
     assert reports["train"].unknown_ids == {12: 17 * 29}
     summary = reports["train"].summary()
     assert "ids that are no class, now ignored (id: pixels): {12: 493}" in summary
     assert "labels without any class: 1, COCO_train2014_000000000006.png among them" in summary
+
+
+@pytest.mark.parametrize("ids", ["text", np.array(["a", "b"], object)])
+def test_coco_stuff10k_label_that_is_no_number(ids, tmp_path):
+    top = archives.coco_stuff10k(tmp_path).sources[0]
+    write_mat(top / "annotations/COCO_train2014_000000000000.mat", ids)
+    report = prepare_sem_seg("coco_stuff10k", [str(top)], str(tmp_path / "root"))["train"]
+    assert report.written == 5
+    assert "000000000000.mat: S is no array of numbers" in report.problems[0]
 
 
 def test_coco_stuff10k_needs_scipy_and_its_lists(tmp_path, monkeypatch):
@@ -105,6 +115,37 @@ def test_coco_images_that_stand_already_need_no_source(tmp_path):
     assert [(r.written, r.kept) for r in reports.values()] == [(0, 4), (4, 0)]
 
 
+def test_boxes_can_be_added_afterwards(tmp_path):
+    boxes, *others = map(str, archives.coco_stuff164k(tmp_path / "made").sources)
+    annotations = tmp_path / "root/coco/annotations"
+    prepare_sem_seg("coco_stuff164k", others, str(tmp_path / "root"))
+    assert not annotations.exists()
+    reports = prepare_sem_seg("coco_stuff164k", [boxes], str(tmp_path / "root"))
+    assert [(r.written, r.kept, r.problems) for r in reports.values()] == [(0, 4, [])] * 2
+    assert sorted(p.name for p in annotations.iterdir()) == [
+        "instances_train2017.json",
+        "instances_val2017.json",
+    ]
+    reports = prepare_sem_seg("coco_stuff164k", [boxes], str(tmp_path / "empty"))
+    missing = "boxes and no image with a label: are archives missing?"
+    assert [(r.total, r.problems) for r in reports.values()] == [(0, [missing])] * 2
+
+
+def test_a_json_that_is_half_copied_is_not_kept(tmp_path):
+    sources = [str(s) for s in archives.coco_stuff164k(tmp_path / "made").sources]
+    json_file = tmp_path / "made/annotations_trainval2017/annotations/instances_train2017.json"
+    whole = json_file.read_bytes()
+    json_file.write_bytes(whole[:-20])
+    report = prepare_sem_seg("coco_stuff164k", sources, str(tmp_path / "root"))["train"]
+    assert len(report.problems) == 1 and report.total == 4
+    assert "annotations/instances_train2017.json: Unterminated string" in report.problems[0]
+    copy = tmp_path / "root/coco/annotations/instances_train2017.json"
+    assert not copy.exists()
+    json_file.write_bytes(whole)
+    report = prepare_sem_seg("coco_stuff164k", sources, str(tmp_path / "root"))["train"]
+    assert report.problems == [] and copy.read_bytes() == whole
+
+
 def test_an_archive_that_is_missing_is_one_problem(tmp_path):
     official = archives.coco_stuff164k(tmp_path / "made")
     labels = next(s for s in official.sources if s.name.startswith("stuff"))
@@ -133,8 +174,9 @@ def test_cityscapes_lists_what_detectron2_would_miss(tmp_path):
     root = tmp_path / "root"
     reports = prepare_sem_seg("cityscapes", list(map(str, official.sources)), str(root))
     assert reports["train"].problems == [
-        "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png has no label",
-        "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png has no "
+        "leftImg8bit_trainvaltest/leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png has no "
+        "label",
+        "gtFine_trainvaltest/gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png has no "
         "aachen_000000_000019_gtFine_instanceIds.png beside it",
     ]
     assert len(reports["val"].problems) == 2
@@ -143,6 +185,30 @@ def test_cityscapes_lists_what_detectron2_would_miss(tmp_path):
     # What is there is whole: Detectron2 lists images and asserts what stands beside them.
     for split, count in (("train", 2), ("val", 2), ("test", 4)):
         assert len(records(f"cityscapes_fine_sem_seg_{split}", root)) == count
+
+
+def test_cityscapes_companion_that_is_cut_off_is_not_kept(tmp_path):
+    official = archives.cityscapes(tmp_path / "made")
+    frame = "gtFine/train/ulm/ulm_000001_000019_gtFine_instanceIds.png"
+    instances = official.sources[1] / frame
+    whole = instances.read_bytes()
+    instances.write_bytes(whole[:60])
+    sources, root = list(map(str, official.sources)), str(tmp_path / "root")
+    report = prepare_sem_seg("cityscapes", sources, root)["train"]
+    assert report.written == 3 and len(report.problems) == 1
+    assert f"{frame}: " in report.problems[0]
+    instances.write_bytes(whole)
+    report = prepare_sem_seg("cityscapes", sources, root)["train"]
+    assert (report.written, report.kept, report.problems) == (1, 3, [])
+    assert (tmp_path / "root/cityscapes" / frame).read_bytes() == whole
+
+
+def test_cityscapes_images_that_stand_already_need_no_source(tmp_path):
+    official = archives.cityscapes(tmp_path / "made")
+    images = tmp_path / "root/cityscapes/leftImg8bit"
+    shutil.copytree(official.sources[0] / "leftImg8bit", images)
+    reports = prepare_sem_seg("cityscapes", [str(official.sources[1])], str(tmp_path / "root"))
+    assert [(r.written, r.problems) for r in reports.values()] == [(4, [])] * 3
 
 
 # --- PASCAL Context

@@ -150,8 +150,8 @@ def test_what_is_broken_is_listed(voc, tmp_path):
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     for part in (
-        *("Annotations/a.xml: ", "Annotations/d.xml: ", "JPEGImages/b.JPG: "),
-        *("Annotations/c.xml has no image", "JPEGImages/e.jpg: turned"),
+        *("MyVOC/Annotations/a.xml: ", "MyVOC/Annotations/d.xml: ", "MyVOC/JPEGImages/b.JPG: "),
+        *("MyVOC/Annotations/c.xml has no image", "MyVOC/JPEGImages/e.jpg: turned"),
         "val: 1 without an XML, missing among them",
     ):
         assert f"PROBLEM: {part}" in result.stdout
@@ -165,7 +165,7 @@ def test_lists_as_people_write_them(voc, tmp_path):
     (lists / "val.txt").unlink()
     report = prepare_voc([str(voc)], str(tmp_path / "out"))
     assert report.images == {"train": 2, "minival": 1}
-    assert report.problems == ["ImageSets/Main/train.txt lists 1 images more than once"]
+    assert report.problems == ["MyVOC/ImageSets/Main/train.txt lists 1 images more than once"]
     assert "no list names, left out: 1" in report.summary()
     (lists / "train.txt").write_bytes(b"\xe9\n")
     with pytest.raises(InputError, match=r"train\.txt is no UTF-8 text"):
@@ -190,15 +190,26 @@ def test_two_images_of_a_stem_and_other_folders(voc, tmp_path):
     cv2.imwrite(str(voc / "JPEGImages/d.png"), np.zeros((9, 9, 3), np.uint8))
     report = prepare_voc([str(voc)], str(tmp_path / "out"))
     assert report.problems == [
-        "JPEGImages/d.png and JPEGImages/d.JPG share a stem: the latter is used"
+        "MyVOC/JPEGImages/d.png and MyVOC/JPEGImages/d.JPG share a stem: the latter is used"
     ]
     assert {i["width"] for i in read(tmp_path / "out", "train")["images"]} == {40}
+
+
+def test_an_empty_list_and_a_class_without_a_box_are_problems(voc, tmp_path):
+    (voc / "ImageSets/Main/val.txt").write_text("\n")
+    report = prepare_voc([str(voc)], str(tmp_path / "out"), ["dog", "cat", "rat"])
+    assert report.problems == [
+        "val: 0 images, of 0 in its list",
+        "'rat' was asked for, and no box has it",
+    ]
 
 
 def test_nothing_usable_says_why(voc, tmp_path):
     (voc / "JPEGImages").rename(voc / "images")
     (voc / "Annotations/a.xml").write_text('<?xml version="1.0" encoding="foo"?><a/>')
-    with pytest.raises(InputError, match=r"none of 4 .*\(5 problems: Annotations/a\.xml: .*no im"):
+    with pytest.raises(
+        InputError, match=r"none of 4 .*\(5 problems: MyVOC/Annotations/a\.xml: .*no im"
+    ):
         prepare_voc([str(voc)], str(tmp_path / "out"))
 
 
@@ -211,6 +222,6 @@ def test_what_is_no_such_folder_is_said(voc, tmp_path, what):
         other = voc.parent / "Other" / "Annotations"
         other.mkdir(parents=True)
         (other / "a.xml").write_text(xml())
-        source, message = voc.parent, r"2 datasets, \['MyVOC', 'Other'\]"
+        source, message = voc.parent, r"2 datasets, \['VOCdevkit/MyVOC', 'VOCdevkit/Other'\]"
     with pytest.raises(InputError, match=message):
         prepare_voc([str(source)], str(tmp_path / "out"))

@@ -140,6 +140,11 @@ def _complete_detectron2() -> None:
                 stuff_colors=load_categories(categories).stuff_metadata()["stuff_colors"],
                 prepare_command=f"python datasets/{command}",
             )
+    for split in ("train", "val"):
+        MetadataCatalog.get(f"coco_2017_{split}").set(
+            prepare_command="python datasets/prepare_coco2017.py --source train2017.zip "
+            "--source val2017.zip --source annotations_trainval2017.zip"
+        )
 
 
 def _paths(root: str, split: str, *templates: str) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import glob
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +23,17 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
+def has_extension(name: str, *extensions: str) -> bool:
+    """Whether a file is named so, in any case; hidden files, such as macOS's "._x.png", never are.
+
+    Args:
+        name: without its folder.
+        extensions: such as ".png"; none = those of images.
+    """
+    extension = os.path.splitext(name)[1].lower()
+    return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
+
+
 def list_images(source: str) -> list[str]:
     """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
 
@@ -29,9 +42,7 @@ def list_images(source: str) -> list[str]:
     """
     if os.path.isdir(source):
         found = sorted(
-            os.path.join(source, name)
-            for name in os.listdir(source)
-            if os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+            os.path.join(source, name) for name in os.listdir(source) if has_extension(name)
         )
     elif os.path.isfile(source):
         found = [source]
@@ -100,11 +111,30 @@ def write_image(path: str, image: np.ndarray) -> None:
 
 
 def write_beside(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that a killed run leaves no half file."""
+    """Write a file under another name and rename it, so that a killed run leaves no half file.
+
+    The other name is the same for every run, so that what a killed one left is written over, and
+    locked, so that of two runs at once neither renames what the other is writing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with _open_locked(partial) as f:
+        f.truncate(0)
+        f.write(content)
+        f.flush()
+        os.replace(partial, path)
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    """The file, open for writing, and locked until it is closed or its process ends."""
+    while True:
+        f = open(path, "ab")  # noqa: SIM115 (the caller closes it)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(f, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(f.fileno()), os.stat(path)):
+                return f
+        f.close()  # whoever held the lock has renamed it: this is the finished file
 
 
 def write_json(path: str, content) -> None:

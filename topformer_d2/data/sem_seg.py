@@ -9,17 +9,29 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from .categories import Categories
-from .files import IMAGE_EXTENSIONS
+from .files import has_extension
 
 
 def label_files(label_root: str) -> dict[str, str]:
     """{stem: path} of a folder's label PNGs, sorted; InputError where it is missing or has none."""
     if not PathManager.isdir(label_root):
         raise InputError(f"folder {os.path.abspath(label_root)} does not exist")
-    stems = sorted(n.removesuffix(".png") for n in PathManager.ls(label_root) if n.endswith(".png"))
-    if not stems:
+    labels = _by_stem(label_root, ".png")
+    if not labels:
         raise InputError(f"folder {os.path.abspath(label_root)} holds no label PNG")
-    return {stem: os.path.join(label_root, f"{stem}.png") for stem in stems}
+    return labels
+
+
+def _by_stem(folder: str, *extensions: str) -> dict[str, str]:
+    """{stem: path} of a folder's files with these extensions, sorted; none = those of images."""
+    found: dict[str, str] = {}
+    for name in sorted(PathManager.ls(folder), key=os.path.splitext):
+        if has_extension(name, *extensions):
+            stem, path = os.path.splitext(name)[0], os.path.join(folder, name)
+            if stem in found:
+                raise InputError(f"{found[stem]} and {name} share a stem: which one is meant?")
+            found[stem] = path
+    return found
 
 
 def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
@@ -33,19 +45,12 @@ def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
     """
     if not PathManager.isdir(image_root):
         raise InputError(f"folder {os.path.abspath(image_root)} does not exist")
-    labels = label_files(label_root)
-    images = {}
-    for name in PathManager.ls(image_root):
-        stem, extension = os.path.splitext(name)
-        if extension.lower() in IMAGE_EXTENSIONS:
-            if stem in images:
-                raise InputError(f"{images[stem]} and {name} share a stem: which has the label?")
-            images[stem] = os.path.join(image_root, name)
+    labels, images = label_files(label_root), _by_stem(image_root)
     without = [stem for stem in labels if stem not in images]
     if without:
         raise InputError(
             f"{len(without)} labels of {label_root} have no image in {image_root}, "
-            f"{without[0]}.png among them"
+            f"{os.path.basename(labels[without[0]])} among them"
         )
     return [
         {"file_name": images[stem], "sem_seg_file_name": label} for stem, label in labels.items()

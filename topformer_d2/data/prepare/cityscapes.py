@@ -18,7 +18,6 @@ _COMPANIONS = (_LABEL, "_gtFine_instanceIds.png", "_gtFine_polygons.json")
 
 
 def _find(files: Source, folder: Path) -> dict[str, Split]:
-    in_place = Source([str(folder)]) if folder.is_dir() else None
     found = {}
     for split in CITYSCAPES.expected:
         images = _frames(files, f"leftImg8bit/{split}", _IMAGE)
@@ -26,8 +25,10 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
         labels = annotations[_LABEL]
         if not images and not labels:
             continue
-        standing = _frames(in_place, f"leftImg8bit/{split}", _IMAGE) if in_place else {}
-        standing = {frame: str(folder / name) for frame, name in standing.items()}
+        standing = {
+            f"{path.parent.name}/{path.name.removesuffix(_IMAGE)}": str(path)
+            for path in (folder / "leftImg8bit" / split).glob(f"*/[!.]*{_IMAGE}")
+        }
         matched, problems = match(images, labels, standing)
         found[split] = Split([], problems)
         for frame, (image, label) in matched.items():

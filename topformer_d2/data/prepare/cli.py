@@ -6,15 +6,20 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 from ...errors import show_input_errors
 from ..builtin import datasets_root
+from ..files import write_beside
 from .sem_seg import prepare_sem_seg
+
+_SHOWN = 20  # problems of a report on the terminal; a half-copied folder makes tens of thousands
 
 
 class _Report(Protocol):
     problems: list[str]
+    problems_file: Path
 
     def summary(self) -> str: ...
 
@@ -44,10 +49,25 @@ def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
     """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
     with show_input_errors():
         reports = list(prepare())
-    for report in reports:
-        print(report.summary())
+        for report in reports:
+            print(report.summary())
+            show_problems(report)
     print(f"written below {os.path.abspath(folder)}")
     sys.exit(1 if any(report.problems for report in reports) else 0)
+
+
+def show_problems(report: _Report) -> None:
+    """Print a report's problems; where they are many, some of them and the file with all."""
+    for problem in report.problems[:_SHOWN]:
+        print(f"PROBLEM: {problem}")
+    if len(report.problems) > _SHOWN:
+        write_beside(report.problems_file, "\n".join([*report.problems, ""]).encode())
+        print(
+            f"PROBLEM: {len(report.problems)} in all, {_SHOWN} of them above; "
+            f"{os.path.abspath(report.problems_file)} lists them"
+        )
+    else:
+        report.problems_file.unlink(missing_ok=True)  # an earlier run's
 
 
 def main(dataset: str, description: str) -> NoReturn:

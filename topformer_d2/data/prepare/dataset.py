@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import IMAGE_EXTENSIONS
+from ..files import has_extension
 from .source import Source
 
 
@@ -63,7 +63,7 @@ def decode_png(files: Source, name: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A segmentation dataset as its official site hands it out.
+    """A dataset as its official site hands it out.
 
     Attributes:
         root: its folder below DETECTRON2_DATASETS.
@@ -72,7 +72,7 @@ class Dataset:
             has nothing of.
         wanted: what `find` looks for, in words.
         categories: names of the category files through which a label is written, one for each of
-            a pair's label_outs.
+            a pair's label_outs; none where there are boxes and no labels of pixels.
         ignored_ids: official ids that are no class by design.
         decode: (source, Pair.label) -> (H, W) uint8, or uint16 where an official id is above 255.
         look_alikes: (part of a file name, what it tells) of other archives of a similar name.
@@ -92,11 +92,7 @@ def images_in(folder: Path) -> dict[str, str]:
     """{stem: path} of a folder's images; none where it is missing."""
     if not folder.is_dir():
         return {}
-    return {
-        p.stem: str(p)
-        for p in folder.iterdir()
-        if p.suffix.lower() in IMAGE_EXTENSIONS and p.name[0] != "."
-    }
+    return {p.stem: str(p) for p in folder.iterdir() if has_extension(p.name)}
 
 
 def match(

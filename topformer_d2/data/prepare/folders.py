@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .dataset import Dataset, Split, pair_up
+from .dataset import Dataset, Split, images_in, pair_up
 from .source import Source
 
 
@@ -27,13 +27,17 @@ def _find(splits: dict[str, _Folders], files: Source, folder: Path) -> dict[str,
     for name, split in splits.items():
         images = files.folder(split.images, *split.image_extensions)
         labels = files.folder(split.labels, ".png")
+        jsons = files.find(f"({split.annotations})") if split.annotations else {}
+        if not images and not labels and not jsons:
+            continue
+        images_out, labels_out = folder / split.images_out, folder / split.labels_out
         if images or labels:
-            found[name] = pair_up(
-                images, labels, folder / split.images_out, [folder / split.labels_out]
-            )
-            if split.annotations:
-                jsons = files.find(f"({split.annotations})")
-                found[name].copies = [(json, folder / key) for key, json in jsons.items()]
+            found[name] = pair_up(images, labels, images_out, [labels_out])
+        else:  # boxes for what an earlier run has prepared
+            found[name] = pair_up({}, images_in(labels_out), images_out, [labels_out])
+            if not found[name].pairs:
+                found[name].problems = ["boxes and no image with a label: are archives missing?"]
+        found[name].copies = [(json, folder / key) for key, json in jsons.items()]
     return found
 
 
@@ -78,7 +82,7 @@ COCO_STUFF_164K = Dataset(
     root="coco",
     expected={"train": 118287, "val": 5000},
     find=partial(_find, {s: _coco_stuff164k(f"{s}2017") for s in ("train", "val")}),
-    wanted="{train,val}2017/*.jpg with {train,val}2017/*.png",
+    wanted="{train,val}2017/*.jpg with {train,val}2017/*.png, and instances_{train,val}2017.json",
     categories=("coco_stuff164k",),
     ignored_ids=(255,),
     look_alikes=(

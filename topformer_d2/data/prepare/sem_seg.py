@@ -16,6 +16,7 @@ from ...errors import InputError
 from ..categories import load_categories
 from ..files import UNREADABLE, write_beside, write_image
 from .cityscapes import CITYSCAPES
+from .coco2017 import COCO_2017
 from .coco_stuff10k import COCO_STUFF_10K
 from .dataset import Dataset, Pair, Split
 from .folders import ADE20K, CAMVID, COCO_STUFF_164K
@@ -26,6 +27,7 @@ DATASETS = {
     "ade20k": ADE20K,
     "camvid": CAMVID,
     "cityscapes": CITYSCAPES,
+    "coco2017": COCO_2017,
     "coco_stuff10k": COCO_STUFF_10K,
     "coco_stuff164k": COCO_STUFF_164K,
     "pascal_context": PASCAL_CONTEXT,
@@ -39,6 +41,7 @@ class Report:
     Attributes:
         split: its name.
         expected: the recipe's number of pairs.
+        problems_file: where the problems go when they are many.
         is_here: whether the source has anything of it.
         written, kept: pairs written now, and found from an earlier run.
         problems: one line for each pair that could not be prepared.
@@ -50,6 +53,7 @@ class Report:
 
     split: str
     expected: int
+    problems_file: Path
     is_here: bool = True
     written: int = 0
     kept: int = 0
@@ -64,7 +68,7 @@ class Report:
         return self.written + self.kept
 
     def summary(self) -> str:
-        """Text for the terminal."""
+        """Text for the terminal, without the problems."""
         if not self.is_here:
             return f"{self.split}: not in this source"
         ready = f"{self.total} pairs ready ({self.written} written, {self.kept} there before)"
@@ -79,8 +83,7 @@ class Report:
         if self.without_class:
             first = self.without_class[0]
             lines.append(f"labels without any class: {len(self.without_class)}, {first} among them")
-        lines += self.notes
-        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+        return "\n".join(lines + self.notes)
 
 
 def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str, Report]:
@@ -108,19 +111,19 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
                 raise InputError(f"{files}: {verdict}")
     if not found:
         raise InputError(f"{files} is not {dataset}: found none of {what.wanted}")
-    return {
-        name: (
-            _prepare_split(what, files, found[name], Report(name, expected), f"{dataset} {name}")
-            if name in found
-            else Report(name, expected, is_here=False)
+    reports = {}
+    for name, expected in what.expected.items():
+        report = reports[name] = Report(
+            name, expected, folder / f"problems_{dataset}_{name}.txt", is_here=name in found
         )
-        for name, expected in what.expected.items()
-    }
+        if report.is_here:
+            _prepare_split(what, files, found[name], report, f"{dataset} {name}")
+    return reports
 
 
 def _prepare_split(
     dataset: Dataset, files: Source, split: Split, report: Report, title: str
-) -> Report:
+) -> None:
     """Write what is missing of a split, on all cores, and count it in the report."""
     report.problems, report.notes = split.problems, split.notes
     all_categories = [load_categories(name) for name in dataset.categories]
@@ -129,9 +132,9 @@ def _prepare_split(
     for name, out in split.copies:
         if not out.is_file():
             try:
-                content = files.read(name)
-            except (OSError, *DAMAGED) as e:
-                report.problems.append(f"{name}: {e}")
+                content = files.read_whole(name)
+            except ValueError as e:
+                report.problems.append(str(e))
             else:
                 write_beside(out, content)
     # Threads, for decoding and compressing images leaves Python to the others; what does not (a
@@ -154,9 +157,8 @@ def _prepare_split(
                 report.unknown_ids.update(
                     {int(i): int(outcome.histogram[i]) for i in ids if i not in known_ids}
                 )
-                if all((table[ids] == 255).all() for table in tables):
+                if tables and all((table[ids] == 255).all() for table in tables):
                     report.without_class.append(pair.label_outs[0].name)
-    return report
 
 
 @dataclass
@@ -179,12 +181,13 @@ def _prepare_pair(
         return str(e)
     try:
         label = dataset.decode(files, pair.label)
-        copies = [(out, files.read(name)) for name, out in pair.copies]
+        copies = [(out, files.read_whole(name)) for name, out in pair.copies]
     except InputError:  # not one file is wrong, but the source
         raise
     except (*UNREADABLE, *DAMAGED) as e:
         return f"label of {pair.image}: {e}"
-    if label.ndim != 2 or label.dtype != (np.uint8 if len(tables[0]) == 256 else np.uint16):
+    is_deep = any(len(table) > 256 for table in tables)
+    if label.ndim != 2 or label.dtype != (np.uint16 if is_deep else np.uint8):
         return f"label of {pair.image}: {label.dtype} of shape {label.shape} is no map of ids"
     if image.size != label.shape[::-1]:
         return f"{pair.image} is {image.size}, its label {label.shape[::-1]}"

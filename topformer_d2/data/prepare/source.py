@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import ExifTags, Image
@@ -23,6 +24,9 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 
 class Source:
     """The files of folders, .zip and .tar archives and single .json files, by name.
+
+    A folder's own name begins the names of its files, so that train2017/ is found as that whether
+    it is named itself or the folder around it.
 
     Nothing is unpacked to disk. What macOS adds to archives is left out, and so is every folder
     whose name ends with _detectron2: prepared labels, which are no official ones.
@@ -59,44 +63,83 @@ class Source:
         name = str(out) if is_there else name
         try:
             content = out.read_bytes() if is_there else self.read(name)
-            image = Image.open(io.BytesIO(content))
-            image.load()  # decoded in full: a truncated download is found here
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            image = _decoded(content)
         except (*UNREADABLE, *DAMAGED) as e:
             raise ValueError(f"{name}: {e}") from e
-        if orientation != 1:
+        try:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception:  # as Detectron2 does: damaged EXIF data turns nothing
+            orientation = 1
+        if orientation in range(2, 9):
             raise ValueError(f"{name}: turned by its EXIF orientation, its annotation is not")
         return content, image
 
-    def find(self, pattern: str) -> dict[str, str]:
-        """{key: name} of the files whose path ends with a regular expression; its group 1 is key.
-
-        Archives are repacked one folder deeper at times, so the path before `pattern` is free.
+    def read_whole(self, name: str) -> bytes:
+        """The content of a .json or of an image file, which has been decoded to its end.
 
         Raises:
-            InputError: two files have the same key.
+            ValueError: it cannot be. The message begins with the file.
         """
-        ending = re.compile(rf"(?:.*/)?{pattern}")
+        try:
+            content = self.read(name)
+            json.loads(content) if name.endswith(".json") else _decoded(content)
+        except (*UNREADABLE, *DAMAGED) as e:
+            raise ValueError(f"{name}: {e}") from e
+        return content
+
+    def find(
+        self, pattern: str, root: str | None = None, problems: list[str] | None = None
+    ) -> dict[str, str]:
+        """{key: name} of the files whose path ends with a regular expression; its group 1 is key.
+
+        Args:
+            pattern: of the path's end.
+            root: what is before it, empty or ending with "/"; None = anything, for archives are
+                repacked one folder deeper at times.
+            problems: takes a line for each file whose key another has already.
+
+        Raises:
+            InputError: two files have the same key, and there is no list to say so.
+        """
+        path = re.compile(f"{'(?:.*/)?' if root is None else re.escape(root)}{pattern}")
         found: dict[str, str] = {}
         for name in self.names:
-            if match := ending.fullmatch(name):
-                if match[1] in found:
+            match = path.fullmatch(name)
+            if match and match[1] in found:
+                shared = f"{name} and {found[match[1]]} share a stem"
+                if problems is None:
                     raise InputError(
-                        f"{self}: {found[match[1]]} and {name} share a stem: name the folder or "
-                        "the archive that holds the one wanted"
+                        f"{self}: {shared}: name the folder or the archive that holds the one "
+                        "wanted"
                     )
+                problems.append(f"{shared}: the latter is used")
+            elif match:
                 found[match[1]] = name
         return found
 
-    def folder(self, ending: str, *extensions: str) -> dict[str, str]:
+    def folder(
+        self,
+        ending: str,
+        *extensions: str,
+        root: str | None = None,
+        problems: list[str] | None = None,
+    ) -> dict[str, str]:
         """{stem: name} of the files directly in the folder whose path ends with `ending`.
 
         Args:
             ending: such as "images/training".
             extensions: such as ".xml", in any case; none = those of images.
+            root, problems: as find() has them.
         """
         endings = "|".join(map(re.escape, extensions or IMAGE_EXTENSIONS))
-        return self.find(rf"{re.escape(ending)}/([^/]+)(?i:{endings})")
+        return self.find(rf"{re.escape(ending)}/([^/]+)(?i:{endings})", root, problems)
+
+
+def _decoded(content: bytes) -> Image.Image:
+    """An image decoded in full, which is where a truncated download is found."""
+    image = Image.open(io.BytesIO(content))
+    image.load()
+    return image
 
 
 def _is_official(name: str) -> bool:
@@ -110,10 +153,9 @@ def _is_official(name: str) -> bool:
 def _open(path: str) -> tuple[Iterable[str], Callable[[str], bytes]]:
     """The names of the files that `path` holds, and what reads one of them."""
     if os.path.isdir(path):
-        root = Path(path)
-        files = [Path(f, name) for f, _, names in os.walk(root, followlinks=True) for name in names]
-        names = [file.relative_to(root).as_posix() for file in files]
-        return names, lambda name: (root / name).read_bytes()
+        folder = Path(os.path.abspath(path))  # "." has a name then, and a link keeps its own
+        names = [Path(file).relative_to(folder.parent).as_posix() for file in _files_below(folder)]
+        return names, lambda name: (folder.parent / name).read_bytes()
     if not os.path.isfile(path):
         raise InputError(f"--source {path} does not exist")
     if path.endswith(".json"):
@@ -134,6 +176,19 @@ def _open(path: str) -> tuple[Iterable[str], Callable[[str], bytes]]:
     except tarfile.TarError as e:
         raise InputError(f"--source {path} is cut off or damaged: {e}") from e
     return members, _one_at_a_time(lambda name: tar.extractfile(members[name]).read())
+
+
+def _files_below(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Paths of files, through links too but for those to a folder that they stand in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files_below(entry.path, above | {real})
+            else:
+                yield entry.path
 
 
 def _one_at_a_time(read: Callable[[str], bytes]) -> Callable[[str], bytes]:

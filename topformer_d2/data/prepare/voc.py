@@ -25,6 +25,7 @@ class VocReport:
     """What a preparation did.
 
     Attributes:
+        problems_file: where the problems go when they are many.
         classes: as the JSON files number them, from 1.
         images: {split: images in its JSON}.
         boxes: {class: boxes}, over all images.
@@ -38,6 +39,7 @@ class VocReport:
         problems: one line for each image that could not be prepared.
     """
 
+    problems_file: Path
     classes: list[str] = field(default_factory=list)
     images: dict[str, int] = field(default_factory=dict)
     boxes: Counter = field(default_factory=Counter)
@@ -51,7 +53,7 @@ class VocReport:
     problems: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """Text for the terminal."""
+        """Text for the terminal, without the problems."""
         lines = [f"{split}: {count} images" for split, count in self.images.items()]
         lines.append(f"boxes: {', '.join(f'{n} {self.boxes[n]}' for n in self.classes)}")
         lines.append(f"coordinates: {self.origin}")
@@ -68,7 +70,7 @@ class VocReport:
             lines += [f"  {line}" for line in self.dropped[:5]]
         if self.left_out:
             lines.append(f"objects of other classes, left out: {dict(self.left_out)}")
-        return "\n".join(lines + [f"PROBLEM: {problem}" for problem in self.problems])
+        return "\n".join(lines)
 
 
 @dataclass
@@ -102,51 +104,30 @@ def prepare_voc(
         InputError: a source is not there, or they have no such folder.
     """
     files = Source(sources)
-    folder = _find_root(files)
-    report = VocReport()
-    annotation_files = _files_of(files, f"{folder}Annotations", (".xml",), report)
-    image_files = _files_of(files, f"{folder}JPEGImages", IMAGE_EXTENSIONS, report)
-    objects: dict[str, list[_Object]] = {}
-    for stem, name in sorted(annotation_files.items()):
-        try:
-            objects[stem] = _read_objects(files.read(name))
-        except (ET.ParseError, LookupError, ValueError, *DAMAGED) as e:
-            report.problems.append(f"{name}: {e}")
-        if stem not in image_files:
-            report.problems.append(f"{name} has no image")
-            objects.pop(stem, None)
-    found = {o.name for boxes in objects.values() for o in boxes}
-    report.classes = sorted(found) if classes is None else list(classes)
-    if not objects:
-        problems = "; ".join(report.problems[:3])
-        raise InputError(
-            f"{files}: none of {len(annotation_files)} images can be used "
-            f"({len(report.problems)} problems: {problems})"
-        )
-    if not found & set(report.classes):
-        raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
-
-    sizes = _copy_images(files, {stem: image_files[stem] for stem in objects}, target, report)
-    first = next((s for s, b in objects.items() if any(o.begins_at_zero() for o in b)), None)
-    from_one = first is None
-    report.origin = "pixels from 1, both ends inclusive, as VOC has them"
-    if not from_one:
-        report.origin = f"edges from 0, since a box of {first} begins there"
-    entries = {
-        stem: _coco_entry(i, stem, image_files, sizes[stem], objects[stem], from_one, report)
-        for i, stem in enumerate(sorted(sizes), start=1)
-    }
-    splits = _splits(files, folder, report) or {"all": sorted(annotation_files)}
-    report.unlisted = len(annotation_files.keys() - set().union(*splits.values()))
+    root, report = _find_root(files), VocReport(Path(target) / "problems.txt")
+    names = files.folder("Annotations", ".xml", root=root, problems=report.problems)
+    images = files.folder("JPEGImages", root=root, problems=report.problems)
+    splits = _splits(files, root, report) or {"all": sorted(names)}
+    report.unlisted = len(names.keys() - set().union(*splits.values()))
     for split, stems in splits.items():
-        missing = [stem for stem in stems if stem not in annotation_files]
+        missing = [stem for stem in stems if stem not in names]
         if missing:
-            report.problems.append(
-                f"{split}: {len(missing)} without an XML, {missing[0]} among them"
-            )
+            problem = f"{split}: {len(missing)} without an XML, {missing[0]} among them"
+            report.problems.append(problem)
+
+    objects = _read_annotations(files, names, images, classes, report)
+    sizes = _copy_images(files, {stem: images[stem] for stem in objects}, target, report)
+    file_names = {stem: PurePosixPath(images[stem]).name for stem in sizes}
+    entries = _coco_entries(file_names, sizes, objects, report)
+    for split, stems in splits.items():
         chosen = [entries[stem] for stem in stems if stem in entries]
         report.images[split] = len(chosen)
         _write_json(Path(target), split, chosen, report.classes)
+        if not chosen:
+            report.problems.append(f"{split}: 0 images, of {len(stems)} in its list")
+    if classes is not None:
+        bare = [name for name in classes if not report.boxes[name]]
+        report.problems += [f"{name!r} was asked for, and no box has it" for name in bare]
     return report
 
 
@@ -163,6 +144,40 @@ def _find_root(files: Source) -> str:
         raise InputError(f"{files} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
     root = roots.pop()
     return "" if root == "." else f"{root}/"
+
+
+def _read_annotations(
+    files: Source,
+    names: dict[str, str],
+    images: dict[str, str],
+    classes: Sequence[str] | None,
+    report: VocReport,
+) -> dict[str, list[_Object]]:
+    """{stem: objects} of the XMLs that have an image, and the report's classes.
+
+    Raises:
+        InputError: none can be used, or none has an object of `classes`.
+    """
+    objects: dict[str, list[_Object]] = {}
+    for stem, name in sorted(names.items()):
+        try:
+            objects[stem] = _read_objects(files.read(name))
+        except (ET.ParseError, LookupError, ValueError, *DAMAGED) as e:
+            report.problems.append(f"{name}: {e}")
+        if stem not in images:
+            report.problems.append(f"{name} has no image")
+            objects.pop(stem, None)
+    found = {o.name for boxes in objects.values() for o in boxes}
+    report.classes = sorted(found) if classes is None else list(classes)
+    if not objects:
+        problems = "; ".join(report.problems[:3])
+        raise InputError(
+            f"{files}: none of {len(names)} images can be used "
+            f"({len(report.problems)} problems: {problems})"
+        )
+    if not found & set(report.classes):
+        raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
+    return objects
 
 
 def _read_objects(content: bytes) -> list[_Object]:
@@ -207,11 +222,30 @@ def _copy_images(
     return sizes
 
 
-def _coco_entry(index, stem, image_files, size, objects, from_one, report) -> tuple[dict, list]:
-    """The "images" entry and the "annotations" of one image, without ids of the latter."""
-    width, height = size
-    name = PurePosixPath(image_files[stem]).name
-    image = {"id": index, "file_name": name, "width": width, "height": height}
+def _coco_entries(
+    file_names: dict[str, str],
+    sizes: dict[str, tuple[int, int]],
+    objects: dict[str, list[_Object]],
+    report: VocReport,
+) -> dict[str, tuple[dict, list]]:
+    """{stem: (the "images" entry, the "annotations" without their ids)} of the stems of `sizes`."""
+    first = next((s for s, b in objects.items() if any(o.begins_at_zero() for o in b)), None)
+    report.origin = "pixels from 1, both ends inclusive, as VOC has them"
+    if first is not None:
+        report.origin = f"edges from 0, since a box of {first} begins there"
+    entries = {}
+    for index, (stem, size) in enumerate(sorted(sizes.items()), start=1):
+        image = {"id": index, "file_name": file_names[stem], "width": size[0], "height": size[1]}
+        boxes = _coco_boxes(image, stem, objects[stem], first is None, report)
+        report.without_boxes += not boxes
+        entries[stem] = image, boxes
+    return entries
+
+
+def _coco_boxes(
+    image: dict, stem: str, objects: list[_Object], from_one: bool, report: VocReport
+) -> list[dict]:
+    width, height = image["width"], image["height"]
     annotations = []
     for o in objects:
         if o.name not in report.classes:
@@ -230,38 +264,21 @@ def _coco_entry(index, stem, image_files, size, objects, from_one, report) -> tu
         box = [inside[0], inside[1], inside[2] - inside[0], inside[3] - inside[1]]
         annotations.append(
             {
-                "image_id": index,
+                "image_id": image["id"],
                 "category_id": report.classes.index(o.name) + 1,
                 "bbox": box,
                 "area": box[2] * box[3],
                 "iscrowd": int(o.difficult),
             }
         )
-    report.without_boxes += not annotations
-    return image, annotations
+    return annotations
 
 
-def _files_of(
-    files: Source, folder: str, extensions: tuple[str, ...], report: VocReport
-) -> dict[str, str]:
-    """{stem: name} of the files of a folder; two of one stem are a problem."""
-    found: dict[str, str] = {}
-    for path in map(PurePosixPath, files.names):
-        if str(path.parent) != folder or path.suffix.lower() not in extensions:
-            continue
-        if path.stem in found:
-            report.problems.append(
-                f"{path} and {found[path.stem]} share a stem: the latter is used"
-            )
-        else:
-            found[path.stem] = str(path)
-    return found
-
-
-def _splits(files: Source, folder: str, report: VocReport) -> dict[str, list[str]]:
+def _splits(files: Source, root: str, report: VocReport) -> dict[str, list[str]]:
     """{split: stems} of the lists in ImageSets/Main, each stem once."""
     splits = {}
-    for split, name in _files_of(files, f"{folder}ImageSets/Main", (".txt",), report).items():
+    lists = files.folder("ImageSets/Main", ".txt", root=root, problems=report.problems)
+    for split, name in lists.items():
         try:
             lines = files.read(name).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError as e:
