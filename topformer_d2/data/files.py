@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import json
 import os
@@ -17,6 +16,11 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 
 from ..errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs at once are not kept apart
+    fcntl = None
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
@@ -129,6 +133,8 @@ def _open_locked(path: Path) -> BinaryIO:
     """The file, open for writing, and locked until it is closed or its process ends."""
     while True:
         f = open(path, "ab")  # noqa: SIM115 (the caller closes it)
+        if fcntl is None:
+            return f
         with suppress(OSError):  # a file system without locks
             fcntl.flock(f, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
