@@ -6,10 +6,11 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
+from detectron2.data import MetadataCatalog
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.helpers import run_tool
+from tests.helpers import REPOSITORY, run_tool
 from topformer_d2.data.prepare.voc import prepare_voc
 from topformer_d2.errors import InputError
 
@@ -225,3 +226,21 @@ def test_what_is_no_such_folder_is_said(voc, tmp_path, what):
         source, message = voc.parent, r"2 datasets, \['VOCdevkit/MyVOC', 'VOCdevkit/Other'\]"
     with pytest.raises(InputError, match=message):
         prepare_voc([str(source)], str(tmp_path / "out"))
+
+
+BCCD = REPOSITORY.parent / "shared" / "data" / "BCCD"
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="BCCD is not here")
+def test_bccd(tmp_path):
+    """Real files: two boxes have no area, and the classes are those that the dataset registers."""
+    report = prepare_voc([str(BCCD)], str(tmp_path / "bccd"))
+    assert report.problems == [] and report.clipped == 0
+    assert report.images == {"train": 205, "trainval": 292, "val": 87}
+    assert dict(report.boxes) == {"Platelets": 292, "RBC": 3348, "WBC": 301}
+    assert [line.split(":")[0] for line in report.dropped] == [
+        "BloodImage_00338",
+        "BloodImage_00343",
+    ]
+    assert report.classes == MetadataCatalog.get("bccd_train").thing_classes
+    assert len(read(tmp_path / "bccd", "val")["images"]) == 87
