@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.utils.visualizer import Visualizer
 
@@ -72,17 +73,31 @@ class Scene:
 class Painter:
     """Draws scenes in a dataset's names and colours, made up where it has none."""
 
-    def __init__(self, cfg, dataset_name: str | None = None):
+    @configurable
+    def __init__(
+        self, dataset_name: str, *, tasks: tuple[str, ...], num_labels: int, num_objects: int
+    ):
         """
         Args:
-            cfg: a config with the toolkit's keys: how many classes its model has.
-            dataset_name: a registered dataset; None = the first of DATASETS.TEST.
+            dataset_name: a registered dataset; "" = none, so that all is made up.
+            tasks: of the model, "sem_seg", "instances" or both.
+            num_labels, num_objects: classes of its pixels and of its boxes.
         """
-        self.dataset_name = dataset_name or next(iter(cfg.DATASETS.TEST), "")
-        self.metadata = MetadataCatalog.get(self.dataset_name) if self.dataset_name else {}
-        self.tasks = model_tasks(cfg)
-        self._stuff = class_styles(self.metadata, "stuff", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
-        self._things = class_styles(self.metadata, "thing", cfg.MODEL.RETINANET.NUM_CLASSES)
+        self.dataset_name = dataset_name
+        self.metadata = MetadataCatalog.get(dataset_name) if dataset_name else {}
+        self.tasks = tasks
+        self._stuff = class_styles(self.metadata, "stuff", num_labels)
+        self._things = class_styles(self.metadata, "thing", num_objects)
+
+    @classmethod
+    def from_config(cls, cfg, dataset_name: str | None = None):
+        """Of a config's model; without a name, in the colours of the first of DATASETS.TEST."""
+        return {
+            "dataset_name": dataset_name or next(iter(cfg.DATASETS.TEST), ""),
+            "tasks": model_tasks(cfg),
+            "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "num_objects": cfg.MODEL.RETINANET.NUM_CLASSES,
+        }
 
     def draw(self, image: np.ndarray, scene: Scene, opacity: float = 0.55) -> np.ndarray:
         """Tint `image` (H, W, 3) uint8 RGB by the labels, and draw named boxes over it."""
