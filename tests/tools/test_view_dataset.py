@@ -69,7 +69,7 @@ def test_they_are_what_training_gets(tiny_config, monkeypatch):
     sample = next(iter(build_train_loader(cfg)))[0]
     records = DatasetCatalog.get("synthetic_sem_seg_train")
     chosen = [r for r in records if r["file_name"] == sample["file_name"]]
-    monkeypatch.setattr("topformer_d2.visualization.samples.DatasetCatalog.get", lambda _: chosen)
+    monkeypatch.setattr("topformer_d2.visualization.samples.load_records", lambda _: chosen)
     sheet, _ = sample_sheet(cfg, "synthetic_sem_seg_train", 1, draws=1, seed=5)
     image = sample["image"].numpy().transpose(1, 2, 0)
     assert np.array_equal(first_row(sheet, 0, *image.shape[:2]), image)
@@ -95,7 +95,7 @@ def test_a_label_that_does_not_fit_is_named(tiny_config, tmp_path, monkeypatch):
     record = dict(DatasetCatalog.get("synthetic_sem_seg_val")[0])
     record["sem_seg_file_name"] = str(tmp_path / "small.png")
     cv2.imwrite(record["sem_seg_file_name"], np.zeros((64, 79), np.uint8))
-    monkeypatch.setattr("topformer_d2.visualization.samples.DatasetCatalog.get", lambda _: [record])
+    monkeypatch.setattr("topformer_d2.visualization.samples.load_records", lambda _: [record])
     with pytest.raises(InputError, match=r"its label .*small\.png \(64, 79\)"):
         sample_sheet(tiny_config(), "synthetic_sem_seg_val", 1)
 

@@ -29,16 +29,15 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
             categories are not those that `name` was registered with.
     """
     content = read_coco(json_file)
-    names = [c["name"] for c in content["categories"]]
-    metadata = MetadataCatalog.get(name)
-    registered = metadata.get("thing_classes")
-    if registered is not None and registered != names:
+    classes = class_metadata(content)
+    registered = MetadataCatalog.get(name).get("thing_classes")
+    if registered is not None and registered != classes["thing_classes"]:
         raise InputError(
-            f"{json_file} has the classes {names}, but dataset {name!r} is registered with "
-            f"{registered}: prepare it again with these classes in this order"
+            f"{json_file} has the classes {classes['thing_classes']}, but dataset {name!r} is "
+            f"registered with {registered}: prepare it again with these classes in this order"
         )
-    to_index = {c["id"]: i for i, c in enumerate(content["categories"])}
-    metadata.set(thing_classes=names, thing_dataset_id_to_contiguous_id=to_index)
+    MetadataCatalog.get(name).set(**classes)
+    to_index = classes["thing_dataset_id_to_contiguous_id"]
     by_image = defaultdict(list)
     problems = []
     for annotation in content["annotations"]:
@@ -103,12 +102,21 @@ def read_coco(json_file: str) -> dict[str, list[dict]]:
             if wrong:
                 problem = f"{wrong} missing or of another type than COCO's"
                 raise InputError(f"{json_file}: an entry of {part!r} has {problem}: {entry}")
-        ids = Counter(entry["id"] for entry in entries) if part != "annotations" else {}
-        if len(ids) < len(entries) and ids:
-            twice = ids.most_common(1)[0][0]
-            raise InputError(f"{json_file}: id {twice!r} stands in {part!r} more than once")
+    for part in ("images", "categories"):
+        id_, count = Counter(entry["id"] for entry in content[part]).most_common(1)[0]
+        if count > 1:
+            raise InputError(f"{json_file}: id {id_!r} stands in {part!r} more than once")
     # The order in which Detectron2 numbers the classes.
     return {**content, "categories": sorted(content["categories"], key=lambda c: c["id"])}
+
+
+def class_metadata(content: dict) -> dict:
+    """The fields of Detectron2's metadata that say what the classes of read_coco's content are."""
+    categories = content["categories"]
+    return {
+        "thing_classes": [c["name"] for c in categories],
+        "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
+    }
 
 
 def _read_annotation(annotation: dict, to_index: dict) -> dict:

@@ -84,38 +84,52 @@ def datasets_root() -> str:
 
 
 def _register_all(root: str) -> None:
-    for name, layout, stuff in (
-        ("camvid_sem_seg", _CAMVID, load_categories("camvid")),
-        ("coco_stuff_10k_sem_seg", _COCO_STUFF_10K, load_categories("coco_stuff10k")),
-        ("coco_stuff_164k_sem_seg", _COCO_2017, load_categories("coco_stuff164k")),
-        ("pascal_context_59_sem_seg", _PASCAL_CONTEXT_59, load_categories("pascal_context59")),
-        ("pascal_context_60_sem_seg", _PASCAL_CONTEXT_60, load_categories("pascal_context60")),
-        ("synthetic_sem_seg", _SYNTHETIC, SYNTHETIC_CATEGORIES),
-    ):
-        for split in layout.splits:
-            images, labels = _paths(root, split, layout.images, layout.labels)
-            command = _command(layout)
-            register_sem_seg(f"{name}_{split}", images, labels, stuff, prepare_command=command)
-    for name, layout, things in (
-        ("bccd", _BCCD, load_categories("bccd")),
-        ("synthetic_boxes", _SYNTHETIC, SYNTHETIC_OBJECTS),
-    ):
-        for split in layout.splits:
-            boxes, images = _paths(root, split, layout.boxes, layout.images)
-            command = _command(layout)
-            register_boxes(f"{name}_{split}", boxes, images, things, prepare_command=command)
     for name, layout, things, stuff in (
+        ("camvid_sem_seg", _CAMVID, None, load_categories("camvid")),
+        ("coco_stuff_10k_sem_seg", _COCO_STUFF_10K, None, load_categories("coco_stuff10k")),
+        ("coco_stuff_164k_sem_seg", _COCO_2017, None, load_categories("coco_stuff164k")),
+        (
+            "pascal_context_59_sem_seg",
+            _PASCAL_CONTEXT_59,
+            None,
+            load_categories("pascal_context59"),
+        ),
+        (
+            "pascal_context_60_sem_seg",
+            _PASCAL_CONTEXT_60,
+            None,
+            load_categories("pascal_context60"),
+        ),
+        ("synthetic_sem_seg", _SYNTHETIC, None, SYNTHETIC_CATEGORIES),
+        ("bccd", _BCCD, load_categories("bccd"), None),
+        ("synthetic_boxes", _SYNTHETIC, SYNTHETIC_OBJECTS, None),
         ("coco_2017_multitask", _COCO_2017, _coco_things(), load_categories("coco_stuff164k")),
         ("synthetic_multitask", _SYNTHETIC, SYNTHETIC_OBJECTS, SYNTHETIC_CATEGORIES),
     ):
         for split in layout.splits:
-            register_multitask(
-                f"{name}_{split}",
-                *_paths(root, split, layout.boxes, layout.images, layout.labels),
-                things=things,
-                stuff=stuff,
-                prepare_command=_command(layout),
-            )
+            _register(f"{name}_{split}", layout, root, split, things, stuff)
+
+
+def _register(
+    name: str,
+    layout: _Layout,
+    root: str,
+    split: str,
+    things: Categories | None,
+    stuff: Categories | None,
+) -> None:
+    """One split, with the classes of its boxes, of its pixels, or both."""
+    images, labels, boxes = (
+        os.path.join(root, template.format(split))
+        for template in (layout.images, layout.labels, layout.boxes)
+    )
+    command = {"prepare_command": f"python datasets/{layout.command}"}
+    if things and stuff:
+        register_multitask(name, boxes, images, labels, things=things, stuff=stuff, **command)
+    elif things:
+        register_boxes(name, boxes, images, things, **command)
+    else:
+        register_sem_seg(name, images, labels, stuff, **command)
 
 
 def _complete_detectron2() -> None:
@@ -145,14 +159,6 @@ def _complete_detectron2() -> None:
             prepare_command="python datasets/prepare_coco2017.py --source train2017.zip "
             "--source val2017.zip --source annotations_trainval2017.zip"
         )
-
-
-def _paths(root: str, split: str, *templates: str) -> list[str]:
-    return [os.path.join(root, template.format(split)) for template in templates]
-
-
-def _command(layout: _Layout) -> str:
-    return f"python datasets/{layout.command}"
 
 
 def _coco_things() -> Categories:

@@ -14,7 +14,12 @@ from .folders import register_folders
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
-    *("image_root", "image_dir", "dirname", "sem_seg_root", "gt_dir", "json_file"),
+    "image_root",
+    "image_dir",
+    "dirname",
+    "sem_seg_root",
+    "gt_dir",
+    "json_file",
     "classes_file",
 )
 

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
-from .boxes import read_coco, register_boxes
+from .boxes import class_metadata, read_coco, register_boxes
 from .categories import Categories
 from .sem_seg import register_sem_seg
 
@@ -120,11 +120,7 @@ def _register_boxes(name: str, definition: dict) -> None:
     file = definition["BOXES"]
     classes = {}
     if PathManager.isfile(file):
-        categories = read_coco(file)["categories"]
-        classes = {
-            "thing_classes": [c["name"] for c in categories],
-            "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(categories)},
-        }
+        classes = class_metadata(read_coco(file))
     else:
         _warn_missing(name, "BOXES", file)
     register_boxes(name, file, definition["IMAGES"], folders=definition, **classes)

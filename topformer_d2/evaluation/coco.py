@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -124,7 +123,7 @@ class BoxEvaluator(COCOEvaluator):
             image_ids=img_ids and [self._numbers[i] for i in img_ids],
             max_detections=self._max_dets_per_image[-1],
         )
-        names = MetadataCatalog.get(self._metadata.name).get("thing_classes")
+        names = self._metadata.get("thing_classes")
         metrics = self._derive_coco_results(evaluation, "bbox", class_names=names)
         self._results["bbox"] = metrics
         # JSON has no NaN.

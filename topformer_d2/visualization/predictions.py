@@ -12,7 +12,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from tqdm.auto import tqdm
 
-from ..data.checks import missing_paths
+from ..data.checks import load_records, missing_paths
 from ..data.files import read_image, write_beside, write_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
@@ -113,8 +113,8 @@ def _check_json_target(json_file: str, painter: Painter) -> None:
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
     known: dict[str, int | str] = {}
     if dataset_name in DatasetCatalog.list() and not missing_paths(dataset_name):
-        records = DatasetCatalog.get(dataset_name)
-        known = {os.path.realpath(r["file_name"]): r["image_id"] for r in records}
+        records = load_records(dataset_name)
+        known = {os.path.realpath(r["file_name"]): r.get("image_id") for r in records}
     ids = [known.get(os.path.realpath(path)) for path in paths]
     if None not in ids:
         return ids
@@ -153,7 +153,7 @@ def prediction_sheet(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    records = DatasetCatalog.get(dataset_name)
+    records = load_records(dataset_name)
     painter = Painter(predictor.cfg, dataset_name)
     rows = []
     for record in spread_evenly(records, num_images):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from detectron2.data import DatasetCatalog
 
-from ..data.checks import check_label_size
+from ..data.checks import check_label_size, load_records
 from ..data.files import read_image
 from ..data.inspection import spread_evenly
 from ..data.loader import SeededMap
@@ -35,7 +34,7 @@ def sample_sheet(
         InputError: a file cannot be read, or its truth does not fit it.
     """
     painter = Painter(cfg, dataset_name)
-    records = spread_evenly(DatasetCatalog.get(dataset_name), num_images)
+    records = spread_evenly(load_records(dataset_name), num_images)
     samples = SeededMap(records, TaskMapper(cfg, is_train=True), seed)
     rows = []
     for r, record in enumerate(records):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..files import IMAGE_EXTENSIONS, write_beside
+from ..files import IMAGE_EXTENSIONS, write_beside, write_json
 from .source import DAMAGED, Source
 
 _CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")
@@ -306,5 +305,4 @@ def _write_json(target: Path, split: str, entries: list[tuple[dict, list]], clas
         "annotations": [{"id": i, **a} for i, a in enumerate(annotations, start=1)],
         "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
     }
-    path = target / "annotations" / f"instances_{split}.json"
-    write_beside(path, json.dumps(content).encode())
+    write_json(str(target / "annotations" / f"instances_{split}.json"), content)
