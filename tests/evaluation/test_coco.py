@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from faster_coco_eval import COCO
 
-from topformer_d2.data.boxes import register_boxes
+from topformer_d2.data.boxes import corners, register_boxes
 from topformer_d2.errors import InputError
 from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
 from topformer_d2.evaluation.comparison import (
@@ -137,10 +137,16 @@ def test_records_without_a_json_are_converted(tmp_path, synthetic_dataset):
     """Datasets that are registered by a function, as Detectron2 allows."""
     records = DatasetCatalog.get("synthetic_boxes_val")
     DatasetCatalog.register("by_function", lambda: records)
-    MetadataCatalog.get("by_function").set(
-        thing_classes=list("abcde"), thing_dataset_id_to_contiguous_id={i: i for i in range(5)}
-    )
+    MetadataCatalog.get("by_function").set(thing_classes=list("abcde"))
     evaluator = BoxEvaluator("by_function", output_dir=str(tmp_path))
     DatasetCatalog.remove("by_function")
     MetadataCatalog.remove("by_function")
     assert len(evaluator._truth.anns) == sum(len(r["annotations"]) for r in records)
+    evaluator.reset()
+    for record in records:
+        found = Instances((record["height"], record["width"]))
+        found.pred_boxes = Boxes(torch.tensor([corners(a) for a in record["annotations"]]))
+        found.pred_classes = torch.tensor([a["category_id"] for a in record["annotations"]])
+        found.scores = torch.ones(len(found))
+        evaluator.process([record], [{"instances": found}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)

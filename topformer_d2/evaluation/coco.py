@@ -61,8 +61,13 @@ def coco_results(instances: Instances, image_id: int | str, metadata) -> list[di
 
 
 def _use_dataset_ids(results: list[dict], metadata) -> None:
-    """Turn category_id from the class's index to the dataset's id, which may have gaps."""
-    to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    """Turn category_id from the class's index to the dataset's id, which may have gaps.
+
+    As in Detectron2, a dataset without such a table has the indices for ids.
+    """
+    to_index = metadata.get("thing_dataset_id_to_contiguous_id")
+    if to_index is None:
+        return
     ids = {index: source for source, index in to_index.items()}
     for result in results:
         if result["category_id"] not in ids:
