@@ -16,11 +16,17 @@ except ImportError as e:
 
 from . import checkpoint, data, evaluation, modeling
 from .config import add_topformer_config, get_config
-from .modeling import TopFormer, TopFormerSegmentationHead, TopFormerSegmentor
+from .modeling import (
+    TopFormer,
+    TopFormerMultiTask,
+    TopFormerSegmentationHead,
+    TopFormerSegmentor,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     "TopFormer",
+    "TopFormerMultiTask",
     "TopFormerSegmentationHead",
     "TopFormerSegmentor",
     "add_topformer_config",

@@ -71,10 +71,22 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
+    # The detector of TopFormerMultiTask: RetinaNet (Detectron2's head) | LiteRetinaNet
+    cfg.MODEL.MULTITASK = CN()
+    cfg.MODEL.MULTITASK.DETECTOR = "RetinaNet"
+    # Factor of the detector's losses; MODEL.SEM_SEG_HEAD.LOSS_WEIGHT is the segmentation's.
+    cfg.MODEL.MULTITASK.INSTANCE_LOSS_WEIGHT = 1.0
+    # Learn a further factor for each loss from its uncertainty (Kendall et al., CVPR 2018).
+    cfg.MODEL.MULTITASK.UNCERTAINTY_WEIGHTING = False
+
     # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder), with LABELS (folder of
     # PNGs) and CLASSES (text file, a name a line), or with BOXES (COCO JSON). Relative paths start
     # at the working directory. NUM_CLASSES follows from them (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
+
+    # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
+    # whatever its size. Empty = every image comes equally often.
+    cfg.DATASETS.TRAIN_WEIGHTS = []
 
     # Training images are fitted within (MIN_SIZE_TRAIN[0], MAX_SIZE_TRAIN) times a ratio drawn from
     # here; empty = not resized, and those two keys have no effect.
@@ -93,6 +105,9 @@ def add_topformer_config(cfg: CN) -> None:
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
 
+    # Keep the model with the highest mean of these metrics, as metrics.json names them, over the
+    # evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
+    cfg.TEST.BEST_METRICS = []
     # Evaluate segmentation by Detectron2's SemSegEvaluator, which also writes every prediction as
     # RLE (and, on its main branch, computes the boundary IoU); slow.
     cfg.TEST.SEM_SEG_RLE = False
@@ -116,7 +131,7 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
         )
     kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
     arch = META_ARCH_REGISTRY.get(name)
-    tasks = tuple(
+    tasks = getattr(arch, "tasks", None) or tuple(
         task for task, kind in kinds.items() if isinstance(arch, type) and issubclass(arch, kind)
     )
     if not tasks:

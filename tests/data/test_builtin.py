@@ -27,6 +27,7 @@ REGISTERED = [
     ("pascal_context_60_sem_seg", "train val", 60, None, "sem_seg"),
     ("synthetic_sem_seg", "train val", 6, None, "sem_seg"),
     ("bccd", "train val", None, 3, "coco"),
+    ("camvid_multitask", "train val test", 11, 3, "multitask"),
     ("coco_2017", "train val", None, 80, "coco"),
     ("synthetic_boxes", "train val", None, 5, "coco"),
     ("coco_2017_multitask", "train val", 171, 80, "multitask"),
@@ -101,7 +102,7 @@ def test_synthetic_multitask_joins_boxes_and_labels_of_an_image():
             assert annotation["category_id"] + 1 in label[y : y + h, x : x + w]
 
 
-def test_images_without_label_are_left_out(tmp_path, caplog):
+def test_images_without_label_have_boxes_alone(tmp_path, caplog):
     root = Path(datasets_root()) / "synthetic"
     boxes = root / "annotations/instances_val.json"
     names = [i["file_name"] for i in json.loads(boxes.read_text())["images"]]
@@ -109,7 +110,9 @@ def test_images_without_label_are_left_out(tmp_path, caplog):
         shutil.copy(root / "annotations_detectron2/val" / name, tmp_path / name)
     arguments = ("synthetic_multitask_val", str(boxes), str(root / "images/val"), tmp_path)
     records = load_multitask(*arguments)
-    assert [Path(r["file_name"]).name for r in records] == names[1:]
+    assert [Path(r["file_name"]).name for r in records] == names
+    assert [r.get("tasks") for r in records] == [("instances",), None, None, None]
+    assert [bool(r.get("sem_seg_file_name")) for r in records] == [False, True, True, True]
     assert f"1 of {len(names)} images have no label in {tmp_path}" in caplog.text
     assert f"{names[0]} among them" in caplog.text
     for name in names[1:]:

@@ -9,6 +9,8 @@ from fvcore.nn import FlopCountAnalysis, parameter_count
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from ..modeling import TopFormerMultiTask
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,6 +33,9 @@ class _Network(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor):
+        if isinstance(self.model, TopFormerMultiTask):
+            logits, _, predictions = self.model.network(x)
+            return logits, predictions
         features = self.model.backbone(x)
         if hasattr(self.model, "sem_seg_head"):
             return self.model.sem_seg_head.layers(features)
@@ -44,7 +49,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     follows the network (decoding, NMS) are free.
 
     Args:
-        model: a TopFormerSegmentor, or any of Detectron2's dense detectors.
+        model: a TopFormerSegmentor, a TopFormerMultiTask, or any of Detectron2's dense detectors.
         height, width: of the network's input.
     """
     training = [module for module in model.modules() if module.training]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -54,14 +54,22 @@ def _local_file(path: str) -> str:
 
 def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
     """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename."""
-    partial = f"{path}.partial"
-    if path.endswith(".safetensors"):
-        from safetensors.torch import save_file
+    if not path.endswith(".safetensors"):
+        _save(lambda f: torch.save({"model": state_dict}, f), path)
+        return
+    from safetensors.torch import save
 
-        save_file({key: value.contiguous() for key, value in state_dict.items()}, partial)
-    else:
-        torch.save({"model": state_dict}, partial)
-    os.replace(partial, path)
+    content = save({key: value.contiguous() for key, value in state_dict.items()})
+    _save(lambda f: f.write(content), path)
+
+
+def _save(write: Callable[[BinaryIO], object], path: str) -> None:
+    """Write a file beside and rename it; a remote store has no rename."""
+    written = path if "://" in path else f"{path}.partial"
+    with PathManager.open(written, "wb") as f:
+        write(f)
+    if written != path:
+        os.replace(written, path)  # PathManager.mv does not overwrite
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -136,12 +144,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         basename = f"{name}.pth"
         path = os.path.join(self.save_dir, basename)
         self.logger.info("Saving checkpoint to %s", path)
-        # A remote store has no rename; PathManager.mv does not overwrite.
-        written = path if "://" in path else f"{path}.partial"
-        with PathManager.open(written, "wb") as f:
-            torch.save(data, f)
-        if written != path:
-            os.replace(written, path)
+        _save(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
 
 

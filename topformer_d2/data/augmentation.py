@@ -90,10 +90,15 @@ class FitForTest(T.Augmentation):
 
 
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
-    """Detectron2's crop that is redrawn while one class covers most of it, with faster counting."""
+    """Detectron2's crop that is redrawn while one class covers most of it, with faster counting.
 
-    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray) -> Transform:
+    An image without pixel labels is cropped once.
+    """
+
+    def get_transform(self, image: np.ndarray, sem_seg: np.ndarray | None) -> Transform:
         """`sem_seg` is (H, W) uint8; draws and result are those of the class above."""
+        if sem_seg is None:
+            return self.crop_aug.get_transform(image)
         h, w = sem_seg.shape
         for _ in range(10):
             crop_h, crop_w = self.crop_aug.get_crop_size((h, w))

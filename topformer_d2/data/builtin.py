@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from detectron2.data import MetadataCatalog
 
 from .boxes import register_boxes
-from .categories import Categories, load_categories
+from .categories import CAMVID_OBJECTS, Categories, load_categories
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
 from .synthetic import SYNTHETIC_CATEGORIES, SYNTHETIC_OBJECTS
@@ -46,6 +46,7 @@ _CAMVID = _Layout(
     "camvid/images/{}",
     "prepare_camvid.py --source CamVid",
     labels="camvid/annotations_detectron2/{}",
+    boxes="camvid/annotations/derived_instances_{}.json",
     splits=("train", "val", "test"),
 )
 _COCO_STUFF_10K = _Layout(
@@ -104,6 +105,7 @@ def _register_all(root: str) -> None:
         ("bccd", _BCCD, load_categories("bccd"), None),
         ("synthetic_boxes", _SYNTHETIC, SYNTHETIC_OBJECTS, None),
         ("coco_2017_multitask", _COCO_2017, _coco_things(), load_categories("coco_stuff164k")),
+        ("camvid_multitask", _CAMVID, _camvid_things(), load_categories("camvid")),
         ("synthetic_multitask", _SYNTHETIC, SYNTHETIC_OBJECTS, SYNTHETIC_CATEGORIES),
     ):
         for split in layout.splits:
@@ -168,6 +170,16 @@ def _coco_things() -> Categories:
         names=tuple(coco.thing_classes),
         colors=tuple(tuple(color) for color in coco.thing_colors),
         source_ids=tuple(coco.thing_dataset_id_to_contiguous_id),
+    )
+
+
+def _camvid_things() -> Categories:
+    """The classes whose boxes are derived from the labels, in the labels' colours."""
+    camvid = load_categories("camvid")
+    return Categories(
+        names=CAMVID_OBJECTS,
+        colors=tuple(camvid.colors[camvid.names.index(name)] for name in CAMVID_OBJECTS),
+        source_ids=tuple(range(1, len(CAMVID_OBJECTS) + 1)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from ..config import model_tasks
 from ..errors import InputError, did_you_mean
 from .folders import register_folders
+from .tasks import flag_tasks, tasks_of
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
@@ -22,6 +24,14 @@ _PATH_FIELDS = (
     "json_file",
     "classes_file",
 )
+
+
+_TASKS_OF_TYPE = {
+    "sem_seg": ("sem_seg",),
+    "cityscapes_sem_seg": ("sem_seg",),
+    "coco": ("instances",),
+    "multitask": ("sem_seg", "instances"),
+}
 
 
 def dataset_paths(name: str) -> list[str]:
@@ -63,14 +73,14 @@ def check_dataset_present(name: str) -> None:
 
 
 def load_records(name: str) -> list[dict]:
-    """The records of a registered dataset.
+    """The records of a registered dataset, each with "tasks" (see flag_tasks).
 
     Raises:
         InputError: its files are not as its loader needs them; Detectron2's own loaders only assert
             it, as that of Cityscapes does for labels that are not prepared.
     """
     try:
-        return DatasetCatalog.get(name)
+        return flag_tasks(DatasetCatalog.get(name))
     except InputError:
         raise
     except (AssertionError, KeyError, OSError, ValueError) as e:
@@ -87,8 +97,9 @@ def check_config(cfg, *, train: bool) -> None:
         train: check DATASETS.TRAIN as well as DATASETS.TEST.
 
     Raises:
-        InputError: a dataset is not registered, absent, or its classes or its ignored label are
-            not the model's.
+        InputError: a dataset is not registered, absent, has labels for none of the model's tasks,
+            or its classes or its ignored label are not the model's; or none of TRAIN, or of TEST,
+            has labels for one of the tasks; or DATASETS.TRAIN_WEIGHTS does not fit DATASETS.TRAIN.
     """
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     needed = "TRAIN" if train else "TEST"
@@ -97,18 +108,56 @@ def check_config(cfg, *, train: bool) -> None:
     register_folders(cfg)
     for name in dict.fromkeys(names):
         check_dataset_present(name)
-    tasks = model_tasks(cfg)
-    for name in dict.fromkeys(names):
-        if "sem_seg" in tasks:
+    train_weights(cfg)
+    tasks = {name: _used_tasks(name, model_tasks(cfg)) for name in dict.fromkeys(names)}
+    for name, used in tasks.items():
+        if "sem_seg" in used:
             _check_class_count(name, "stuff_classes", cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD")
             _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
-        if "instances" in tasks:
+        if "instances" in used:
             if MetadataCatalog.get(name).get("thing_classes") is None:
                 load_records(name)  # a COCO JSON's classes are known once it is read
             _check_class_count(name, "thing_classes", cfg.MODEL.RETINANET, "RETINANET")
-    for task, field in (("sem_seg", "stuff_classes"), ("instances", "thing_classes")):
-        if task in tasks:
-            _check_same_classes(names, field)
+    for task, field, what in (
+        ("sem_seg", "stuff_classes", "pixel labels"),
+        ("instances", "thing_classes", "boxes"),
+    ):
+        if task in model_tasks(cfg):
+            _check_same_classes([name for name, used in tasks.items() if task in used], field)
+            if train and not any(task in tasks[name] for name in cfg.DATASETS.TRAIN):
+                raise InputError(
+                    f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
+                    f"of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has {what}"
+                )
+
+
+def train_weights(cfg) -> list[float]:
+    """DATASETS.TRAIN_WEIGHTS, empty or a positive number for each of TRAIN; else InputError."""
+    weights = list(cfg.DATASETS.TRAIN_WEIGHTS)
+    if weights and (
+        len(weights) != len(cfg.DATASETS.TRAIN)
+        or not all(isinstance(w, (int, float)) and 0 < w < math.inf for w in weights)
+    ):
+        raise InputError(
+            f"DATASETS.TRAIN_WEIGHTS is {weights}; it takes a positive number for each of the "
+            f"{len(cfg.DATASETS.TRAIN)} datasets of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}"
+        )
+    return weights
+
+
+def _used_tasks(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a model's tasks that a dataset is used for.
+
+    A model of one task takes every dataset for that. Where the evaluator_type does not say what a
+    dataset has, its records are read.
+    """
+    if len(tasks) == 1:
+        return tasks
+    kind = MetadataCatalog.get(name).get("evaluator_type")
+    has = _TASKS_OF_TYPE.get(kind) or tasks_of(load_records(name))
+    if not has:
+        raise InputError(f"dataset {name!r} has neither pixel labels nor boxes")
+    return has
 
 
 def _check_class_count(name: str, field: str, head, key: str) -> None:
@@ -134,7 +183,7 @@ def _check_ignored_label(name: str, ignore_value: int) -> None:
 
 def _check_same_classes(names: list[str], field: str) -> None:
     """Files written apart can list their categories differently, which no error would show."""
-    first = MetadataCatalog.get(names[0]).get(field)
+    first = MetadataCatalog.get(names[0]).get(field) if names else None
     for name in names[1:]:
         classes = MetadataCatalog.get(name).get(field)
         if classes != first:

@@ -6,20 +6,18 @@ images for any number of workers, and a resumed run goes on where the one before
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 import torch
-from detectron2.data import (
-    DatasetFromList,
-    MapDataset,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
+    print_instances_class_histogram,
     trivial_batch_collator,
 )
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
@@ -29,8 +27,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import model_tasks
 from ..errors import InputError
 from .boxes import clean_boxes
-from .checks import load_records
+from .checks import load_records, train_weights
 from .mapper import TaskMapper
+from .tasks import tasks_of
 
 
 class SeededMap(Dataset):
@@ -47,6 +46,44 @@ class SeededMap(Dataset):
         np.random.seed(state[0])
         random.seed(int(state[1]))
         return self.mapper(self.records[index])
+
+
+class MixedSampler:
+    """Endless indices of records of several datasets, each dataset drawn by its weight.
+
+    Of a dataset every record comes once before any comes again. As with Detectron2's
+    TrainingSampler, the processes of a run share one stream.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, float]], seed: int):
+        """
+        Args:
+            parts: (number of records, weight) of each dataset.
+            seed: equal on all processes.
+        """
+        self._sizes = [size for size, _ in parts]
+        self._weights = torch.tensor([weight for _, weight in parts], dtype=torch.float64)
+        self._seed = seed
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self._stream(), comm.get_rank(), None, comm.get_world_size())
+
+    def _stream(self) -> Iterator[int]:
+        firsts = np.cumsum([0, *self._sizes]).tolist()
+        indices = [_shuffled(size, (self._seed, i)) for i, size in enumerate(self._sizes)]
+        generator = torch.Generator().manual_seed(self._seed)
+        while True:
+            for part in torch.multinomial(
+                self._weights, 1024, replacement=True, generator=generator
+            ).tolist():
+                yield firsts[part] + next(indices[part])
+
+
+def _shuffled(size: int, seed: tuple[int, ...]) -> Iterator[int]:
+    """Endless permutations of range(size), one after the other."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.permutation(size).tolist()
 
 
 class TrainLoader:
@@ -69,6 +106,7 @@ class TrainLoader:
         num_workers: int,
         seed: int,
         group_by_shape: bool = False,
+        parts: Sequence[tuple[int, float]] = (),
     ):
         """
         Args:
@@ -78,6 +116,8 @@ class TrainLoader:
             num_workers: processes that load, for each training process; 0 = none.
             group_by_shape: batches of wide or of tall images only, so that less is padded; takes
                 effect where all records have their size.
+            parts: (number of records, weight) of the datasets that `records` consists of, in order;
+                each gets its weight's share of the images. Empty = one dataset.
         """
         world_size = comm.get_world_size()
         if total_batch_size <= 0 or total_batch_size % world_size:
@@ -93,16 +133,21 @@ class TrainLoader:
         self._is_wide = [False] * len(records)
         if group_by_shape and all("width" in r and "height" in r for r in records):
             self._is_wide = [r["width"] > r["height"] for r in records]
+        self._parts = list(parts)
         # Serialised, and shared by the workers.
         self.records = DatasetFromList(records, copy=False)
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        indices = iter(TrainingSampler(len(self.records), seed=self.seed))
+        sampler = (
+            MixedSampler(self._parts, seed=self.seed)
+            if self._parts
+            else TrainingSampler(len(self.records), seed=self.seed)
+        )
         batches: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         complete = 0
         # From the start also when resuming: which images share a batch depends on those before.
-        for local, index in enumerate(indices):
+        for local, index in enumerate(sampler):
             batch = batches[self._is_wide[index]]
             batch.append((local * world_size + rank, index))
             if len(batch) == self.batch_size:
@@ -139,24 +184,37 @@ def init_worker(_: int) -> None:
 
 
 def build_train_loader(cfg) -> TrainLoader:
-    """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more)."""
-    records = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=False)
-    tasks = model_tasks(cfg)
-    if "instances" in tasks:
-        records = clean_boxes(records)
-    # An image without objects still has pixels to label.
-    if tasks == ("instances",) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        records = filter_images_with_only_crowd_annotations(records)
-    if not records:
-        raise InputError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} has no image to train on")
+    """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more).
+
+    Raises:
+        InputError: a dataset has no image to train on, or DATASETS.TRAIN_WEIGHTS does not fit.
+    """
+    datasets = [_train_records(cfg, name) for name in cfg.DATASETS.TRAIN]
+    weights = train_weights(cfg)
     return TrainLoader(
-        records,
+        list(itertools.chain.from_iterable(datasets)),
         TaskMapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         seed=cfg.SEED,
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        parts=list(zip(map(len, datasets), weights, strict=True)) if weights else (),
     )
+
+
+def _train_records(cfg, name: str) -> list[dict]:
+    """A dataset's records that have labels for the config's model."""
+    tasks = model_tasks(cfg)
+    records = [r for r in load_records(name) if set(tasks).intersection(r["tasks"])]
+    if "instances" in tasks_of(records) and "instances" in tasks:
+        records = clean_boxes(records)
+        print_instances_class_histogram(records, MetadataCatalog.get(name).thing_classes)
+    # An image without objects still has pixels to label.
+    if tasks == ("instances",) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        records = filter_images_with_only_crowd_annotations(records)
+    if not records:
+        raise InputError(f"DATASETS.TRAIN names {name!r}, which has no image to train on")
+    return records
 
 
 def build_test_loader(cfg, dataset_name: str) -> DataLoader:

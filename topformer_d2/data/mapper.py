@@ -66,7 +66,9 @@ class TaskMapper:
         """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
         in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
-        Objects marked iscrowd are no truth to train on, and what augmentation cuts off is gone.
+        Of the model's tasks, the truth is made for those in the record's "tasks"; a record without
+        that has labels for all. Objects marked iscrowd are no truth to train on, and what
+        augmentation cuts off is gone.
 
         Raises:
             InputError: the image or its labels cannot be read, differ in size, or a label is out
@@ -79,9 +81,12 @@ class TaskMapper:
         label_file = sample.pop("sem_seg_file_name", None)
         annotations = sample.pop("annotations", [])
         truth = {}
-        if self.is_train and "sem_seg" in self.tasks:
+        tasks = set(record.get("tasks", self.tasks)).intersection(
+            self.tasks if self.is_train else ()
+        )
+        if "sem_seg" in tasks:
             truth["sem_seg"] = self._read_label(label_file, image, record["file_name"])
-        if self.is_train and "instances" in self.tasks:
+        if "instances" in tasks:
             truth["boxes"], classes = _boxes_and_classes(annotations)
         augmented = T.AugInput(image, **truth)
         self.augmentations(augmented)

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 def load_multitask(name: str, json_file: str, image_root: str, label_root: str) -> list[dict]:
     """Detectron2 records of a COCO JSON, each with the label PNG of its image's stem.
 
-    Images without a label, such as one that could not be prepared, are left out with a warning.
+    An image without a label has "tasks" ("instances",), and a warning counts them. A label whose
+    image the JSON does not list is not used.
 
     Raises:
         InputError: as load_boxes does, or no image has a label.
@@ -27,8 +28,10 @@ def load_multitask(name: str, json_file: str, image_root: str, label_root: str) 
     without = []
     for record in records:
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
-        record["sem_seg_file_name"] = labels.get(stem)
-        if stem not in labels:
+        if stem in labels:
+            record["sem_seg_file_name"] = labels[stem]
+        else:
+            record["tasks"] = ("instances",)
             without.append(record["file_name"])
     if without:
         folder = os.path.abspath(label_root)
@@ -37,8 +40,8 @@ def load_multitask(name: str, json_file: str, image_root: str, label_root: str) 
         )
         if len(without) == len(records):
             raise InputError(f"{what}; {json_file} lists {without[0]}, for one")
-        logger.warning("%s and are left out, %s among them", what, without[0])
-    return [record for record in records if record["sem_seg_file_name"]]
+        logger.warning("%s and are used for their boxes alone, %s among them", what, without[0])
+    return records
 
 
 def register_multitask(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..checkpoint import save_state_dict
+from ..data.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +61,69 @@ class KeepLossNormalizer(HookBase):
     def load_state_dict(self, state: dict) -> None:
         if state["loss_normalizer"] is not None:
             self._model.loss_normalizer = state["loss_normalizer"]
+
+
+class KeepBest(HookBase):
+    """Keeps the model with the highest mean of some metrics as model_best.pth.
+
+    It comes after EvalHook and looks at what that found. model_best.json holds the iteration and
+    the metrics; a resumed run goes on from there. Detectron2's BestCheckpointer takes one metric,
+    and a resumed run overwrites its file with whatever comes first.
+    """
+
+    def __init__(self, checkpointer, metrics: Sequence[str]):
+        """
+        Args:
+            checkpointer: of the model; the weights alone are saved in its save_dir.
+            metrics: names as metrics.json has them, such as "sem_seg/mIoU"; more is better.
+        """
+        self._model = checkpointer.model  # what DistributedDataParallel wraps
+        self._metrics = tuple(metrics)
+        self._weights = os.path.join(checkpointer.save_dir, "model_best.pth")
+        self._file = os.path.join(checkpointer.save_dir, "model_best.json")
+        self._best = -math.inf
+
+    def before_train(self) -> None:
+        self._best = -math.inf
+        if self.trainer.start_iter > 0 and os.path.isfile(self._file):
+            with open(self._file, encoding="utf-8") as f:
+                kept = json.load(f)
+            # One from beyond the checkpoint that is resumed is found again.
+            if kept["iteration"] < self.trainer.start_iter and [*kept["metrics"]] == [
+                *self._metrics
+            ]:
+                self._best = kept["mean"]
+
+    def after_step(self) -> None:
+        self._look()
+
+    def after_train(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        iteration = self.trainer.iter
+        latest = self.trainer.storage.latest()
+        found = {name: latest[name] for name in self._metrics if name in latest}
+        if not any(at == iteration for _, at in found.values()):
+            return  # no evaluation now
+        if len(found) < len(self._metrics):
+            missing = sorted(set(self._metrics) - found.keys())
+            known = sorted(name for name, (_, at) in latest.items() if at == iteration)
+            logger.warning(
+                "TEST.BEST_METRICS names %s, which the evaluation does not give, so no "
+                "model_best.pth is kept; known: %s",
+                *(missing, [name for name in known if "/" in name]),
+            )
+            return
+        metrics = {name: value for name, (value, _) in found.items()}
+        mean = sum(metrics.values()) / len(metrics)
+        if not mean > self._best:  # a NaN is not
+            return
+        self._best = mean
+        iteration = min(iteration, self.trainer.max_iter - 1)  # one more once training has ended
+        save_state_dict(self._model.state_dict(), self._weights)
+        write_json(self._file, {"iteration": iteration, "mean": mean, "metrics": metrics})
+        logger.info("model_best.pth: mean %.2f of %s at iteration %d", mean, metrics, iteration)
 
 
 class StopRequested(KeyboardInterrupt):

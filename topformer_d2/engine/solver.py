@@ -78,6 +78,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
             weight_decay_norm=solver.WEIGHT_DECAY_NORM,
             bias_lr_factor=solver.BIAS_LR_FACTOR,
             weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            # UncertaintyWeighting's, which decay would pull to equal weights.
+            overrides={"log_variance": {"weight_decay": 0.0}},
         )
     groups = reduce_param_groups(groups)
     if solver.OPTIMIZER == "ADAMW":

@@ -15,7 +15,7 @@ from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import build_evaluator, evaluator_type
-from .hooks import KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
+from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,12 @@ class Trainer(DefaultTrainer):
         kept = (
             [KeepLossNormalizer(self.checkpointer)] if "instances" in model_tasks(self.cfg) else []
         )
-        return [self._seed_hook, *kept, *super().build_hooks(), *progress, stop]
+        best = (
+            [KeepBest(self.checkpointer, self.cfg.TEST.BEST_METRICS)]
+            if self.cfg.TEST.BEST_METRICS and comm.is_main_process()
+            else []
+        )
+        return [self._seed_hook, *kept, *super().build_hooks(), *best, *progress, stop]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.

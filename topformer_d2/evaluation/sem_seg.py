@@ -8,12 +8,12 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..data.checks import check_label_range
+from ..data.checks import check_label_range, load_records
 from ..data.files import read_label, write_json
 from ..errors import InputError
 
@@ -99,7 +99,8 @@ class ConfusionEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._label_files = {
             record["file_name"]: record["sem_seg_file_name"]
-            for record in DatasetCatalog.get(dataset_name)
+            for record in load_records(dataset_name)
+            if "sem_seg" in record["tasks"]
         }
         self.reset()
 
@@ -107,7 +108,7 @@ class ConfusionEvaluator(DatasetEvaluator):
         self.matrix = np.zeros((len(self.class_names),) * 2, dtype=np.int64)
 
     def process(self, inputs: list[dict], outputs: list) -> None:
-        """Add images whose labels are read from the dataset's files.
+        """Add images whose labels are read from the dataset's files; those without are left out.
 
         Args:
             inputs: dicts with the record's "file_name".
@@ -119,9 +120,11 @@ class ConfusionEvaluator(DatasetEvaluator):
                 a label out of range.
         """
         for record, output in zip(inputs, outputs, strict=True):
+            file = self._label_files.get(record["file_name"])
+            if file is None:
+                continue
             output = output["sem_seg"] if isinstance(output, dict) else output
             prediction = output.argmax(dim=0) if output.ndim == 3 else output
-            file = self._label_files[record["file_name"]]
             truth = read_label(file)
             if truth.shape != tuple(prediction.shape):
                 raise InputError(

@@ -11,8 +11,8 @@ from .backbone import (
     build_topformer_backbone,
 )
 from .heads import LiteRetinaNetHead, TopFormerSegmentationHead
-from .losses import pixel_cross_entropy
-from .meta_arch import LiteRetinaNet, TopFormerSegmentor
+from .losses import UncertaintyWeighting, pixel_cross_entropy
+from .meta_arch import LiteRetinaNet, TopFormerMultiTask, TopFormerSegmentor
 
 __all__ = [
     "VARIANTS",
@@ -21,8 +21,10 @@ __all__ = [
     "LiteRetinaNetHead",
     "TopFormer",
     "TopFormerFPN",
+    "TopFormerMultiTask",
     "TopFormerSegmentationHead",
     "TopFormerSegmentor",
+    "UncertaintyWeighting",
     "Variant",
     "build_retinanet_topformer_fpn_backbone",
     "build_retinanet_topformer_lite_backbone",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Collection, Mapping
+
+import torch
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import resize
@@ -25,3 +29,41 @@ def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> T
     logits = resize(logits.float(), targets.shape[-2:])
     loss = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
     return loss / targets.numel()
+
+
+class UncertaintyWeighting(nn.Module):
+    """Losses weighted by learned uncertainties (Kendall et al., CVPR 2018, Section 3).
+
+    With s = log sigma^2 of each loss L, a classification gives exp(-s) L + s / 2 and a regression
+    exp(-s) L / 2 + s / 2. All s start at 0.
+    """
+
+    def __init__(self, names: Collection[str], regressions: Collection[str] = ()):
+        """
+        Args:
+            names: of the losses.
+            regressions: those of them that are regressions.
+        """
+        super().__init__()
+        self.names = tuple(names)
+        self.regressions = frozenset(regressions)
+        self.log_variance = nn.Parameter(torch.zeros(len(self.names)))
+
+    def forward(self, losses: Mapping[str, Tensor], present: Collection[str]) -> dict[str, Tensor]:
+        """The weighted losses, and the sum of all s / 2 as "loss_uncertainty".
+
+        The weights go into Detectron2's event storage as "weight/<name>".
+
+        Args:
+            losses: a scalar for each of the names.
+            present: names of the losses that have labels in this batch. The uncertainty of others
+                is left alone; it would only shrink.
+        """
+        weights = dict(zip(self.names, torch.exp(-self.log_variance), strict=True))
+        for name in self.regressions:
+            weights[name] = weights[name] / 2
+        for name, weight in weights.items():
+            get_event_storage().put_scalar(f"weight/{name}", weight.item())
+        counted = self.log_variance.new_tensor([float(name in present) for name in self.names])
+        weighted = {name: weights[name] * loss for name, loss in losses.items()}
+        return {**weighted, "loss_uncertainty": (counted * self.log_variance).sum() / 2}

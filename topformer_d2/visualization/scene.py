@@ -33,8 +33,11 @@ class Scene:
 
     @classmethod
     def from_record(cls, record: dict, tasks: tuple[str, ...]) -> Scene:
-        """The truth of a dataset's record for `tasks` (as from model_tasks); crowds left out."""
-        scene = cls()
+        """The truth of a dataset's record for `tasks` (as from model_tasks); crowds left out.
+
+        A record whose "tasks" lacks one of them has no labels for it.
+        """
+        scene, tasks = cls(), set(tasks).intersection(record.get("tasks", tasks))
         if "sem_seg" in tasks:
             scene.label = read_label(record["sem_seg_file_name"])
         if "instances" in tasks:

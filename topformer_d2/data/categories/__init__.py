@@ -8,6 +8,9 @@ from importlib.resources import files
 
 import numpy as np
 
+# Of CamVid's classes, those that come as objects.
+CAMVID_OBJECTS = ("Car", "Pedestrian", "Bicyclist")
+
 
 @dataclass(frozen=True)
 class Categories:

@@ -22,6 +22,7 @@ from ...errors import InputError
 from ..checks import check_config, check_dataset_present, load_records
 from ..files import IMAGE_EXTENSIONS
 from ..loader import init_worker
+from ..tasks import flag_tasks
 from .findings import DatasetReport, Finding, Report, Tally
 from .records import Expected, inspect_record
 
@@ -133,7 +134,7 @@ def _load(name: str, tally: Tally) -> list[dict]:
         tally.note("dataset", "", str(e))
         return []
     try:
-        records = DatasetCatalog.get(name)
+        records = flag_tasks(DatasetCatalog.get(name))
         if not records:
             tally.note("dataset", "", f"dataset {name!r} has no image")
             return []

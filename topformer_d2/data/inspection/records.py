@@ -15,6 +15,7 @@ from ...config import model_tasks
 from ..boxes import corners
 from ..checks import check_image_size, check_label_range, check_label_size
 from ..files import UNREADABLE, png_bit_depth, read_image, read_label
+from ..tasks import tasks_of
 from .findings import Tally
 
 # Pixels that a box may reach out of its image unreported: COCO's do, by rounding.
@@ -27,7 +28,8 @@ class Expected:
     """What the files of a dataset are held against.
 
     Attributes:
-        tasks: "sem_seg" (pixel labels), "instances" (boxes) or both; the rest is not looked at.
+        tasks: "sem_seg" (pixel labels), "instances" (boxes) or both, of what a record's own
+            "tasks" has; the rest is not looked at.
         label_names, object_names: of the classes; empty = not known, so any number is right.
         ignore_value: label of the pixels that are ignored.
     """
@@ -53,9 +55,8 @@ class Expected:
     def from_records(cls, records: list[dict], name: str) -> Expected:
         """What the dataset `name` says of itself."""
         metadata = MetadataCatalog.get(name)
-        keys = {"sem_seg": "sem_seg_file_name", "instances": "annotations"}
         return cls(
-            tuple(task for task, key in keys.items() if any(key in r for r in records)),
+            tasks_of(records),
             tuple(metadata.get("stuff_classes") or ()),
             tuple(metadata.get("thing_classes") or ()),
             metadata.get("ignore_label", 255),
@@ -70,9 +71,10 @@ def inspect_record(record: dict, expected: Expected) -> Tally:
     """Read one record's files as training does."""
     tally = Tally(images=1)
     size = _inspect_image(record, tally)
-    if "sem_seg" in expected.tasks:
+    tasks = set(expected.tasks).intersection(record.get("tasks", expected.tasks))
+    if "sem_seg" in tasks:
         _inspect_label(record, size, expected, tally)
-    if "instances" in expected.tasks:
+    if "instances" in tasks:
         _inspect_boxes(record, size, expected, tally)
     return tally
 

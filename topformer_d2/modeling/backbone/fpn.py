@@ -15,7 +15,24 @@ from ..layers import DepthwiseSeparable, check_batch_norm, resolve_norm
 from .topformer import TopFormer, build_topformer_backbone
 
 
-class TopFormerFPN(FPN):
+class _OnTopFormer:
+    """What the pyramids share: the bottom-up features are handed on where others need them too."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) normalised images to {"pN": (N, C, ceil(H / 2^N), ceil(W / 2^N))}.
+
+        Raises:
+            InputError: in training, the batch leaves BatchNorm a single value a channel.
+        """
+        return self.forward_all(x)[1]
+
+    def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The bottom-up features, and the pyramid on them, from one pass."""
+        features = self.bottom_up(x)
+        return features, self.fuse(features)
+
+
+class TopFormerFPN(_OnTopFormer, FPN):
     """Detectron2's FPN for images of any size: nothing is padded to a multiple of the stride.
 
     Its parameters are those of FPN under the same names.
@@ -31,10 +48,6 @@ class TopFormerFPN(FPN):
         """
         super().__init__(bottom_up, in_features, out_channels, **kwargs)
         self._size_divisibility = 0
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) normalised images to {"pN": (N, out_channels, ceil(H/2^N), ceil(W/2^N))}."""
-        return self.fuse(self.bottom_up(x))
 
     def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pyramid from the bottom-up features alone."""
@@ -60,7 +73,7 @@ class TopFormerFPN(FPN):
         return dict(zip(self._out_features, results, strict=True))
 
 
-class LitePyramid(Backbone):
+class LitePyramid(_OnTopFormer, Backbone):
     """p3 .. p7 of TopFormer's own width M, at almost no cost: p3, p4 and p5 are the SIM outputs.
 
     An FPN brings semantics down to the fine levels; semantics injection has done that already, and
@@ -103,14 +116,9 @@ class LitePyramid(Backbone):
             for _ in range(self.NUM_EXTRA)
         )
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) normalised images to {"pN": (N, M, ceil(H / 2^N), ceil(W / 2^N))}.
-
-        Raises:
-            InputError: in training, the batch leaves BatchNorm a single value a channel.
-        """
+    def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         check_batch_norm(self.extra, x, max(self._out_feature_strides.values()))
-        return self.fuse(self.bottom_up(x))
+        return super().forward_all(x)
 
     def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pyramid from the bottom-up features alone."""

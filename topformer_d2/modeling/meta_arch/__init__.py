@@ -1,4 +1,5 @@
+from .multitask import TopFormerMultiTask
 from .retinanet import LiteRetinaNet
 from .segmentor import TopFormerSegmentor
 
-__all__ = ["LiteRetinaNet", "TopFormerSegmentor"]
+__all__ = ["LiteRetinaNet", "TopFormerMultiTask", "TopFormerSegmentor"]

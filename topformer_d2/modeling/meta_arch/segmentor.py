@@ -8,8 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
 from ...errors import InputError
-from ..layers import resize
-from .grouping import group_by_size
+from .batching import pad_labels, resize_logits, run_by_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -54,22 +53,20 @@ class TopFormerSegmentor(SemanticSegmentor):
             in training the dict of losses; in inference one dict an image with "sem_seg", the
             logits (K, height, width).
         """
-        images = [x["image"].to(self.device) for x in batched_inputs]
-        if self.training:
-            targets = [x["sem_seg"].to(self.device) for x in batched_inputs]
-            batch, targets = self._pad_for_training(images, targets)
-            return self.sem_seg_head(self.backbone(batch), targets)[1]
+        if not self.training:
+            return run_by_size(self._predict, batched_inputs)
+        images, targets = (
+            [x[key].to(self.device) for x in batched_inputs] for key in ("image", "sem_seg")
+        )
+        batch, targets = self._pad_for_training(images, targets)
+        return self.sem_seg_head(self.backbone(batch), targets)[1]
 
-        results: list[dict] = [{}] * len(images)
-        for members in group_by_size(batched_inputs):
-            size = tuple(images[members[0]].shape[-2:])
-            batch = self._normalize(torch.stack([images[i] for i in members]))
-            logits = resize(self.sem_seg_head.layers(self.backbone(batch)), size)
-            for i, image_logits in zip(members, logits, strict=True):
-                height = batched_inputs[i].get("height", size[0])
-                width = batched_inputs[i].get("width", size[1])
-                results[i] = {"sem_seg": resize(image_logits[None], (height, width))[0]}
-        return results
+    def _predict(self, batched_inputs: list[dict]) -> list[dict]:
+        """Of images of one size."""
+        batch = torch.stack([x["image"].to(self.device) for x in batched_inputs])
+        logits = self.sem_seg_head.layers(self.backbone(self._normalize(batch)))
+        resized = resize_logits(logits, batched_inputs, batch.shape[-2:])
+        return [{"sem_seg": image_logits} for image_logits in resized]
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self.pixel_mean) / self.pixel_std
@@ -83,11 +80,7 @@ class TopFormerSegmentor(SemanticSegmentor):
                 f"{height}x{width} (INPUT.CROP.SIZE)"
             )
         batch = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
-        labels = targets[0].new_full(
-            (len(images), height, width), self.sem_seg_head.ignore_value, dtype=torch.int64
-        )
-        for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        for i, image in enumerate(images):
             h, w = image.shape[-2:]
             batch[i, :, :h, :w] = self._normalize(image)
-            labels[i, :h, :w] = target
-        return batch, labels
+        return batch, pad_labels(targets, (height, width), self.sem_seg_head.ignore_value)

@@ -1,0 +1,57 @@
+"""Images and pixel labels in batches, and the logits of a batch at each image's own size."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from ..layers import resize
+
+
+def group_by_size(batched_inputs: list[dict]) -> list[list[int]]:
+    """Indices of inputs whose "image" (C, H, W) has equal height and width, in order."""
+    groups = defaultdict(list)
+    for i, x in enumerate(batched_inputs):
+        groups[tuple(x["image"].shape[-2:])].append(i)
+    return list(groups.values())
+
+
+def run_by_size(run: Callable[[list[dict]], list[dict]], batched_inputs: list[dict]) -> list[dict]:
+    """What `run` returns for batches of equal size, in the order of the inputs.
+
+    Images of differing sizes in one batch would be padded, which changes their results.
+    """
+    results: list[dict] = [{}] * len(batched_inputs)
+    for members in group_by_size(batched_inputs):
+        outputs = run([batched_inputs[i] for i in members])
+        for i, output in zip(members, outputs, strict=True):
+            results[i] = output
+    return results
+
+
+def output_size(x: dict, image_size: Sequence[int]) -> tuple[int, int]:
+    """(height, width) that the output for an input is to have; by default its image's."""
+    return x.get("height", image_size[0]), x.get("width", image_size[1])
+
+
+def resize_logits(logits: Tensor, inputs: list[dict], image_size: Sequence[int]) -> list[Tensor]:
+    """Logits (N, K, h, w) to the network input's size, then each image's to its output's.
+
+    Returns:
+        N tensors (K, height, width).
+    """
+    logits = resize(logits, image_size)
+    return [
+        resize(image_logits[None], output_size(x, image_size))[0]
+        for x, image_logits in zip(inputs, logits, strict=True)
+    ]
+
+
+def pad_labels(labels: list[Tensor], size: Sequence[int], ignore_value: int) -> Tensor:
+    """Labels (H_i, W_i) to (N, *size) int64, padded to the right and below by `ignore_value`."""
+    batch = labels[0].new_full((len(labels), *size), ignore_value).long()
+    for padded, label in zip(batch, labels, strict=True):
+        padded[: label.shape[0], : label.shape[1]] = label
+    return batch
