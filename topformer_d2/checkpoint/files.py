@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 from ..errors import InputError
+from .parts import place_topformer
 
 
 def read_state_dict(path: str) -> dict[str, Any]:
@@ -43,6 +44,27 @@ def read_state_dict(path: str) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
     return loaded
+
+
+def read_weights(path: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint of this toolkit, bare or beside a training's state.
+
+    Raises:
+        InputError: as read_state_dict, or the file holds something else.
+    """
+    return dict(_weights_of(read_state_dict(path), path))
+
+
+def _weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
+    weights = loaded.get("model", loaded)
+    if not isinstance(weights, Mapping) or not all(
+        isinstance(value, Tensor) for value in weights.values()
+    ):
+        raise InputError(
+            f"{path} is no checkpoint of this toolkit; an official one is converted by "
+            "`python tools/convert_weights.py IN OUT`"
+        )
+    return weights
 
 
 def _local_file(path: str) -> str:
@@ -95,20 +117,11 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str):
         loaded = read_state_dict(filename)
-        if "model" not in loaded:
-            loaded = {"model": loaded}
-        weights = loaded["model"]
-        if not isinstance(weights, Mapping) or not all(
-            isinstance(value, Tensor) for value in weights.values()
-        ):
-            raise InputError(
-                f"{filename} is no checkpoint of this toolkit; an official one is converted by "
-                "`python tools/convert_weights.py IN OUT`"
-            )
-        return loaded
+        weights = _weights_of(loaded, filename)
+        return loaded if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
-        checkpoint["model"] = _place_topformer(checkpoint["model"], self.model.state_dict())
+        checkpoint["model"] = place_topformer(checkpoint["model"], self.model.state_dict())
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
@@ -146,26 +159,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         _save(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
-
-
-def _place_topformer(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict:
-    """`weights` with the backbone's keys where the model has them.
-
-    A segmenter has TopFormer as "backbone", a detector as "backbone.bottom_up", below its pyramid;
-    so ImageNet's weights, or the other task's, start either.
-    """
-    marker = "pyramid.stem.weight"
-    given, wanted = (
-        next((key.removesuffix(marker) for key in keys if key.endswith(marker)), None)
-        for keys in (weights, own)
-    )
-    if given is None or wanted is None or given == wanted:
-        return dict(weights)
-    parts = tuple(f"{given}{part}." for part in ("pyramid", "semantics", "injection"))
-    return {
-        wanted + key.removeprefix(given) if key.startswith(parts) else key: value
-        for key, value in weights.items()
-    }
 
 
 def summarize(items: list[str], most: int = 3) -> str:

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..modeling.backbone import VARIANTS, TopFormer
 from ..modeling.heads import TopFormerSegmentationHead
 from .files import summarize
+from .parts import topformer_prefix
 
 # Official training code wraps the weights, with an average of them (EMA) beside them at times.
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
@@ -147,10 +148,22 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
             for key, value in candidates[chosen].items()
         }
     else:
-        keys = list(next(iter(candidates.values())))[:3]
-        raise InputError(f"not an official TopFormer checkpoint: its keys are like {keys}")
+        weights = next(iter(candidates.values()))
+        raise InputError(
+            f"not an official TopFormer checkpoint: its keys are like {list(weights)[:3]}"
+            + _hint_for_own(weights)
+        )
     left = [key for key in state_dict if key != chosen] if chosen else []
     return weights, f"{kind}, under {chosen!r}" if chosen else f"{kind}, bare", left
+
+
+def _hint_for_own(weights: Mapping[str, Any]) -> str:
+    if topformer_prefix(weights) is None:
+        return ""
+    return (
+        ". It is this toolkit's own: `--extract sem_seg` or `--extract instances` takes one task "
+        "out of a joint model, `--merge OTHER` joins a segmenter and a detector"
+    )
 
 
 def _strip_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
