@@ -1,7 +1,14 @@
 #!/usr/bin/env python
-"""Convert an official TopFormer checkpoint (segmentation or ImageNet) to this toolkit's keys.
+"""Convert weights: an official checkpoint, or this toolkit's between one task and both.
 
+An official TopFormer (segmentation or ImageNet) to this toolkit's keys:
   python tools/convert_weights.py TopFormer-T_512x512_2x8_160k.pth topformer_t_ade20k.pth
+
+The segmenter (sem_seg) or the detector (instances) in a joint model:
+  python tools/convert_weights.py joint.pth segmenter.pth --extract sem_seg
+
+A joint model to start training from, of a segmenter and a detector, with TopFormer from IN:
+  python tools/convert_weights.py segmenter.pth joint.pth --merge detector.pth
 
 OUT may be .pth, which any Detectron2 tool reads, or .safetensors. No pickled code is run.
 """
@@ -11,28 +18,48 @@ import os
 
 from topformer_d2.checkpoint import (
     convert_official_state_dict,
+    extract_task,
+    merge_tasks,
     read_state_dict,
+    read_weights,
     save_state_dict,
+    split_parts,
 )
 from topformer_d2.errors import InputError, show_input_errors
+
+
+def convert(args: argparse.Namespace) -> dict:
+    """What is to be written; the report on an official file is printed."""
+    if args.extract:
+        return extract_task(read_weights(args.source), args.extract)
+    if args.merge:
+        return merge_tasks(read_weights(args.source), read_weights(args.merge))
+    state_dict, report = convert_official_state_dict(read_state_dict(args.source))
+    print(report)
+    return state_dict
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("official", metavar="OFFICIAL.pth")
+    parser.add_argument("source", metavar="IN", help=".pth or .safetensors")
     parser.add_argument("out", metavar="OUT", help=".pth or .safetensors")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
+        "--extract", choices=("sem_seg", "instances"), help="the task to take out of a joint IN"
+    )
+    mode.add_argument("--merge", metavar="OTHER", help="the other task's checkpoint")
     args = parser.parse_args()
     with show_input_errors():
         if not args.out.endswith((".pth", ".safetensors")):
             raise InputError(f"{args.out}: the name has to end in .pth or .safetensors")
-        state_dict, report = convert_official_state_dict(read_state_dict(args.official))
+        state_dict = convert(args)
         folder = os.path.dirname(os.path.abspath(args.out))
         os.makedirs(folder, exist_ok=True)
         save_state_dict(state_dict, args.out)
-    print(report)
-    print(f"wrote {args.out}")
+    parts = [f"{name} {len(part)}" for name, part in split_parts(state_dict).items()]
+    print(f"wrote {args.out}: {len(state_dict)} tensors ({', '.join(parts)})")
 
 
 if __name__ == "__main__":
