@@ -9,18 +9,15 @@ segmentation network's time.
 """
 
 import argparse
-import ctypes
 import math
 import sys
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
-from topformer_d2.analysis import complexity
+from topformer_d2.analysis import complexity, keep_freed_memory, time_alternately
 from topformer_d2.errors import show_input_errors
 
 MAX_RATIO = 2.0
@@ -34,29 +31,6 @@ def shift_scores(model, image: torch.Tensor, candidates: int) -> None:
     highest = torch.cat([x.reshape(-1) for x in logits]).sort(descending=True).values[:candidates]
     threshold = model.test_score_thresh
     model.head.cls_score.bias += math.log(threshold / (1 - threshold)) - highest[-1]
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; elsewhere this does nothing.
-
-    Whether it gives the activations' memory back after each call, and faults it in again in the
-    next, is up to the layout of the heap: either network takes 1.4 times as long in some processes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(parameter, 1 << 30)
-
-
-def time_alternately(calls: list[Callable], repetitions: int) -> np.ndarray:
-    """(repetitions, calls) milliseconds; in each repetition all are called once, in turn."""
-    times = np.zeros((repetitions + 1, len(calls)))
-    for repetition in times:
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            repetition[i] = 1e3 * (time.perf_counter() - start)
-    return times[1:]  # the first is a warm-up
 
 
 @torch.inference_mode()

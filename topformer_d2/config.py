@@ -142,6 +142,21 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
     return tasks
 
 
+def single_task_opts(cfg: CN, task: str) -> list[str]:
+    """KEY VALUE pairs that make a joint config (TopFormerMultiTask) the model of one task alone.
+
+    All else stays equal: the data, its augmentation and the recipe.
+
+    Args:
+        cfg: the joint config.
+        task: "sem_seg" or "instances".
+    """
+    opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
+    if task == "instances":
+        return [*opts, cfg.MODEL.MULTITASK.DETECTOR]
+    return [*opts, "TopFormerSegmentor", "MODEL.BACKBONE.NAME", "build_topformer_backbone"]
+
+
 def config_folder() -> Path:
     """The folder of the shipped configs: beside the package in a checkout, inside it in a wheel."""
     here = Path(__file__).resolve().parent

@@ -1,5 +1,6 @@
 """What a model costs."""
 
 from .complexity import Cost, complexity, format_costs
+from .latency import keep_freed_memory, time_alternately
 
-__all__ = ["Cost", "complexity", "format_costs"]
+__all__ = ["Cost", "complexity", "format_costs", "keep_freed_memory", "time_alternately"]

@@ -6,6 +6,7 @@ import logging
 import os
 import weakref
 
+import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -96,8 +97,12 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         """One iteration; where a file cannot be used, what was trained until then is kept."""
+        # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from its third call
+        # on: the first iterations of a resumed run would differ in their last bits.
+        on_gpu = str(self.cfg.MODEL.DEVICE).startswith("cuda")
         try:
-            super().run_step()
+            with torch.jit.optimized_execution(on_gpu):
+                super().run_step()
         except InputError:
             # Raised when the batch is loaded, before anything has changed.
             if self.iter > self.start_iter and comm.is_main_process():

@@ -1,0 +1,115 @@
+"""The joint model trained: mixed data, exact resume, both evaluators, the best checkpoint."""
+
+import json
+
+import pytest
+import torch
+
+from tests.engine.test_resume import run
+from topformer_d2 import get_config
+from topformer_d2.engine import Trainer, setup_run
+
+MIXED = ("synthetic_sem_seg_train", "synthetic_boxes_train", "synthetic_multitask_train")
+
+
+@pytest.fixture
+def tiny_joint(tmp_path):
+    """get_config's arguments for a joint run of seconds on images of 64x80."""
+
+    def make(*opts):
+        return get_config(
+            "multitask_lite_topformer_t_synthetic",
+            [
+                *("INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64"),
+                *("INPUT.MAX_SIZE_TEST", "80", "SOLVER.IMS_PER_BATCH", "4"),
+                *("SOLVER.WARMUP_ITERS", "2", "DATALOADER.NUM_WORKERS", "0"),
+                *("MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "run")),
+                *opts,
+            ],
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("uncertainty", ["False", "True"])
+def test_a_mixed_run_resumes_exactly(tiny_joint, tmp_path, uncertainty):
+    opts = [
+        *("DATASETS.TRAIN", repr(MIXED), "DATASETS.TRAIN_WEIGHTS", "[1.0, 1.0, 2.0]"),
+        *("MODEL.MULTITASK.UNCERTAINTY_WEIGHTING", uncertainty, "SOLVER.MAX_ITER", "5"),
+        *("MODEL.TOPFORMER.DROP_PATH_RATE", "0.3", "INPUT.COLOR_AUG_SSD", "True"),
+        *("DATASETS.TEST", "()", "OUTPUT_DIR"),
+    ]
+    whole, weights = run(tiny_joint(*opts, str(tmp_path / "whole")))
+    cut = tiny_joint(*opts, str(tmp_path / "cut"))
+    first, _ = run(cut, stop_after=1)
+    rest, resumed = run(cut, resume=True)
+    assert list(first) == [0, 1] and first | rest == whole
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    if uncertainty == "True":
+        assert weights["loss_weighting.log_variance"].abs().min() > 0
+
+
+def test_uncertainties_are_not_decayed(tiny_joint):
+    cfg = tiny_joint("MODEL.MULTITASK.UNCERTAINTY_WEIGHTING", "True")
+    trainer = Trainer(cfg)
+    parameter = trainer.model.loss_weighting.log_variance
+    decays = [
+        group["weight_decay"]
+        for group in trainer.optimizer.param_groups
+        if any(p is parameter for p in group["params"])
+    ]
+    assert decays == [0.0]
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeypatch):
+    """The best is that of the mean, not the last, and a resumed run knows it."""
+    found = {1: (40.0, 30.0), 3: (41.0, 35.0), 5: (60.0, 10.0)}  # means 35, 38, 35
+    test = Trainer.test.__func__
+
+    def scripted(cls, cfg, model, evaluators=None):
+        results = test(cls, cfg, model, evaluators)
+        assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
+        assert {"AP", "AP-disc"} <= results["bbox"].keys()
+        miou, ap = found[trainer.iter]
+        return {"sem_seg": {"mIoU": miou}, "bbox": {"AP": ap}}
+
+    monkeypatch.setattr(Trainer, "test", classmethod(scripted))
+    folder = tmp_path / "run"
+    opts = ["SOLVER.MAX_ITER", "7", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "1"]
+    found[7] = found[5]
+    cfg = tiny_joint(*opts)
+    setup_run(cfg)
+    trainer = Trainer(cfg)
+    trainer.train()
+    best = json.loads((folder / "model_best.json").read_text())
+    assert best == {
+        "iteration": 3,
+        "mean": 38.0,
+        "metrics": {"sem_seg/mIoU": 41.0, "bbox/AP": 35.0},
+    }
+    weights = torch.load(folder / "model_best.pth", weights_only=True)["model"]
+    then = torch.load(folder / "model_0000003.pth", weights_only=True)["model"]
+    assert all(torch.equal(weights[key], then[key]) for key in then)
+    assert (folder / "last_checkpoint").read_text() == "model_final.pth"
+    # Resumed after the best, a lower one does not replace it; resumed before, it is found again.
+    for start, mean in (("model_0000003.pth", 36.0), ("model_0000002.pth", 36.0)):
+        (folder / "last_checkpoint").write_text(start)
+        found[3] = found[5] = found[7] = (36.0, 36.0)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=True)
+        trainer.train()
+        best = json.loads((folder / "model_best.json").read_text())
+        assert best["mean"] == (38.0 if start == "model_0000003.pth" else mean)
+
+
+def test_metrics_that_are_not_there_are_named(tiny_joint, caplog):
+    cfg = tiny_joint("SOLVER.MAX_ITER", "1", "TEST.BEST_METRICS", "['sem_seg/mIoU', 'segm/AP']")
+    setup_run(cfg)
+    Trainer(cfg).train()
+    assert "names ['segm/AP'], which the evaluation does not give" in caplog.text
+    assert "'bbox/AP50'" in caplog.text
