@@ -1,5 +1,6 @@
 """The examples in the documentation do what they say."""
 
+import json
 import os
 import re
 import subprocess
@@ -105,6 +106,23 @@ def test_own_boxes_as_the_documentation_shows(custom_data):
     assert (custom_data / "boxes.json").is_file()
     log = (custom_data / "output/custom_detection/log.txt").read_text()
     assert re.search(r"triangle +\| +[\d.]+ +\|", log)
+
+
+def test_own_data_for_both_as_the_documentation_shows(custom_data):
+    drawn = custom_data / "both"
+    assert [len(list(drawn.glob(f"*_{kind}"))) for kind in ("label.png", "overlay.jpg")] == [8, 8]
+    log = (custom_data / "output/custom_multitask/log.txt").read_text()
+    assert re.search(r"\ndisc +[\d.]+ +[\d.]+\nsquare", log)
+    assert re.search(r"triangle +\| +[\d.]+ +\|", log)
+    assert "have no label" not in log
+
+
+def test_own_data_mixed_as_the_documentation_shows(custom_data):
+    output = custom_data / "output/mixed"
+    best = json.loads((output / "model_best.json").read_text())["metrics"]
+    assert list(best) == ["pixels_val/sem_seg/mIoU", "boxes_val/bbox/AP"]
+    kept = (output / "config.yaml").read_text()
+    assert "NUM_CLASSES: 6" in kept and "NUM_CLASSES: 5" in kept
 
 
 def test_own_data_registered_by_hand_as_the_documentation_shows(custom_data):

@@ -36,13 +36,13 @@ def main() -> None:
             raise InputError(f"--seed is {args.seed}; it takes 0 or more")
         check_image_name(args.output)  # before the work, not after
         cfg = load_config(args.config_file, args.opts)
-        cfg.DATASETS.TRAIN = (args.dataset,) if args.dataset else cfg.DATASETS.TRAIN[:1]
-        cfg.DATASETS.TEST = ()
-        check_config(cfg, train=True)
+        name = args.dataset or next(iter(cfg.DATASETS.TRAIN), None)
+        if not name:
+            raise InputError("DATASETS.TRAIN is empty: name a --dataset")
+        cfg.DATASETS.TEST = (name,)  # which need not have labels for all of the model's tasks
+        check_config(cfg, train=False)
         draws = DRAWS if args.augmented else 0
-        sheet, files = sample_sheet(
-            cfg, cfg.DATASETS.TRAIN[0], args.num_images, draws=draws, seed=args.seed
-        )
+        sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=args.seed)
         write_image(args.output, sheet[:, :, ::-1])
     for row, file in enumerate(files, start=1):
         print(f"row {row}: {file}")

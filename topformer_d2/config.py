@@ -80,8 +80,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.MULTITASK.UNCERTAINTY_WEIGHTING = False
 
     # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder), with LABELS (folder of
-    # PNGs) and CLASSES (text file, a name a line), or with BOXES (COCO JSON). Relative paths start
-    # at the working directory. NUM_CLASSES follows from them (docs/custom_data.md).
+    # PNGs) and CLASSES (text file, a name a line), with BOXES (COCO JSON), or with all three.
+    # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,

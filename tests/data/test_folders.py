@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 
 import cv2
 import pytest
@@ -21,6 +22,11 @@ from topformer_d2.visualization import Painter
 SYNTHETIC = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
 CLASSES = "ground 90 90 90\ndisc 230 80 60\nsquare 0 0 255\ntall cross 1 2 3\nring 9 9 9\n4 6 8 10"
 NAMES = ["ground", "disc", "square", "tall cross", "ring", "4"]
+BASES = {
+    "pixels": "seg_topformer_t",
+    "boxes": "det_retinanet_lite_topformer_t",
+    "both": "multitask_lite_topformer_t",
+}
 
 
 def forget():
@@ -47,17 +53,16 @@ def config_file(tmp_path, monkeypatch):
         folders = {}
         for split in ("train", "val"):
             entry = {"IMAGES": f"files/images/{split}"}
-            if task == "pixels":
+            if task in ("pixels", "both"):
                 entry["LABELS"] = f"files/annotations_detectron2/{split}"
                 entry["CLASSES"] = "classes.txt"
-            else:
+            if task in ("boxes", "both"):
                 entry["BOXES"] = f"files/annotations/instances_{split}.json"
             folders[f"own_{split}"] = entry
         folders["own_train"] |= changes
-        arch = "TopFormerSegmentor" if task == "pixels" else "LiteRetinaNet"
-        base = "seg_topformer_t" if task == "pixels" else "det_retinanet_lite_topformer_t"
-        text = get_config(base).dump().replace("FOLDERS: {}", f"FOLDERS: {json.dumps(folders)}")
-        assert arch in text and "own_train" in text
+        text = get_config(BASES[task]).dump()
+        text = text.replace("FOLDERS: {}", f"FOLDERS: {json.dumps(folders)}")
+        assert "own_train" in text
         (tmp_path / "own.yaml").write_text(text)
         return str(tmp_path / "own.yaml")
 
@@ -68,20 +73,23 @@ OWN = ["DATASETS.TRAIN", "('own_train',)", "DATASETS.TEST", "('own_val',)", "MOD
 SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
 
 
-@pytest.mark.parametrize("task", ["pixels", "boxes"])
+@pytest.mark.parametrize("task", BASES)
 def test_a_config_alone_brings_files_names_and_counts(config_file, task):
     cfg = load_config(config_file(task), [*OWN, *SMALL, "SEED", "1"])
     metadata = MetadataCatalog.get("own_val")
-    if task == "pixels":
+    types = {"pixels": "sem_seg", "boxes": "coco", "both": "multitask"}
+    assert metadata.evaluator_type == types[task]
+    if task != "boxes":
         assert metadata.stuff_classes == NAMES and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6
         assert metadata.stuff_colors[:2] == [[90, 90, 90], [230, 80, 60]]
-        assert (metadata.evaluator_type, metadata.ignore_label) == ("sem_seg", 255)
-    else:
+        assert metadata.ignore_label == 255
+    if task != "pixels":
         assert metadata.thing_classes == ["disc", "square", "triangle", "cross", "ring"]
-        assert cfg.MODEL.RETINANET.NUM_CLASSES == 5 and metadata.evaluator_type == "coco"
+        assert cfg.MODEL.RETINANET.NUM_CLASSES == 5
     check_config(cfg, train=True)
-    batch = next(iter(build_train_loader(cfg)))
-    assert all(sample["file_name"].startswith("files/images/train/") for sample in batch)
+    for sample in next(iter(build_train_loader(cfg))):
+        assert sample["file_name"].startswith("files/images/train/")
+        assert ("sem_seg" in sample, "instances" in sample) == (task != "boxes", task != "pixels")
     register_folders(cfg)  # a second time is harmless
     assert len(DatasetCatalog.get("own_val")) == 4
 
@@ -101,25 +109,32 @@ def test_the_kept_config_does_the_same(config_file, tmp_path):
         check_config(cfg, train=False)
 
 
-@pytest.mark.parametrize("task", ["pixels", "boxes"])
-def test_names_without_the_images(config_file, tmp_path, task, caplog):
-    missing = {"IMAGES": "gone"} | ({"LABELS": "gone"} if task == "pixels" else {})
-    cfg = load_config(config_file(task, **missing), OWN)
+def names_of(cfg, task):
+    """Of the pixels' and of the objects' classes, those that the task has."""
     painter = Painter(cfg, "own_train")
-    names = painter._stuff[0] if task == "pixels" else painter._things[0]
-    assert names[1] == ("disc" if task == "pixels" else "square")
+    stuff, things = painter._stuff[0], painter._things[0]
+    return {"pixels": [stuff], "boxes": [things], "both": [stuff, things]}[task]
+
+
+@pytest.mark.parametrize("task", BASES)
+def test_names_without_the_images(config_file, tmp_path, task, caplog):
+    missing = {"IMAGES": "gone"} | ({} if task == "boxes" else {"LABELS": "gone"})
+    cfg = load_config(config_file(task, **missing), OWN)
+    names = names_of(cfg, task)
+    expected = {"pixels": ["disc"], "boxes": ["square"], "both": ["disc", "square"]}
+    assert [of_one[1] for of_one in names] == expected[task]
     # With the file of the classes gone as well, the kept config still has their number.
-    (tmp_path / "kept.yaml").write_text(cfg.dump().replace("instances_train.json", "gone.json"))
+    (tmp_path / "kept.yaml").write_text(cfg.dump().replace("instances_", "gone_"))
     (tmp_path / "classes.txt").unlink()
     forget()
     with caplog.at_level(logging.WARNING, "topformer_d2"):
         cfg = load_config(str(tmp_path / "kept.yaml"))
-    assert "is missing, so the classes have no names" in caplog.text
-    painter = Painter(cfg, "own_train")
-    numbered = painter._stuff[0] if task == "pixels" else painter._things[0]
-    assert numbered[:2] == ["class 0", "class 1"]
-    head = cfg.MODEL.SEM_SEG_HEAD if task == "pixels" else cfg.MODEL.RETINANET
-    assert len(names) == head.NUM_CLASSES
+    keys = {"pixels": ["CLASSES"], "boxes": ["BOXES"], "both": ["CLASSES", "BOXES"]}[task]
+    for key in keys:
+        assert re.search(rf"own_train\.{key}: .* is missing, so the classes have no", caplog.text)
+    numbered = names_of(cfg, task)
+    assert [of_one[:2] for of_one in numbered] == [["class 0", "class 1"]] * len(names)
+    assert list(map(len, numbered)) == list(map(len, names))
     with pytest.raises(InputError, match=r"own_train names gone, but"):
         check_config(cfg, train=True)
 
@@ -142,7 +157,7 @@ def test_detectron2s_predictor_and_visualizer_know_them(config_file, monkeypatch
     ("changes", "message"),
     [
         ({"IMAGE": "a"}, r"own_train\.IMAGE is unknown \(did you mean 'IMAGES'\?\)"),
-        ({"BOXES": "a.json"}, r"own_train has .*BOXES.*it takes IMAGES, LABELS and CLASSES"),
+        ({"BOXES": 3}, r"own_train\.BOXES is 3; it takes a path"),
         ({"IMAGES": 3}, r"own_train\.IMAGES is 3; it takes a path"),
         ({"CLASSES": ""}, r"own_train\.CLASSES is ''; it takes a path"),
     ],
@@ -153,9 +168,26 @@ def test_wrong_entries_name_the_key(config_file, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("value", "message"), [("3", "own is 3; it takes"), ("{}", "own has no key; it takes")]
+    ("value", "message"),
+    [
+        ("3", "own is 3; it takes"),
+        ("{}", "own has no key; it takes"),
+        *(
+            (str(dict.fromkeys(keys, "x")), f"own has {', '.join(keys)}; it takes")
+            for keys in (
+                ["IMAGES"],
+                ["IMAGES", "LABELS"],
+                ["LABELS", "CLASSES"],
+                ["BOXES", "CLASSES", "IMAGES"],
+                ["BOXES", "IMAGES", "LABELS"],
+                ["BOXES", "CLASSES", "LABELS"],
+            )
+        ),
+    ],
 )
 def test_what_is_no_entry_is_refused(tmp_path, value, message):
+    message = f"{message} IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or all"
+    message = re.escape(message)
     (tmp_path / "wrong.yaml").write_text(f"DATASETS: {{TRAIN: [own], FOLDERS: {{own: {value}}}}}")
     with pytest.raises(InputError, match=message):
         load_config(str(tmp_path / "wrong.yaml"))

@@ -166,7 +166,7 @@ def test_boxes_of_a_dataset_have_its_image_ids(detector, tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=str(tmp_path))
     predictor.cfg.DATASETS.TEST = ("unregistered",)
-    with pytest.raises(InputError, match=r"category ids .* names 'unregistered'"):
+    with pytest.raises(InputError, match=r"category ids .* names \('unregistered',\)"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=out)
 
 

@@ -33,7 +33,7 @@ def test_raw_samples_are_the_files(tiny_config):
     painter = Painter(tiny_config())
     truth = painter.draw(image, Scene.from_record(records[0], ("sem_seg",)), opacity=0.7)
     assert np.array_equal(first_row(sheet, 1, 64, 80), truth)
-    ground = np.array(painter.metadata.stuff_colors[0])
+    ground = np.array(painter.stuff.stuff_colors[0])
     legend = sheet[HEADER : HEADER + 64, 2 * (80 + GAP) + GAP :]
     assert (legend == ground).all(-1).sum() > 30
 

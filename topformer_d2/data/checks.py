@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from ..config import model_tasks
 from ..errors import InputError, did_you_mean
 from .folders import register_folders
-from .tasks import flag_tasks, tasks_of
+from .tasks import TASKS_OF_TYPE, flag_tasks, tasks_of
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
@@ -24,14 +24,6 @@ _PATH_FIELDS = (
     "json_file",
     "classes_file",
 )
-
-
-_TASKS_OF_TYPE = {
-    "sem_seg": ("sem_seg",),
-    "cityscapes_sem_seg": ("sem_seg",),
-    "coco": ("instances",),
-    "multitask": ("sem_seg", "instances"),
-}
 
 
 def dataset_paths(name: str) -> list[str]:
@@ -94,12 +86,12 @@ def check_config(cfg, *, train: bool) -> None:
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.
-        train: check DATASETS.TRAIN as well as DATASETS.TEST.
+        train: check DATASETS.TRAIN and TRAIN_WEIGHTS as well as DATASETS.TEST.
 
     Raises:
         InputError: a dataset is not registered, absent, has labels for none of the model's tasks,
-            or its classes or its ignored label are not the model's; or none of TRAIN, or of TEST,
-            has labels for one of the tasks; or DATASETS.TRAIN_WEIGHTS does not fit DATASETS.TRAIN.
+            or its classes or its ignored label are not the model's; or none of TRAIN has labels for
+            one of the tasks; or DATASETS.TRAIN_WEIGHTS does not fit DATASETS.TRAIN.
     """
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     needed = "TRAIN" if train else "TEST"
@@ -108,7 +100,8 @@ def check_config(cfg, *, train: bool) -> None:
     register_folders(cfg)
     for name in dict.fromkeys(names):
         check_dataset_present(name)
-    train_weights(cfg)
+    if train:
+        train_weights(cfg)
     tasks = {name: _used_tasks(name, model_tasks(cfg)) for name in dict.fromkeys(names)}
     for name, used in tasks.items():
         if "sem_seg" in used:
@@ -154,7 +147,7 @@ def _used_tasks(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     if len(tasks) == 1:
         return tasks
     kind = MetadataCatalog.get(name).get("evaluator_type")
-    has = _TASKS_OF_TYPE.get(kind) or tasks_of(load_records(name))
+    has = TASKS_OF_TYPE.get(kind) or tasks_of(load_records(name))
     if not has:
         raise InputError(f"dataset {name!r} has neither pixel labels nor boxes")
     return has

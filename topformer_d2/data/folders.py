@@ -14,34 +14,47 @@ from ..config import after_loading
 from ..errors import InputError, did_you_mean
 from .boxes import class_metadata, read_coco, register_boxes
 from .categories import Categories
+from .multitask import register_multitask
 from .sem_seg import register_sem_seg
+from .tasks import TASKS_OF_TYPE
 
 logger = logging.getLogger(__name__)
 
-_KEYS = {"LABELS": ("IMAGES", "LABELS", "CLASSES"), "BOXES": ("IMAGES", "BOXES")}
+_PIXELS, _OBJECTS = {"IMAGES", "LABELS", "CLASSES"}, {"IMAGES", "BOXES"}
 
 
 @after_loading
 def use_folders(cfg: CfgNode) -> None:
     """Register DATASETS.FOLDERS, and give the model as many classes as they have.
 
-    The first dataset of DATASETS.TRAIN (of DATASETS.TEST, where that is empty) decides, if it is
-    one of DATASETS.FOLDERS.
+    The first dataset of DATASETS.TRAIN, then of DATASETS.TEST, that has pixel labels decides for
+    the pixels, the first that has boxes for the objects; each if it is one of DATASETS.FOLDERS.
 
     Raises:
         InputError: as register_folders.
     """
     register_folders(cfg)
-    first = next(iter((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)), None)
-    if first not in cfg.DATASETS.FOLDERS:
-        return
-    metadata = MetadataCatalog.get(first)
-    for field, head in (
-        ("stuff_classes", cfg.MODEL.SEM_SEG_HEAD),
-        ("thing_classes", cfg.MODEL.RETINANET),
+    registered = DatasetCatalog.list()
+    names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
+    for task, field, head in (
+        ("sem_seg", "stuff_classes", cfg.MODEL.SEM_SEG_HEAD),
+        ("instances", "thing_classes", cfg.MODEL.RETINANET),
     ):
-        if classes := metadata.get(field):
+        first = next((name for name in names if _has(name, task, field)), None)
+        if first not in cfg.DATASETS.FOLDERS:
+            continue
+        if classes := MetadataCatalog.get(first).get(field):  # else its file is missing
             head.NUM_CLASSES = len(classes)
+
+
+def _has(name: str, task: str, field: str) -> bool:
+    """Whether a dataset has labels for a task, by its evaluator_type or else by its classes.
+
+    By the type first: Detectron2's Cityscapes of pixels has thing_classes as well.
+    """
+    metadata = MetadataCatalog.get(name)
+    tasks = TASKS_OF_TYPE.get(metadata.get("evaluator_type"))
+    return task in tasks if tasks else bool(metadata.get(field))
 
 
 def register_folders(cfg: CfgNode) -> None:
@@ -59,10 +72,11 @@ def register_folders(cfg: CfgNode) -> None:
         if name not in cfg.DATASETS.FOLDERS:
             continue
         entry = cfg.DATASETS.FOLDERS[name]
-        kind = _check_keys(name, entry)
+        _check_keys(name, entry)
         definition = dict(entry)
-        file = definition.get("CLASSES") or definition["BOXES"]
-        stamp = (_stamp(file), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+        ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        files = [entry[key] for key in ("CLASSES", "BOXES") if key in entry]
+        stamp = (*map(_stamp, files), ignore_label)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
             if metadata.get("folders") == definition and metadata.get("stamp") == stamp:
@@ -75,10 +89,7 @@ def register_folders(cfg: CfgNode) -> None:
             # Anew, for the classes have changed since.
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        if kind == "LABELS":
-            _register_labels(name, definition, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
-        else:
-            _register_boxes(name, definition)
+        _register(name, definition, ignore_label)
         MetadataCatalog.get(name).stamp = stamp
 
 
@@ -87,43 +98,53 @@ def _stamp(path: str) -> int:
     return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
-def _check_keys(name: str, entry) -> str:
-    """LABELS or BOXES, whichever the entry has, once its keys are known to be right."""
+def _check_keys(name: str, entry) -> None:
     where = f"DATASETS.FOLDERS.{name}"
-    takes = "it takes IMAGES, LABELS and CLASSES (pixels) or IMAGES and BOXES (objects)"
+    takes = (
+        "it takes IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or all four "
+        "(both, of the same images)"
+    )
     if not isinstance(entry, CfgNode):
         raise InputError(f"{where} is {entry!r}; {takes}")
-    known = sorted({key for keys in _KEYS.values() for key in keys})
+    known = sorted(_PIXELS | _OBJECTS)
     for key, value in entry.items():
         if key not in known:
             raise InputError(f"{where}.{key} is unknown{did_you_mean(key, known)}; {takes}")
         if not isinstance(value, str) or not value:
             raise InputError(f"{where}.{key} is {value!r}; it takes a path")
-    for kind, keys in _KEYS.items():
-        if entry.keys() == set(keys):
-            return kind
-    raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
+    if entry.keys() not in (_PIXELS, _OBJECTS, _PIXELS | _OBJECTS):
+        raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
 
 
-def _register_labels(name: str, definition: dict, ignore_label: int) -> None:
-    file = definition["CLASSES"]
-    categories = Categories((), (), (), ignore_label)
-    if PathManager.isfile(file):
-        categories = read_classes(file, ignore_label)
+def _register(name: str, definition: dict, ignore_label: int) -> None:
+    images, boxes = definition["IMAGES"], definition.get("BOXES")
+    metadata = {"folders": definition}
+    if boxes:
+        metadata |= _classes_of_boxes(name, boxes)
+    if "LABELS" not in definition:
+        register_boxes(name, boxes, images, **metadata)
+        return
+    labels, file = definition["LABELS"], definition["CLASSES"]
+    stuff = _classes_of_pixels(name, file, ignore_label)
+    metadata["classes_file"] = file
+    if boxes:
+        register_multitask(name, boxes, images, labels, stuff=stuff, **metadata)
     else:
-        _warn_missing(name, "CLASSES", file)
-    images, labels = definition["IMAGES"], definition["LABELS"]
-    register_sem_seg(name, images, labels, categories, classes_file=file, folders=definition)
+        register_sem_seg(name, images, labels, stuff, **metadata)
 
 
-def _register_boxes(name: str, definition: dict) -> None:
-    file = definition["BOXES"]
-    classes = {}
+def _classes_of_pixels(name: str, file: str, ignore_label: int) -> Categories:
     if PathManager.isfile(file):
-        classes = class_metadata(read_coco(file))
-    else:
-        _warn_missing(name, "BOXES", file)
-    register_boxes(name, file, definition["IMAGES"], folders=definition, **classes)
+        return read_classes(file, ignore_label)
+    _warn_missing(name, "CLASSES", file)
+    return Categories((), (), (), ignore_label)
+
+
+def _classes_of_boxes(name: str, file: str) -> dict:
+    if PathManager.isfile(file):
+        return class_metadata(read_coco(file))
+    _warn_missing(name, "BOXES", file)
+    return {}
 
 
 def _warn_missing(name: str, key: str, file: str) -> None:

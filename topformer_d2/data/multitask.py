@@ -22,17 +22,23 @@ def load_multitask(name: str, json_file: str, image_root: str, label_root: str) 
     image the JSON does not list is not used.
 
     Raises:
-        InputError: as load_boxes does, or no image has a label.
+        InputError: as load_boxes does, no image has a label, or two have the same.
     """
     records, labels = load_boxes(name, json_file, image_root), label_files(label_root)
-    without = []
+    without, image_of = [], {}
     for record in records:
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
-        if stem in labels:
-            record["sem_seg_file_name"] = labels[stem]
-        else:
+        if stem not in labels:
             record["tasks"] = ("instances",)
             without.append(record["file_name"])
+            continue
+        if stem in image_of:  # in subfolders
+            raise InputError(
+                f"{image_of[stem]} and {record['file_name']} of {json_file} share a stem: which "
+                f"one is the label {labels[stem]} of?"
+            )
+        image_of[stem] = record["file_name"]
+        record["sem_seg_file_name"] = labels[stem]
     if without:
         folder = os.path.abspath(label_root)
         what = (
@@ -50,8 +56,8 @@ def register_multitask(
     image_root: str,
     label_root: str,
     *,
-    things: Categories,
     stuff: Categories,
+    things: Categories | None = None,
     **metadata,
 ) -> None:
     """Register boxes and pixel labels of the same images as one dataset.
@@ -61,17 +67,19 @@ def register_multitask(
         json_file: boxes in COCO's format; segmentation is not read.
         image_root: folder that its file names are relative to.
         label_root: folder of label PNGs (8 bit, training ids) with the images' stems.
-        things: the classes of the boxes, the JSON's category ids as source_ids.
         stuff: the classes of the pixels.
+        things: the classes of the boxes, the JSON's category ids as source_ids; None = as the JSON
+            has them, once it is read.
         metadata: further fields of its Detectron2 metadata.
     """
     DatasetCatalog.register(name, lambda: load_multitask(name, json_file, image_root, label_root))
+    if things is not None:
+        metadata |= things.thing_metadata()
     MetadataCatalog.get(name).set(
         json_file=json_file,
         image_root=image_root,
         sem_seg_root=label_root,
         evaluator_type="multitask",
-        **things.thing_metadata(),
         **stuff.stuff_metadata(),
         **metadata,
     )

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# What a dataset has by its evaluator_type; of others the records tell.
+TASKS_OF_TYPE = {
+    "sem_seg": ("sem_seg",),
+    "cityscapes_sem_seg": ("sem_seg",),
+    "coco": ("instances",),
+    "multitask": ("sem_seg", "instances"),
+}
+
 # What a record has where it is labelled for a task.
 _KEYS = {"sem_seg": "sem_seg_file_name", "instances": "annotations"}
 

@@ -54,8 +54,9 @@ def predict_files(
         output: folder, made where it is missing.
         min_score: boxes below it are not drawn.
         json_file: where all boxes are written in COCO's results format, one JSON object a line.
-            Images of the first of DATASETS.TEST have their image_id; others are numbered by their
-            names, as COCO's are, where all names are numbers, and named otherwise.
+            Images of the first of DATASETS.TEST that has boxes have their image_id; others are
+            numbered by their names, as COCO's are, where all names are numbers, and named
+            otherwise.
 
     Returns:
         One line for each image that could not be read; those are skipped.
@@ -75,7 +76,7 @@ def predict_files(
         *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
         *([json_file] if json_file else []),
     )
-    image_ids = _image_ids(paths, names, painter.dataset_name) if json_file else names
+    image_ids = _image_ids(paths, names, painter.things.name) if json_file else names
     problems, lines = [], []
     for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
         try:
@@ -85,7 +86,7 @@ def predict_files(
             continue
         prediction = predictor(image)
         if json_file:
-            results = coco_results(prediction["instances"], image_id, painter.metadata)
+            results = coco_results(prediction["instances"], image_id, painter.things)
             lines += [f"{json.dumps(result)}\n" for result in results]
         scene = Scene.from_output(_confident(prediction, min_score))
         picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
@@ -103,10 +104,11 @@ def _check_json_target(json_file: str, painter: Painter) -> None:
         raise InputError(f"this model finds no boxes to write to {json_file}")
     if os.path.isdir(json_file):
         raise InputError(f"{json_file} is a folder: name a file for the boxes")
-    if not painter.metadata.get("thing_dataset_id_to_contiguous_id"):
+    if not painter.things.get("thing_dataset_id_to_contiguous_id"):
+        names = tuple(painter.dataset_names)
         raise InputError(
             f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "
-            f"registered dataset with the model's classes; it names {painter.dataset_name!r}"
+            f"registered dataset with the model's classes; it names {names}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,29 +75,42 @@ class Scene:
 
 
 class Painter:
-    """Draws scenes in a dataset's names and colours, made up where it has none."""
+    """Draws scenes in the names and colours of datasets, made up where they have none.
+
+    Attributes:
+        stuff, things: metadata of the first dataset that has classes of pixels, and of objects;
+            empty where none has.
+    """
 
     @configurable
     def __init__(
-        self, dataset_name: str, *, tasks: tuple[str, ...], num_labels: int, num_objects: int
+        self,
+        dataset_names: Sequence[str],
+        *,
+        tasks: tuple[str, ...],
+        num_labels: int,
+        num_objects: int,
     ):
         """
         Args:
-            dataset_name: a registered dataset; "" = none, so that all is made up.
+            dataset_names: registered datasets. Of several with one task each, the first that has
+                the classes of a task names them.
             tasks: of the model, "sem_seg", "instances" or both.
             num_labels, num_objects: classes of its pixels and of its boxes.
         """
-        self.dataset_name = dataset_name
-        self.metadata = MetadataCatalog.get(dataset_name) if dataset_name else {}
+        self.dataset_names = dataset_names
         self.tasks = tasks
-        self._stuff = class_styles(self.metadata, "stuff", num_labels)
-        self._things = class_styles(self.metadata, "thing", num_objects)
+        self.stuff = _first_with("stuff_classes", dataset_names)
+        self.things = _first_with("thing_classes", dataset_names)
+        self._stuff = class_styles(self.stuff, "stuff", num_labels)
+        self._things = class_styles(self.things, "thing", num_objects)
 
     @classmethod
     def from_config(cls, cfg, dataset_name: str | None = None):
-        """Of a config's model; without a name, in the colours of the first of DATASETS.TEST."""
+        """Of a config's model; in the colours of `dataset_name`, then of DATASETS.TEST."""
+        first = (dataset_name,) if dataset_name else ()
         return {
-            "dataset_name": dataset_name or next(iter(cfg.DATASETS.TEST), ""),
+            "dataset_names": (*first, *cfg.DATASETS.TEST),
             "tasks": model_tasks(cfg),
             "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "num_objects": cfg.MODEL.RETINANET.NUM_CLASSES,
@@ -112,6 +126,12 @@ class Painter:
         """Name the labels of `scenes` beside `picture`; boxes bear their names."""
         labels = [scene.label.reshape(-1) for scene in scenes if scene.label is not None]
         return add_legend(picture, np.concatenate(labels), *self._stuff) if labels else picture
+
+
+def _first_with(field: str, dataset_names: Sequence[str]):
+    """The metadata of the first of these datasets that has this field, else an empty dict."""
+    found = (MetadataCatalog.get(name) for name in dataset_names)
+    return next((metadata for metadata in found if metadata.get(field)), {})
 
 
 def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.ndarray) -> np.ndarray:

@@ -53,7 +53,11 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
         root = MetadataCatalog.get(name).get("image_root")
         if root and PathManager.isdir(root):
             roots.setdefault(root, dataset)
-        expected = Expected.from_config(cfg, name) if cfg else Expected.from_records(records, name)
+        expected = (
+            Expected.from_config(cfg, records, name)
+            if cfg
+            else Expected.from_records(records, name)
+        )
         dataset.ignore_value = expected.ignore_value
         if "sem_seg" in expected.tasks:
             dataset.label_names = expected.label_names
@@ -104,10 +108,10 @@ def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int 
     """
     tally = Tally()
     for name in dict.fromkeys([*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]):
-        records = spread_evenly(load_records(name), num_samples)
-        inspect = partial(inspect_record, expected=Expected.from_config(cfg, name))
+        records = load_records(name)
+        inspect = partial(inspect_record, expected=Expected.from_config(cfg, records, name))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            tally.add(_merge(pool.map(inspect, records)))
+            tally.add(_merge(pool.map(inspect, spread_evenly(records, num_samples))))
     errors = [finding for finding in tally.findings if finding.is_error]
     full = f"python tools/check_dataset.py --config-file {arguments}"
     if errors:
@@ -147,7 +151,11 @@ def _load(name: str, tally: Tally) -> list[dict]:
     if not (image_root and label_root):
         return records or []
     images, labels = _files(image_root, IMAGE_EXTENSIONS), _files(label_root, (".png",))
+    # Images that a JSON lists may be in subfolders.
+    taken = {record.get("sem_seg_file_name") for record in records or ()}
     for stem in sorted(labels.keys() - images.keys()):
+        if labels[stem] in taken:
+            continue
         message = f"{labels[stem]} has no image in {image_root}"
         tally.note("label without image", labels[stem], message)
     if records is not None:

@@ -40,12 +40,13 @@ class Expected:
     ignore_value: int
 
     @classmethod
-    def from_config(cls, cfg, name: str) -> Expected:
-        """What the config's model takes of the dataset `name`, which has been loaded."""
+    def from_config(cls, cfg, records: list[dict], name: str) -> Expected:
+        """What the config's model takes of the dataset `name`, which `records` are of."""
         metadata = MetadataCatalog.get(name)
         labels, boxes = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RETINANET
+        has = tasks_of(records)
         return cls(
-            model_tasks(cfg),
+            tuple(task for task in model_tasks(cfg) if task in has),
             _class_names(metadata.get("stuff_classes"), labels.NUM_CLASSES),
             _class_names(metadata.get("thing_classes"), boxes.NUM_CLASSES),
             labels.IGNORE_VALUE,
