@@ -97,8 +97,8 @@ class Trainer(DefaultTrainer):
 
     def run_step(self) -> None:
         """One iteration; where a file cannot be used, what was trained until then is kept."""
-        # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from its third call
-        # on: the first iterations of a resumed run would differ in their last bits.
+        # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from a function's
+        # third call on: the first iterations of a resumed run would differ in their last bits.
         on_gpu = str(self.cfg.MODEL.DEVICE).startswith("cuda")
         try:
             with torch.jit.optimized_execution(on_gpu):
