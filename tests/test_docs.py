@@ -40,6 +40,7 @@ def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
     [
         ("seg_topformer_t_camvid", "label", "(90, 120)"),
         ("det_retinanet_lite_topformer_t_bccd", "picture", "(90, 120, 3)"),
+        ("multitask_lite_topformer_t_camvid", "label", "(90, 120)"),
     ],
 )
 def test_the_predictor_examples_run(tmp_path, config, shown, shape):

@@ -105,8 +105,8 @@ def add_topformer_config(cfg: CN) -> None:
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
 
-    # Keep the model with the highest mean of these metrics, as metrics.json names them, over the
-    # evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
+    # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over
+    # the evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
     cfg.TEST.BEST_METRICS = []
     # Evaluate segmentation by Detectron2's SemSegEvaluator, which also writes every prediction as
     # RLE (and, on its main branch, computes the boundary IoU); slow.

@@ -107,6 +107,20 @@ def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeyp
         assert best["mean"] == (38.0 if start == "model_0000003.pth" else mean)
 
 
+def test_of_several_test_datasets_the_mean_counts(tiny_joint, tmp_path):
+    names = ("synthetic_sem_seg_val", "synthetic_boxes_val", "synthetic_multitask_val")
+    cfg = tiny_joint("SOLVER.MAX_ITER", "1", "DATASETS.TEST", repr(names))
+    setup_run(cfg)
+    trainer = Trainer(cfg)
+    trainer.train()
+    best = json.loads((tmp_path / "run/model_best.json").read_text())["metrics"]
+    found = trainer._last_eval_results
+    assert best["sem_seg/mIoU"] == pytest.approx(
+        (found[names[0]]["sem_seg"]["mIoU"] + found[names[2]]["sem_seg"]["mIoU"]) / 2
+    )
+    assert best["bbox/AP"] == pytest.approx(found[names[1]]["bbox"]["AP"])  # the same boxes twice
+
+
 def test_metrics_that_are_not_there_are_named(tiny_joint, caplog):
     cfg = tiny_joint("SOLVER.MAX_ITER", "1", "TEST.BEST_METRICS", "['sem_seg/mIoU', 'segm/AP']")
     setup_run(cfg)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 from PIL import Image
 from safetensors.torch import load_file
@@ -21,7 +23,7 @@ from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images, read_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import build_predictor
-from topformer_d2.visualization import output_names, predict_files
+from topformer_d2.visualization import Painter, Scene, output_names, predict_files
 
 CONFIG = "seg_topformer_t_synthetic"
 
@@ -168,6 +170,37 @@ def test_boxes_of_a_dataset_have_its_image_ids(detector, tmp_path):
     predictor.cfg.DATASETS.TEST = ("unregistered",)
     with pytest.raises(InputError, match=r"category ids .* names \('unregistered',\)"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=out)
+
+
+def test_a_joint_model_draws_both_on_one_picture(tmp_path):
+    cfg = get_config("multitask_lite_topformer_t_synthetic", ["INPUT.MIN_SIZE_TEST", "64"])
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.sem_seg_head.classifier.weight)
+    torch.nn.init.normal_(model.head.cls_score.weight, std=50.0)
+    torch.nn.init.zeros_(model.head.cls_score.bias)
+    weights = str(tmp_path / "model.pth")
+    save_state_dict(model.state_dict(), weights)
+    cfg.MODEL.WEIGHTS = weights
+    path = photo(tmp_path / "a.png")
+    image = read_image(path)
+    output = DefaultPredictor(cfg)(image)
+    assert output["sem_seg"].shape == (6, 90, 120) and output["instances"].image_size == (90, 120)
+    predictor = build_predictor(cfg, weights)
+    out = str(tmp_path / "out")
+    for min_score in (0.0, 1.1):
+        predict_files(predictor, [path], out, min_score=min_score, json_file=f"{out}/boxes.jsonl")
+        label = read_image(f"{out}/a_label.png")[:, :, 0]
+        output = predictor(image)
+        assert np.array_equal(label, output["sem_seg"].argmax(0).numpy())
+        with open(f"{out}/boxes.jsonl") as f:
+            assert len(f.readlines()) == len(output["instances"]) > 0
+        painter, scene = Painter(cfg), Scene.from_output(output)
+        if min_score > 1:
+            scene.boxes = scene.boxes[:0]
+        picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
+        write_image(str(tmp_path / "expected.jpg"), picture[:, :, ::-1])
+        assert Path(f"{out}/a_overlay.jpg").read_bytes() == (tmp_path / "expected.jpg").read_bytes()
 
 
 def test_no_json_of_boxes_from_a_segmenter(weights, tmp_path):

@@ -215,16 +215,16 @@ def test_uncertainty_weighting():
     expected = losses(plain, batch)
     with EventStorage() as storage:
         found = model(batch)
-        weights = {k: v for k, (v, _) in storage.latest().items() if k.startswith("weight/")}
+        weights = {k: v for k, (v, _) in storage.latest().items() if k.startswith("weight_")}
     assert weights == pytest.approx(
         {
-            "weight/sem_seg": math.exp(-0.5),
-            "weight/cls": math.exp(0.25),
-            "weight/box_reg": math.exp(-1) / 2,
+            "weight_sem_seg": math.exp(-0.5),
+            "weight_cls": math.exp(0.25),
+            "weight_box_reg": math.exp(-1) / 2,
         }
     )
     for name, loss in expected.items():
-        assert_same(found[name], loss * weights[f"weight/{name.removeprefix('loss_')}"])
+        assert_same(found[name], loss * weights[f"weight_{name.removeprefix('loss_')}"])
     assert found["loss_uncertainty"].item() == pytest.approx((0.5 - 0.25 + 1) / 2)
     # d/ds of exp(-s) L + s / 2, and half of the first for a regression.
     gradient = torch.autograd.grad(sum(found.values()), model.loss_weighting.log_variance)[0]

@@ -12,7 +12,8 @@ from tests.helpers import run_tool
 def test_demo_trains_evaluates_and_draws(tmp_path):
     result = run_tool("demo.py", "--output", tmp_path, timeout=900)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    assert float(re.search(r"^mIoU ([\d.]+) on", result.stdout, re.M)[1]) > 80
+    miou, ap50 = re.search(r"^mIoU ([\d.]+) and AP50 ([\d.]+) on", result.stdout, re.M).groups()
+    assert float(miou) > 80 and float(ap50) > 80
     assert re.search(r"ring +[\d.]+", result.stdout)
     path = re.search(r"side by side: (.+)$", result.stdout, re.M)[1]
     assert cv2.imread(path).shape[1] > 3 * 160

@@ -30,7 +30,11 @@ def test_train_evaluate_resume_and_draw(tmp_path, kind):
         *("--output", tmp_path / "sheet.png", "--num-images", "2", "--min-score", "0.01"),
     )
     assert sheet.returncode == 0, sheet.stderr
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (24 + 2 * 64 + 2 * 6, 3 * 80 + 4 * 6, 3)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape == (
+        24 + 2 * 256 + 2 * 6,
+        3 * 320 + 4 * 6,
+        3,
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_predictions_of_both_stand_beside_the_truth_that_there_is(joint, dataset
     sheet = prediction_sheet(predictor, dataset, 2, min_score=0.0)
     record = DatasetCatalog.get(dataset)[0]
     image = cv2.imread(record["file_name"])
-    rgb = np.ascontiguousarray(image[:, :, ::-1])
+    rgb = image[:, :, ::-1].repeat(4, axis=0).repeat(4, axis=1)  # so that names leave it visible
     painter = Painter(cfg, dataset)
     # Names of either kind, from whichever of the test datasets has them.
     assert painter.stuff.name == TEST[0] and painter.things.name == TEST[1]
@@ -104,8 +104,9 @@ def test_predictions_of_both_stand_beside_the_truth_that_there_is(joint, dataset
     found = Scene.from_output(predictor(image))
     assert found.label is not None and len(found.boxes) == 9
     for column, scene in ((1, truth), (2, found)):
-        assert np.array_equal(cell(sheet, 0, column), painter.draw(rgb, scene, opacity=0.7))
-    legend = sheet[HEADER : HEADER + 64, 3 * (80 + GAP) + GAP :]
+        drawn = painter.draw(rgb, scene.enlarged(4), opacity=0.7)
+        assert np.array_equal(cell(sheet, 0, column, 256, 320), drawn)
+    legend = sheet[HEADER : HEADER + 256, 3 * (320 + GAP) + GAP :]
     most = np.bincount(found.label.reshape(-1)).argmax()
     assert (legend == MetadataCatalog.get(TEST[0]).stuff_colors[most]).all(-1).sum() > 30
 
@@ -116,7 +117,7 @@ def test_the_tool_draws_predictions(joint, tmp_path):
         *("--output", tmp_path / "sheet.png", "--num-images", "2", "--min-score", "0.0"),
     )
     assert result.returncode == 0, result.stderr
-    assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] == HEADER + 2 * (64 + GAP)
+    assert cv2.imread(str(tmp_path / "sheet.png")).shape[0] == HEADER + 2 * (256 + GAP)
 
 
 def test_boxes_as_json_have_the_ids_of_the_test_dataset_with_boxes(joint, tmp_path):

@@ -127,12 +127,13 @@ class SafeCheckpointer(DetectionCheckpointer):
             f"{key} is {tuple(given)} there and {tuple(own)} here"
             for key, given, own in incompatible.incorrect_shapes
         ]
-        # A counter that old files lack and inference does not use.
+        # What inference does not use: a counter that old files lack, and the weights of the losses.
+        unused = ("num_batches_tracked", "loss_weighting.log_variance")
         misshapen = {key for key, *_ in incompatible.incorrect_shapes}
         wrong += [
             f"{key} is missing"
             for key in incompatible.missing_keys
-            if key not in misshapen and not key.endswith("num_batches_tracked")
+            if key not in misshapen and not key.endswith(unused)
         ]
         if self.require_all and wrong:
             heads = {

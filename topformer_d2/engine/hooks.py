@@ -75,7 +75,8 @@ class KeepBest(HookBase):
         """
         Args:
             checkpointer: of the model; the weights alone are saved in its save_dir.
-            metrics: names as metrics.json has them, such as "sem_seg/mIoU"; more is better.
+            metrics: names such as "sem_seg/mIoU"; more is better. With several test datasets, the
+                mean over those that have it.
         """
         self._model = checkpointer.model  # what DistributedDataParallel wraps
         self._metrics = tuple(metrics)
@@ -102,20 +103,28 @@ class KeepBest(HookBase):
 
     def _look(self) -> None:
         iteration = self.trainer.iter
-        latest = self.trainer.storage.latest()
-        found = {name: latest[name] for name in self._metrics if name in latest}
-        if not any(at == iteration for _, at in found.values()):
-            return  # no evaluation now
-        if len(found) < len(self._metrics):
-            missing = sorted(set(self._metrics) - found.keys())
-            known = sorted(name for name, (_, at) in latest.items() if at == iteration)
+        now = {
+            name: value
+            for name, (value, at) in self.trainer.storage.latest().items()
+            if at == iteration and "/" in name
+        }
+        if not now:
+            return  # no evaluation
+        metrics, missing = {}, []
+        for metric in self._metrics:
+            # With several datasets, "<dataset>/" stands before each one's.
+            values = [v for name, v in now.items() if f"/{name}".endswith(f"/{metric}")]
+            if values:
+                metrics[metric] = sum(values) / len(values)
+            else:
+                missing.append(metric)
+        if missing:
             logger.warning(
                 "TEST.BEST_METRICS names %s, which the evaluation does not give, so no "
                 "model_best.pth is kept; known: %s",
-                *(missing, [name for name in known if "/" in name]),
+                *(missing, sorted(now)),
             )
             return
-        metrics = {name: value for name, (value, _) in found.items()}
         mean = sum(metrics.values()) / len(metrics)
         if not mean > self._best:  # a NaN is not
             return

@@ -52,7 +52,7 @@ class UncertaintyWeighting(nn.Module):
     def forward(self, losses: Mapping[str, Tensor], present: Collection[str]) -> dict[str, Tensor]:
         """The weighted losses, and the sum of all s / 2 as "loss_uncertainty".
 
-        The weights go into Detectron2's event storage as "weight/sem_seg" for "loss_sem_seg".
+        The weights go into Detectron2's event storage as "weight_sem_seg" for "loss_sem_seg".
 
         Args:
             losses: a scalar for each of the names.
@@ -63,7 +63,7 @@ class UncertaintyWeighting(nn.Module):
         for name in self.regressions:
             weights[name] = weights[name] / 2
         for name, weight in weights.items():
-            get_event_storage().put_scalar(f"weight/{name.removeprefix('loss_')}", weight.item())
+            get_event_storage().put_scalar(f"weight_{name.removeprefix('loss_')}", weight.item())
         counted = self.log_variance.new_tensor([float(name in present) for name in self.names])
         weighted = {name: weights[name] * loss for name, loss in losses.items()}
         return {**weighted, "loss_uncertainty": (counted * self.log_variance).sum() / 2}

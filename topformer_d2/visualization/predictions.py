@@ -20,6 +20,9 @@ from ..evaluation import coco_results
 from .scene import Painter, Scene
 from .sheet import make_sheet
 
+# Pixels of an image's shorter side from which the names of its boxes leave most of it free.
+_READABLE = 240
+
 
 def output_names(paths: list[str]) -> list[str]:
     """A name for each file's outputs: its path below the folder that all share, no extension.
@@ -163,6 +166,11 @@ def prediction_sheet(
         truth = Scene.from_record(record, painter.tasks)
         found = Scene.from_output(_confident(predictor(image), min_score))
         rgb = np.ascontiguousarray(image[:, :, ::-1])
+        if "instances" in painter.tasks:
+            # The names of boxes have a size of their own, and would cover a small image.
+            factor = -(-_READABLE // min(rgb.shape[:2]))
+            rgb = rgb.repeat(factor, axis=0).repeat(factor, axis=1)
+            truth, found = truth.enlarged(factor), found.enlarged(factor)
         drawn = [painter.draw(rgb, scene, opacity=0.7) for scene in (truth, found)]
         rows.append([rgb, drawn[0], painter.add_legend(drawn[1], truth, found)])
     return make_sheet(rows, ["image", "truth", "prediction"])

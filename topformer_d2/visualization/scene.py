@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from detectron2.config import configurable
@@ -31,6 +31,13 @@ class Scene:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     classes: list[int] = field(default_factory=list)
     scores: list[float] | None = None
+
+    def enlarged(self, factor: int) -> Scene:
+        """The scene of the image whose every pixel is `factor` wide and high."""
+        label = self.label
+        if label is not None:
+            label = label.repeat(factor, axis=0).repeat(factor, axis=1)
+        return replace(self, label=label, boxes=self.boxes * factor)
 
     @classmethod
     def from_record(cls, record: dict, tasks: tuple[str, ...]) -> Scene:
