@@ -145,7 +145,8 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
 def single_task_opts(cfg: CN, task: str) -> list[str]:
     """KEY VALUE pairs that make a joint config (TopFormerMultiTask) the model of one task alone.
 
-    All else stays equal: the data, its augmentation and the recipe.
+    The data, its augmentation, its order and the recipe stay equal. One thing differs: where images
+    are smaller than the crop, a segmenter pads them to the crop, the others to the batch's largest.
 
     Args:
         cfg: the joint config.
@@ -153,7 +154,8 @@ def single_task_opts(cfg: CN, task: str) -> list[str]:
     """
     opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
     if task == "instances":
-        return [*opts, cfg.MODEL.MULTITASK.DETECTOR]
+        # An image without objects is one of a joint model's, and dropping it changes the order.
+        return [*opts, cfg.MODEL.MULTITASK.DETECTOR, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
     return [*opts, "TopFormerSegmentor", "MODEL.BACKBONE.NAME", "build_topformer_backbone"]
 
 

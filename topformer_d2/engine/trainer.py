@@ -70,17 +70,15 @@ class Trainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self._seed_hook = SeedEachStep(self.cfg.SEED)
-        progress = [ProgressBar()] if ProgressBar.wanted() else []
-        stop = StopOnSignal(self.checkpointer)
-        kept = (
-            [KeepLossNormalizer(self.checkpointer)] if "instances" in model_tasks(self.cfg) else []
-        )
-        best = (
-            [KeepBest(self.checkpointer, self.cfg.TEST.BEST_METRICS)]
-            if self.cfg.TEST.BEST_METRICS and comm.is_main_process()
-            else []
-        )
-        return [self._seed_hook, *kept, *super().build_hooks(), *best, *progress, stop]
+        hooks = [self._seed_hook]
+        if "instances" in model_tasks(self.cfg):
+            hooks.append(KeepLossNormalizer(self.checkpointer))
+        hooks += super().build_hooks()
+        if self.cfg.TEST.BEST_METRICS and comm.is_main_process():
+            hooks.append(KeepBest(self.checkpointer, self.cfg.TEST.BEST_METRICS))
+        if ProgressBar.wanted():
+            hooks.append(ProgressBar())
+        return [*hooks, StopOnSignal(self.checkpointer)]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.
@@ -124,8 +122,9 @@ class Trainer(DefaultTrainer):
             (g.keys(), len(g["params"])) for g in own
         ]:
             raise InputError(
-                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER or other rates "
-                "and decays by group: resume with its config, or start anew in another OUTPUT_DIR"
+                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER, other rates and "
+                "decays by group or another MODEL.MULTITASK.UNCERTAINTY_WEIGHTING: resume with its "
+                "config, or start anew in another OUTPUT_DIR"
             )
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
