@@ -135,8 +135,8 @@ def _check_best_metrics(cfg) -> None:
         if metric.split("/")[-2:-1] not in [[group] for group in given]:
             raise InputError(
                 f"TEST.BEST_METRICS names {metric!r}, but DATASETS.TEST {tuple(cfg.DATASETS.TEST)} "
-                f"gives metrics of {sorted(given)} alone, such as "
-                f"{'sem_seg/mIoU' if 'sem_seg' in given else 'bbox/AP'}"
+                f"gives this model metrics of {sorted(given)} alone, such as "
+                f"{'sem_seg/mIoU' if 'sem_seg' in given else 'bbox/AP'}; [] keeps no best model"
             )
 
 
