@@ -18,6 +18,12 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def summarize(items: list[str], most: int = 3) -> str:
+    """How many tensors, and the first few of them: "5 tensors: a, b, c, ... (2 more)"."""
+    more = f", ... ({len(items) - most} more)" if len(items) > most else ""
+    return f"{len(items)} tensors" + (f": {', '.join(items[:most])}{more}" if items else "")
+
+
 @contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
