@@ -29,6 +29,7 @@ setup(
         "faster-coco-eval>=1.8",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
+        "matplotlib>=3.6",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "pillow>=10",

@@ -1,5 +1,6 @@
 """Official checkpoints in all their wrappings, safe reading, atomic writing, wrong weights."""
 
+import argparse
 import pickle
 
 import pytest
@@ -143,6 +144,23 @@ def test_pickled_code_is_not_run(tmp_path):
     assert not trap.exists()
 
 
+def test_the_mend_for_pickled_code_keeps_all_weights(official, tmp_path):
+    """As in ImageNet files of timm's training, which hold its arguments."""
+    old, new = str(tmp_path / "old.pth"), str(tmp_path / "new.pth")
+    weights = as_classification(official)
+    averaged = {key: value + 1 for key, value in weights.items()}
+    torch.save(
+        {"state_dict": weights, "state_dict_ema": averaged, "args": argparse.Namespace(lr=0.1)}, old
+    )
+    with pytest.raises(InputError, match="pickled Python objects") as refused:
+        read_state_dict(old)
+    mend = str(refused.value).split("alone: ")[1]
+    exec(mend, {"torch": torch, "old": old, "new": new})
+    converted, report = convert_official_state_dict(read_state_dict(new))
+    assert torch.equal(converted["backbone.pyramid.stem.weight"], averaged["tpm.stem.0.c.weight"])
+    assert "state_dict_ema" in report.source
+
+
 @pytest.mark.parametrize(
     "load",
     [
@@ -160,15 +178,6 @@ def test_weights_that_match_nothing_are_refused(tmp_path, load):
     save_state_dict(Segmenter("base").state_dict(), path)
     with pytest.raises(InputError, match=r"MODEL\.TOPFORMER\.VARIANT"):
         load(model, path)
-
-
-def test_an_official_file_is_told_from_a_converted_one(tmp_path, official):
-    model = build_model(get_config("seg_topformer_t", ["MODEL.DEVICE", "cpu"]))
-    path = str(tmp_path / "official.pth")
-    for wrapped in ({"state_dict": official}, official):
-        torch.save(wrapped, path)
-        with pytest.raises(InputError, match="convert_weights"):
-            SafeCheckpointer(model).load(path)
 
 
 def test_default_predictor_refuses_wrong_weights(tmp_path):

@@ -1,10 +1,14 @@
 #!/usr/bin/env python
-"""Convert weights: an official checkpoint, or this toolkit's between one task and both.
+"""Convert weights: the official keys and this toolkit's, both ways; one task's model and both's.
 
 An official TopFormer (segmentation or ImageNet) to this toolkit's keys:
   python tools/convert_weights.py TopFormer-T_512x512_2x8_160k.pth topformer_t_ade20k.pth
 
-The segmenter (sem_seg) or the detector (instances) in a joint model:
+This toolkit's segmenter, or its backbone alone, to the official keys:
+  python tools/convert_weights.py topformer_t.pth official.pth --to-official
+
+The segmenter (sem_seg) or the detector (instances) in a joint model, or TopFormer alone (backbone)
+in any:
   python tools/convert_weights.py joint.pth segmenter.pth --extract sem_seg
 
 A joint model to start training from, of a segmenter and a detector, with TopFormer from IN:
@@ -15,10 +19,14 @@ OUT may be .pth, which any Detectron2 tool reads, or .safetensors. No pickled co
 
 import argparse
 import os
+from collections import Counter
 
 from topformer_d2.checkpoint import (
     convert_official_state_dict,
+    convert_to_official,
+    extract_backbone,
     extract_task,
+    is_official,
     merge_tasks,
     read_state_dict,
     read_weights,
@@ -30,6 +38,10 @@ from topformer_d2.errors import InputError, show_input_errors
 
 def convert(args: argparse.Namespace) -> dict:
     """What is to be written; the report on an official file is printed."""
+    if args.to_official:
+        return convert_to_official(read_weights(args.source))
+    if args.extract == "backbone":
+        return extract_backbone(read_weights(args.source))
     if args.extract:
         return extract_task(read_weights(args.source), args.extract)
     if args.merge:
@@ -39,6 +51,15 @@ def convert(args: argparse.Namespace) -> dict:
     return state_dict
 
 
+def describe(state_dict: dict) -> str:
+    """How many tensors each part has."""
+    if is_official(state_dict):
+        counts = Counter(key.split(".")[0] for key in state_dict)
+    else:
+        counts = {name: len(part) for name, part in split_parts(state_dict).items()}
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,8 +67,11 @@ def main() -> None:
     parser.add_argument("source", metavar="IN", help=".pth or .safetensors")
     parser.add_argument("out", metavar="OUT", help=".pth or .safetensors")
     mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--to-official", action="store_true", help="give IN the official keys")
     mode.add_argument(
-        "--extract", choices=("sem_seg", "instances"), help="the task to take out of a joint IN"
+        "--extract",
+        choices=("sem_seg", "instances", "backbone"),
+        help="the task to take out of a joint IN, or TopFormer out of any",
     )
     mode.add_argument("--merge", metavar="OTHER", help="the other task's checkpoint")
     args = parser.parse_args()
@@ -57,9 +81,8 @@ def main() -> None:
         state_dict = convert(args)
         folder = os.path.dirname(os.path.abspath(args.out))
         os.makedirs(folder, exist_ok=True)
-        save_state_dict(state_dict, args.out)
-    parts = [f"{name} {len(part)}" for name, part in split_parts(state_dict).items()]
-    print(f"wrote {args.out}: {len(state_dict)} tensors ({', '.join(parts)})")
+        save_state_dict(state_dict, args.out, wrapper="state_dict" if args.to_official else "model")
+    print(f"wrote {args.out}: {len(state_dict)} tensors ({describe(state_dict)})")
 
 
 if __name__ == "__main__":

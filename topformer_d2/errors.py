@@ -33,6 +33,12 @@ def look_up(table: Mapping[str, T], name: str, key: str) -> T:
     return table[name]
 
 
+def summarize(items: list[str], most: int = 3) -> str:
+    """How many tensors, and the first few of them: "5 tensors: a, b, c, ... (2 more)"."""
+    more = f", ... ({len(items) - most} more)" if len(items) > most else ""
+    return f"{len(items)} tensors" + (f": {', '.join(items[:most])}{more}" if items else "")
+
+
 @contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.

@@ -1,14 +1,22 @@
-"""Weight files, the official checkpoints' keys in ours, and single tasks' models in joint ones."""
+"""Weight files, official keys in ours and back, and single tasks' models in joint ones."""
 
 from .files import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
-from .official import ConversionReport, convert_official_state_dict
-from .parts import extract_task, merge_tasks, split_parts
+from .official import (
+    ConversionReport,
+    convert_official_state_dict,
+    convert_to_official,
+    is_official,
+)
+from .parts import extract_backbone, extract_task, merge_tasks, split_parts
 
 __all__ = [
     "ConversionReport",
     "SafeCheckpointer",
     "convert_official_state_dict",
+    "convert_to_official",
+    "extract_backbone",
     "extract_task",
+    "is_official",
     "merge_tasks",
     "read_state_dict",
     "read_weights",

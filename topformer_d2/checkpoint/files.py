@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -12,8 +13,17 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, summarize
+from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
+
+logger = logging.getLogger(__name__)
+
+# What a user may run on a file that is refused; `old` and `new` are names of files.
+_TENSORS_ALONE = (
+    "torch.save({k: v for k, v in torch.load(old, weights_only=False).items() "
+    "if k in ('state_dict', 'state_dict_ema', 'model') or torch.is_tensor(v)}, new)"
+)
 
 
 def read_state_dict(path: str) -> dict[str, Any]:
@@ -36,8 +46,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
                 raise InputError(f"{path} is not a readable weights file") from e
         raise InputError(
             f"{path} holds pickled Python objects beside its tensors, and loading those would run "
-            "code from the file. Where you trust it, save its tensors alone: "
-            "torch.save({'state_dict': torch.load(path, weights_only=False)['state_dict']}, new)"
+            f"code from the file. Where you trust it, save its tensors alone: {_TENSORS_ALONE}"
         ) from e
     except Exception as e:  # torch and safetensors raise many types for a broken file
         raise InputError(f"{path} is not a readable weights file: {e}") from e
@@ -74,14 +83,17 @@ def _local_file(path: str) -> str:
     return local
 
 
-def save_state_dict(state_dict: dict[str, Tensor], path: str, **state) -> None:
+def save_state_dict(
+    state_dict: dict[str, Tensor], path: str, *, wrapper: str = "model", **state
+) -> None:
     """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename.
 
     Args:
+        wrapper: the tensors stand under it in a .pth; the official files' is "state_dict".
         state: further entries of a .pth, plain Python values.
     """
     if not path.endswith(".safetensors"):
-        _save(lambda f: torch.save({"model": state_dict, **state}, f), path)
+        _save(lambda f: torch.save({wrapper: state_dict, **state}, f), path)
         return
     from safetensors.torch import save
 
@@ -99,7 +111,10 @@ def _save(write: Callable[[BinaryIO], object], path: str) -> None:
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically."""
+    """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically.
+
+    It takes official checkpoints as they are, and logs what it used of them.
+    """
 
     def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
         """
@@ -121,6 +136,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str):
         loaded = read_state_dict(filename)
+        if is_official(loaded):
+            converted, report = convert_official_state_dict(loaded)
+            logger.info("%s is an official checkpoint:\n%s", filename, report)
+            return {"model": converted}
         weights = _weights_of(loaded, filename)
         return loaded if "model" in loaded else {"model": weights}
 
@@ -164,9 +183,3 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         _save(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
-
-
-def summarize(items: list[str], most: int = 3) -> str:
-    """How many tensors, and the first few of them: "5 tensors: a, b, c, ... (2 more)"."""
-    more = f", ... ({len(items) - most} more)" if len(items) > most else ""
-    return f"{len(items)} tensors" + (f": {', '.join(items[:most])}{more}" if items else "")

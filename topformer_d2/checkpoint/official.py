@@ -1,8 +1,7 @@
-"""The official checkpoints' keys in ours."""
+"""The official checkpoints' keys in ours, and ours in theirs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,52 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, summarize
 from ..modeling.backbone import VARIANTS, TopFormer
 from ..modeling.heads import TopFormerSegmentationHead
-from .files import summarize
-from .parts import topformer_prefix
+from .official_keys import names_for_official, names_for_ours
+from .parts import split_parts, topformer_prefix
 
 # Official training code wraps the weights, with an average of them (EMA) beside them at times.
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
-
-_CONV_OR_NORM = r"(?:c|conv|(?P<norm>bn))\."
-# (official key, ours); {norm} is "norm." for a BatchNorm's and "" for a convolution's tensors.
-_RULES = [
-    (rf"backbone\.tpm\.stem\.0\.{_CONV_OR_NORM}", "backbone.pyramid.stem.{norm}"),
-    (
-        rf"backbone\.tpm\.layer(?P<layer>\d+)\.conv\.(?P<conv>\d)\.{_CONV_OR_NORM}",
-        "backbone.pyramid.blocks.{block}.{part}.{norm}",
-    ),
-    (
-        rf"backbone\.trans\.transformer_blocks\.(?P<i>\d+)\.attn\.to_(?P<qkv>[qkv])\.{_CONV_OR_NORM}",
-        "backbone.semantics.blocks.{i}.attention.{qkv}.{norm}",
-    ),
-    (
-        rf"backbone\.trans\.transformer_blocks\.(?P<i>\d+)\.attn\.proj\.1\.{_CONV_OR_NORM}",
-        "backbone.semantics.blocks.{i}.attention.projection.{norm}",
-    ),
-    (
-        rf"backbone\.trans\.transformer_blocks\.(?P<i>\d+)\.mlp\.fc(?P<fc>[12])\.{_CONV_OR_NORM}",
-        "backbone.semantics.blocks.{i}.ffn.{fc}.{norm}",
-    ),
-    (
-        r"backbone\.trans\.transformer_blocks\.(?P<i>\d+)\.mlp\.dwconv\.",
-        "backbone.semantics.blocks.{i}.ffn.depthwise.",
-    ),
-    (
-        rf"backbone\.SIM\.(?P<sim>\d)\.(?P<role>local_embedding|global_embedding|global_act)\.{_CONV_OR_NORM}",
-        "backbone.injection.{sim}.{role}.{norm}",
-    ),
-    (rf"decode_head\.linear_fuse\.{_CONV_OR_NORM}", "sem_seg_head.fuse.{norm}"),
-    (r"decode_head\.conv_seg\.", "sem_seg_head.classifier."),
-]
-_NAMES = {
-    "qkv": {"q": "query", "k": "key", "v": "value"},
-    "fc": {"1": "expand", "2": "project"},
-    "sim": {"0": "sim2", "1": "sim3", "2": "sim4", "3": "sim5"},
-    "role": {"local_embedding": "local", "global_embedding": "info", "global_act": "gate"},
-}
 
 
 @dataclass
@@ -104,33 +65,85 @@ def convert_official_state_dict(
         InputError: it holds no TopFormer, or one whose blocks fit no variant.
     """
     weights, source, left = _unwrap(state_dict)
-    blocks = {int(m[1]) for key in weights if (m := re.match(r"backbone\.tpm\.layer(\d+)\.", key))}
-    expanded = {
-        int(m[1])
-        for key in weights
-        if (m := re.match(r"backbone\.tpm\.layer(\d+)\.conv\.4\.", key))
-    }
-    variant = _detect_variant(weights, len(blocks))
+    variant = _detect_variant(weights)
     report = ConversionReport(variant=variant, source=source, left=left)
+    names = names_for_official(weights)
     converted = {}
     for key, value in weights.items():
-        new_key = _convert_key(key, expanded)
-        if new_key is None or not isinstance(value, Tensor):
-            report.left.append(key)
-        else:
-            converted[new_key] = value
+        if key in names and isinstance(value, Tensor):
+            converted[names[key]] = value
             report.used.append(key)
+        else:
+            report.left.append(key)
     report.missing = sorted(_expected_keys(variant) - converted.keys())
     return converted, report
 
 
+def is_official(state_dict: Mapping[str, Any]) -> bool:
+    """Whether it is an official checkpoint, as convert_official_state_dict takes them."""
+    return any(
+        _has_prefix(weights, prefix)
+        for weights in _candidates(state_dict).values()
+        for prefix in ("backbone.tpm.", "tpm.")
+    )
+
+
+def convert_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A segmenter's weights, or TopFormer's alone, under the official keys.
+
+    convert_official_state_dict gives back what is put in here. MODEL.TOPFORMER's
+    PYRAMID_ACTIVATION and GATE are not in the weights: the official code computes with the
+    default ones.
+
+    Args:
+        state_dict: a segmenter's of this toolkit, or TopFormer's alone under any prefix.
+
+    Returns:
+        with a head, an official segmentation model's state dict ("backbone.*", "decode_head.*");
+        without, the backbone's alone, whose keys have no "backbone.", as in ImageNet's files.
+
+    Raises:
+        InputError: it is another model's (a joint model and a detector have no official layout),
+            or is not built of the default modules.
+    """
+    parts = split_parts(state_dict)
+    if "head" in parts or "pyramid" in parts:
+        kind = "a joint model" if "sem_seg_head" in parts else "a detector"
+        tasks = "`--extract sem_seg` or " if "sem_seg_head" in parts else ""
+        raise InputError(
+            f"the checkpoint is {kind}'s, which the official layout does not have: first take a "
+            f"part out of it, by {tasks}`--extract backbone` of tools/convert_weights.py"
+        )
+    weights = {f"backbone.{key}": value for key, value in parts["TopFormer"].items()}
+    head = parts.get("sem_seg_head", {})
+    weights |= head
+    names = names_for_ours(weights)
+    # Detectron2's old files have a normalisation.
+    rest = [key for name in parts.keys() - {"TopFormer", "sem_seg_head"} for key in parts[name]]
+    unknown = [key for key in (*weights, *rest) if key not in names and key[:6] != "pixel_"]
+    absent = [key for key in names if key not in weights and _is_needed(key, weights)]
+    if unknown or absent:
+        raise InputError(
+            f"the model is not built as the official one: that has no place for "
+            f"{summarize(unknown)}, and needs {summarize(absent)}. It has the default modules of "
+            "MODEL.TOPFORMER and MODEL.SEM_SEG_HEAD alone"
+        )
+    prefix = "" if head else "backbone."
+    return {names[key].removeprefix(prefix): value for key, value in weights.items()}
+
+
+def _is_needed(key: str, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the official model needs it: all but counters, and whole modules that are absent."""
+    if key.endswith("num_batches_tracked"):
+        return False
+    if key.startswith("backbone.injection."):
+        return _has_prefix(weights, ".".join(key.split(".")[:3]) + ".")
+    return not key.startswith("sem_seg_head.") or _has_prefix(weights, "sem_seg_head.")
+
+
 def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
     """The weights with a segmentation model's keys, where they stood, and what lay beside them."""
-    candidates = {
-        name: _strip_module(state_dict[name])
-        for name in _WRAPPERS
-        if isinstance(state_dict.get(name), Mapping)
-    } or {"": _strip_module(state_dict)}
+    candidates = _candidates(state_dict)
     is_segmentation = {
         name: _has_prefix(keys, "backbone.tpm.") for name, keys in candidates.items()
     }
@@ -157,12 +170,22 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
     return weights, f"{kind}, under {chosen!r}" if chosen else f"{kind}, bare", left
 
 
+def _candidates(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each wrapper's weights, in the order of _WRAPPERS; bare weights under ""."""
+    return {
+        name: _strip_module(state_dict[name])
+        for name in _WRAPPERS
+        if isinstance(state_dict.get(name), Mapping)
+    } or {"": _strip_module(state_dict)}
+
+
 def _hint_for_own(weights: Mapping[str, Any]) -> str:
     if topformer_prefix(weights) is None:
         return ""
     return (
         ". It is this toolkit's own: `--extract sem_seg` or `--extract instances` takes one task "
-        "out of a joint model, `--merge OTHER` joins a segmenter and a detector"
+        "out of a joint model, `--merge OTHER` joins a segmenter and a detector, `--to-official` "
+        "gives it the official keys"
     )
 
 
@@ -174,37 +197,18 @@ def _has_prefix(keys: Mapping[str, Any], prefix: str) -> bool:
     return any(key.startswith(prefix) for key in keys)
 
 
-def _detect_variant(weights: Mapping[str, Any], num_blocks: int) -> str:
-    channels = []
-    for layer in range(1, num_blocks + 1):
-        prefix = f"backbone.tpm.layer{layer}.conv."
-        projection = max((key for key in weights if key.startswith(prefix)), default=None)
-        bias = weights.get(f"{projection[: len(prefix) + 1]}.bn.bias") if projection else None
+def _detect_variant(weights: Mapping[str, Any]) -> str:
+    channels: list[int | None] = []
+    while _has_prefix(weights, f"backbone.tpm.layer{len(channels) + 1}."):
+        block = f"backbone.tpm.layer{len(channels) + 1}.conv"
+        # The block's last convolution: the third, or without an expanding one the second.
+        last = 4 if f"{block}.4.c.weight" in weights else 2
+        bias = weights.get(f"{block}.{last}.bn.bias")
         channels.append(len(bias) if bias is not None else None)
     for name, variant in VARIANTS.items():
         if tuple(channels) == variant.block_channels:
             return name
     raise InputError(f"its token pyramid has channels {channels}, which fit none of {[*VARIANTS]}")
-
-
-def _convert_key(key: str, expanded_layers: set[int]) -> str | None:
-    for pattern, template in _RULES:
-        match = re.match(pattern, key)
-        if match is None:
-            continue
-        groups = {
-            name: _NAMES[name][value] if name in _NAMES else value
-            for name, value in match.groupdict().items()
-        }
-        groups["norm"] = "norm." if groups.get("norm") else ""
-        if "layer" in groups:
-            groups["block"] = int(groups["layer"]) - 1
-            # The official block is a list: convolutions at even places, activations between.
-            parts = ("expand", "depthwise", "project")
-            first = 0 if int(groups["layer"]) in expanded_layers else 1
-            groups["part"] = parts[int(groups["conv"]) // 2 + first]
-        return template.format(**groups) + key[match.end() :]
-    return None
 
 
 def _expected_keys(variant: str) -> set[str]:

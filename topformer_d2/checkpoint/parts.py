@@ -91,6 +91,11 @@ def extract_task(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tenso
     return _assemble(_PREFIXES[task], parts["TopFormer"], *(parts[name] for name in _PARTS[task]))
 
 
+def extract_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """TopFormer alone, under "backbone.", of any model: a start for any other."""
+    return _assemble("backbone.", split_parts(state_dict)["TopFormer"])
+
+
 def merge_tasks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A joint model from a segmenter and a detector, in either order.
 

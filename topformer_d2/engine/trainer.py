@@ -16,6 +16,7 @@ from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import build_evaluator, evaluator_type
+from .charts import DrawCurves, draw_evaluation_charts
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .solver import build_lr_scheduler, build_optimizer
 
@@ -76,6 +77,8 @@ class Trainer(DefaultTrainer):
         hooks += super().build_hooks()
         if self.cfg.TEST.BEST_METRICS and comm.is_main_process():
             hooks.append(KeepBest(self.checkpointer, self.cfg.TEST.BEST_METRICS))
+        if comm.is_main_process():
+            hooks.append(DrawCurves(self.cfg.OUTPUT_DIR))
         if ProgressBar.wanted():
             hooks.append(ProgressBar())
         return [*hooks, StopOnSignal(self.checkpointer)]
@@ -147,5 +150,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        return build_evaluator(cfg, dataset_name, folder)
+        return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
+        results = super().test(cfg, model, evaluators)
+        if comm.is_main_process():
+            for name in cfg.DATASETS.TEST:
+                draw_evaluation_charts(_inference_folder(cfg, name))
+        return results
+
+
+def _inference_folder(cfg, dataset_name: str) -> str:
+    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -1,0 +1,44 @@
+"""Charts after evaluation and training. Where one cannot be drawn, nothing else is lost."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from detectron2.engine import HookBase
+from detectron2.utils.file_io import PathManager
+
+logger = logging.getLogger(__name__)
+
+
+def draw_evaluation_charts(folder: str) -> None:
+    """confusion.png and iou.png in `folder`, where an evaluation of segmentation is in it."""
+    if PathManager.isfile(os.path.join(folder, "sem_seg_evaluation.json")):
+        _draw("draw_evaluation", folder)
+
+
+class DrawCurves(HookBase):
+    """When training ends or is stopped, draws metrics.json as curves.png.
+
+    It comes after the hook that writes metrics.json, on the main process.
+    """
+
+    def __init__(self, folder: str):
+        """
+        Args:
+            folder: where metrics.json is.
+        """
+        self._folder = folder
+
+    def after_train(self) -> None:
+        if PathManager.isfile(os.path.join(self._folder, "metrics.json")):
+            _draw("draw_curves", self._folder)
+
+
+def _draw(name: str, folder: str) -> None:
+    try:
+        from ..visualization import charts  # matplotlib, which nothing else here needs
+
+        getattr(charts, name)(folder)
+    except Exception as e:  # whatever it is, the figures in the files are what counts
+        logger.warning("no chart was drawn in %s: %s: %s", folder, type(e).__name__, e)
