@@ -19,6 +19,7 @@ setup(
     package_dir={"topformer_d2.configs": "configs"},
     package_data={
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
+        "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
     },
     # Detectron2 itself is missing on purpose: no index has it under that name.
@@ -29,6 +30,7 @@ setup(
         "faster-coco-eval>=1.8",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.9",
+        "matplotlib>=3.6",
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
         "pillow>=10",
