@@ -19,6 +19,7 @@ setup(
     package_dir={"topformer_d2.configs": "configs"},
     package_data={
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
+        "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
     },
     # Detectron2 itself is missing on purpose: no index has it under that name.

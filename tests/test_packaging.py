@@ -29,6 +29,7 @@ def test_wheel_ships_configs_and_categories(tmp_path):
         archive.extractall(tmp_path / "installed")
     assert {f"topformer_d2/configs/{name}.yaml" for name in list_configs()} <= set(names)
     assert "topformer_d2/data/categories/ade20k.json" in names
+    assert "topformer_d2/analysis/paper_tables.json" in names
     assert not [name for name in names if name.startswith(("tests/", "tools/"))]
     script = (
         "import topformer_d2; print(topformer_d2.__file__);"

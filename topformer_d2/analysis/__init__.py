@@ -1,13 +1,27 @@
-"""What a model costs."""
+"""What a model costs, and the paper's tables of that."""
 
+from .chart import draw_parts
 from .complexity import Cost, complexity, format_costs
 from .latency import keep_freed_memory, shift_scores, time_alternately
+from .parts import Part, format_parts, part_names, profile_parts, shares
+from .tables import Counter, Row, format_tables, load_tables, matches
 
 __all__ = [
     "Cost",
+    "Counter",
+    "Part",
+    "Row",
     "complexity",
+    "draw_parts",
     "format_costs",
+    "format_parts",
+    "format_tables",
     "keep_freed_memory",
+    "load_tables",
+    "matches",
+    "part_names",
+    "profile_parts",
+    "shares",
     "shift_scores",
     "time_alternately",
 ]

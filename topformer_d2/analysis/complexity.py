@@ -1,13 +1,17 @@
-"""Parameters and multiply-accumulates of a model, by module."""
+"""Parameters, multiply-accumulates and activations of a model, by module."""
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from fvcore.nn import FlopCountAnalysis, parameter_count
 from tabulate import tabulate
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ..modeling import TopFormerMultiTask
 
@@ -19,27 +23,43 @@ class Cost:
     Attributes:
         parameters: trainable or not; buffers, such as BatchNorm's statistics, are none.
         macs: multiply-accumulates, as fvcore counts them.
+        activation_bytes: of all tensors that modules put out for one image; one handed on by
+            several modules counts once. What a module makes and does not put out (a convolution
+            before its norm, the weights of attention) is left out. A sum over the network: no
+            implementation keeps all of them at once.
     """
 
     parameters: int
     macs: int
+    activation_bytes: int
 
 
-class _Network(nn.Module):
-    """A detector's or segmenter's tensors from input to raw predictions, without boxes' NMS."""
+class Network(nn.Module):
+    """A copy of a meta-architecture in inference, from normalised images to raw predictions.
+
+    Without NMS and all else that follows the network. What a head or a pyramid does outside its
+    `forward` it does there in the copy, so that hooks on the module see it.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.model = model = copy.deepcopy(model).eval()
+        if hasattr(model, "sem_seg_head"):
+            model.sem_seg_head.forward = model.sem_seg_head.layers
+        if isinstance(model, TopFormerMultiTask):
+            model.backbone.forward = model.backbone.forward_all
 
     def forward(self, x: Tensor):
+        """(N, 3, H, W) to the segmentation logits, the detection head's outputs, or both."""
+        features = pyramid = self.model.backbone(x)
+        outputs = []
         if isinstance(self.model, TopFormerMultiTask):
-            logits, _, predictions = self.model.network(x)
-            return logits, predictions
-        features = self.model.backbone(x)
+            features, pyramid = features
         if hasattr(self.model, "sem_seg_head"):
-            return self.model.sem_seg_head.layers(features)
-        return self.model.head([features[name] for name in self.model.head_in_features])
+            outputs.append(self.model.sem_seg_head(features))
+        if hasattr(self.model, "head"):
+            outputs.append(self.model.head([pyramid[n] for n in self.model.head_in_features]))
+        return outputs
 
 
 def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
@@ -52,28 +72,60 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
         model: a TopFormerSegmentor, a TopFormerMultiTask, or any of Detectron2's dense detectors.
         height, width: of the network's input.
     """
-    training = [module for module in model.modules() if module.training]
-    network = _Network(model).eval()
+    network = Network(model)
     image = torch.zeros(1, 3, height, width, device=model.device)
     analysis = FlopCountAnalysis(network, image)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     macs = analysis.by_module()
-    for module in training:
-        module.training = True
     parameters = parameter_count(model)
+    # On the meta device the outputs, all of which are kept, take no memory.
+    activations = _activation_bytes(network.to("meta").model, network, image.to("meta"))
     return {
-        name: Cost(parameters[name], int(macs[f"model.{name}" if name else ""]))
+        name: Cost(parameters[name], int(macs[f"model.{name}" if name else ""]), activations[name])
         for name, _ in model.named_modules()
     }
+
+
+def ancestors(name: str) -> Iterator[str]:
+    """The name, those of the modules around it, and "" at last."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
+    yield ""
+
+
+@torch.inference_mode()
+def _activation_bytes(model: nn.Module, network: nn.Module, image: Tensor) -> dict[str, int]:
+    """Cost.activation_bytes of the modules of `model` where `network`, around it, takes `image`."""
+    sizes = defaultdict(int)
+    seen = {image.untyped_storage()._cdata: image}  # held, so that no address comes twice
+
+    def record(name: str, outputs) -> None:
+        for tensor in tree_leaves(outputs):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in seen:
+                seen[tensor.untyped_storage()._cdata] = tensor
+                for ancestor in ancestors(name):
+                    sizes[ancestor] += tensor.numel() * tensor.element_size()
+
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: record(name, out))
+    network(image)
+    return sizes
 
 
 def format_costs(costs: dict[str, Cost], depth: int = 2) -> str:
     """A table of the modules down to `depth`, those without parameters left out."""
     rows = [
-        [name or "all", f"{cost.parameters:,}", f"{cost.macs / 1e9:.3f}"]
+        [
+            name or "all",
+            f"{cost.parameters:,}",
+            f"{cost.macs / 1e9:.3f}",
+            f"{cost.activation_bytes / 2**20:.1f}",
+        ]
         for name, cost in costs.items()
         if cost.parameters and (not name or name.count(".") < depth)
     ]
+    headers = ["module", "parameters", "GMACs", "activations, MiB"]
     return tabulate(
-        rows, headers=["module", "parameters", "GMACs"], colalign=("left", "right", "right")
+        rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True
     )

@@ -1,0 +1,228 @@
+"""The paper's tables: its figures, and beside them what this toolkit's models count.
+
+The figures are data (paper_tables.json), as are the config and the keys that make each row's model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
+from importlib.resources import files
+
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from ..config import get_config, list_configs
+from ..errors import InputError
+from .complexity import Cost, complexity
+
+MAX_DEVIATION = Decimal("0.01")
+_UNITS = {"parameters": Decimal(10**6), "gmacs": Decimal(10**9)}
+_HEADERS = {"parameters": "M", "gmacs": "GMACs"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of one table, as the paper (or the official repository) gives it.
+
+    Attributes:
+        table: key of the table.
+        label: what the row is called there.
+        config: name of a shipped config; None where the toolkit is not meant to have the model.
+        opts: KEY VALUE pairs that make the row's model from the config.
+        height, width: of the network's input.
+        figures: for "all", "backbone" (without a feature pyramid) or "head", the reported
+            "parameters" in millions and "gmacs", with the digits as reported.
+        results: reported figures by the metric's name, such as mIoU.
+        latency: reported milliseconds.
+        note: why our figure is not the reported one, or why there is none.
+    """
+
+    table: str
+    label: str
+    config: str | None
+    figures: dict[str, dict[str, Decimal]]
+    height: int = 0
+    width: int = 0
+    opts: list[str] = field(default_factory=list)
+    results: dict[str, Decimal] = field(default_factory=dict)
+    latency: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A row with our figures.
+
+    Attributes:
+        row: the reported ones.
+        costs: ours for the keys of row.figures; empty where the model is not here.
+        missing: why it is not here.
+    """
+
+    row: Row
+    costs: dict[str, Cost]
+    missing: str = ""
+
+    def ours(self, part: str, quantity: str) -> Decimal | None:
+        """Our figure in the reported one's unit."""
+        if part not in self.costs:
+            return None
+        cost = self.costs[part]
+        value = cost.parameters if quantity == "parameters" else cost.macs
+        return value / _UNITS[quantity]
+
+    def deviating(self) -> list[tuple[str, str]]:
+        """(part, quantity) of the figures of ours that do not match the reported ones."""
+        return [
+            (part, quantity)
+            for part, figures in self.row.figures.items()
+            for quantity, reported in figures.items()
+            if part in self.costs and not matches(self.ours(part, quantity), reported)
+        ]
+
+
+def load_tables() -> tuple[dict[str, str], list[Row]]:
+    """Title by table key, in order, and all rows."""
+    text = files(__package__).joinpath("paper_tables.json").read_text(encoding="utf-8")
+    # A Decimal keeps the digits as they are reported: 5.0 is not 5.
+    data = json.loads(text, parse_float=Decimal)
+    rows = []
+    for values in data["rows"]:
+        figures = {
+            part: {quantity: Decimal(value) for quantity, value in reported.items()}
+            for part, reported in values.pop("figures").items()
+        }
+        rows.append(Row(**values, figures=figures))
+    return data["tables"], rows
+
+
+def matches(ours: Decimal, reported: Decimal) -> bool:
+    """Whether ours, rounded or cut to the reported digits, is the reported one, or within 1%."""
+    digits = Decimal(1).scaleb(reported.as_tuple().exponent)
+    if reported in (ours.quantize(digits, ROUND_HALF_UP), ours.quantize(digits, ROUND_DOWN)):
+        return True
+    return abs(ours / reported - 1) <= MAX_DEVIATION
+
+
+class Counter:
+    """Counts rows; a model that several of them share is built and counted once at each size."""
+
+    def __init__(self):
+        self._known: dict[tuple, dict[str, Cost]] = {}
+
+    def count(self, row: Row) -> Counted:
+        """The row with our figures; where a config or key is not here, with the reason."""
+        missing = absence(row)
+        if missing:
+            return Counted(row, {}, missing)
+        key = (row.config, *row.opts, row.height, row.width)
+        try:
+            if key not in self._known:
+                cfg = get_config(row.config, [*row.opts, "MODEL.DEVICE", "cpu"])
+                self._known[key] = complexity(build_model(cfg), row.height, row.width)
+        except InputError as e:  # a library that the config needs is not installed
+            return Counted(row, {}, str(e))
+        costs = self._known[key]
+        return Counted(row, {part: costs[_module(part, costs)] for part in row.figures})
+
+
+def absence(row: Row) -> str:
+    """Why the toolkit does not have a row's model; empty where it has its config and keys."""
+    if row.config is None:
+        return row.note or "not in this toolkit"
+    if row.config not in list_configs():
+        return f"not in this toolkit: configs/{row.config}.yaml"
+    cfg = get_config(row.config)
+    absent = [key for key in row.opts[::2] if not _has_key(cfg, key)]
+    return f"not in this toolkit: {', '.join(absent)}" if absent else ""
+
+
+def _has_key(cfg: CfgNode, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(cfg, CfgNode) or name not in cfg:
+            return False
+        cfg = cfg[name]
+    return True
+
+
+def _module(part: str, costs: dict[str, Cost]) -> str:
+    """The module that a part of Row.figures is."""
+    if part == "backbone" and "backbone.bottom_up" in costs:
+        return "backbone.bottom_up"
+    return {"all": "", "backbone": "backbone", "head": "sem_seg_head"}[part]
+
+
+def format_tables() -> Iterator[str]:
+    """Each table as text, once it is counted, and at last how many figures match."""
+    titles, rows = load_tables()
+    counter = Counter()
+    everything = []
+    for table, title in titles.items():
+        counted = [counter.count(row) for row in rows if row.table == table]
+        everything += counted
+        yield f"{title}\n{_format_table(counted)}"
+    reported = sum(len(figures) for row in rows for figures in row.figures.values())
+    compared = sum(len(f) for c in everything if c.costs for f in c.row.figures.values())
+    deviating = sum(len(c.deviating()) for c in everything)
+    yield (
+        f"{compared - deviating} of the {reported} reported sizes and costs are matched: ours is "
+        f"the same rounded or cut to the reported digits, or within {MAX_DEVIATION:.0%}. "
+        f"{deviating} deviate (!), {reported - compared} belong to models that are not here (-)."
+    )
+
+
+def _format_table(counted: list[Counted]) -> str:
+    metrics = list(dict.fromkeys(name for c in counted for name in c.row.results))
+    headers = ["", "of"]
+    for name in _HEADERS.values():
+        headers += [f"{name} reported", f"{name} ours", "deviation"]
+    headers += ["ms reported", *(f"{name} reported" for name in metrics)]
+    lines = []
+    for c in counted:
+        for i, part in enumerate(c.row.figures):
+            line = [c.row.label if i == 0 else "", part]
+            for quantity in _UNITS:
+                line += _compare(c, part, quantity)
+            results = [c.row.latency, *(c.row.results.get(name) for name in metrics)]
+            lines.append(line + ["" if x is None or i else str(x) for x in results])
+    kept = [i for i in range(len(headers)) if i == 0 or any(line[i] for line in lines)]
+    if all(line[1] == "all" for line in lines):
+        kept.remove(1)
+    table = tabulate(
+        [[line[i] for i in kept] for line in lines],
+        [headers[i] for i in kept],
+        colalign=["left" if i < 2 else "right" for i in kept],
+        disable_numparse=True,
+    )
+    return "\n".join([table, *_remarks(counted)])
+
+
+def _compare(counted: Counted, part: str, quantity: str) -> list[str]:
+    """Reported, ours, deviation."""
+    reported = counted.row.figures[part].get(quantity)
+    ours = counted.ours(part, quantity)
+    if ours is None:
+        return ["" if reported is None else str(reported), "-", ""]
+    if reported is None:
+        return ["", f"{ours:.3f}", ""]
+    mark = "" if matches(ours, reported) else " !"
+    return [str(reported), f"{ours:.3f}", f"{ours / reported - 1:+.1%}{mark}"]
+
+
+def _remarks(counted: list[Counted]) -> list[str]:
+    """A line for rows without our figures, and for each with one that is not the reported one."""
+    missing = defaultdict(list)
+    for c in counted:
+        if c.missing:
+            missing[c.missing].append(c.row.label)
+    remarks = [f"- {'; '.join(labels)}: {reason}" for reason, labels in missing.items()]
+    for c in counted:
+        if c.deviating():
+            what = ", ".join(f"{_HEADERS[quantity]} of {part}" for part, quantity in c.deviating())
+            remarks.append(f"! {c.row.label}, {what}: {c.row.note or 'no reason is known'}")
+    return remarks
