@@ -14,15 +14,16 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
-from ...errors import InputError, did_you_mean
+from ...errors import InputError, did_you_mean, look_up
 from ..layers import resolve_norm
 from .levels import LevelsBackbone, Stages, level_names, select_levels
 
 UNDILATED = 32  # the output stride of every network here, unless it is dilated
 # SegFormer's hidden widths and blocks of the four stages (SegFormer, Table 6).
 MIX_TRANSFORMERS = {"mit_b0": ((32, 64, 160, 256), (2, 2, 2, 2))}
-SHUFFLENETS = [f"shufflenet_v2_{width}" for width in ("x0_5", "x1_0", "x1_5", "x2_0")]
-MOBILENETS = {"mobilenet_v3_large": False, "mobilenet_v3_large_reduced": True}  # reduced tail
+# torchvision's by name: is the tail reduced?
+MOBILENETS = {"mobilenet_v3_large": False, "mobilenet_v3_large_reduced": True}
+SHUFFLENETS = {f"shufflenet_v2_{width}": False for width in ("x0_5", "x1_0", "x1_5", "x2_0")}
 # The first block of MobileNetV3-Large's five strides, then its last convolution.
 MOBILENET_STAGES = (0, 2, 4, 7, 13, 16)
 
@@ -106,18 +107,14 @@ def torchvision_backbone(
     Raises:
         InputError: another name or stride, or there are no weights for it.
     """
-    known = [*MOBILENETS, *SHUFFLENETS]
-    if name not in known:
-        raise InputError(
-            f"MODEL.BASELINE.NAME is {name!r}{did_you_mean(name, known)}; of torchvision: {known}"
-        )
-    if output_stride not in ((UNDILATED, 16) if name in MOBILENETS else (UNDILATED,)):
-        _check_stride(name, output_stride, UNDILATED)
-    if pretrained and MOBILENETS.get(name):
+    reduced_tail = look_up(MOBILENETS | SHUFFLENETS, name, "MODEL.BASELINE.NAME")
+    is_dilated = name in MOBILENETS and output_stride == 16
+    _check_stride(name, output_stride, 16 if is_dilated else UNDILATED)
+    if pretrained and reduced_tail:
         raise InputError(f"torchvision has no weights of {name}: set MODEL.BASELINE.PRETRAINED off")
     weights = "DEFAULT" if pretrained else None
     if name in MOBILENETS:
-        stages, channels = _mobilenet(weights, MOBILENETS[name], dilated=output_stride == 16)
+        stages, channels = _mobilenet(weights, reduced_tail, is_dilated)
     else:
         stages, channels = _shufflenet(name, weights)
     strides = (2, 4, 8, 16, output_stride, output_stride)
@@ -173,9 +170,7 @@ def mit_backbone(
         InputError: transformers is missing, or another name.
     """
     transformers = _import_extra("transformers")
-    if name not in MIX_TRANSFORMERS:
-        raise InputError(f"MODEL.BASELINE.NAME is {name!r}; known: {list(MIX_TRANSFORMERS)}")
-    widths, blocks = MIX_TRANSFORMERS[name]
+    widths, blocks = look_up(MIX_TRANSFORMERS, name, "MODEL.BASELINE.NAME")
     if pretrained:
         encoder = transformers.SegformerModel.from_pretrained(f"nvidia/{name.replace('_', '-')}")
     else:
