@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 
 setup(
     name="topformer_d2",
@@ -41,7 +42,15 @@ setup(
         "tqdm>=4.65",
     ],
     extras_require={
+        "baselines": BASELINES,
         "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
-        "dev": ["pytest>=8", "ruff>=0.9", "pypi-simple>=1.6", "scipy>=1.10", "setuptools>=77"],
+        "dev": [
+            *BASELINES,
+            "pytest>=8",
+            "ruff>=0.9",
+            "pypi-simple>=1.6",
+            "scipy>=1.10",
+            "setuptools>=77",
+        ],
     },
 )

@@ -83,6 +83,24 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
+    # The networks that the paper compares with (topformer_d2.modeling.baselines).
+    cfg.MODEL.BASELINE = CN()
+    # The backbone, as build_timm_backbone, build_torchvision_backbone or build_mit_backbone know it
+    cfg.MODEL.BASELINE.NAME = ""
+    # "res5" is the last level and "resN" has stride 2^N, or less where the network is dilated.
+    cfg.MODEL.BASELINE.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Stride of the last level: 32 | 16 | 8 (dilated)
+    cfg.MODEL.BASELINE.OUTPUT_STRIDE = 32
+    # SyncBN replaces the network's BatchNorm where there are several processes | BN
+    cfg.MODEL.BASELINE.NORM = "SyncBN"
+    # Download the library's ImageNet weights.
+    cfg.MODEL.BASELINE.PRETRAINED = False
+    # The backbone below the FPN of build_baseline_fpn_backbone and of its RetinaNet form.
+    cfg.MODEL.FPN.BOTTOM_UP = "build_timm_backbone"
+    # DeepLabV3+: width that the finer feature is reduced to, and ASPP's dilations.
+    cfg.MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = [48]
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
+
     # The detector of TopFormerMultiTask: RetinaNet (Detectron2's head) | LiteRetinaNet
     cfg.MODEL.MULTITASK = CN()
     cfg.MODEL.MULTITASK.DETECTOR = "RetinaNet"

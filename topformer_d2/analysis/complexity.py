@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,6 +63,12 @@ class Network(nn.Module):
         return outputs
 
 
+def _attention_macs(inputs, outputs) -> int:
+    """Of PyTorch's fused attention, which fvcore does not know: both matrix products."""
+    query, key, value = (x.type().sizes() for x in inputs[:3])
+    return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
 def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     """Cost of a meta-architecture's network by module name; "" is the whole.
 
@@ -75,6 +82,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     network = Network(model)
     image = torch.zeros(1, 3, height, width, device=model.device)
     analysis = FlopCountAnalysis(network, image)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     macs = analysis.by_module()
     parameters = parameter_count(model)

@@ -1,5 +1,6 @@
 """Backbones, heads and meta-architectures; importing this registers them with Detectron2."""
 
+from . import baselines
 from .backbone import (
     VARIANTS,
     LitePyramid,
@@ -26,6 +27,7 @@ __all__ = [
     "TopFormerSegmentor",
     "UncertaintyWeighting",
     "Variant",
+    "baselines",
     "build_retinanet_topformer_fpn_backbone",
     "build_retinanet_topformer_lite_backbone",
     "build_topformer_backbone",

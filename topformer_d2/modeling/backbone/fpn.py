@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...errors import InputError
 from ..layers import DepthwiseSeparable, check_batch_norm, resolve_norm
-from .topformer import TopFormer, build_topformer_backbone
+from .topformer import build_topformer_backbone
 
 
 class _PyramidOnTopFormer:
@@ -129,13 +129,17 @@ class LitePyramid(_PyramidOnTopFormer, Backbone):
         return dict(zip(self._out_features, levels, strict=True))
 
 
-def _bottom_up(cfg, input_shape: ShapeSpec) -> TopFormer:
-    bottom_up = build_topformer_backbone(cfg, input_shape)
+def check_in_features(cfg, bottom_up: Backbone) -> None:
+    """InputError where MODEL.FPN.IN_FEATURES names what `bottom_up` does not give, or nothing."""
     names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
     if not names or not set(names) <= given.keys():
-        raise InputError(
-            f"MODEL.FPN.IN_FEATURES is {names}; MODEL.TOPFORMER.OUT_FEATURES gives {list(given)}"
-        )
+        raise InputError(f"MODEL.FPN.IN_FEATURES is {names}; the backbone gives {list(given)}")
+
+
+def check_levels(cfg, bottom_up: Backbone) -> None:
+    """check_in_features, and InputError where MODEL.RETINANET.IN_FEATURES are other levels."""
+    check_in_features(cfg, bottom_up)
+    names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
     first = given[names[0]].stride.bit_length() - 1
     levels = [f"p{first + i}" for i in range(len(names) + LitePyramid.NUM_EXTRA)]
     if list(cfg.MODEL.RETINANET.IN_FEATURES) != levels:
@@ -143,13 +147,13 @@ def _bottom_up(cfg, input_shape: ShapeSpec) -> TopFormer:
             f"MODEL.RETINANET.IN_FEATURES is {list(cfg.MODEL.RETINANET.IN_FEATURES)}; "
             f"MODEL.FPN.IN_FEATURES {names} make {levels}"
         )
-    return bottom_up
 
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
     """TopFormer, FPN (MODEL.FPN) and P6, P7 from the coarsest SIM output, as RetinaNet has them."""
-    bottom_up = _bottom_up(cfg, input_shape)
+    bottom_up = build_topformer_backbone(cfg, input_shape)
+    check_levels(cfg, bottom_up)
     fpn = cfg.MODEL.FPN
     last = fpn.IN_FEATURES[-1]
     return TopFormerFPN(
@@ -167,8 +171,6 @@ def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFo
 @BACKBONE_REGISTRY.register()
 def build_retinanet_topformer_lite_backbone(cfg, input_shape: ShapeSpec) -> LitePyramid:
     """TopFormer and the lite pyramid, of its width M, from MODEL.FPN.IN_FEATURES."""
-    return LitePyramid(
-        _bottom_up(cfg, input_shape),
-        cfg.MODEL.FPN.IN_FEATURES,
-        norm=resolve_norm(cfg.MODEL.FPN.NORM),
-    )
+    bottom_up = build_topformer_backbone(cfg, input_shape)
+    check_levels(cfg, bottom_up)
+    return LitePyramid(bottom_up, cfg.MODEL.FPN.IN_FEATURES, norm=resolve_norm(cfg.MODEL.FPN.NORM))

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 
 from ...errors import InputError, look_up
 from ..backbone.variants import get_variant
-from ..layers import conv_norm, resolve_norm
-from ..losses import pixel_cross_entropy
+from ..layers import conv_norm
+from .base import SegmentationHead, check_dropout, head_args
 from .fusion import FUSIONS
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class TopFormerSegmentationHead(nn.Module):
+class TopFormerSegmentationHead(SegmentationHead, nn.Module):
     """All inputs joined at the finest one's size, 1x1 convolution, dropout, 1x1 classifier."""
 
     @configurable
@@ -54,10 +54,7 @@ class TopFormerSegmentationHead(nn.Module):
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES must name features of one width, got {input_shape}"
             )
-        if not 0 <= dropout < 1:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.DROPOUT is {dropout}; it takes 0 or more, below 1"
-            )
+        check_dropout(dropout)
         channels = widths.pop()
         # Finest first: its size is the size of the joined map and of the logits.
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
@@ -78,12 +75,6 @@ class TopFormerSegmentationHead(nn.Module):
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
         head = cfg.MODEL.SEM_SEG_HEAD
-        missing = [name for name in head.IN_FEATURES if name not in input_shape]
-        if missing:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}; "
-                f"the backbone gives {list(input_shape)}"
-            )
         if head.FUSION == "sum" and cfg.MODEL.TOPFORMER.INJECTION != "info":
             raise InputError(
                 "MODEL.SEM_SEG_HEAD.FUSION 'sum' adds outputs of the info branch alone: set "
@@ -93,29 +84,12 @@ class TopFormerSegmentationHead(nn.Module):
         if fuse_depthwise is None:
             fuse_depthwise = get_variant(cfg.MODEL.TOPFORMER.VARIANT).fuse_depthwise
         return {
-            "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
-            "num_classes": head.NUM_CLASSES,
-            "norm": resolve_norm(head.NORM),
+            **head_args(cfg, input_shape),
             "fusion": head.FUSION,
             "fuse_depthwise": fuse_depthwise,
-            "dropout": head.DROPOUT,
-            "loss_weight": head.LOSS_WEIGHT,
-            "ignore_value": head.IGNORE_VALUE,
         }
-
-    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
-        """(None, losses) in training, (logits at `common_stride`, {}) in inference."""
-        logits = self.layers(features)
-        if self.training:
-            return None, self.losses(logits, targets)
-        return logits, {}
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
         """Features (N, C, H_i, W_i) to logits (N, K, H_0, W_0) at the finest feature's stride."""
         joined = self.join([features[name] for name in self.in_features])
         return self.classifier(self.dropout(self.fuse(joined)))
-
-    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""
-        loss = pixel_cross_entropy(logits, targets, self.ignore_value)
-        return {"loss_sem_seg": loss * self.loss_weight}

@@ -1,0 +1,59 @@
+"""What every segmentation head here shares: its config, its loss, and Detectron2's call of it."""
+
+from __future__ import annotations
+
+from detectron2.layers import ShapeSpec
+from torch import Tensor
+
+from ...errors import InputError
+from ..layers import resolve_norm
+from ..losses import pixel_cross_entropy
+
+
+class SegmentationHead:
+    """For an nn.Module with `layers` (features to logits), `loss_weight` and `ignore_value`."""
+
+    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
+        """(None, losses) in training, (logits of `layers`, {}) in inference."""
+        logits = self.layers(features)
+        if self.training:
+            return None, self.losses(logits, targets)
+        return logits, {}
+
+    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""
+        loss = pixel_cross_entropy(logits, targets, self.ignore_value)
+        return {"loss_sem_seg": loss * self.loss_weight}
+
+
+def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
+    """The arguments that all heads have, from MODEL.SEM_SEG_HEAD.
+
+    Args:
+        input_shape: all that the backbone gives; IN_FEATURES chooses from it.
+
+    Raises:
+        InputError: IN_FEATURES names what the backbone does not give, or DROPOUT is no rate.
+    """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    missing = [name for name in head.IN_FEATURES if name not in input_shape]
+    if missing:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}; "
+            f"the backbone gives {list(input_shape)}"
+        )
+    check_dropout(head.DROPOUT)
+    return {
+        "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
+        "num_classes": head.NUM_CLASSES,
+        "norm": resolve_norm(head.NORM),
+        "dropout": head.DROPOUT,
+        "loss_weight": head.LOSS_WEIGHT,
+        "ignore_value": head.IGNORE_VALUE,
+    }
+
+
+def check_dropout(rate: float) -> None:
+    """InputError where `rate` is no probability below 1."""
+    if not 0 <= rate < 1:
+        raise InputError(f"MODEL.SEM_SEG_HEAD.DROPOUT is {rate}; it takes 0 or more, below 1")
