@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import TopFormerSegmentationHead, pixel_cross_entropy
+from topformer_d2.modeling.meta_arch.batching import pad_labels
 
 CLASSES = 5
 
@@ -65,16 +66,17 @@ def test_training_pads_to_the_crop_after_normalisation(model):
     cfg_crop = (96, 112)
     model.train_size = cfg_crop
     try:
-        target = torch.ones(40, 50, dtype=torch.int64)
-        batch, labels = model._pad_for_training([image(40, 50)], [target])
+        batch = model._pad_for_training([image(40, 50)])
+        labels = pad_labels([torch.ones(40, 50), None], cfg_crop, 255, torch.device("cpu"))
         assert batch.shape == (1, 3, *cfg_crop)
         expected = (image(40, 50) - model.pixel_mean) / model.pixel_std
         torch.testing.assert_close(batch[0, :, :40, :50], expected)
         assert not batch[0, :, 40:].any() and not batch[0, :, :, 50:].any()
-        assert labels.eq(1).sum() == 40 * 50
-        assert labels.eq(255).sum() == 96 * 112 - 40 * 50
+        assert labels.dtype == torch.int64 and labels[1].eq(255).all()
+        assert labels[0, :40, :50].eq(1).all()
+        assert labels[0].eq(255).sum() == 96 * 112 - 40 * 50
         with pytest.raises(InputError, match=r"100x50.*CROP\.SIZE"):
-            model._pad_for_training([image(100, 50)], [target])
+            model._pad_for_training([image(100, 50)])
     finally:
         model.train_size = None
 
