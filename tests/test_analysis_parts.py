@@ -55,7 +55,8 @@ def test_activations_of_known_modules(tiny):
     assert size("sem_seg_head.dropout") == size("backbone.semantics.blocks.0.drop_path") == 0
     logits, fused = 150 * 8 * 8 * 4, 128 * 8 * 8 * 4
     assert size("sem_seg_head.classifier") == logits
-    assert size("sem_seg_head") == 2 * fused + logits
+    # The sum, the fusing convolution's norm and its activation.
+    assert size("sem_seg_head") == 3 * fused + logits
     assert size("") == size("backbone") + size("sem_seg_head")
 
 
