@@ -138,6 +138,19 @@ def test_the_images_are_the_whole_batch_s(tiny_config):
     assert all(torch.equal(a, x["image"]) for a, x in zip(images, batch, strict=True))
 
 
+def test_detectors_have_their_losses_from_every_part(tiny_detector):
+    cfg = tiny_detector(
+        *("SOLVER.ACCUMULATION_STEPS", "2", "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()"),
+        *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "TEST.PRECISE_BN.ENABLED", "True"),
+        *("TEST.PRECISE_BN.NUM_ITER", "2"),
+    )
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    for name in ("loss_cls", "loss_box_reg", "total_loss"):
+        assert all(0 < value < 10 for value, _ in trainer.storage.history(name).values()), name
+
+
 @pytest.mark.parametrize("steps", ["0", "3"])
 def test_parts_that_are_not_equal(tiny_config, steps):
     with pytest.raises(InputError, match=rf"ACCUMULATION_STEPS is {steps}.*IMS_PER_BATCH 4 "):
