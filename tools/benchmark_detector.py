@@ -9,7 +9,6 @@ segmentation network's time.
 """
 
 import argparse
-import math
 import sys
 
 import numpy as np
@@ -17,20 +16,15 @@ import torch
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
-from topformer_d2.analysis import complexity, keep_freed_memory, time_alternately
+from topformer_d2.analysis import (
+    complexity,
+    keep_freed_memory,
+    shift_scores,
+    time_alternately,
+)
 from topformer_d2.errors import show_input_errors
 
 MAX_RATIO = 2.0
-
-
-def shift_scores(model, image: torch.Tensor, candidates: int) -> None:
-    """Set the classifier's bias so that `candidates` of the image's scores pass the threshold."""
-    torch.nn.init.normal_(model.head.cls_score.weight, std=1.0)
-    features = model.backbone(model.preprocess_image([{"image": image}]).tensor)
-    logits = model.head([features[name] for name in model.head_in_features])[0]
-    highest = torch.cat([x.reshape(-1) for x in logits]).sort(descending=True).values[:candidates]
-    threshold = model.test_score_thresh
-    model.head.cls_score.bias += math.log(threshold / (1 - threshold)) - highest[-1]
 
 
 @torch.inference_mode()

@@ -12,34 +12,63 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from topformer_d2.cli import config_parser
 from topformer_d2.config import load_config, model_tasks, single_task_opts
+from topformer_d2.data import check_config
+from topformer_d2.data.files import write_json
+from topformer_d2.data.tasks import has_task
 from topformer_d2.errors import InputError, show_input_errors
 
 FILES = {"sem_seg": "sem_seg_evaluation.json", "instances": "bbox_evaluation.json"}
 SHOWN = {"sem_seg": ["mIoU", "pACC"], "instances": ["AP", "AP50"]}
 
 
+def check(config_file: str, opts: list[str]):
+    """The joint config; InputError where its models cannot be compared."""
+    cfg = load_config(config_file, opts)
+    check_config(cfg, train=True)
+    if len(model_tasks(cfg)) < 2:
+        raise InputError(f"{config_file} has one task: name a config of TopFormerMultiTask")
+    if len(cfg.DATASETS.TEST) != 1:
+        raise InputError(f"DATASETS.TEST is {tuple(cfg.DATASETS.TEST)}; it takes one dataset here")
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if not all(has_task(name, task) for task in FILES):
+            raise InputError(
+                f"dataset {name!r} has labels for one task alone, so the models would not see "
+                "equal images: name datasets with both"
+            )
+    return cfg
+
+
 def run(config_file: str, opts: list[str], folder: str, dataset: str) -> dict[str, dict]:
-    """Train unless it is done; returns the metrics of each task that was trained."""
-    done = os.path.join(folder, "model_final.pth")
-    results = os.path.join(folder, "inference", dataset)
-    if not os.path.isfile(done) or not os.path.isdir(results):
+    """Train unless it is done; returns the metrics of each task that was trained.
+
+    Raises:
+        InputError: what is done there was done with other KEY VALUE pairs.
+    """
+    done = Path(folder, "done.json")
+    if not done.is_file():
         tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_net.py")
         command = [sys.executable, tool, "--config-file", config_file, "--resume"]
         status = subprocess.run([*command, *opts, "OUTPUT_DIR", folder]).returncode
         if status:
             sys.exit(status)  # train_net.py has said why
-    metrics = {}
-    for task, name in FILES.items():
-        if os.path.isfile(os.path.join(results, name)):
-            with open(os.path.join(results, name), encoding="utf-8") as f:
-                metrics[task] = json.load(f)["metrics"]
-    return metrics
+        results = {task: Path(folder, "inference", dataset, name) for task, name in FILES.items()}
+        metrics = {
+            task: json.loads(file.read_text())["metrics"]
+            for task, file in results.items()
+            if file.is_file()
+        }
+        write_json(str(done), {"opts": opts, "metrics": metrics})
+    content = json.loads(done.read_text())
+    if content["opts"] != opts:
+        raise InputError(f"{folder} was trained with {content['opts']}, not {opts}: use another")
+    return content["metrics"]
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -65,19 +94,17 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="DIR")
     args = parser.parse_args()
     with show_input_errors():
-        cfg = load_config(args.config_file, args.opts)
-        tasks = model_tasks(cfg)
-        if len(tasks) < 2:
-            raise InputError(
-                f"{args.config_file} has one task, {tasks[0]}: name a config of TopFormerMultiTask"
-            )
-    models = {"both": [], **{f"{task} alone": single_task_opts(cfg, task) for task in tasks}}
-    results: dict[str, list[dict]] = {name: [] for name in models}
-    for seed in args.seeds:
-        for name, opts in models.items():
-            folder = os.path.join(args.output, f"{name.replace(' ', '_')}_seed{seed}")
-            opts = [*args.opts, *opts, "SEED", str(seed)]
-            results[name].append(run(args.config_file, opts, folder, cfg.DATASETS.TEST[0]))
+        cfg = check(args.config_file, args.opts)
+        models = {
+            "both": [],
+            **{f"{task} alone": single_task_opts(cfg, task) for task in model_tasks(cfg)},
+        }
+        results: dict[str, list[dict]] = {name: [] for name in models}
+        for seed in args.seeds:
+            for name, opts in models.items():
+                folder = os.path.join(args.output, f"{name.replace(' ', '_')}_seed{seed}")
+                opts = [*args.opts, *opts, "SEED", str(seed)]
+                results[name].append(run(args.config_file, opts, folder, cfg.DATASETS.TEST[0]))
     print(f"\n{cfg.DATASETS.TEST[0]}: mean (lowest to highest) of the seeds {args.seeds}")
     print(table(results))
 

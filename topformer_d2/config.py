@@ -57,16 +57,28 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.TOPFORMER.FFN_RATIO = None
     # Rate of the last block; the blocks before it rise to it linearly from 0.
     cfg.MODEL.TOPFORMER.DROP_PATH_RATE = 0.1
-    # Semantics injection (Sec. 3.3): width M of the outputs.
+    # Table 4: sase | ffn (no attention) | ppm (PSPNet's) | aspp (DeepLab's) | none
+    cfg.MODEL.TOPFORMER.SEMANTICS = "sase"
+    # Table 2: pyramid (tokens of all scales) | last (of stride 32, expanded to the same width)
+    cfg.MODEL.TOPFORMER.SEMANTICS_INPUT = "pyramid"
+    # Table 8: stride of the pooled tokens that it sees, 32 | 64 | 128.
+    cfg.MODEL.TOPFORMER.TOKEN_STRIDE = 64
+    # Semantics injection (Sec. 3.3): width M of the outputs (Table 7).
     cfg.MODEL.TOPFORMER.SIM_CHANNELS = None
     # hardsigmoid (the official weights) | sigmoid (the paper's text)
     cfg.MODEL.TOPFORMER.GATE = "hardsigmoid"
-    # "simN" is the output at stride 2^N, N from 2 to 5.
+    # Table 5: both branches | gate (alone) | info (alone)
+    cfg.MODEL.TOPFORMER.INJECTION = "both"
+    # "simN" is the output at stride 2^N, N from 2 to 5 (Table 3). The head takes those that
+    # MODEL.SEM_SEG_HEAD.IN_FEATURES names; its logits have the finest one's stride.
     cfg.MODEL.TOPFORMER.OUT_FEATURES = ["sim3", "sim4", "sim5"]
     # Any norm of Detectron2's get_norm; SyncBN means BN on a single process.
     cfg.MODEL.TOPFORMER.NORM = "SyncBN"
 
-    # Segmentation head (Sec. 3.4). The fusing 1x1 convolution: True = depthwise, None = variant's.
+    # Segmentation head (Sec. 3.4). Table 6: ours (adds its features) | sum (the same, of features
+    # with MODEL.TOPFORMER.INJECTION "info") | concat (the paper's row has "info" too)
+    cfg.MODEL.SEM_SEG_HEAD.FUSION = "ours"
+    # The fusing 1x1 convolution: True = depthwise, None = variant's.
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
@@ -164,7 +176,8 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
 def single_task_opts(cfg: CN, task: str) -> list[str]:
     """KEY VALUE pairs that make a joint config (TopFormerMultiTask) the model of one task alone.
 
-    All else stays equal: the data, its augmentation and the recipe.
+    The data, its augmentation, its order and the recipe stay equal. One thing differs: where images
+    are smaller than the crop, a segmenter pads them to the crop, the others to the batch's largest.
 
     Args:
         cfg: the joint config.
@@ -172,7 +185,8 @@ def single_task_opts(cfg: CN, task: str) -> list[str]:
     """
     opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
     if task == "instances":
-        return [*opts, cfg.MODEL.MULTITASK.DETECTOR]
+        # An image without objects is one of a joint model's, and dropping it changes the order.
+        return [*opts, cfg.MODEL.MULTITASK.DETECTOR, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
     return [*opts, "TopFormerSegmentor", "MODEL.BACKBONE.NAME", "build_topformer_backbone"]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -16,6 +19,18 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """A hint to append to a message: the closest of `known` in brackets, or nothing."""
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def look_up(table: Mapping[str, T], name: str, key: str) -> T:
+    """table[name], where `name` is the value of the config key `key`.
+
+    Raises:
+        InputError: the table has no such name; the message lists those it has.
+    """
+    if name not in table:
+        known = list(table)
+        raise InputError(f"{key} is {name!r}{did_you_mean(str(name), known)}; known: {known}")
+    return table[name]
 
 
 @contextmanager

@@ -181,7 +181,7 @@ def test_no_object_and_no_label_are_told_apart(sparse, weights):
 
 
 def test_single_task_models_take_their_part(sparse):
-    opts = ["MODEL.META_ARCHITECTURE", "TopFormerSegmentor"]
+    opts = ["MODEL.META_ARCHITECTURE", "TopFormerSegmentor", "TEST.BEST_METRICS", "[]"]
     cfg = mixed_config((PIXELS, BOTH, "sparse_both"), (1, 1, 2), opts)
     check_config(cfg, train=True)
     records = drawn_records(cfg, 400)

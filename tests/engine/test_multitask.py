@@ -1,13 +1,16 @@
 """The joint model trained: mixed data, exact resume, both evaluators, the best checkpoint."""
 
-import json
+import math
 
 import pytest
 import torch
+from detectron2.utils.events import get_event_storage
 
 from tests.engine.test_resume import run
 from topformer_d2 import get_config
+from topformer_d2.data import check_config
 from topformer_d2.engine import Trainer, setup_run
+from topformer_d2.errors import InputError
 
 MIXED = ("synthetic_sem_seg_train", "synthetic_boxes_train", "synthetic_multitask_train")
 
@@ -62,49 +65,51 @@ def test_uncertainties_are_not_decayed(tiny_joint):
     assert decays == [0.0]
 
 
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-
-
-def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeypatch):
-    """The best is that of the mean, not the last, and a resumed run knows it."""
-    found = {1: (40.0, 30.0), 3: (41.0, 35.0), 5: (60.0, 10.0)}  # means 35, 38, 35
+def script_results(monkeypatch, found):
+    """Make evaluation give {iteration: (mIoU, AP)}, having checked that it gives both."""
     test = Trainer.test.__func__
 
     def scripted(cls, cfg, model, evaluators=None):
         results = test(cls, cfg, model, evaluators)
         assert {"mIoU", "IoU-disc"} <= results["sem_seg"].keys()
         assert {"AP", "AP-disc"} <= results["bbox"].keys()
-        miou, ap = found[trainer.iter]
+        miou, ap = found[get_event_storage().iter]
         return {"sem_seg": {"mIoU": miou}, "bbox": {"AP": ap}}
 
     monkeypatch.setattr(Trainer, "test", classmethod(scripted))
+
+
+def kept(folder):
+    return torch.load(folder / "model_best.pth", weights_only=True)
+
+
+def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeypatch):
+    """The best is that of the mean, not the last, and a resumed run knows it."""
+    found = {1: (40.0, 30.0), 3: (41.0, 35.0), 5: (math.nan, 90.0), 7: (60.0, 10.0)}
+    script_results(monkeypatch, found)
     folder = tmp_path / "run"
-    opts = ["SOLVER.MAX_ITER", "7", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "1"]
-    found[7] = found[5]
-    cfg = tiny_joint(*opts)
+    cfg = tiny_joint(
+        *("SOLVER.MAX_ITER", "7", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "1")
+    )
     setup_run(cfg)
-    trainer = Trainer(cfg)
-    trainer.train()
-    best = json.loads((folder / "model_best.json").read_text())
-    assert best == {
-        "iteration": 3,
-        "mean": 38.0,
-        "metrics": {"sem_seg/mIoU": 41.0, "bbox/AP": 35.0},
-    }
-    weights = torch.load(folder / "model_best.pth", weights_only=True)["model"]
+    Trainer(cfg).train()
+    best = kept(folder)
+    assert (best["iteration"], best["mean"]) == (3, 38.0)
+    assert best["metrics"] == {"sem_seg/mIoU": 41.0, "bbox/AP": 35.0}
     then = torch.load(folder / "model_0000003.pth", weights_only=True)["model"]
-    assert all(torch.equal(weights[key], then[key]) for key in then)
+    assert all(torch.equal(best["model"][key], then[key]) for key in then)
     assert (folder / "last_checkpoint").read_text() == "model_final.pth"
-    # Resumed after the best, a lower one does not replace it; resumed before, it is found again.
-    for start, mean in (("model_0000003.pth", 36.0), ("model_0000002.pth", 36.0)):
-        (folder / "last_checkpoint").write_text(start)
-        found[3] = found[5] = found[7] = (36.0, 36.0)
+    for ap, mean in ((35.0, 38.0), (37.0, 39.0)):  # a lower mean of 36 does not replace it
+        (folder / "last_checkpoint").write_text("model_0000003.pth")
+        found[5] = found[7] = (37.0, ap) if mean == 38 else (41.0, ap)
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=True)
         trainer.train()
-        best = json.loads((folder / "model_best.json").read_text())
-        assert best["mean"] == (38.0 if start == "model_0000003.pth" else mean)
+        assert kept(folder)["mean"] == mean
+    fresh = Trainer(cfg)  # which is not resumed, so the old file does not count
+    found.update(dict.fromkeys(found, (10.0, 20.0)))
+    fresh.train()
+    assert (kept(folder)["iteration"], kept(folder)["mean"]) == (1, 15.0)
 
 
 def test_of_several_test_datasets_the_mean_counts(tiny_joint, tmp_path):
@@ -113,7 +118,7 @@ def test_of_several_test_datasets_the_mean_counts(tiny_joint, tmp_path):
     setup_run(cfg)
     trainer = Trainer(cfg)
     trainer.train()
-    best = json.loads((tmp_path / "run/model_best.json").read_text())["metrics"]
+    best = kept(tmp_path / "run")["metrics"]
     found = trainer._last_eval_results
     assert best["sem_seg/mIoU"] == pytest.approx(
         (found[names[0]]["sem_seg"]["mIoU"] + found[names[2]]["sem_seg"]["mIoU"]) / 2
@@ -121,9 +126,23 @@ def test_of_several_test_datasets_the_mean_counts(tiny_joint, tmp_path):
     assert best["bbox/AP"] == pytest.approx(found[names[1]]["bbox"]["AP"])  # the same boxes twice
 
 
-def test_metrics_that_are_not_there_are_named(tiny_joint, caplog):
-    cfg = tiny_joint("SOLVER.MAX_ITER", "1", "TEST.BEST_METRICS", "['sem_seg/mIoU', 'segm/AP']")
+def test_a_metric_that_is_not_a_number_is_named(tiny_joint, tmp_path, caplog):
+    cfg = tiny_joint("SOLVER.MAX_ITER", "1", "TEST.BEST_METRICS", "['sem_seg/mIoU', 'bbox/APl']")
     setup_run(cfg)
-    Trainer(cfg).train()
-    assert "names ['segm/AP'], which the evaluation does not give" in caplog.text
-    assert "'bbox/AP50'" in caplog.text
+    Trainer(cfg).train()  # the images are too small for large objects
+    assert "no mean of TEST.BEST_METRICS" in caplog.text and "'bbox/APl': nan" in caplog.text
+    assert not (tmp_path / "run/model_best.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("metric", "test", "message"),
+    [
+        ("segm/AP", "synthetic_multitask_val", r"names 'segm/AP'.*\['bbox', 'sem_seg'\] alone"),
+        ("bbox/AP", "synthetic_sem_seg_val", r"names 'bbox/AP'.*such as sem_seg/mIoU"),
+        ("mIoU", "synthetic_multitask_val", r"names 'mIoU'"),
+    ],
+)
+def test_metrics_of_no_test_dataset_are_named_at_once(tiny_joint, metric, test, message):
+    opts = ["TEST.BEST_METRICS", repr([metric]), "DATASETS.TEST", repr((test,))]
+    with pytest.raises(InputError, match=message):
+        check_config(tiny_joint(*opts), train=True)

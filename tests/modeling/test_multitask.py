@@ -165,29 +165,31 @@ def test_both_tasks_reach_the_backbone_in_one_call(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_image_counts_for_the_tasks_it_has_labels_for(kind):
-    """Each loss of a mixed batch is that of its labelled images alone."""
+    """And as much as it would beside any other images: what has no labels is ignored."""
     model = build(kind)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()  # so that no image depends on its neighbours
 
-    def normalised(batch):
+    def normalised(*batch):
         model.loss_normalizer = 100
-        return losses(model, batch)
+        return losses(model, list(batch))
 
     both, pixels, boxes = (
         sample(130, 140),
         sample(130, 140, ["sem_seg"], seed=1),
         sample(130, 140, ["instances"], seed=2),
     )
-    mixed = normalised([pixels, both, boxes])
-    assert_same(mixed["loss_sem_seg"], normalised([pixels, both])["loss_sem_seg"])
+    mixed = normalised(pixels, both, boxes)
+    assert_same(3 * mixed["loss_sem_seg"], 2 * normalised(pixels, both)["loss_sem_seg"])
     for name in ("loss_cls", "loss_box_reg"):
-        assert_same(mixed[name], normalised([both, boxes])[name])
-    only = normalised([pixels])
+        assert_same(mixed[name], normalised(both, boxes)[name])
+    # As if processes with a part of the batch each took the mean of their gradients.
+    parts = [normalised(x)["loss_sem_seg"] for x in (pixels, both, boxes)]
+    assert_same(mixed["loss_sem_seg"], sum(parts) / 3)
+    only = normalised(pixels)
     assert only["loss_cls"] == only["loss_box_reg"] == 0 and only["loss_sem_seg"] > 0
-    assert model.loss_normalizer == 100  # no labels, no change
-    no_objects = normalised([sample(130, 140, ["instances"], num_objects=0)])
+    no_objects = normalised(sample(130, 140, ["instances"], num_objects=0))
     assert no_objects["loss_cls"] > 0 and no_objects["loss_sem_seg"] == 0
 
 
@@ -233,8 +235,10 @@ def test_uncertainty_weighting():
 
 def test_the_uncertainty_of_a_missing_task_is_left_alone():
     weighting = UncertaintyWeighting(["loss_a", "loss_b"], ["loss_b"])
+    given = {"loss_a": torch.tensor(2.0), "loss_b": torch.tensor(0.0), "loss_aux": torch.ones(())}
     with EventStorage():
-        found = weighting({"loss_a": torch.tensor(2.0), "loss_b": torch.tensor(0.0)}, ["loss_a"])
+        found = weighting(given, ["loss_a"])
+    assert found["loss_aux"] == 1  # not one of its names
     sum(found.values()).backward()
     assert weighting.log_variance.grad.tolist() == pytest.approx([0.5 - 2, 0])
 

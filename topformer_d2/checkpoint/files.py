@@ -74,10 +74,14 @@ def _local_file(path: str) -> str:
     return local
 
 
-def save_state_dict(state_dict: dict[str, Tensor], path: str) -> None:
-    """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename."""
+def save_state_dict(state_dict: dict[str, Tensor], path: str, **state) -> None:
+    """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename.
+
+    Args:
+        state: further entries of a .pth, plain Python values.
+    """
     if not path.endswith(".safetensors"):
-        _save(lambda f: torch.save({"model": state_dict}, f), path)
+        _save(lambda f: torch.save({"model": state_dict, **state}, f), path)
         return
     from safetensors.torch import save
 

@@ -102,6 +102,7 @@ def check_config(cfg, *, train: bool) -> None:
         check_dataset_present(name)
     if train:
         train_weights(cfg)
+        _check_best_metrics(cfg)
     tasks = {name: _used_tasks(name, model_tasks(cfg)) for name in dict.fromkeys(names)}
     for name, used in tasks.items():
         if "sem_seg" in used:
@@ -122,6 +123,21 @@ def check_config(cfg, *, train: bool) -> None:
                     f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
                     f"of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has {what}"
                 )
+
+
+def _check_best_metrics(cfg) -> None:
+    """Raise InputError, before the first evaluation, where DATASETS.TEST has not those metrics."""
+    groups = {"sem_seg": "sem_seg", "instances": "bbox"}
+    given = {
+        groups[task] for name in cfg.DATASETS.TEST for task in _used_tasks(name, model_tasks(cfg))
+    }
+    for metric in cfg.TEST.BEST_METRICS if given else ():
+        if metric.split("/")[-2:-1] not in [[group] for group in given]:
+            raise InputError(
+                f"TEST.BEST_METRICS names {metric!r}, but DATASETS.TEST {tuple(cfg.DATASETS.TEST)} "
+                f"gives this model metrics of {sorted(given)} alone, such as "
+                f"{'sem_seg/mIoU' if 'sem_seg' in given else 'bbox/AP'}; [] keeps no best model"
+            )
 
 
 def train_weights(cfg) -> list[float]:

@@ -16,7 +16,7 @@ from .boxes import class_metadata, read_coco, register_boxes
 from .categories import Categories
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
-from .tasks import TASKS_OF_TYPE
+from .tasks import has_task
 
 logger = logging.getLogger(__name__)
 
@@ -40,21 +40,11 @@ def use_folders(cfg: CfgNode) -> None:
         ("sem_seg", "stuff_classes", cfg.MODEL.SEM_SEG_HEAD),
         ("instances", "thing_classes", cfg.MODEL.RETINANET),
     ):
-        first = next((name for name in names if _has(name, task, field)), None)
+        first = next((name for name in names if has_task(name, task)), None)
         if first not in cfg.DATASETS.FOLDERS:
             continue
         if classes := MetadataCatalog.get(first).get(field):  # else its file is missing
             head.NUM_CLASSES = len(classes)
-
-
-def _has(name: str, task: str, field: str) -> bool:
-    """Whether a dataset has labels for a task, by its evaluator_type or else by its classes.
-
-    By the type first: Detectron2's Cityscapes of pixels has thing_classes as well.
-    """
-    metadata = MetadataCatalog.get(name)
-    tasks = TASKS_OF_TYPE.get(metadata.get("evaluator_type"))
-    return task in tasks if tasks else bool(metadata.get(field))
 
 
 def register_folders(cfg: CfgNode) -> None:

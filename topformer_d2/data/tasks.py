@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.data import MetadataCatalog
+
+from ..errors import InputError
+
 # What a dataset has by its evaluator_type; of others the records tell.
 TASKS_OF_TYPE = {
     "sem_seg": ("sem_seg",),
@@ -14,6 +18,8 @@ TASKS_OF_TYPE = {
 
 # What a record has where it is labelled for a task.
 _KEYS = {"sem_seg": "sem_seg_file_name", "instances": "annotations"}
+# Its classes in Detectron2's metadata.
+_CLASSES = {"sem_seg": "stuff_classes", "instances": "thing_classes"}
 
 
 def tasks_of(records: Sequence[dict]) -> tuple[str, ...]:
@@ -28,8 +34,29 @@ def tasks_of(records: Sequence[dict]) -> tuple[str, ...]:
 def flag_tasks(records: Sequence[dict]) -> list[dict]:
     """The records, each with "tasks", the tasks that it has labels for.
 
-    A loader of a dataset in which they differ sets it; all others are labelled for what the dataset
-    is. So an image with no annotations is, in a dataset of boxes, one without objects.
+    A loader sets it where images of a dataset differ. In a dataset of one task all are labelled for
+    that; so an image with no annotations is, in a dataset of boxes, one without objects.
+
+    Raises:
+        InputError: a record of a dataset with both kinds has one of them and no "tasks".
     """
     tasks = tasks_of(records)
+    for record in records if len(tasks) > 1 else ():
+        without = [_KEYS[task] for task in tasks if _KEYS[task] not in record]
+        if without and "tasks" not in record:
+            raise InputError(
+                f"the record of {record['file_name']} has no {without[0]!r}, which others of its "
+                'dataset have: set its "tasks" to those that it is labelled for, '
+                "('sem_seg',) or ('instances',)"
+            )
     return [{"tasks": tasks, **record} for record in records]
+
+
+def has_task(name: str, task: str) -> bool:
+    """Whether a registered dataset has labels for a task, as far as its metadata say.
+
+    By its evaluator_type first: Detectron2's Cityscapes of pixels has thing_classes as well.
+    """
+    metadata = MetadataCatalog.get(name)
+    tasks = TASKS_OF_TYPE.get(metadata.get("evaluator_type"))
+    return task in tasks if tasks else bool(metadata.get(_CLASSES[task]))

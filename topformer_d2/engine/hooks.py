@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -14,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..checkpoint import save_state_dict
-from ..data.files import write_json
+from ..checkpoint import read_state_dict, save_state_dict
 
 logger = logging.getLogger(__name__)
 
@@ -66,42 +65,38 @@ class KeepLossNormalizer(HookBase):
 class KeepBest(HookBase):
     """Keeps the model with the highest mean of some metrics as model_best.pth.
 
-    It comes after EvalHook and looks at what that found. model_best.json holds the iteration and
-    the metrics; a resumed run goes on from there. Detectron2's BestCheckpointer takes one metric,
-    and a resumed run overwrites its file with whatever comes first.
+    It comes after EvalHook and looks at what that found. The file holds the weights, and beside
+    them the iteration, the metrics and their mean, with which a resumed run goes on. Detectron2's
+    BestCheckpointer takes one metric, and a resumed run overwrites its file with whatever comes
+    first.
     """
 
     def __init__(self, checkpointer, metrics: Sequence[str]):
         """
         Args:
-            checkpointer: SafeCheckpointer; its saved_model's weights alone go into its save_dir.
+            checkpointer: SafeCheckpointer; its saved_model's weights go into its save_dir.
             metrics: names such as "sem_seg/mIoU"; more is better. With several test datasets, the
                 mean over those that have it.
         """
         self._model = checkpointer.saved_model
         self._metrics = tuple(metrics)
-        self._weights = os.path.join(checkpointer.save_dir, "model_best.pth")
-        self._file = os.path.join(checkpointer.save_dir, "model_best.json")
+        self._file = os.path.join(checkpointer.save_dir, "model_best.pth")
         self._best = -math.inf
 
     def before_train(self) -> None:
         self._best = -math.inf
-        if self.trainer.start_iter > 0 and os.path.isfile(self._file):
-            with open(self._file, encoding="utf-8") as f:
-                kept = json.load(f)
-            # One from beyond the checkpoint that is resumed is found again.
-            if kept["iteration"] < self.trainer.start_iter and [*kept["metrics"]] == [
-                *self._metrics
-            ]:
+        if self.trainer.start_iter > 0 and PathManager.isfile(self._file):
+            kept = read_state_dict(self._file)
+            if [*kept.get("metrics", ())] == [*self._metrics]:
                 self._best = kept["mean"]
 
     def after_step(self) -> None:
-        self._look()
+        self._keep_if_better()
 
     def after_train(self) -> None:
-        self._look()
+        self._keep_if_better()
 
-    def _look(self) -> None:
+    def _keep_if_better(self) -> None:
         iteration = self.trainer.iter
         now = {
             name: value
@@ -110,29 +105,23 @@ class KeepBest(HookBase):
         }
         if not now:
             return  # no evaluation
-        metrics, missing = {}, []
+        metrics = {}
         for metric in self._metrics:
             # With several datasets, "<dataset>/" stands before each one's.
             values = [v for name, v in now.items() if f"/{name}".endswith(f"/{metric}")]
-            if values:
-                metrics[metric] = sum(values) / len(values)
-            else:
-                missing.append(metric)
-        if missing:
-            logger.warning(
-                "TEST.BEST_METRICS names %s, which the evaluation does not give, so no "
-                "model_best.pth is kept; known: %s",
-                *(missing, sorted(now)),
-            )
-            return
+            metrics[metric] = sum(values) / len(values) if values else math.nan
         mean = sum(metrics.values()) / len(metrics)
-        if not mean > self._best:  # a NaN is not
-            return
-        self._best = mean
-        iteration = min(iteration, self.trainer.max_iter - 1)  # one more once training has ended
-        save_state_dict(self._model.state_dict(), self._weights)
-        write_json(self._file, {"iteration": iteration, "mean": mean, "metrics": metrics})
-        logger.info("model_best.pth: mean %.2f of %s at iteration %d", mean, metrics, iteration)
+        if math.isnan(mean):
+            logger.warning(
+                "model_best.pth: no mean of TEST.BEST_METRICS, which are %s; known: %s",
+                *(metrics, sorted(now)),
+            )
+        elif mean > self._best:
+            self._best = mean
+            iteration = min(iteration, self.trainer.max_iter - 1)  # one more after the last
+            state = {"iteration": iteration, "metrics": metrics, "mean": mean}
+            save_state_dict(self._model.state_dict(), self._file, **state)
+            logger.info("model_best.pth: mean %.2f of %s at iteration %d", mean, metrics, iteration)
 
 
 class StopRequested(KeyboardInterrupt):

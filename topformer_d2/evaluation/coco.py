@@ -11,6 +11,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from faster_coco_eval import COCO, COCOeval_faster
 
+from ..data.checks import load_records
 from ..data.files import write_json
 from ..errors import InputError
 
@@ -114,6 +115,11 @@ class BoxEvaluator(COCOEvaluator):
         self._results_folder = output_dir
         self._numbers = {image["id"]: n for n, image in enumerate(self._coco_api.imgs.values(), 1)}
         self._truth = COCO(_renumbered(self._coco_api.dataset, self._numbers))
+        self._without_boxes = {  # by their "tasks"; what is found there is neither right nor wrong
+            record["image_id"]
+            for record in load_records(dataset_name)
+            if "instances" not in record["tasks"]
+        }
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
@@ -125,7 +131,9 @@ class BoxEvaluator(COCOEvaluator):
         evaluation = evaluate_boxes(
             self._truth,
             [{**result, "image_id": self._numbers[result["image_id"]]} for result in results],
-            image_ids=img_ids and [self._numbers[i] for i in img_ids],
+            image_ids=[
+                self._numbers[i] for i in img_ids or self._numbers if i not in self._without_boxes
+            ],
             max_detections=self._max_dets_per_image[-1],
         )
         names = self._metadata.get("thing_classes")

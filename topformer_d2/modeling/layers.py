@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..errors import InputError
+from ..errors import InputError, look_up
 
 ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
 
@@ -58,11 +58,7 @@ def resolve_norm(norm: str) -> str:
 
 def get_activation(name: str):
     """The function behind an activation's name; InputError if there is none."""
-    if name not in ACTIVATIONS:
-        raise InputError(
-            f"MODEL.TOPFORMER.PYRAMID_ACTIVATION is {name!r}; known: {list(ACTIVATIONS)}"
-        )
-    return ACTIVATIONS[name]
+    return look_up(ACTIVATIONS, name, "MODEL.TOPFORMER.PYRAMID_ACTIVATION")
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

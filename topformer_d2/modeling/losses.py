@@ -46,8 +46,9 @@ class UncertaintyWeighting(nn.Module):
         """
         super().__init__()
         self.names = tuple(names)
-        self.regressions = frozenset(regressions)
         self.log_variance = nn.Parameter(torch.zeros(len(self.names)))
+        halves = torch.tensor([0.5 if name in regressions else 1.0 for name in self.names])
+        self.register_buffer("_halves", halves, persistent=False)
 
     def forward(self, losses: Mapping[str, Tensor], present: Collection[str]) -> dict[str, Tensor]:
         """The weighted losses, and the sum of all s / 2 as "loss_uncertainty".
@@ -55,15 +56,13 @@ class UncertaintyWeighting(nn.Module):
         The weights go into Detectron2's event storage as "weight_sem_seg" for "loss_sem_seg".
 
         Args:
-            losses: a scalar for each of the names.
+            losses: a scalar for each of the names; further ones stay as they are.
             present: names of the losses that have labels in this batch. The uncertainty of others
-                is left alone; it would only shrink.
+                has no gradient; it would only shrink.
         """
-        weights = dict(zip(self.names, torch.exp(-self.log_variance), strict=True))
-        for name in self.regressions:
-            weights[name] = weights[name] / 2
-        for name, weight in weights.items():
-            get_event_storage().put_scalar(f"weight_{name.removeprefix('loss_')}", weight.item())
+        factors = torch.exp(-self.log_variance) * self._halves
+        for name, factor in zip(self.names, factors.tolist(), strict=True):
+            get_event_storage().put_scalar(f"weight_{name.removeprefix('loss_')}", factor)
         counted = self.log_variance.new_tensor([float(name in present) for name in self.names])
-        weighted = {name: weights[name] * loss for name, loss in losses.items()}
-        return {**weighted, "loss_uncertainty": (counted * self.log_variance).sum() / 2}
+        weighted = {n: f * losses[n] for n, f in zip(self.names, factors, strict=True)}
+        return {**losses, **weighted, "loss_uncertainty": (counted * self.log_variance).sum() / 2}

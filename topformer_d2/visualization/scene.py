@@ -13,6 +13,7 @@ from detectron2.utils.visualizer import Visualizer
 from ..config import model_tasks
 from ..data.boxes import corners
 from ..data.files import read_label
+from ..data.tasks import has_task
 from .overlay import add_legend, blend_labels, class_styles
 
 
@@ -107,8 +108,8 @@ class Painter:
         """
         self.dataset_names = dataset_names
         self.tasks = tasks
-        self.stuff = _first_with("stuff_classes", dataset_names)
-        self.things = _first_with("thing_classes", dataset_names)
+        self.stuff = _first_with("sem_seg", dataset_names)
+        self.things = _first_with("instances", dataset_names)
         self._stuff = class_styles(self.stuff, "stuff", num_labels)
         self._things = class_styles(self.things, "thing", num_objects)
 
@@ -135,10 +136,10 @@ class Painter:
         return add_legend(picture, np.concatenate(labels), *self._stuff) if labels else picture
 
 
-def _first_with(field: str, dataset_names: Sequence[str]):
-    """The metadata of the first of these datasets that has this field, else an empty dict."""
-    found = (MetadataCatalog.get(name) for name in dataset_names)
-    return next((metadata for metadata in found if metadata.get(field)), {})
+def _first_with(task: str, dataset_names: Sequence[str]):
+    """The metadata of the first of these datasets that has labels for a task, or an empty dict."""
+    found = (name for name in dataset_names if has_task(name, task))
+    return next(map(MetadataCatalog.get, found), {})
 
 
 def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.ndarray) -> np.ndarray:

@@ -15,15 +15,11 @@ from ..layers import DepthwiseSeparable, check_batch_norm, resolve_norm
 from .topformer import TopFormer, build_topformer_backbone
 
 
-class _OnTopFormer:
+class _PyramidOnTopFormer:
     """What the pyramids share: the bottom-up features are handed on where others need them too."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) normalised images to {"pN": (N, C, ceil(H / 2^N), ceil(W / 2^N))}.
-
-        Raises:
-            InputError: in training, the batch leaves BatchNorm a single value a channel.
-        """
+        """(N, 3, H, W) normalised images to {"pN": (N, C, ceil(H / 2^N), ceil(W / 2^N))}."""
         return self.forward_all(x)[1]
 
     def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -32,7 +28,7 @@ class _OnTopFormer:
         return features, self.fuse(features)
 
 
-class TopFormerFPN(_OnTopFormer, FPN):
+class TopFormerFPN(_PyramidOnTopFormer, FPN):
     """Detectron2's FPN for images of any size: nothing is padded to a multiple of the stride.
 
     Its parameters are those of FPN under the same names.
@@ -73,7 +69,7 @@ class TopFormerFPN(_OnTopFormer, FPN):
         return dict(zip(self._out_features, results, strict=True))
 
 
-class LitePyramid(_OnTopFormer, Backbone):
+class LitePyramid(_PyramidOnTopFormer, Backbone):
     """p3 .. p7 of TopFormer's own width M, at almost no cost: p3, p4 and p5 are the SIM outputs.
 
     An FPN brings semantics down to the fine levels; semantics injection has done that already, and
@@ -117,6 +113,11 @@ class LitePyramid(_OnTopFormer, Backbone):
         )
 
     def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """As above.
+
+        Raises:
+            InputError: in training, the batch leaves BatchNorm a single value a channel.
+        """
         check_batch_norm(self.extra, x, max(self._out_feature_strides.values()))
         return super().forward_all(x)
 

@@ -10,13 +10,12 @@ from torch.nn import functional as F
 from ..layers import DropPath, conv_norm
 
 
-def pool_tokens(tokens: list[Tensor]) -> Tensor:
-    """Average-pool all tokens to half the size of the last (rounded up) and concatenate them.
+def pool_tokens(tokens: list[Tensor], factor: int) -> Tensor:
+    """Average-pool all tokens to 1/factor of the size of the last and concatenate them.
 
-    [(N, C_i, H_i, W_i)] to (N, sum(C_i), ceil(H_last/2), ceil(W_last/2)): output stride 64.
+    [(N, C_i, H_i, W_i)] to (N, sum(C_i), ceil(H_last / factor), ceil(W_last / factor)).
     """
-    height, width = tokens[-1].shape[-2:]
-    size = ((height + 1) // 2, (width + 1) // 2)
+    size = tuple(-(-side // factor) for side in tokens[-1].shape[-2:])
     return torch.cat([F.adaptive_avg_pool2d(t, size) for t in tokens], dim=1)
 
 
@@ -77,6 +76,11 @@ class TransformerBlock(nn.Module):
         return x + self.drop_path(self.ffn(x))
 
 
+def drop_path_rates(last: float, count: int) -> list[float]:
+    """`count` rates that rise linearly from 0 to `last`."""
+    return [last * i / max(1, count - 1) for i in range(count)]
+
+
 class SemanticsExtractor(nn.Module):
     """A stack of transformer blocks on the pooled tokens.
 
@@ -109,7 +113,7 @@ class SemanticsExtractor(nn.Module):
                     FeedForward(dim, ratio=ffn_ratio, norm=norm),
                     drop_path_rate=rate,
                 )
-                for rate in (drop_path_rate * i / max(1, num_blocks - 1) for i in range(num_blocks))
+                for rate in drop_path_rates(drop_path_rate, num_blocks)
             )
         )
 

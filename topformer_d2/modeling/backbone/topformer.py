@@ -8,13 +8,16 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from ...errors import InputError
+from ...errors import InputError, look_up
 from ..layers import check_batch_norm, get_activation, resolve_norm
-from .injection import SemanticsInjection
-from .semantics import SemanticsExtractor, pool_tokens
+from .extractors import EXTRACTORS, INPUTS
+from .injection import GATES, INJECTIONS
+from .semantics import Attention
 from .token_pyramid import TokenPyramid
 from .variants import TOKEN_STRIDES, Variant, get_variant, variant_from_config
 
+# The pooled tokens' (Table 8); the official weights have 64.
+SEMANTICS_STRIDES = (32, 64, 128)
 OUTPUT_STRIDES = {f"sim{stride.bit_length() - 1}": stride for stride in TOKEN_STRIDES}
 
 
@@ -36,6 +39,10 @@ class TopFormer(Backbone):
         drop_path_rate: float = 0.1,
         pyramid_activation: str = "relu",
         gate: str = "hardsigmoid",
+        token_stride: int = 64,
+        semantics_input: str = "pyramid",
+        semantics: str = "sase",
+        injection: str = "both",
     ):
         """
         Args:
@@ -45,9 +52,13 @@ class TopFormer(Backbone):
             drop_path_rate: stochastic depth of the last transformer block.
             pyramid_activation: "relu" (official weights) or "relu6" (paper).
             gate: "hardsigmoid" (official weights) or "sigmoid" (paper).
+            token_stride: of the pooled tokens that the extractor sees: 32, 64 or 128.
+            semantics_input: "pyramid" (tokens of all scales) or "last" (of stride 32 alone).
+            semantics: the extractor: "sase", "ffn", "ppm", "aspp" or "none".
+            injection: "both", or the "gate" or the "info" branch alone.
 
         Raises:
-            InputError: an unknown name in any of these.
+            InputError: an unknown name or number in any of these.
         """
         super().__init__()
         if isinstance(variant, str):
@@ -62,27 +73,30 @@ class TopFormer(Backbone):
             raise InputError(
                 f"MODEL.TOPFORMER.DROP_PATH_RATE is {drop_path_rate}; it takes 0 or more, below 1"
             )
+        if token_stride not in SEMANTICS_STRIDES:
+            raise InputError(
+                f"MODEL.TOPFORMER.TOKEN_STRIDE is {token_stride!r}; known: {SEMANTICS_STRIDES}"
+            )
+        make_input = look_up(INPUTS, semantics_input, "MODEL.TOPFORMER.SEMANTICS_INPUT")
+        make_extractor = look_up(EXTRACTORS, semantics, "MODEL.TOPFORMER.SEMANTICS")
+        make_injection = look_up(INJECTIONS, injection, "MODEL.TOPFORMER.INJECTION")
+        gate = look_up(GATES, gate, "MODEL.TOPFORMER.GATE")
         self._out_features = sorted(out_features)
         self._out_feature_strides = {name: OUTPUT_STRIDES[name] for name in self._out_features}
         self._out_feature_channels = dict.fromkeys(self._out_features, variant.sim_channels)
         self._token_channels = variant.token_channels
+        self._token_stride = token_stride
 
         self.pyramid = TokenPyramid(
             variant, norm=norm, activation=get_activation(pyramid_activation)
         )
-        self.semantics = SemanticsExtractor(
-            variant.embed_dim,
-            num_blocks=variant.num_blocks,
-            num_heads=variant.num_heads,
-            key_dim=variant.key_dim,
-            value_dim=variant.value_dim,
-            ffn_ratio=variant.ffn_ratio,
-            drop_path_rate=drop_path_rate,
-            norm=norm,
+        self.pool = make_input(
+            variant.token_channels, factor=token_stride // TOKEN_STRIDES[-1], norm=norm
         )
+        self.semantics = make_extractor(variant, drop_path_rate=drop_path_rate, norm=norm)
         self.injection = nn.ModuleDict(
             {
-                name: SemanticsInjection(channels, variant.sim_channels, gate=gate, norm=norm)
+                name: make_injection(channels, variant.sim_channels, gate=gate, norm=norm)
                 for name, channels in zip(OUTPUT_STRIDES, variant.token_channels, strict=True)
                 if name in self._out_features
             }
@@ -99,11 +113,12 @@ class TopFormer(Backbone):
                 nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in self.semantics.blocks:
-            norm = block.attention.projection.norm
-            # Each attention starts as the identity. A frozen norm has no weight to train.
-            if isinstance(getattr(norm, "weight", None), nn.Parameter):
-                nn.init.zeros_(norm.weight)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                norm = module.projection.norm
+                # Each attention starts as the identity. A frozen norm has no weight to train.
+                if isinstance(getattr(norm, "weight", None), nn.Parameter):
+                    nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) normalised RGB to {"simN": (N, M, ceil(H / 2^N), ceil(W / 2^N))}.
@@ -111,9 +126,10 @@ class TopFormer(Backbone):
         Raises:
             InputError: in training, the batch leaves BatchNorm a single value a channel.
         """
-        check_batch_norm(self.semantics, x, 2 * TOKEN_STRIDES[-1])
+        for part in (self.semantics, self.injection):
+            check_batch_norm(part, x, self._token_stride)
         tokens = self.pyramid(x)
-        semantics = self.semantics(pool_tokens(tokens)).split(self._token_channels, dim=1)
+        semantics = self.semantics(self.pool(tokens)).split(self._token_channels, dim=1)
         scales = zip(OUTPUT_STRIDES, tokens, semantics, strict=True)
         return {
             name: self.injection[name](local, split)
@@ -160,4 +176,8 @@ def build_topformer_backbone(cfg, input_shape: ShapeSpec) -> TopFormer:
         drop_path_rate=keys.DROP_PATH_RATE,
         pyramid_activation=keys.PYRAMID_ACTIVATION,
         gate=keys.GATE,
+        token_stride=keys.TOKEN_STRIDE,
+        semantics_input=keys.SEMANTICS_INPUT,
+        semantics=keys.SEMANTICS,
+        injection=keys.INJECTION,
     )

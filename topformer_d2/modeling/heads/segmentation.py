@@ -8,15 +8,16 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...errors import InputError
+from ...errors import InputError, look_up
 from ..backbone.variants import get_variant
-from ..layers import conv_norm, resize, resolve_norm
+from ..layers import conv_norm, resolve_norm
 from ..losses import pixel_cross_entropy
+from .fusion import FUSIONS
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class TopFormerSegmentationHead(nn.Module):
-    """Sum of all inputs at the finest one's size, 1x1 convolution, dropout, 1x1 classifier."""
+    """All inputs joined at the finest one's size, 1x1 convolution, dropout, 1x1 classifier."""
 
     @configurable
     def __init__(
@@ -25,6 +26,7 @@ class TopFormerSegmentationHead(nn.Module):
         *,
         num_classes: int,
         norm: str = "BN",
+        fusion: str = "ours",
         fuse_depthwise: bool = False,
         dropout: float = 0.1,
         loss_weight: float = 1.0,
@@ -36,13 +38,15 @@ class TopFormerSegmentationHead(nn.Module):
                 backbone's output.
             num_classes: K.
             norm: name for Detectron2's get_norm.
+            fusion: how the features are joined, a name in FUSIONS.
             fuse_depthwise: depthwise fusing convolution (official Tiny on ADE20K) or a full one.
             dropout: probability that a whole channel is dropped in training.
             loss_weight: factor of the loss.
             ignore_value: label of pixels without a loss.
 
         Raises:
-            InputError: no features, features of differing widths, or a dropout that is no rate.
+            InputError: no features, features of differing widths, an unknown fusion, or a dropout
+                that is no rate.
         """
         super().__init__()
         widths = {shape.channels for shape in input_shape.values()}
@@ -55,12 +59,14 @@ class TopFormerSegmentationHead(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.DROPOUT is {dropout}; it takes 0 or more, below 1"
             )
         channels = widths.pop()
-        # Finest first: its size is the size of the sum and of the logits.
+        # Finest first: its size is the size of the joined map and of the logits.
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.common_stride = input_shape[self.in_features[0]].stride
         self.loss_weight = loss_weight
         self.ignore_value = ignore_value
 
+        make_fusion = look_up(FUSIONS, fusion, "MODEL.SEM_SEG_HEAD.FUSION")
+        self.join = make_fusion(channels, len(self.in_features), norm=norm)
         groups = channels if fuse_depthwise else 1
         self.fuse = conv_norm(channels, channels, groups=groups, norm=norm, activation=F.relu)
         self.dropout = nn.Dropout2d(dropout)
@@ -78,6 +84,11 @@ class TopFormerSegmentationHead(nn.Module):
                 f"MODEL.SEM_SEG_HEAD.IN_FEATURES names {missing}; "
                 f"the backbone gives {list(input_shape)}"
             )
+        if head.FUSION == "sum" and cfg.MODEL.TOPFORMER.INJECTION != "info":
+            raise InputError(
+                "MODEL.SEM_SEG_HEAD.FUSION 'sum' adds outputs of the info branch alone: set "
+                "MODEL.TOPFORMER.INJECTION to 'info', or leave FUSION at 'ours', which adds any"
+            )
         fuse_depthwise = head.FUSE_DEPTHWISE
         if fuse_depthwise is None:
             fuse_depthwise = get_variant(cfg.MODEL.TOPFORMER.VARIANT).fuse_depthwise
@@ -85,6 +96,7 @@ class TopFormerSegmentationHead(nn.Module):
             "input_shape": {name: input_shape[name] for name in head.IN_FEATURES},
             "num_classes": head.NUM_CLASSES,
             "norm": resolve_norm(head.NORM),
+            "fusion": head.FUSION,
             "fuse_depthwise": fuse_depthwise,
             "dropout": head.DROPOUT,
             "loss_weight": head.LOSS_WEIGHT,
@@ -92,7 +104,7 @@ class TopFormerSegmentationHead(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
-        """(None, losses) in training, (logits at stride 8, {}) in inference."""
+        """(None, losses) in training, (logits at `common_stride`, {}) in inference."""
         logits = self.layers(features)
         if self.training:
             return None, self.losses(logits, targets)
@@ -100,10 +112,8 @@ class TopFormerSegmentationHead(nn.Module):
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
         """Features (N, C, H_i, W_i) to logits (N, K, H_0, W_0) at the finest feature's stride."""
-        fused = features[self.in_features[0]]
-        for name in self.in_features[1:]:
-            fused = fused + resize(features[name], features[self.in_features[0]].shape[-2:])
-        return self.classifier(self.dropout(self.fuse(fused)))
+        joined = self.join([features[name] for name in self.in_features])
+        return self.classifier(self.dropout(self.fuse(joined)))
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""

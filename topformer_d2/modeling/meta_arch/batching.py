@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ..layers import resize
@@ -49,9 +50,15 @@ def resize_logits(logits: Tensor, inputs: list[dict], image_size: Sequence[int])
     ]
 
 
-def pad_labels(labels: list[Tensor], size: Sequence[int], ignore_value: int) -> Tensor:
-    """Labels (H_i, W_i) to (N, *size) int64, padded to the right and below by `ignore_value`."""
-    batch = labels[0].new_full((len(labels), *size), ignore_value).long()
+def pad_labels(
+    labels: Sequence[Tensor | None], size: Sequence[int], ignore_value: int, device: torch.device
+) -> Tensor:
+    """Labels (H_i, W_i) to (N, *size) int64, padded to the right and below by `ignore_value`.
+
+    Of an image without labels, None, all is ignored.
+    """
+    batch = torch.full((len(labels), *size), ignore_value, device=device)
     for padded, label in zip(batch, labels, strict=True):
-        padded[: label.shape[0], : label.shape[1]] = label
+        if label is not None:
+            padded[: label.shape[0], : label.shape[1]] = label
     return batch

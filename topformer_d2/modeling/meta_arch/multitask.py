@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet, build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from ...errors import InputError
@@ -23,9 +25,12 @@ class TopFormerMultiTask(FastRetinaNet):
     Its parameters are a detector's and a segmenter's under the names that they have there, with
     TopFormer once, as "backbone.bottom_up". With equal weights its outputs are the two models'.
 
-    Each image trains the tasks that it has labels for. Both heads run on the whole batch all the
-    same, so that their norms see what they will see in use, and every process of a distributed run
-    has a gradient for every parameter.
+    Each image trains the tasks that it has labels for: of others, all pixels or all anchors are
+    ignored, as those without a label are in the single-task models. So an image weighs the same
+    whatever stands beside it and however many processes share a batch: the segmentation's loss is
+    divided by all pixels, RetinaNet's by its running mean of foreground anchors. Both heads run on
+    the whole batch, so that their norms see what they will see in use, and that every process of a
+    distributed run has a gradient for every parameter.
     """
 
     tasks = ("sem_seg", "instances")
@@ -96,31 +101,36 @@ class TopFormerMultiTask(FastRetinaNet):
         """
         if not self.training:
             return run_by_size(self._predict, batched_inputs)
-        for x in batched_inputs:
-            if "sem_seg" not in x and "instances" not in x:
+        pixels = [x.get("sem_seg") for x in batched_inputs]
+        objects = [x.get("instances") for x in batched_inputs]
+        for x, *labels in zip(batched_inputs, pixels, objects, strict=True):
+            if labels == [None, None]:
                 raise InputError(f"{x.get('file_name', 'an image')} has no labels to train on")
         batch = self.preprocess_image(batched_inputs)
         logits, levels, predictions = self.network(batch.tensor)
-        losses, present = {}, []
-        labelled = [i for i, x in enumerate(batched_inputs) if "sem_seg" in x]
-        if labelled:
-            labels = [batched_inputs[i]["sem_seg"].to(self.device) for i in labelled]
-            targets = pad_labels(labels, batch.tensor.shape[-2:], self.sem_seg_head.ignore_value)
-            losses |= self.sem_seg_head.losses(_take(logits, labelled), targets)
-            present.append("loss_sem_seg")
-        else:
-            losses["loss_sem_seg"] = _nothing(logits)
-        labelled = [i for i, x in enumerate(batched_inputs) if "instances" in x]
-        if labelled:
-            truth = [batched_inputs[i]["instances"].to(self.device) for i in labelled]
-            taken = [[_take(x, labelled) for x in maps] for maps in predictions]
-            found = self.forward_training(batch, levels, taken, truth)
-            losses |= {name: loss * self.instance_loss_weight for name, loss in found.items()}
-            present += _INSTANCE_LOSSES
-        else:
-            logits, deltas = predictions
-            losses |= {"loss_cls": _nothing(*logits), "loss_box_reg": _nothing(*deltas)}
-        return self.loss_weighting(losses, present) if self.loss_weighting else losses
+        ignored = self.sem_seg_head.ignore_value
+        targets = pad_labels(pixels, batch.tensor.shape[-2:], ignored, self.device)
+        truth = [None if x is None else x.to(self.device) for x in objects]
+        found = self.forward_training(batch, levels, predictions, truth)
+        losses = self.sem_seg_head.losses(logits, targets)
+        losses |= {name: loss * self.instance_loss_weight for name, loss in found.items()}
+        if self.loss_weighting is None:
+            return losses
+        labels_of = {"loss_sem_seg": pixels, **dict.fromkeys(_INSTANCE_LOSSES, objects)}
+        present = [n for n, labels in labels_of.items() if any(x is not None for x in labels)]
+        return self.loss_weighting(losses, present)
+
+    def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances | None]):
+        """As RetinaNet's; of an image without labels, None, every anchor is ignored (-1)."""
+        labelled = [instances for instances in gt_instances if instances is not None]
+        found = zip(*super().label_anchors(anchors, labelled), strict=True)
+        locations = Boxes.cat(anchors).tensor
+        ignored = (
+            torch.full_like(locations[:, 0], -1, dtype=torch.int64),
+            torch.zeros_like(locations),
+        )
+        rows = [next(found) if instances is not None else ignored for instances in gt_instances]
+        return [labels for labels, _ in rows], [boxes for _, boxes in rows]
 
     def network(self, images: Tensor) -> tuple[Tensor, list[Tensor], tuple]:
         """All that both tasks compute before decoding.
@@ -151,13 +161,3 @@ class TopFormerMultiTask(FastRetinaNet):
                 batched_inputs, resize_logits(logits, batched_inputs, size), found, strict=True
             )
         ]
-
-
-def _take(x: Tensor, rows: list[int]) -> Tensor:
-    """x[rows], without a copy where that is all of them."""
-    return x if len(rows) == len(x) else x[rows]
-
-
-def _nothing(*outputs: Tensor) -> Tensor:
-    """A loss of 0 that reaches the parameters behind `outputs`."""
-    return 0.0 * sum(x.sum() for x in outputs)

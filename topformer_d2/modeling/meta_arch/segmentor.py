@@ -55,10 +55,11 @@ class TopFormerSegmentor(SemanticSegmentor):
         """
         if not self.training:
             return run_by_size(self._predict, batched_inputs)
-        images, targets = (
-            [x[key].to(self.device) for x in batched_inputs] for key in ("image", "sem_seg")
-        )
-        batch, targets = self._pad_for_training(images, targets)
+        images = [x["image"].to(self.device) for x in batched_inputs]
+        batch = self._pad_for_training(images)
+        ignored = self.sem_seg_head.ignore_value
+        labels = [x["sem_seg"] for x in batched_inputs]
+        targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
         return self.sem_seg_head(self.backbone(batch), targets)[1]
 
     def _predict(self, batched_inputs: list[dict]) -> list[dict]:
@@ -71,7 +72,7 @@ class TopFormerSegmentor(SemanticSegmentor):
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self.pixel_mean) / self.pixel_std
 
-    def _pad_for_training(self, images: list[Tensor], targets: list[Tensor]):
+    def _pad_for_training(self, images: list[Tensor]) -> Tensor:
         largest = [max(image.shape[d] for image in images) for d in (1, 2)]
         height, width = self.train_size or largest
         if largest[0] > height or largest[1] > width:
@@ -83,4 +84,4 @@ class TopFormerSegmentor(SemanticSegmentor):
         for i, image in enumerate(images):
             h, w = image.shape[-2:]
             batch[i, :, :h, :w] = self._normalize(image)
-        return batch, pad_labels(targets, (height, width), self.sem_seg_head.ignore_value)
+        return batch
