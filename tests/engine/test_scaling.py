@@ -85,6 +85,21 @@ def test_the_rate_is_scaled(tiny_config):
     assert trainer.max_iter == trainer.cfg.SOLVER.MAX_ITER == 2400
 
 
+def test_by_the_number_of_processes_as_in_detectron2(tiny_config, tmp_path):
+    """The recipe is for 8 processes of 4 images, and there is one."""
+    opts = ["SOLVER.IMS_PER_BATCH", "32", "SOLVER.REFERENCE_WORLD_SIZE", "8"]
+    opts += ["SOLVER.BASE_LR", "0.008", "SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()"]
+    cfg = tiny_config(*opts)
+    trainer = Trainer(cfg)
+    assert (trainer.data_loader.batch_size, trainer.max_iter) == (4, 8)
+    assert pytest.approx(0.001) == trainer.cfg.SOLVER.BASE_LR
+    with pytest.raises(InputError, match=r"ACCUMULATION_STEPS is 8.*IMS_PER_BATCH 4 "):
+        Trainer(tiny_config(*opts, "SOLVER.ACCUMULATION_STEPS", "8"))
+    run(cfg, stop_after=1)
+    with pytest.raises(InputError, match=r"REFERENCE_WORLD_SIZE, number of processes"):
+        run(tiny_config(*opts, "SOLVER.REFERENCE_WORLD_SIZE", "1"), resume=True)
+
+
 def test_a_negative_batch():
     with pytest.raises(InputError, match=r"SOLVER\.REFERENCE_BATCH is -1"):
         scale_to_batch(get_config("seg_topformer_t", ["SOLVER.REFERENCE_BATCH", "-1"]))

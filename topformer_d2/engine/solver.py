@@ -39,7 +39,9 @@ def batch_scale(cfg) -> float:
             f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}; it takes the batch that the "
             "config's rate and iterations are meant for, or 0"
         )
-    return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH if solver.REFERENCE_BATCH else 1.0
+    if not solver.REFERENCE_BATCH or solver.IMS_PER_BATCH < 1:  # the loader refuses such a batch
+        return 1.0
+    return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 
 
 def scale_to_batch(cfg):

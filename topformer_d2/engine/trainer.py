@@ -55,13 +55,16 @@ class Trainer(DefaultTrainer):
             InputError: mixed precision without a GPU, no iterations, a batch that cannot be split,
                 a test dataset without an evaluator, or test-time augmentation of a detector.
         """
-        _check_solver(cfg)
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
         if cfg.TEST.AUG.ENABLED:
             build_resizes(cfg)
-        self._batch_scale = batch_scale(cfg)
-        cfg = scale_to_batch(cfg)
+        given = cfg
+        cfg = self.auto_scale_workers(scale_to_batch(given), comm.get_world_size())
+        # How much shorter an iteration is than the config's; a resumed run must count in the same.
+        by_processes = cfg.SOLVER.IMS_PER_BATCH / max(1, given.SOLVER.IMS_PER_BATCH)
+        self._batch_scale = batch_scale(given) * by_processes
+        _check_solver(cfg)
         if cfg.SEED < 0:
             cfg = cfg.clone()
             cfg.defrost()
@@ -164,7 +167,8 @@ class Trainer(DefaultTrainer):
         if state_dict.get("batch_scale", 1.0) != self._batch_scale:
             raise InputError(
                 f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.IMS_PER_BATCH or "
-                "REFERENCE_BATCH, whose iterations are of another length: resume with those"
+                "REFERENCE_BATCH (or, with REFERENCE_WORLD_SIZE, number of processes), whose "
+                "iterations are others: resume with those"
             )
         if AverageWeights.__qualname__ in state_dict.get("hooks", {}) and not (
             self.cfg.SOLVER.EMA_DECAY
