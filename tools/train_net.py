@@ -17,18 +17,25 @@ from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.engine import StopRequested, Trainer, setup_run
 from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.evaluation import evaluate_with_tta
 
 logger = logging.getLogger("topformer_d2.train_net")
 
 
 def evaluate(cfg, resume: bool) -> dict:
-    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR."""
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR.
+
+    With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well.
+    """
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise InputError("--eval-only has no weights: add MODEL.WEIGHTS FILE to the command")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    return Trainer.test(cfg, model)
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(evaluate_with_tta(cfg, model))
+    return results
 
 
 def main(args) -> dict | None:

@@ -134,10 +134,29 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
+    # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
+    # multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and iterations, warm-up, steps and the periods
+    # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's
+    # REFERENCE_WORLD_SIZE, which sets the batch by the number of processes, works too.)
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # Run each batch in this many equal parts, one after the other, and step once: an iteration is
+    # the same IMS_PER_BATCH images and one update, with the memory of a part. BatchNorm sees parts,
+    # and so do the numbers that losses are divided by where they vary (labelled images of a mixed
+    # batch, objects, padding without INPUT.CROP).
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Average the weights over the iterations, w = decay w + (1 - decay) new, and BatchNorm's
+    # statistics with them; the average is what is evaluated and saved. At iteration i the decay is
+    # this or (1 + i) / (10 + i), whichever is less. 0 = off.
+    cfg.SOLVER.EMA_DECAY = 0.0
 
     # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over
     # the evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
     cfg.TEST.BEST_METRICS = []
+    # With Detectron2's TEST.AUG.ENABLED segmentation is evaluated a second time, as sem_seg_TTA: by
+    # the mean of the probabilities at several sizes, each also flipped with TEST.AUG.FLIP. These
+    # are the short sides in pixels; the long side's limit grows with them from MAX_SIZE_TEST, up
+    # to TEST.AUG.MAX_SIZE. Empty = INPUT.MIN_SIZE_TEST times 0.5, 0.75, ... 1.75.
+    cfg.TEST.AUG.MIN_SIZES = ()
     # Evaluate segmentation by Detectron2's SemSegEvaluator, which also writes every prediction as
     # RLE (and, on its main branch, computes the boundary IoU); slow.
     cfg.TEST.SEM_SEG_RLE = False

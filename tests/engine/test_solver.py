@@ -67,6 +67,51 @@ def test_other_optimizers_and_schedules():
         build_optimizer(cfg, build_model(cfg))
 
 
-def test_gradient_clipping_is_detectron2s():
-    cfg = get_config("seg_topformer_t", ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"])
-    assert "Clip" in type(build_optimizer(cfg, build_model(cfg))).__name__
+@pytest.mark.parametrize("optimizer", ["SGD", "ADAMW"])
+@pytest.mark.parametrize(("kind", "limit"), [("norm", 0.5), ("value", 0.01)])
+def test_gradients_are_clipped_by_parameter(optimizer, kind, limit):
+    cfg = get_config(
+        "seg_topformer_t",
+        [
+            *("SOLVER.OPTIMIZER", optimizer, "SOLVER.CLIP_GRADIENTS.ENABLED", "True"),
+            *("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", kind),
+            *("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", str(limit)),
+        ],
+    )
+    model = build_model(cfg)
+    stepper = build_optimizer(cfg, model)
+    torch.manual_seed(0)
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        parameter.grad = 0.02 * torch.randn_like(parameter)
+        gradients[name] = parameter.grad.clone()
+    stepper.step()
+    # What an optimizer keeps of its first step is the gradient, or a tenth of it.
+    key, share = ("momentum_buffer", 1.0) if optimizer == "SGD" else ("exp_avg", 0.1)
+    changed = 0
+    for name, parameter in model.named_parameters():
+        gradient = gradients[name]
+        used = stepper.state[parameter][key] / share
+        if optimizer == "SGD":  # decay is added to the gradient there
+            used = used - 0.01 * (parameter + used * _rate(stepper, parameter)).detach()
+        expected = (
+            gradient.clamp(-limit, limit)
+            if kind == "value"
+            else gradient * min(1.0, limit / (gradient.norm().item() + 1e-6))
+        )
+        torch.testing.assert_close(used, expected, rtol=1e-3, atol=2e-5, msg=name)
+        changed += not torch.equal(expected, gradient)
+    assert changed > 20
+
+
+def _rate(optimizer, parameter):
+    return next(
+        group["lr"]
+        for group in optimizer.param_groups
+        if any(p is parameter for p in group["params"])
+    )
+
+
+def test_gradients_are_not_clipped_unless_asked():
+    cfg = get_config("seg_topformer_t")
+    assert type(build_optimizer(cfg, build_model(cfg))) is torch.optim.AdamW

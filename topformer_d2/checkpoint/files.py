@@ -114,6 +114,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically.
 
     It takes official checkpoints as they are, and logs what it used of them.
+
+    Attributes:
+        saved_model: whose weights save() writes; the model itself, or the average of its weights.
     """
 
     def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
@@ -125,6 +128,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         super().__init__(model, save_dir, **kwargs)
         self.require_all = require_all
+        self.saved_model = self.model
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
@@ -176,7 +180,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **kwargs}
+        data = {"model": self.saved_model.state_dict(), **kwargs}
         data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         basename = f"{name}.pth"
         path = os.path.join(self.save_dir, basename)

@@ -2,7 +2,7 @@
 
 from .hooks import StopRequested
 from .setup import setup_run
-from .solver import WarmupPoly, build_lr_scheduler, build_optimizer
+from .solver import WarmupPoly, build_lr_scheduler, build_optimizer, scale_to_batch
 from .trainer import Trainer
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "WarmupPoly",
     "build_lr_scheduler",
     "build_optimizer",
+    "scale_to_batch",
     "setup_run",
 ]

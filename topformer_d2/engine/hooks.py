@@ -74,11 +74,11 @@ class KeepBest(HookBase):
     def __init__(self, checkpointer, metrics: Sequence[str]):
         """
         Args:
-            checkpointer: of the model; the file is written to its save_dir.
+            checkpointer: SafeCheckpointer; its saved_model's weights go into its save_dir.
             metrics: names such as "sem_seg/mIoU"; more is better. With several test datasets, the
                 mean over those that have it.
         """
-        self._model = checkpointer.model  # what DistributedDataParallel wraps
+        self._model = checkpointer.saved_model
         self._metrics = tuple(metrics)
         self._file = os.path.join(checkpointer.save_dir, "model_best.pth")
         self._best = -math.inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from detectron2.solver import LRMultiplier
 from detectron2.solver.build import (
@@ -16,6 +18,71 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# What is counted in iterations.
+_IN_ITERATIONS = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.STEPS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+
+
+def batch_scale(cfg) -> float:
+    """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
+    solver = cfg.SOLVER
+    if solver.REFERENCE_BATCH < 0:
+        raise InputError(
+            f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}; it takes the batch that the "
+            "config's rate and iterations are meant for, or 0"
+        )
+    if not solver.REFERENCE_BATCH or solver.IMS_PER_BATCH < 1:  # the loader refuses such a batch
+        return 1.0
+    return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
+
+
+def scale_to_batch(cfg):
+    """The config with rate and iterations as batch_scale says; the log has what it changed.
+
+    The same crops are seen at the same share of the schedule; the rate follows the linear rule
+    (Goyal et al., 2017), as in Detectron2's auto_scale_workers. What is not 0 stays 1 or more.
+
+    Returns:
+        `cfg` itself where there is nothing to scale, else a frozen copy whose REFERENCE_BATCH is
+        its IMS_PER_BATCH.
+    """
+    scale = batch_scale(cfg)
+    if scale == 1:
+        return cfg
+    scaled = cfg.clone()
+    scaled.defrost()
+    scaled.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale
+    changed = [f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR:g} -> {scaled.SOLVER.BASE_LR:g}"]
+    for name in _IN_ITERATIONS:
+        section, key = name.split(".")
+        old = cfg[section][key]
+        new = (
+            tuple(_divide(step, scale) for step in old)
+            if isinstance(old, (tuple, list))
+            else _divide(old, scale)
+        )
+        scaled[section][key] = new
+        if new != old:
+            changed.append(f"{name} {old} -> {new}")
+    logger.info(
+        "SOLVER.REFERENCE_BATCH is %d and SOLVER.IMS_PER_BATCH %d: %s",
+        *(cfg.SOLVER.REFERENCE_BATCH, cfg.SOLVER.IMS_PER_BATCH, ", ".join(changed)),
+    )
+    scaled.SOLVER.REFERENCE_BATCH = cfg.SOLVER.IMS_PER_BATCH  # or it would be scaled again
+    scaled.freeze()
+    return scaled
+
+
+def _divide(iterations: int, scale: float) -> int:
+    return max(1, round(iterations / scale)) if iterations > 0 else iterations
 
 
 class WarmupPoly(ParamScheduler):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from functools import partial
 
 import torch
 from detectron2.engine import DefaultTrainer
+from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -15,10 +17,14 @@ from ..checkpoint import SafeCheckpointer
 from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
-from ..evaluation import build_evaluator, evaluator_type
+from ..evaluation import build_evaluator, evaluate_with_tta, evaluator_type
+from ..evaluation.tta import build_resizes
 from .charts import DrawCurves, draw_evaluation_charts
+from .ema import AverageWeights
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
-from .solver import build_lr_scheduler, build_optimizer
+from .precise_bn import build_precise_bn
+from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
+from .train_loop import AccumulatingTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -47,15 +53,19 @@ class Trainer(DefaultTrainer):
             cfg: a Detectron2 config with the toolkit's keys.
 
         Raises:
-            InputError: mixed precision without a GPU, no iterations, or a test dataset without an
-                evaluator.
+            InputError: mixed precision without a GPU, no iterations, a batch that cannot be split,
+                a test dataset without an evaluator, or test-time augmentation of a detector.
         """
-        if cfg.SOLVER.MAX_ITER < 1:
-            raise InputError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}; it takes 1 or more")
-        if cfg.SOLVER.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
-            raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
+        if cfg.TEST.AUG.ENABLED:
+            build_resizes(cfg)
+        given = cfg
+        cfg = self.auto_scale_workers(scale_to_batch(given), comm.get_world_size())
+        # How much shorter an iteration is than the config's; a resumed run must count in the same.
+        by_processes = cfg.SOLVER.IMS_PER_BATCH / max(1, given.SOLVER.IMS_PER_BATCH)
+        self._batch_scale = batch_scale(given) * by_processes
+        _check_solver(cfg)
         if cfg.SEED < 0:
             cfg = cfg.clone()
             cfg.defrost()
@@ -63,25 +73,51 @@ class Trainer(DefaultTrainer):
             cfg.freeze()
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
+        if cfg.SOLVER.ACCUMULATION_STEPS > 1:
+            self._trainer = AccumulatingTrainer(
+                *(self.model, self.data_loader, self.optimizer),
+                num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
+                grad_scaler=getattr(self._trainer, "grad_scaler", None),
+            )
 
     def build_hooks(self) -> list:
-        """DefaultTrainer's, then progress, and stopping once the others are done."""
+        """DefaultTrainer's and ours, in the order in which they run."""
         # DefaultTrainer calls this when all else is built; the hooks take its checkpointer.
+        cfg, is_main = self.cfg, comm.is_main_process()
         self.checkpointer = SafeCheckpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        self._seed_hook = SeedEachStep(self.cfg.SEED)
+        self._seed_hook = SeedEachStep(cfg.SEED)
         hooks = [self._seed_hook]
-        if "instances" in model_tasks(self.cfg):
+        if "instances" in model_tasks(cfg):
             hooks.append(KeepLossNormalizer(self.checkpointer))
-        hooks += super().build_hooks()
-        if self.cfg.TEST.BEST_METRICS and comm.is_main_process():
-            hooks.append(KeepBest(self.checkpointer, self.cfg.TEST.BEST_METRICS))
-        if comm.is_main_process():
-            hooks.append(DrawCurves(self.cfg.OUTPUT_DIR))
+        hooks += [detectron2_hooks.IterationTimer(), detectron2_hooks.LRScheduler()]
+        # What changes the weights that are saved and evaluated comes before what does so.
+        if cfg.SOLVER.EMA_DECAY:
+            averaging = AverageWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY)
+            self.checkpointer.saved_model = averaging.averaged
+            hooks.append(averaging)
+        model = self.checkpointer.saved_model
+        if cfg.TEST.PRECISE_BN.ENABLED:
+            hooks.append(build_precise_bn(cfg, model, self.data_loader))
+        if is_main:
+            period = cfg.SOLVER.CHECKPOINT_PERIOD
+            hooks.append(detectron2_hooks.PeriodicCheckpointer(self.checkpointer, period))
+        hooks.append(detectron2_hooks.EvalHook(cfg.TEST.EVAL_PERIOD, partial(self._test, model)))
+        if cfg.TEST.AUG.ENABLED:
+            hooks.append(detectron2_hooks.EvalHook(0, partial(evaluate_with_tta, cfg, model)))
+        if is_main:
+            hooks.append(detectron2_hooks.PeriodicWriter(self.build_writers(), period=20))
+            hooks.append(DrawCurves(cfg.OUTPUT_DIR))
+        if is_main and cfg.TEST.BEST_METRICS:
+            hooks.append(KeepBest(self.checkpointer, cfg.TEST.BEST_METRICS))
         if ProgressBar.wanted():
             hooks.append(ProgressBar())
         return [*hooks, StopOnSignal(self.checkpointer)]
+
+    def _test(self, model) -> dict:
+        self._last_eval_results = self.test(self.cfg, model)
+        return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.
@@ -116,6 +152,7 @@ class Trainer(DefaultTrainer):
         state = super().state_dict()
         # Detectron2's main branch has it; v0.6 loses the optimizer's state.
         state["_trainer"] = self._trainer.state_dict()
+        state["batch_scale"] = self._batch_scale
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -128,6 +165,19 @@ class Trainer(DefaultTrainer):
                 f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER, other rates and "
                 "decays by group or another MODEL.MULTITASK.UNCERTAINTY_WEIGHTING: resume with its "
                 "config, or start anew in another OUTPUT_DIR"
+            )
+        if state_dict.get("batch_scale", 1.0) != self._batch_scale:
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.IMS_PER_BATCH or "
+                "REFERENCE_BATCH (or, with REFERENCE_WORLD_SIZE, number of processes), whose "
+                "iterations are others: resume with those"
+            )
+        if AverageWeights.__qualname__ in state_dict.get("hooks", {}) and not (
+            self.cfg.SOLVER.EMA_DECAY
+        ):
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR} was trained with SOLVER.EMA_DECAY, and its checkpoint has "
+                "the averaged weights: resume with it"
             )
         super().load_state_dict(state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
@@ -164,3 +214,19 @@ class Trainer(DefaultTrainer):
 
 def _inference_folder(cfg, dataset_name: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+
+
+def _check_solver(cfg) -> None:
+    solver = cfg.SOLVER
+    if solver.MAX_ITER < 1:
+        raise InputError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; it takes 1 or more")
+    if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
+        raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
+    if not 0 <= solver.EMA_DECAY < 1:
+        raise InputError(f"SOLVER.EMA_DECAY is {solver.EMA_DECAY}; it takes 0 or more, below 1")
+    steps, processes = solver.ACCUMULATION_STEPS, comm.get_world_size()
+    if steps < 1 or solver.IMS_PER_BATCH % (steps * processes):
+        raise InputError(
+            f"SOLVER.ACCUMULATION_STEPS is {steps}, into which SOLVER.IMS_PER_BATCH "
+            f"{solver.IMS_PER_BATCH} on {processes} processes cannot be split equally"
+        )

@@ -3,13 +3,16 @@
 from .builder import build_evaluator, evaluator_type
 from .coco import BoxEvaluator, coco_results, evaluate_boxes
 from .sem_seg import ConfusionEvaluator, format_table
+from .tta import SegmentationTTA, evaluate_with_tta
 
 __all__ = [
     "BoxEvaluator",
     "ConfusionEvaluator",
+    "SegmentationTTA",
     "build_evaluator",
     "coco_results",
     "evaluate_boxes",
+    "evaluate_with_tta",
     "evaluator_type",
     "format_table",
 ]

@@ -1,0 +1,76 @@
+"""TEST.PRECISE_BN: true statistics of the evaluated weights, and exact resume."""
+
+import itertools
+
+import pytest
+import torch
+
+from tests.engine.test_resume import options, run
+from topformer_d2.checkpoint import read_weights
+from topformer_d2.data import build_train_loader
+from topformer_d2.engine import Trainer
+from topformer_d2.errors import InputError
+
+ON = ["TEST.PRECISE_BN.ENABLED", "True", "TEST.PRECISE_BN.NUM_ITER", "3"]
+
+
+@pytest.mark.parametrize("decay", ["0.0", "0.5"])
+def test_statistics_are_those_of_the_saved_weights_on_the_first_batches(tiny_config, decay):
+    cfg = tiny_config(
+        *(*ON, "SOLVER.MAX_ITER", "4", "SOLVER.WARMUP_ITERS", "0", "DATASETS.TEST", "()"),
+        *("SEED", "3", "SOLVER.EMA_DECAY", decay),
+    )
+    run(cfg)
+    saved = read_weights(f"{cfg.OUTPUT_DIR}/model_final.pth")
+    model = Trainer.build_model(cfg).train()
+    model.load_state_dict(saved)
+    seen = []
+    norm = model.backbone.pyramid.stem.norm
+    norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        for batch in itertools.islice(build_train_loader(cfg), 3):
+            model(batch)
+    seen = torch.cat(seen).transpose(0, 1).flatten(1)
+    key = "backbone.pyramid.stem.norm.running_"
+    torch.testing.assert_close(saved[f"{key}mean"], seen.mean(1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(saved[f"{key}var"], seen.var(1, correction=0), rtol=1e-3, atol=1e-4)
+
+
+def test_training_is_not_changed(tiny_config, tmp_path):
+    plain, weights = run(tiny_config(*options(tmp_path, "5", "plain")))
+    opts = [*options(tmp_path, "5", "precise"), *ON, "TEST.EVAL_PERIOD", "2"]
+    precise, changed = run(tiny_config(*opts))
+    assert plain == precise
+    for key, value in weights.items():
+        is_statistic = key.rpartition(".")[2] in (
+            *("running_mean", "running_var", "num_batches_tracked"),
+        )
+        assert torch.equal(value, changed[key]) != is_statistic, key
+
+
+@pytest.mark.parametrize("seed", ["5", "-1"])
+def test_resuming_is_exact(tiny_config, tmp_path, seed):
+    def config(name):
+        opts = [*options(tmp_path, seed, name), *ON, "TEST.EVAL_PERIOD", "2"]
+        return tiny_config(*opts)
+
+    whole, weights = run(config("whole"))
+    (tmp_path / "cut").mkdir()
+    state = torch.load(tmp_path / "whole/model_0000002.pth", weights_only=True)
+    torch.save(state, tmp_path / "cut/model_0000002.pth")
+    (tmp_path / "cut/last_checkpoint").write_text("model_0000002.pth")
+    rest, resumed = run(config("cut"), resume=True)
+    assert rest == {i: whole[i] for i in (3, 4, 5)}
+    assert all(torch.equal(value, resumed[key]) for key, value in weights.items())
+
+
+def test_with_a_detector(tiny_detector):
+    cfg = tiny_detector(*ON, "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()")
+    losses, weights = run(cfg)
+    assert len(losses) == 2
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_no_batches(tiny_config):
+    with pytest.raises(InputError, match=r"PRECISE_BN\.NUM_ITER is 0"):
+        Trainer(tiny_config(*ON[:3], "0"))

@@ -1,0 +1,138 @@
+"""Test-time augmentation of segmentation: several sizes of an image, each also flipped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import transforms as T
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+from ..config import model_tasks
+from ..data import build_test_loader
+from ..data.augmentation import FitForTest
+from ..data.tasks import TASKS_OF_TYPE
+from ..errors import InputError
+from ..modeling.meta_arch.batching import output_size
+from .builder import evaluator_type
+from .sem_seg import ConfusionEvaluator
+
+# Of the size that is tested without augmentation.
+RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+
+
+class SegmentationTTA(nn.Module):
+    """A segmentation model whose answer is the mean of its probabilities over several views.
+
+    A view is the image at one size, as it is or flipped. Each view's logits are resized as without
+    augmentation, to the view's size and then to the output's, before the softmax. One view is held
+    at a time, beside the sum: the memory does not grow with their number.
+    """
+
+    @configurable
+    def __init__(self, model: nn.Module, *, resizes: Sequence[T.Augmentation], flip: bool):
+        """
+        Args:
+            model: takes and returns Detectron2's dicts, with logits as "sem_seg".
+            resizes: from an image (H, W, 3) to each of its sizes.
+            flip: take each size flipped horizontally as well.
+        """
+        super().__init__()
+        self.model = model
+        self.resizes = list(resizes)
+        self.flip = flip
+        self.training = model.training
+
+    @classmethod
+    def from_config(cls, cfg, model: nn.Module):
+        return {"model": model, "resizes": build_resizes(cfg), "flip": cfg.TEST.AUG.FLIP}
+
+    @torch.no_grad()
+    def forward(self, batched_inputs: list[dict]) -> list[dict]:
+        """
+        Args:
+            batched_inputs: one dict an image, with "image" (3, H, W) in 0..255 at the size of its
+                file, and "height" and "width" of the output (default: the image's).
+
+        Returns:
+            one dict an image with "sem_seg", probabilities (K, height, width) float32.
+        """
+        return [{"sem_seg": self._mean(x)} for x in batched_inputs]
+
+    def _mean(self, x: dict) -> Tensor:
+        height, width = output_size(x, x["image"].shape[-2:])
+        pixels = np.ascontiguousarray(x["image"].permute(1, 2, 0).cpu().numpy())
+        total = torch.zeros(())
+        for resize in self.resizes:
+            resized = resize.get_transform(pixels).apply_image(pixels)
+            view = torch.from_numpy(resized).permute(2, 0, 1).contiguous()
+            for is_flipped in (False, True) if self.flip else (False,):
+                given = {"image": view.flip(-1) if is_flipped else view}
+                logits = self.model([{**given, "height": height, "width": width}])[0]["sem_seg"]
+                found = logits.float().softmax(0)
+                del logits  # as large as the sum; the next view has its own
+                found = found.flip(-1) if is_flipped else found
+                total = found if total.ndim == 0 else total.add_(found)
+        return total.div_(len(self.resizes) * (2 if self.flip else 1))
+
+
+def build_resizes(cfg) -> list[T.Augmentation]:
+    """The sizes of TEST.AUG, each made as the protocol makes the one of INPUT.MIN_SIZE_TEST.
+
+    Raises:
+        InputError: the model does no segmentation, or the sizes are no sizes.
+    """
+    if "sem_seg" not in model_tasks(cfg):
+        raise InputError(
+            "TEST.AUG.ENABLED is for segmentation, but MODEL.META_ARCHITECTURE is "
+            f"{cfg.MODEL.META_ARCHITECTURE!r}: set it to False"
+        )
+    keys, short, long = cfg.TEST.AUG, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    sizes = list(keys.MIN_SIZES) or [int(short * ratio) for ratio in RATIOS]
+    if min(sizes) < 1:
+        raise InputError(
+            f"TEST.AUG.MIN_SIZES is {tuple(keys.MIN_SIZES)} and INPUT.MIN_SIZE_TEST {short}: name "
+            "short sides of 1 pixel or more by either"
+        )
+    # Where the protocol keeps an image's size, the limit on the long side is TEST.AUG's alone.
+    limits = [
+        min(keys.MAX_SIZE, int(long * size / short) if short else keys.MAX_SIZE) for size in sizes
+    ]
+    divisor = cfg.INPUT.TEST_SIZE_DIVISOR
+    return [FitForTest(size, limit, divisor) for size, limit in zip(sizes, limits, strict=True)]
+
+
+def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
+    """Evaluate segmentation on DATASETS.TEST with TEST.AUG's views.
+
+    Files go to OUTPUT_DIR/inference_TTA.
+
+    Returns:
+        on the main process {"sem_seg_TTA": metrics}, for each of several datasets under
+        "<dataset>/sem_seg_TTA"; on others {}.
+
+    Raises:
+        InputError: as build_resizes.
+    """
+    tta = SegmentationTTA(cfg, model)
+    own_size = cfg.clone()
+    own_size.defrost()
+    own_size.INPUT.MIN_SIZE_TEST = 0
+    own_size.INPUT.TEST_SIZE_DIVISOR = 1
+    results = {}
+    for name in cfg.DATASETS.TEST:
+        if "sem_seg" not in TASKS_OF_TYPE[evaluator_type(name)]:
+            continue
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name)
+        evaluator = ConfusionEvaluator(name, output_dir=folder)
+        found = inference_on_dataset(tta, build_test_loader(own_size, name), evaluator)
+        if comm.is_main_process():
+            key = "sem_seg_TTA" if len(cfg.DATASETS.TEST) == 1 else f"{name}/sem_seg_TTA"
+            results[key] = found["sem_seg"]
+            print_csv_format({key: found["sem_seg"]})
+    return results
