@@ -141,8 +141,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.REFERENCE_BATCH = 0
     # Run each batch in this many equal parts, one after the other, and step once: an iteration is
     # the same IMS_PER_BATCH images and one update, with the memory of a part. BatchNorm sees parts,
-    # and so do the numbers that losses are divided by where they vary (labelled images of a mixed
-    # batch, objects, padding without INPUT.CROP).
+    # and so do the numbers that losses are divided by where they vary (objects, and pixels without
+    # INPUT.CROP).
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Average the weights over the iterations, w = decay w + (1 - decay) new, and BatchNorm's
     # statistics with them; the average is what is evaluated and saved. At iteration i the decay is

@@ -162,9 +162,9 @@ class Trainer(DefaultTrainer):
             (g.keys(), len(g["params"])) for g in own
         ]:
             raise InputError(
-                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER, other rates and "
-                "decays by group or another MODEL.MULTITASK.UNCERTAINTY_WEIGHTING: resume with its "
-                "config, or start anew in another OUTPUT_DIR"
+                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER or other rates "
+                "and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume "
+                "with its config, or start anew in another OUTPUT_DIR"
             )
         if state_dict.get("batch_scale", 1.0) != self._batch_scale:
             raise InputError(

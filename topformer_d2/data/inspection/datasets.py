@@ -22,7 +22,6 @@ from ...errors import InputError
 from ..checks import check_config, check_dataset_present, load_records
 from ..files import IMAGE_EXTENSIONS
 from ..loader import init_worker
-from ..tasks import flag_tasks
 from .findings import DatasetReport, Finding, Report, Tally
 from .records import Expected, inspect_record
 
@@ -138,7 +137,7 @@ def _load(name: str, tally: Tally) -> list[dict]:
         tally.note("dataset", "", str(e))
         return []
     try:
-        records = flag_tasks(DatasetCatalog.get(name))
+        records = DatasetCatalog.get(name)
         if not records:
             tally.note("dataset", "", f"dataset {name!r} has no image")
             return []

@@ -186,7 +186,7 @@ def _import_extra(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as e:
         raise InputError(
-            f"this MODEL.BACKBONE.NAME needs {module} ({e}): pip install 'topformer_d2[baselines]'"
+            f"this MODEL.BACKBONE.NAME needs {module} ({e}): pip install timm transformers"
         ) from e
 
 
