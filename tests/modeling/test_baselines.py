@@ -189,7 +189,7 @@ def test_weights_are_downloaded_only_when_asked_for(monkeypatch, pretrained):
 )
 def test_a_missing_library_is_named(monkeypatch, config, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"{package}.*pip install 'topformer_d2\[baselines\]'"):
+    with pytest.raises(InputError, match=rf"{package}.*pip install timm transformers"):
         build(config)
 
 
