@@ -53,7 +53,8 @@ def test_benchmark(tmp_path):
     result = run_tool("benchmark_multitask.py", "--size", "128", "--repetitions", "3")
     assert "Traceback" not in result.stderr
     rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines()]
-    values = {row[0]: [float(x) for x in row[1:]] for row in rows if len(row) > 4 and row[0]}
+    rows = [row for row in rows if len(row) > 4 and row[0] and row[0].strip("-")]
+    values = {row[0]: [float(x) for x in row[1:]] for row in rows}
     assert list(values) == [
         *("network", "whole", "parameters, M", "GMACs"),
         *("training step, ms", "training memory, MiB"),
