@@ -102,8 +102,9 @@ def check_config(cfg, *, train: bool) -> None:
         check_dataset_present(name)
     if train:
         train_weights(cfg)
-        _check_best_metrics(cfg)
     tasks = {name: _used_tasks(name, model_tasks(cfg)) for name in dict.fromkeys(names)}
+    if train:
+        _check_best_metrics(cfg, tasks)
     for name, used in tasks.items():
         if "sem_seg" in used:
             _check_class_count(name, "stuff_classes", cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD")
@@ -125,12 +126,10 @@ def check_config(cfg, *, train: bool) -> None:
                 )
 
 
-def _check_best_metrics(cfg) -> None:
+def _check_best_metrics(cfg, tasks: dict[str, tuple[str, ...]]) -> None:
     """Raise InputError, before the first evaluation, where DATASETS.TEST has not those metrics."""
     groups = {"sem_seg": "sem_seg", "instances": "bbox"}
-    given = {
-        groups[task] for name in cfg.DATASETS.TEST for task in _used_tasks(name, model_tasks(cfg))
-    }
+    given = {groups[task] for name in cfg.DATASETS.TEST for task in tasks[name]}
     for metric in cfg.TEST.BEST_METRICS if given else ():
         if metric.split("/")[-2:-1] not in [[group] for group in given]:
             raise InputError(

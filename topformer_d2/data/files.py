@@ -144,10 +144,14 @@ def _open_locked(path: Path) -> BinaryIO:
 
 
 def write_json(path: str, content) -> None:
-    """Write JSON beside and renamed; to a remote store, which has no rename, directly."""
-    text = json.dumps(content)
+    """Write JSON as write_bytes does."""
+    write_bytes(path, json.dumps(content).encode())
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file beside and renamed; to a remote store, which has no rename, directly."""
     if "://" in path:
-        with PathManager.open(path, "w") as f:
-            f.write(text)
+        with PathManager.open(path, "wb") as f:
+            f.write(content)
     else:
-        write_beside(Path(path), text.encode())
+        write_beside(Path(path), content)

@@ -7,7 +7,6 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -18,7 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from ..data.files import write_beside
+from ..data.files import write_bytes
 
 # Up to this many classes the cells of a confusion matrix have room for their numbers.
 _MOST_NUMBERED = 30
@@ -51,11 +50,7 @@ def save_chart(figure: Figure, path: str) -> None:
     FigureCanvasAgg(figure)  # and not what the environment's MPLBACKEND names
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
-    if "://" in path:
-        with PathManager.open(path, "wb") as f:
-            f.write(png.getvalue())
-    else:
-        write_beside(Path(path), png.getvalue())
+    write_bytes(path, png.getvalue())
 
 
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:

@@ -149,23 +149,28 @@ def check_levels(cfg, bottom_up: Backbone) -> None:
         )
 
 
-@BACKBONE_REGISTRY.register()
-def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
-    """TopFormer, FPN (MODEL.FPN) and P6, P7 from the coarsest SIM output, as RetinaNet has them."""
-    bottom_up = build_topformer_backbone(cfg, input_shape)
-    check_levels(cfg, bottom_up)
+def build_fpn(cfg, bottom_up: Backbone, top_block: nn.Module | None) -> TopFormerFPN:
+    """The FPN of MODEL.FPN on any backbone."""
     fpn = cfg.MODEL.FPN
-    last = fpn.IN_FEATURES[-1]
     return TopFormerFPN(
         bottom_up,
         fpn.IN_FEATURES,
         fpn.OUT_CHANNELS,
         norm=resolve_norm(fpn.NORM),
-        top_block=LastLevelP6P7(
-            bottom_up.output_shape()[last].channels, fpn.OUT_CHANNELS, in_feature=last
-        ),
+        top_block=top_block,
         fuse_type=fpn.FUSE_TYPE,
     )
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
+    """TopFormer, FPN (MODEL.FPN) and P6, P7 from the coarsest SIM output, as RetinaNet has them."""
+    bottom_up = build_topformer_backbone(cfg, input_shape)
+    check_levels(cfg, bottom_up)
+    last = cfg.MODEL.FPN.IN_FEATURES[-1]
+    channels = bottom_up.output_shape()[last].channels
+    top_block = LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS, in_feature=last)
+    return build_fpn(cfg, bottom_up, top_block)
 
 
 @BACKBONE_REGISTRY.register()

@@ -7,8 +7,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
 from ...errors import InputError, did_you_mean
-from ..backbone.fpn import TopFormerFPN, check_in_features, check_levels
-from ..layers import resolve_norm
+from ..backbone.fpn import TopFormerFPN, build_fpn, check_in_features, check_levels
 
 
 @BACKBONE_REGISTRY.register()
@@ -16,7 +15,7 @@ def build_baseline_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
     """FPN (MODEL.FPN) on the backbone that MODEL.FPN.BOTTOM_UP names."""
     bottom_up = _bottom_up(cfg, input_shape)
     check_in_features(cfg, bottom_up)
-    return _fpn(cfg, bottom_up, top_block=None)
+    return build_fpn(cfg, bottom_up, top_block=None)
 
 
 @BACKBONE_REGISTRY.register()
@@ -25,7 +24,7 @@ def build_retinanet_baseline_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFor
     bottom_up = _bottom_up(cfg, input_shape)
     check_levels(cfg, bottom_up)
     channels = cfg.MODEL.FPN.OUT_CHANNELS
-    return _fpn(cfg, bottom_up, LastLevelP6P7(channels, channels, in_feature="p5"))
+    return build_fpn(cfg, bottom_up, LastLevelP6P7(channels, channels, in_feature="p5"))
 
 
 def _bottom_up(cfg, input_shape: ShapeSpec) -> Backbone:
@@ -36,15 +35,3 @@ def _bottom_up(cfg, input_shape: ShapeSpec) -> Backbone:
             f"MODEL.FPN.BOTTOM_UP is {name!r}, which is not registered{did_you_mean(name, known)}"
         )
     return BACKBONE_REGISTRY.get(name)(cfg, input_shape)
-
-
-def _fpn(cfg, bottom_up: Backbone, top_block: LastLevelP6P7 | None) -> TopFormerFPN:
-    fpn = cfg.MODEL.FPN
-    return TopFormerFPN(
-        bottom_up,
-        fpn.IN_FEATURES,
-        fpn.OUT_CHANNELS,
-        norm=resolve_norm(fpn.NORM),
-        top_block=top_block,
-        fuse_type=fpn.FUSE_TYPE,
-    )

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
+from ..backbone.extractors import PPM_BINS, PyramidPooling
 from ..heads import SegmentationHead
 from ..heads.base import check_dropout, head_args
 from ..layers import conv_norm, resize
-
-POOL_SIZES = (1, 2, 3, 6)
 
 
 class BaselineHead(SegmentationHead, nn.Module):
@@ -156,24 +155,10 @@ class PPMHead(BaselineHead):
     num_inputs = 1
 
     def build(self, in_channels: list[int], channels: int, norm: str) -> None:
-        width = in_channels[0]
-        self.branches = nn.ModuleList(
-            # A single value a channel has no norm, as in RASPPHead.
-            Conv2d(width, channels, 1, activation=F.relu)
-            if size == 1
-            else conv_norm(width, channels, norm=norm, activation=F.relu)
-            for size in POOL_SIZES
-        )
-        total = width + len(POOL_SIZES) * channels
-        self.bottleneck = conv_norm(total, channels, 3, norm=norm, activation=F.relu)
+        self.pooling = PyramidPooling(in_channels[0], channels, bins=PPM_BINS, norm=norm)
 
     def fuse(self, features: list[Tensor]) -> Tensor:
-        x = features[0]
-        pooled = [
-            resize(branch(F.adaptive_avg_pool2d(x, size)), x.shape[-2:])
-            for size, branch in zip(POOL_SIZES, self.branches, strict=True)
-        ]
-        return self.bottleneck(torch.cat([x, *pooled], dim=1))
+        return self.pooling(features[0])
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -207,16 +192,12 @@ class HRNetHead(BaselineHead):
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class AllMLPHead(BaselineHead):
+class AllMLPHead(HRNetHead):
     """SegFormer's: each feature brought to one width, then all as in HRNetHead."""
 
     def build(self, in_channels: list[int], channels: int, norm: str) -> None:
         self.embed = nn.ModuleList(Conv2d(width, channels, 1) for width in in_channels)
-        self.project = conv_norm(
-            len(in_channels) * channels, channels, norm=norm, activation=F.relu
-        )
+        super().build([channels] * len(in_channels), channels, norm)
 
     def fuse(self, features: list[Tensor]) -> Tensor:
-        size = features[0].shape[-2:]
-        embedded = [embed(x) for embed, x in zip(self.embed, features, strict=True)]
-        return self.project(torch.cat([resize(x, size) for x in embedded], dim=1))
+        return super().fuse([embed(x) for embed, x in zip(self.embed, features, strict=True)])
