@@ -6,14 +6,8 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 
-from topformer_d2.visualization import (
-    Scene,
-    add_legend,
-    blend_labels,
-    class_styles,
-    draw_boxes,
-    make_sheet,
-)
+from topformer_d2.data.styles import class_styles
+from topformer_d2.visualization import Scene, add_legend, blend_labels, draw_boxes, make_sheet
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 

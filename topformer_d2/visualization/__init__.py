@@ -1,6 +1,6 @@
 """Pictures of labels and predictions: overlays with a legend, and sheets of them."""
 
-from .overlay import add_legend, blend_labels, class_styles
+from .overlay import add_legend, blend_labels
 from .predictions import output_names, predict_files, prediction_sheet
 from .samples import sample_sheet
 from .scene import Painter, Scene, draw_boxes
@@ -11,7 +11,6 @@ __all__ = [
     "Scene",
     "add_legend",
     "blend_labels",
-    "class_styles",
     "draw_boxes",
     "make_sheet",
     "output_names",

@@ -13,8 +13,9 @@ from detectron2.utils.visualizer import Visualizer
 from ..config import model_tasks
 from ..data.boxes import corners
 from ..data.files import read_label
+from ..data.styles import class_styles
 from ..data.tasks import has_task
-from .overlay import add_legend, blend_labels, class_styles
+from .overlay import add_legend, blend_labels
 
 
 @dataclass
