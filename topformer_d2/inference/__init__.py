@@ -1,7 +1,9 @@
 """From images to predictions."""
 
+from .default_predictor import build_predictor
 from .label_model import LabelMapModel
 from .labels import label_map
-from .predictor import build_predictor
+from .predictor import Predictor
+from .scene import Scene
 
-__all__ = ["LabelMapModel", "build_predictor", "label_map"]
+__all__ = ["LabelMapModel", "Predictor", "Scene", "build_predictor", "label_map"]

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..modeling.layers import resize
 from .resampling import Axis, compose_axis
+from .tiles import TiledLogits
 
 # Numbers in a block of work: few calls to PyTorch, and what they touch fits a CPU's cache.
 _BLOCK = 1 << 18
@@ -28,7 +29,7 @@ _SOFTMAX_TOLERANCE = 1e-4
 
 @torch.no_grad()
 def label_map(
-    logits: Tensor,
+    logits: Tensor | TiledLogits,
     size: Sequence[int],
     *,
     input_size: Sequence[int] | None = None,
@@ -45,7 +46,7 @@ def label_map(
     resized. On another device, or to few pixels, all logits are, some classes at a time.
 
     Args:
-        logits: (K, h, w), finite.
+        logits: (K, h, w), finite; a tensor or, on a CPU, TiledLogits.
         size: (H, W) of the label map.
         input_size: (height, width) to which the logits are resized first, the network input's;
             None = straight to `size`.
@@ -69,10 +70,10 @@ def label_map(
         steps = [(step, *rest) for step, rest in zip(first, steps, strict=True)]
     if logits.device.type != "cpu":
         return _resize_by_classes(logits, steps, confidence, _RESIZED_ELSEWHERE)
-    if math.prod(size) <= _DENSE * math.prod(logits.shape[1:]):
+    if isinstance(logits, Tensor) and math.prod(size) <= _DENSE * math.prod(logits.shape[1:]):
         return _resize_by_classes(logits, steps, confidence, _RESIZED)
     rows, columns = (compose_axis(n, s) for n, s in zip(logits.shape[1:], steps, strict=True))
-    labels = torch.empty(rows.size, columns.size, dtype=_label_type(len(logits)))
+    labels = torch.empty(rows.size, columns.size, dtype=_label_type(logits.shape[0]))
     scores = torch.empty(rows.size, columns.size) if confidence else None
     per_band = max(1, _BAND // (logits.shape[0] * logits.shape[2]))
     for start in range(0, len(rows.nodes), per_band):
@@ -82,7 +83,7 @@ def label_map(
 
 
 def _check(logits: Tensor, size, input_size, valid_size) -> None:
-    if logits.ndim != 3 or 0 in logits.shape:
+    if len(logits.shape) != 3 or 0 in logits.shape:
         raise InputError(f"logits must be (K, h, w), got {tuple(logits.shape)}")
     for name, sides in {"size": size, "input_size": input_size, "valid_size": valid_size}.items():
         if sides is not None and (len(sides) != 2 or min(sides) < 1):
@@ -93,6 +94,9 @@ def _check(logits: Tensor, size, input_size, valid_size) -> None:
         raise InputError(
             f"valid_size {tuple(valid_size)} must be a part of input_size, which is {input_size}"
         )
+
+
+def _check_finite(logits: Tensor) -> None:
     if not all(torch.isfinite(extreme) for extreme in torch.aminmax(logits)):
         raise InputError(
             "the logits have NaN or infinite values: the weights or the image do not fit the model"
@@ -113,7 +117,9 @@ class _Band:
 
     def __init__(self, logits: Tensor, rows: Axis, columns: Axis, groups: slice):
         first, last = int(rows.nodes[groups.start, 0]), int(rows.nodes[groups.stop - 1, -1])
-        self.values = logits[:, first : last + 1].float().flatten(1).t().contiguous()
+        values = logits[:, first : last + 1].float()
+        _check_finite(values)
+        self.values = values.flatten(1).t().contiguous()
         self.winners = self.values.max(dim=1).indices
         self.columns = columns
         self.row_nodes = (rows.nodes[groups] - first) * logits.shape[2]
@@ -202,6 +208,7 @@ def _resize_by_classes(
     best = labels = total = None
     for first in range(0, len(logits), per_block):
         block = logits[None, first : first + per_block].float()
+        _check_finite(block)
         for (height, kept_height), (width, kept_width) in zip(*steps, strict=True):
             block = resize(block, (height, width))[..., :kept_height, :kept_width]
         values, index = block[0].max(dim=0)
