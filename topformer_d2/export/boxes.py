@@ -56,7 +56,10 @@ class BoxDecoder(nn.Module):
             boxes (n, 4) XYXY in pixels of the network's input, scores (n,), classes (n,) int64,
             best first.
         """
-        levels = [self._decode_level(i, *level) for i, level in enumerate(zip(logits, deltas))]
+        levels = [
+            self._decode_level(i, *level)
+            for i, level in enumerate(zip(logits, deltas, strict=True))
+        ]
         boxes, values, classes = (torch.cat(parts) for parts in zip(*levels, strict=True))
         is_class = classes == torch.arange(self.num_classes).unsqueeze(1)
         kept = NonMaxSuppression.apply(

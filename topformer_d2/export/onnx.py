@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..inference.export_info import METADATA_KEY, BOXES, LABELS, ExportInfo
+from ..inference.export_info import BOXES, LABELS, METADATA_KEY, ExportInfo
 from .extras import import_extra
 from .pooling import ExactPooling
 
@@ -26,10 +26,10 @@ _TRACED_IMAGE = (190, 250)
 def trace(network: nn.Module, info: ExportInfo) -> bytes:
     """`network` as an ONNX model.
 
-    By torch.onnx's TorchScript exporter: it gives the same nodes as the newer one (dynamo=True) at
-    static sizes once ONNX Runtime has folded what is constant, takes a tenth of its time, needs no
-    further package, and is in all of PyTorch 2.6 to 2.15. With free sizes the newer one evaluates
-    comparisons of sizes as guards, and gave other numbers than PyTorch.
+    By torch.onnx's TorchScript exporter. The newer one (dynamo=True) gives the same operators once
+    ONNX Runtime has folded what is constant, but takes ten times as long, needs onnxscript, and
+    evaluates what the network asks of free sizes as guards; its first versions, from PyTorch 2.6
+    on, fail where this one does not change.
     """
     example = example_input(info)
     dynamic = _dynamic_axes(info)

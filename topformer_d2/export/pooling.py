@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 def adaptive_avg_pool2d(x: Tensor, size: Sequence) -> Tensor:
-    """PyTorch's, as two matrix products: cell i of m averages from floor(i n / m) to ceil((i+1) n / m).
+    """PyTorch's, as two matrix products.
 
     Args:
         x: (N, C, H, W).
@@ -23,7 +23,10 @@ def adaptive_avg_pool2d(x: Tensor, size: Sequence) -> Tensor:
 
 
 def averaging_matrix(length: int | Tensor, cells: int | Tensor) -> Tensor:
-    """(cells, length) float32: row i has 1 / count at the positions that cell i averages."""
+    """(cells, length) float32: row i has 1 / count at the positions that cell i averages.
+
+    With n positions and m cells these are floor(i n / m) up to, but not with, ceil((i + 1) n / m).
+    """
     cell = torch.arange(cells).unsqueeze(1)
     position = torch.arange(length).unsqueeze(0)
     # What is truncated here is never negative, so this is the floor; in ONNX it is one node.
