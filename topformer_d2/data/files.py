@@ -38,8 +38,12 @@ def has_extension(name: str, *extensions: str) -> bool:
     return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
 
 
-def list_images(source: str) -> list[str]:
+def list_images(source: str, option: str = "--input") -> list[str]:
     """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
+
+    Args:
+        source: as the user gave it.
+        option: by which, for the message.
 
     Raises:
         InputError: there are none.
@@ -53,7 +57,7 @@ def list_images(source: str) -> list[str]:
     else:
         found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
     if not found:
-        raise InputError(f"--input {source}: no image there (a file, a folder or a glob)")
+        raise InputError(f"{option} {source}: no image there (a file, a folder or a glob)")
     return found
 
 

@@ -15,7 +15,8 @@ def pool_tokens(tokens: list[Tensor], factor: int) -> Tensor:
 
     [(N, C_i, H_i, W_i)] to (N, sum(C_i), ceil(H_last / factor), ceil(W_last / factor)).
     """
-    size = tuple(-(-side // factor) for side in tokens[-1].shape[-2:])
+    # Not -(-side // factor): in an exported graph division truncates.
+    size = tuple((side + factor - 1) // factor for side in tokens[-1].shape[-2:])
     return torch.cat([F.adaptive_avg_pool2d(t, size) for t in tokens], dim=1)
 
 

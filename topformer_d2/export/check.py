@@ -1,0 +1,168 @@
+"""An exported file held against the PyTorch model that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import torch
+from detectron2.structures import ImageList
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data.augmentation import fit_within
+from ..data.files import list_images, read_image
+from ..data.synthetic import make_sample
+from ..errors import InputError
+from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
+from .boxes import box_decoding
+from .compare import (
+    TOLERANCE,
+    Detections,
+    Difference,
+    compare_boxes,
+    compare_labels,
+    compare_values,
+)
+from .network import run_network
+
+# Where sizes are free: some that are multiples of 64 and some odd ones, either way round.
+_SIZES = ((192, 256), (97, 131), (250, 161), (64, 64))
+# Images of a folder that are used, and their longer side, for the labels of all classes at an
+# image's own size are held at once.
+_MAX_IMAGES = 4
+_MAX_SIDE = 1024
+
+
+def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
+    """What a file is checked on: names and images (H, W, 3) uint8 BGR.
+
+    Args:
+        folder: of images; some of it are used. None = the synthetic dataset's.
+    """
+    rng = np.random.default_rng(0)
+    for height, width in _SIZES:
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        yield f"noise of {height}x{width}", noise
+    if folder is None:
+        for seed, (height, width) in enumerate(_SIZES):
+            image = make_sample(seed, height, width)[0]
+            yield f"synthetic image of {height}x{width}", np.array(image[:, :, ::-1], order="C")
+        return
+    paths = list_images(folder, "--images")
+    for path in paths[:: -(-len(paths) // _MAX_IMAGES)]:
+        image = np.array(read_image(path), order="C")  # PyTorch takes no negative strides
+        height, width = image.shape[:2]
+        if max(height, width) > _MAX_SIDE:
+            height, width = fit_within(height, width, _MAX_SIDE, _MAX_SIDE)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        yield path, image
+
+
+def check(
+    run: Callable[[np.ndarray], list[np.ndarray]],
+    model: nn.Module,
+    info: ExportInfo,
+    images: Iterator[tuple[str, np.ndarray]],
+) -> list[Difference]:
+    """The largest difference in each output over all images.
+
+    Args:
+        run: the exported network.
+        model: what it was made of; is put into inference.
+        info: its description.
+        images: as from sample_images.
+
+    Raises:
+        InputError: a difference is above TOLERANCE; the message names the output and the place.
+    """
+    model = model.eval()
+    largest: dict[str, Difference] = {}
+    for name, image in images:
+        x = _to_input(image, model, info)
+        for found in compare_outputs(run(x.numpy()), model, info, x):
+            before = largest.get(found.output)
+            if before is None or not found.value <= before.value:
+                where = f"{found.where}; on {name}"
+                largest[found.output] = Difference(found.output, found.value, where)
+    for found in largest.values():
+        if not found.value <= TOLERANCE:
+            raise InputError(
+                f"the exported network differs from PyTorch's by {found.value:.3g} in "
+                f"{found.output!r} ({found.where}); {TOLERANCE:g} is the most. It was not written"
+            )
+    return list(largest.values())
+
+
+@torch.inference_mode()
+def compare_outputs(
+    outputs: Sequence[np.ndarray], model: nn.Module, info: ExportInfo, x: Tensor
+) -> Iterator[Difference]:
+    """The differences of an exported network's outputs for the input `x` from the model's."""
+    images = _preprocess(x, model, info) if info.with_preprocessing else x
+    logits, detections = run_network(model, images)
+    given = dict(zip(info.outputs, outputs, strict=True))
+    if LOGITS in given:
+        yield compare_values(LOGITS, logits, given.pop(LOGITS))
+    if LABELS in given:
+        logits = _resize(logits, images.shape[2:])
+        if info.with_preprocessing:
+            logits = _resize(logits, x.shape[:2])
+        yield compare_labels(LABELS, logits, given.pop(LABELS))
+    if BOXES[0] in given:
+        expected = _find_boxes(model, images, detections)
+        if info.with_preprocessing:
+            height, width = (a / b for a, b in zip(x.shape[:2], images.shape[2:], strict=True))
+            expected.boxes.mul_(torch.tensor([width, height, width, height]))
+        found = Detections(*(torch.from_numpy(given.pop(name)) for name in BOXES))
+        yield from compare_boxes(expected, found, box_decoding(model))
+    if given:
+        for name, values in zip(given, (*detections[0], *detections[1]), strict=True):
+            yield compare_values(name, values, given[name])
+
+
+def _find_boxes(model: nn.Module, images: Tensor, detections) -> Detections:
+    """By the meta-architecture's own decoding."""
+    batch = ImageList(images, [tuple(images.shape[2:])])
+    # Of the features it uses the sizes alone, for its anchors.
+    instances = model.forward_inference(batch, list(detections[0]), detections)[0]
+    return Detections(instances.pred_boxes.tensor.clone(), instances.scores, instances.pred_classes)
+
+
+def _to_input(image: np.ndarray, model: nn.Module, info: ExportInfo) -> Tensor:
+    """The input of the exported network for an image (H, W, 3) uint8 BGR.
+
+    Where sizes and batch are free, it is a batch of the image and its mirror image.
+    """
+    if info.with_preprocessing:
+        return torch.from_numpy(image)
+    if info.size is not None:
+        image = cv2.resize(image, info.size[::-1])
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    images = _normalize(planes, model, info)
+    return torch.cat([images, images.flip(3)]) if info.batch is None else images
+
+
+def _preprocess(image: Tensor, model: nn.Module, info: ExportInfo) -> Tensor:
+    """(H0, W0, 3) uint8 BGR to (1, 3, H, W), by the protocol's own sizes."""
+    if info.size is not None:
+        sizes = [info.size]
+    else:
+        steps = info.model.resizing().get_transform(image.numpy())
+        sizes = [(step.new_h, step.new_w) for step in getattr(steps, "transforms", [steps])]
+    planes = image.permute(2, 0, 1)[None].float()
+    for size in sizes:
+        planes = _resize(planes, size)
+    return _normalize(planes, model, info)
+
+
+def _normalize(planes: Tensor, model: nn.Module, info: ExportInfo) -> Tensor:
+    """(N, 3, H, W) BGR, 0..255, as the model's own input."""
+    if info.model.image_format == "RGB":
+        planes = planes.flip(1)
+    return (planes - model.pixel_mean) / model.pixel_std
+
+
+def _resize(x: Tensor, size) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)

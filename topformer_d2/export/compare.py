@@ -1,0 +1,151 @@
+"""How far a network's answer is from the one expected, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from ..inference.export_info import BoxDecoding
+
+# The largest difference of a network that counts as the same.
+TOLERANCE = 1e-3
+# Boxes of a class that are further apart than this are not the same box.
+_SAME_BOX = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest in an output.
+
+    Attributes:
+        output: its name.
+        value: not finite where shapes differ or a value is not.
+        where: its place, in words.
+    """
+
+    output: str
+    value: float
+    where: str
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Of one image: boxes (n, 4) XYXY in pixels, scores (n,), classes (n,)."""
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def compare_values(output: str, expected: Tensor, given: np.ndarray) -> Difference:
+    """The largest absolute difference of two arrays of one shape."""
+    if tuple(expected.shape) != given.shape:
+        where = f"shape {given.shape} instead of {tuple(expected.shape)}"
+        return Difference(output, float("inf"), where)
+    if given.size == 0:
+        return Difference(output, 0.0, "nothing there")
+    differences = (torch.from_numpy(given) - expected).abs().nan_to_num(nan=float("inf"))
+    index = np.unravel_index(int(differences.argmax()), given.shape)
+    where = f"index {tuple(map(int, index))}"
+    return Difference(output, float(differences.max()), where)
+
+
+def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference:
+    """How much the logits of the labels given lie below the largest ones; 0 where none differs.
+
+    Labels at equal logits may differ, so it is no difference where they do.
+
+    Args:
+        logits: (N, K, H, W), of the labels expected.
+        given: (N, H, W) integers.
+    """
+    best, labels = logits.max(dim=1)
+    if tuple(labels.shape) != given.shape or (given.size and given.max() >= logits.shape[1]):
+        where = f"shape {given.shape} and labels up to {given.max(initial=0)}"
+        return Difference(output, float("inf"), where)
+    other = torch.from_numpy(given.astype(np.int64))
+    found = compare_values(output, best, logits.gather(1, other[:, None])[:, 0].numpy())
+    share = float((other != labels).float().mean())
+    return Difference(output, found.value, f"{found.where}, {share:.4%} of the pixels differ")
+
+
+def compare_boxes(
+    expected: Detections, given: Detections, limits: BoxDecoding
+) -> Iterator[Difference]:
+    """The largest differences of boxes and of scores between detections that belong together.
+
+    A box's is divided by its longer side, as the network gives boxes in units of their size. A box
+    without a counterpart counts with its score, unless a difference of TOLERANCE explains it: its
+    score is at the threshold or at the last place of a full list, or its overlap with a box of its
+    class is at the NMS's, or it overlaps a box of which that is true.
+    """
+    pairs = list(_match(expected, given))
+    boxes = Difference("boxes", 0.0, f"{len(pairs)} boxes")
+    scores = Difference("scores", 0.0, f"{len(pairs)} boxes")
+    for e, g in pairs:
+        name = f"number {g} of {len(given)} boxes"
+        distance = float(_distances(expected.boxes[e : e + 1], given.boxes[g : g + 1]))
+        if distance > boxes.value:
+            boxes = Difference("boxes", distance, f"{name}, as a share of its longer side")
+        distance = float((expected.scores[e] - given.scores[g]).abs())
+        if distance > scores.value:
+            scores = Difference("scores", distance, name)
+    alone = _unexplained(expected, given, pairs, limits)
+    yield max([boxes, *alone], key=lambda found: found.value)
+    yield scores
+
+
+def _distances(boxes: Tensor, others: Tensor) -> Tensor:
+    """(n, m): the largest distance of a coordinate, divided by the longer side of `boxes`."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).amax(dim=1).clamp(min=1.0)
+    return (boxes[:, None] - others).abs().amax(dim=2) / sides[:, None]
+
+
+def _match(expected: Detections, given: Detections) -> Iterator[tuple[int, int]]:
+    """Pairs of the indices of one box, each index once."""
+    if not len(expected) or not len(given):
+        return
+    distances = _distances(expected.boxes, given.boxes)
+    distances[expected.classes[:, None] != given.classes] = float("inf")
+    distances.nan_to_num_(nan=float("inf"))
+    for g in range(len(given)):
+        e = int(distances[:, g].argmin())
+        if distances[e, g] <= _SAME_BOX:
+            distances[e] = float("inf")
+            yield e, g
+
+
+def _unexplained(
+    expected: Detections, given: Detections, pairs: list[tuple[int, int]], limits: BoxDecoding
+) -> Iterator[Difference]:
+    """The detections without a counterpart, less those that a difference of TOLERANCE explains."""
+    boxes = torch.cat([expected.boxes, given.boxes])
+    scores = torch.cat([expected.scores, given.scores])
+    classes = torch.cat([expected.classes, given.classes])
+    is_alone = torch.ones(len(scores), dtype=torch.bool)
+    for e, g in pairs:
+        is_alone[[e, len(expected) + g]] = False
+    overlaps = box_iou(boxes, boxes)
+    overlaps[classes[:, None] != classes] = 0.0
+    at_limit = ((overlaps - limits.nms_threshold).abs() <= TOLERANCE).any(dim=1)
+    # One that overlaps another that is alone is kept or dropped with that one.
+    follows = ((overlaps > limits.nms_threshold) & at_limit & is_alone).any(dim=1)
+    for i in torch.nonzero(is_alone & ~at_limit & ~follows).flatten().tolist():
+        is_expected = i < len(expected)
+        other = given if is_expected else expected
+        lowest = limits.score_threshold
+        if len(other) >= limits.max_detections:
+            lowest = max(lowest, float(other.scores.min()))
+        if scores[i] > lowest + TOLERANCE:
+            box = ", ".join(f"{side:.1f}" for side in boxes[i].tolist())
+            who = "PyTorch alone finds" if is_expected else "PyTorch does not find"
+            where = f"a box of class {int(classes[i])} at ({box}), which {who}"
+            yield Difference("boxes", float(scores[i]), where)

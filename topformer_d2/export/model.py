@@ -1,0 +1,104 @@
+"""From a config and weights to a file that has been checked."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from detectron2.modeling import build_model
+
+from ..checkpoint import SafeCheckpointer
+from ..errors import InputError, look_up
+from ..inference.export_info import ExportInfo
+from ..inference.model_info import ModelInfo
+from .check import check, sample_images
+from .compare import Difference
+from .extras import import_extra
+from .network import ExportNetwork, describe
+from .onnx import OPSET, open_onnx, write_onnx
+from .openvino import open_openvino, write_openvino
+
+# Each with the extension of its files, how they are written and run, and the libraries for that.
+FORMATS = {
+    "onnx": (".onnx", write_onnx, open_onnx, ("onnx", "onnxruntime")),
+    "openvino": (".xml", write_openvino, open_openvino, ("onnx", "openvino")),
+}
+
+
+def export_model(
+    cfg,
+    weights: str,
+    path: str,
+    *,
+    file_format: str = "onnx",
+    size: tuple[int, int] | None = None,
+    labels: bool = False,
+    raw_boxes: bool = False,
+    with_preprocessing: bool = False,
+    images: str | None = None,
+) -> tuple[ExportInfo, list[Difference]]:
+    """Write a trained model as a file for another runtime, once it was found to be the same there.
+
+    Args:
+        cfg: a config with the toolkit's keys.
+        weights: .pth or .safetensors file.
+        path: .onnx, or .xml, beside which a .bin is written.
+        file_format: "onnx" or "openvino".
+        size: (height, width) of the network's input; None = free.
+        labels: for pixels, the label map at the input's size instead of the logits.
+        raw_boxes: for objects, what the head gives instead of boxes.
+        with_preprocessing: the input is an image as it is decoded.
+        images: a folder of images to check on; None = synthetic ones.
+
+    Returns:
+        the description in the file, and the largest differences from PyTorch by output.
+
+    Raises:
+        InputError: anything of this does not fit, a library is missing, or a difference is above
+            TOLERANCE. A file at `path` is then as it was.
+    """
+    extension, write, open_file, libraries = look_up(FORMATS, file_format, "--format")
+    target = Path(path)
+    if target.suffix != extension:
+        raise InputError(f"--output {path}: the name of an {file_format} file ends in {extension}")
+    for library in libraries:
+        import_extra(library)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg).eval()
+    info = describe(
+        model,
+        ModelInfo.from_config(cfg),
+        size=size,
+        labels=labels,
+        raw_boxes=raw_boxes,
+        with_preprocessing=with_preprocessing,
+    )
+    info.versions.update(_versions(libraries))
+    SafeCheckpointer(model, require_all=True).load(weights)
+    network = ExportNetwork(model, info)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # All is written in here and moved when it is done, the weights of a pair first.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        partial = Path(folder) / target.name
+        write(network, info, partial)
+        differences = check(open_file(partial), model, info, sample_images(images))
+        for file in sorted(Path(folder).iterdir()):
+            os.replace(file, target.with_name(file.name))
+    return info, differences
+
+
+def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+    from .. import __version__
+
+    versions = {library: str(import_extra(library).__version__) for library in libraries}
+    exporter = f"torch.onnx (TorchScript), opset {OPSET}"
+    return {
+        "topformer_d2": __version__,
+        "torch": torch.__version__,
+        **versions,
+        "exporter": exporter,
+    }

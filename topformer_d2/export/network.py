@@ -1,0 +1,195 @@
+"""The network that is exported: a trained model's own modules, from input to answer."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from detectron2.modeling import RetinaNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..inference.export_info import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS, ExportInfo
+from ..inference.model_info import ModelInfo
+from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from .boxes import BoxDecoder, box_decoding
+
+
+def describe(
+    model: nn.Module,
+    model_info: ModelInfo,
+    *,
+    size: tuple[int, int] | None = None,
+    labels: bool = False,
+    raw_boxes: bool = False,
+    with_preprocessing: bool = False,
+) -> ExportInfo:
+    """What the exported network takes and gives; the arguments are export_model's.
+
+    Raises:
+        InputError: `model` has no such output, or is of a kind that is not exported.
+    """
+    has_pixels = isinstance(model, TopFormerSegmentor | TopFormerMultiTask)
+    has_boxes = isinstance(model, RetinaNet)
+    if not has_pixels and not has_boxes:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE {type(model).__name__!r} cannot be exported; "
+            "TopFormerSegmentor, RetinaNet, LiteRetinaNet and TopFormerMultiTask can"
+        )
+    for flag, given, has_task in (
+        ("--labels", labels, has_pixels),
+        ("--raw-boxes", raw_boxes, has_boxes),
+    ):
+        if given and not has_task:
+            raise InputError(f"{flag} does not go with a {type(model).__name__}")
+    if size is not None and min(size) < 1:
+        raise InputError(f"--size is {tuple(size)}; 1 is the least")
+    outputs = []
+    if has_pixels:
+        outputs.append(LABELS if labels else LOGITS)
+    if has_boxes and raw_boxes:
+        for start in (CLASS_LOGITS, BOX_DELTAS):
+            outputs += [start + level for level in model.head_in_features]
+    elif has_boxes:
+        outputs += BOXES
+    is_single = with_preprocessing or size is not None or BOXES[0] in outputs
+    return ExportInfo(
+        model=model_info,
+        outputs=tuple(outputs),
+        size=None if size is None else (size[0], size[1]),
+        batch=1 if is_single else None,
+        with_preprocessing=with_preprocessing,
+        decoding=box_decoding(model) if raw_boxes else None,
+    )
+
+
+class ExportNetwork(nn.Module):
+    """A copy of a meta-architecture in inference, with the input and the outputs of `info`.
+
+    Its numbers are the model's; the sizes of what it makes may be traced.
+    """
+
+    def __init__(self, model: nn.Module, info: ExportInfo):
+        """
+        Args:
+            model: a TopFormerSegmentor, a RetinaNet (Detectron2's or ours) or a TopFormerMultiTask.
+            info: what describe() made of it.
+        """
+        super().__init__()
+        self.model = copy.deepcopy(model).cpu()
+        self.prepare = Preprocessing(info.model, info.size) if info.with_preprocessing else None
+        self.decoder = BoxDecoder(self.model) if BOXES[0] in info.outputs else None
+        self.gives_labels = LABELS in info.outputs
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The input that ExportInfo describes to its outputs, in their order."""
+        images = x if self.prepare is None else self.prepare(x)
+        sides = x.shape[2:] if self.prepare is None else x.shape[:2]
+        logits, detections = run_network(self.model, images)
+        outputs: list[Tensor] = []
+        if logits is not None:
+            if self.gives_labels:
+                sizes = [images.shape[2:]] + ([] if self.prepare is None else [sides])
+                logits = _label_map(logits, sizes)
+            outputs.append(logits)
+        if detections is None:
+            return tuple(outputs)
+        if self.decoder is None:
+            return (*outputs, *detections[0], *detections[1])
+        boxes, scores, classes = self.decoder(*detections)
+        if self.prepare is not None:
+            boxes = boxes * _scale(sides, images.shape[2:])
+        return (*outputs, boxes, scores, classes)
+
+
+def run_network(model: nn.Module, images: Tensor):
+    """The model's outputs before anything is resized or decoded.
+
+    Args:
+        images: (N, 3, H, W), normalised.
+
+    Returns:
+        the segmentation logits (N, K, h, w) or None; the detection head's class logits and box
+        deltas, levels finest first, or None.
+    """
+    if isinstance(model, TopFormerMultiTask):
+        logits, _, detections = model.network(images)
+        return logits, detections
+    features = model.backbone(images)
+    if isinstance(model, RetinaNet):
+        return None, model.head([features[name] for name in model.head_in_features])
+    return model.sem_seg_head.layers(features), None
+
+
+class Preprocessing(nn.Module):
+    """Resizing, channel order and normalisation of an image as it is decoded.
+
+    As the protocol does it, but that the resized image is not rounded to integers.
+    """
+
+    def __init__(self, info: ModelInfo, size: tuple[int, int] | None):
+        """
+        Args:
+            info: of the model.
+            size: (height, width) that images are stretched to; None = they are fitted as the
+                protocol has it.
+        """
+        super().__init__()
+        self.size = size
+        self.resizing = info.resizing()
+        self.is_rgb = info.image_format == "RGB"
+        self.register_buffer("mean", torch.tensor(info.pixel_mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(info.pixel_std).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(H0, W0, 3) uint8 BGR to (1, 3, H, W) float32, normalised."""
+        images = image.permute(2, 0, 1).unsqueeze(0).float()
+        for size in self._sizes(image):
+            images = _resize(images, size)
+        if self.is_rgb:
+            images = images.flip(1)
+        if self.size is not None:
+            images = images.reshape(1, 3, *self.size)  # the graph's sizes are static from here on
+        return (images - self.mean) / self.std
+
+    def _sizes(self, image: Tensor) -> list:
+        """The sizes (height, width) that the image is resized to, one after the other."""
+        if self.size is not None:
+            return [self.size]
+        protocol = self.resizing
+        sides = torch._shape_as_tensor(image)[:2]
+        sizes = []
+        if protocol.short:
+            # In double precision, as the protocol computes it.
+            exact = sides.double()
+            scale = torch.minimum(protocol.long / exact.max(), protocol.short / exact.min())
+            sides = (exact * scale + 0.5).floor().clamp(min=1).long()
+            sizes.append(sides)
+        if protocol.divisor > 1:
+            more = torch.div(sides + protocol.divisor - 1, protocol.divisor, rounding_mode="trunc")
+            sizes.append(more * protocol.divisor)
+        return [(size[0], size[1]) for size in sizes]
+
+
+def _label_map(logits: Tensor, sizes: list) -> Tensor:
+    """The best class (N, H, W) of logits (N, K, h, w) resized to each of `sizes` in turn."""
+    for size in sizes:
+        logits = _resize(logits, size)
+    kind = torch.uint8 if logits.shape[1] <= 256 else torch.int32
+    return logits.argmax(dim=1).to(kind)
+
+
+def _resize(x: Tensor, size) -> Tensor:
+    # Not modeling.layers.resize, which would leave out what is needless at the size traced.
+    return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+
+
+def _scale(to, source) -> Tensor:
+    """(4,): the factor of XYXY boxes from the size `source` to the size `to`."""
+    height, width = (
+        torch.as_tensor(a).float() / torch.as_tensor(b).float()
+        for a, b in zip(to, source, strict=True)
+    )
+    return torch.stack((width, height, width, height))

@@ -1,0 +1,109 @@
+"""Writing and running an ONNX file."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..inference.export_info import BOXES, LABELS, METADATA_KEY, ExportInfo
+from .extras import import_extra
+from .pooling import ExactPooling
+
+OPSET = 17
+# What free sizes are traced at: no two maps of the network that are resized to each other have
+# equal sizes here, nor do they where either side is larger.
+_TRACED_SIZE = (224, 288)
+_TRACED_IMAGE = (190, 250)
+
+
+def trace(network: nn.Module, info: ExportInfo) -> bytes:
+    """`network` as an ONNX model.
+
+    By torch.onnx's TorchScript exporter. The newer one (dynamo=True) gives the same operators once
+    ONNX Runtime has folded what is constant, but takes ten times as long, needs onnxscript, and
+    evaluates what the network asks of free sizes as guards; its first versions, from PyTorch 2.6
+    on, fail where this one does not change.
+    """
+    example = example_input(info)
+    dynamic = _dynamic_axes(info)
+    file = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings(), ExactPooling(info.size is not None):
+        warnings.simplefilter("ignore")  # what becomes a constant is one here
+        torch.onnx.export(
+            network,
+            (example,),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=[info.input_name],
+            output_names=list(info.outputs),
+            dynamic_axes=dynamic,
+        )
+    return file.getvalue()
+
+
+def example_input(info: ExportInfo) -> torch.Tensor:
+    """Zeros that the network of `info` takes."""
+    if info.with_preprocessing:
+        return torch.zeros(*_TRACED_IMAGE, 3, dtype=torch.uint8)
+    return torch.zeros(info.batch or 2, 3, *(info.size or _TRACED_SIZE))
+
+
+def _dynamic_axes(info: ExportInfo) -> dict[str, dict[int, str]]:
+    """The axes whose sizes are not fixed, with names for them."""
+    batch = {0: "N"} if info.batch is None else {}
+    free = info.size is None
+    axes = {name: dict(batch) for name in info.outputs}
+    if info.with_preprocessing:
+        axes["image"] = {0: "H0", 1: "W0"}
+    else:
+        axes["images"] = batch | ({2: "H", 3: "W"} if free else {})
+    for name in info.outputs:
+        if name in BOXES:
+            axes[name] = {0: "n"}
+        elif name == LABELS and info.with_preprocessing:
+            axes[name] = {1: "H0", 2: "W0"}
+        elif name == LABELS and free:
+            axes[name] |= {1: "H", 2: "W"}
+        elif free:
+            axes[name] |= {2: f"{name}_h", 3: f"{name}_w"}
+    return axes
+
+
+def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
+    """Write `network` to `path`, with `info` inside.
+
+    What is constant is folded before, by ONNX Runtime's basic level, which keeps to ONNX's own
+    operators: a reader sees the network and not the arithmetic of its sizes.
+    """
+    onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        folded = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(folded)
+        onnxruntime.InferenceSession(
+            trace(network, info), options, providers=["CPUExecutionProvider"]
+        )
+        model = onnx.load(folded)
+    used = {node.domain for node in model.graph.node}
+    for opset in [opset for opset in model.opset_import if opset.domain not in used]:
+        model.opset_import.remove(opset)
+    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def open_onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The network of a file that write_onnx wrote: its input to its outputs."""
+    onnxruntime = import_extra("onnxruntime")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})

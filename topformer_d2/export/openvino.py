@@ -1,0 +1,42 @@
+"""Writing and running OpenVINO's files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ..inference.export_info import METADATA_KEY, ExportInfo
+from .extras import import_extra
+from .onnx import trace
+
+
+def write_openvino(network: nn.Module, info: ExportInfo, path: Path) -> None:
+    """Write `network` to `path` (.xml) and, beside it, its weights (.bin), with `info` inside.
+
+    By way of ONNX, so that both formats hold one graph.
+    """
+    openvino = import_extra("openvino")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        traced = Path(folder) / "traced.onnx"
+        traced.write_bytes(trace(network, info))
+        model = openvino.convert_model(traced)
+        model.set_rt_info(info.to_json(), METADATA_KEY)
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def open_openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The network of a file that write_openvino wrote: its input to its outputs."""
+    openvino = import_extra("openvino")
+    # Its default is bfloat16 where the processor has it.
+    config = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", config)
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        found = compiled(x)
+        return [found[i].copy() for i in range(len(compiled.outputs))]
+
+    return run
