@@ -94,9 +94,9 @@ def test_threads_are_set_for_the_call_alone(models, number, monkeypatch):
     cfg, weights, _ = models["segmenter"]
     predictor = Predictor(cfg, weights, num_threads=number)
     seen, before = [], torch.get_num_threads()
-    run = predictor._backend.run
+    run = predictor.backend.run
     monkeypatch.setattr(
-        predictor._backend, "run", lambda x: (seen.append(torch.get_num_threads()), run(x))[1]
+        predictor.backend, "run", lambda x: (seen.append(torch.get_num_threads()), run(x))[1]
     )
     predictor(picture(64, 64))
     assert seen == [number] and torch.get_num_threads() == before

@@ -183,3 +183,25 @@ def _write_split(folder: str, split: str, indices: range, seed: int, size: tuple
     coco = {"images": images, "annotations": annotations, "categories": categories}
     with open(os.path.join(json_dir, f"instances_{split}.json"), "w", encoding="utf-8") as f:
         json.dump(coco, f)
+
+
+def make_textures(
+    seed: int, num_kinds: int, height: int, width: int, regions: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image of many classes: each of its regions has one of `num_kinds` textures.
+
+    Returns:
+        image: (height, width, 3) uint8, RGB.
+        label: (height, width) int64, the kind of each pixel.
+    """
+    rng = np.random.default_rng(seed)
+    centers = rng.uniform((0, 0), (height, width), (regions, 2))
+    y, x = np.mgrid[:height, :width]
+    distances = [(y - cy) ** 2 + (x - cx) ** 2 for cy, cx in centers]
+    region = np.argmin(distances, axis=0)
+    kinds = rng.integers(num_kinds, size=regions)
+    image = np.zeros((height, width, 3), np.uint8)
+    for i, kind in enumerate(kinds):
+        inside = region == i
+        image[inside] = make_texture(rng, height, width, int(kind))[inside]
+    return image, kinds[region]

@@ -121,14 +121,15 @@ class _FileBackend:
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         if self.does_resizing:
-            return [self._unpack(self._infer(np.ascontiguousarray(image)), 0) for image in images]
-        outputs = self._infer(self._normalize(images))
+            return [self._unpack(self.infer(np.ascontiguousarray(image)), 0) for image in images]
+        outputs = self.infer(self.normalize(images))
         return [self._unpack(outputs, n) for n in range(len(images))]
 
-    def _infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's outputs by name for its input: see ExportInfo."""
         raise NotImplementedError
 
-    def _normalize(self, images: Sequence[np.ndarray]) -> np.ndarray:
+    def normalize(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """To (N, 3, H, W) float32 in the channel order of the network's input."""
         batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
         order = (0, 1, 2) if self.info.image_format == "BGR" else (2, 1, 0)
@@ -178,7 +179,7 @@ class OnnxRuntimeBackend(_FileBackend):
         metadata = self._session.get_modelmeta().custom_metadata_map
         super().__init__(ExportInfo.from_onnx_metadata(metadata, path), path)
 
-    def _infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = self._session.run(None, {self._export.input_name: images})
         return dict(zip(self._export.outputs, outputs, strict=True))
 
@@ -208,7 +209,7 @@ class OpenVinoBackend(_FileBackend):
             export = ExportInfo.from_openvino(model, path)
         super().__init__(export, path)
 
-    def _infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         # Its outputs lie in memory that the next run writes over.
         found = self._compiled(images, share_inputs=True)
         return {name: found[i].copy() for i, name in enumerate(self._export.outputs)}

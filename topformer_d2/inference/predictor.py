@@ -32,6 +32,10 @@ class Predictor:
 
     An image is resized by the protocol's rule (OpenCV, bilinear) or, for a file of a fixed size,
     stretched to that; the network runs; labels and boxes come at the image's own size.
+
+    Attributes:
+        info: of the model: its tasks, classes and colours.
+        backend: what runs the network.
     """
 
     def __init__(
@@ -67,11 +71,11 @@ class Predictor:
             raise InputError(f"num_threads is {num_threads}; it takes 1 or more, or None")
         if backend == "torch":
             cfg = load_config(model) if isinstance(model, str) else model
-            self._backend = TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
+            self.backend = TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
         else:
             _check_exported(model, weights, backend)
-            self._backend = open_exported(model, backend, num_threads)
-        self.info = self._backend.info
+            self.backend = open_exported(model, backend, num_threads)
+        self.info = self.backend.info
         self._num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
@@ -131,10 +135,10 @@ class Predictor:
             else:
                 groups[image.shape[:2]].append(i)
         for members in groups.values():
-            step = self._backend.batch or len(members)
+            step = self.backend.batch or len(members)
             for start in range(0, len(members), step):
                 batch = members[start : start + step]
-                outputs = self._backend.run([resized[i] for i in batch])
+                outputs = self.backend.run([resized[i] for i in batch])
                 for i, output in zip(batch, outputs, strict=True):
                     scenes[i] = _to_scene(
                         output, images[i].shape[:2], resized[i].shape[:2], confidence
@@ -143,10 +147,10 @@ class Predictor:
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """To the size at which the backend takes it."""
-        if self._backend.does_resizing:
+        if self.backend.does_resizing:
             return image
-        if self._backend.size is not None:
-            return ResizeTransform(*image.shape[:2], *self._backend.size).apply_image(image)
+        if self.backend.size is not None:
+            return ResizeTransform(*image.shape[:2], *self.backend.size).apply_image(image)
         resized = self.info.resizing().get_transform(image).apply_image(image)
         if self._tile_size is None:
             return resized
@@ -162,7 +166,7 @@ class Predictor:
         found: list[NetworkOutput] = []
 
         def run(tile: np.ndarray, y: int, x: int) -> Tensor | None:
-            (output,) = self._backend.run([tile])
+            (output,) = self.backend.run([tile])
             if output.boxes is not None:
                 output.boxes = output.boxes + np.array([x, y, x, y], np.float32)
                 found.append(output)
@@ -184,7 +188,7 @@ class Predictor:
     def _check_tile_size(self, tile_size: int) -> None:
         if tile_size < ALIGNMENT or tile_size % ALIGNMENT:
             raise InputError(f"tile_size is {tile_size}; it takes a multiple of {ALIGNMENT}")
-        if self._backend.does_resizing or self._backend.size is not None:
+        if self.backend.does_resizing or self.backend.size is not None:
             raise InputError(
                 "tile_size needs a model for images of any size, without preprocessing: export it "
                 "so, or leave the tiles out"
