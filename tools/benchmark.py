@@ -96,7 +96,7 @@ def main() -> None:
 def measure(args: argparse.Namespace, configs: dict, folder: Path) -> None:
     """Print the table and write what was asked for."""
     size = tuple(args.size)
-    image = cv2.cvtColor(make_textures(0, 150, *size)[0], cv2.COLOR_RGB2BGR)
+    image = cv2.cvtColor(make_textures(0, *size)[0], cv2.COLOR_RGB2BGR)
     common = {"num_threads": args.threads, "folder": folder}
     entries = []
     for name, cfg in configs.items():

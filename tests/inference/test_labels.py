@@ -143,19 +143,24 @@ def test_axis_of_one_resize_is_pytorchs():
     assert axis.nodes.shape == (5, 2)
 
 
-MEMORY = """
-import resource, torch
+MEMORY = r"""
+import re, torch
+from pathlib import Path
 from topformer_d2.inference import label_map
 torch.set_num_threads(1)
 logits = torch.nn.functional.interpolate(torch.randn(1, 150, 9, 16), size=(270, 480))[0] * 4
 label_map(logits[:, :8, :8], (64, 64))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory(field):
+    return int(re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = memory("VmRSS")
 label_map(logits, (2160, 3840))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(memory("VmHWM") - before)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_large_map_is_bounded():
     """All logits of 150 classes at 2160x3840 would be 4,746 MiB."""
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 200
+    assert 8 < float(run.stdout) < 200  # the label map itself takes 8

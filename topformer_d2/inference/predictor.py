@@ -168,7 +168,9 @@ class Predictor:
         def run(tile: np.ndarray, y: int, x: int) -> Tensor | None:
             (output,) = self.backend.run([tile])
             if output.boxes is not None:
-                output.boxes = output.boxes + np.array([x, y, x, y], np.float32)
+                height, width = tile.shape[:2]
+                inside = output.boxes.clip(0, np.array([width, height] * 2, np.float32))
+                output.boxes = inside + np.array([x, y, x, y], np.float32)
                 found.append(output)
             return None if output.logits is None else output.logits.cpu()
 
