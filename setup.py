@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 
 setup(
     name="topformer_d2",
@@ -43,9 +44,11 @@ setup(
     ],
     extras_require={
         "baselines": BASELINES,
+        "export": EXPORT,
         "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
         "dev": [
             *BASELINES,
+            *EXPORT,
             "pytest>=8",
             "ruff>=0.9",
             "pypi-simple>=1.6",

@@ -72,8 +72,9 @@ def untrained_weights(cfg, folder: Path) -> str:
     """A file of random weights whose label maps have many classes."""
     torch.manual_seed(0)
     model = build_model(cfg)
-    if hasattr(model, "sem_seg_head"):
-        torch.nn.init.normal_(model.sem_seg_head.classifier.weight)
+    for module in getattr(model, "sem_seg_head", torch.nn.Module()).modules():
+        if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+            torch.nn.init.normal_(module.weight)
     path = str(folder / "untrained.pth")
     save_state_dict(model.state_dict(), path)
     return path
