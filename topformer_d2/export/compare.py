@@ -150,11 +150,13 @@ def _unexplained(
     overlaps = box_iou(both.boxes, both.boxes)
     overlaps[both.classes[:, None] != both.classes] = 0.0
     drops = overlaps > limits.nms_threshold  # whichever is the better of the two
-    is_tie = drops & is_alone & (is_expected[:, None] != is_expected)
-    is_tie &= (both.scores[:, None] - both.scores).abs() <= TOLERANCE
+    is_tie = is_alone & (is_expected[:, None] != is_expected)
+    is_tie &= drops & ((both.scores[:, None] - both.scores).abs() <= TOLERANCE)
     at_limit = (overlaps - limits.nms_threshold).abs() <= TOLERANCE
-    undecided = (at_limit | is_tie).any(dim=1) & (is_expected | _is_among(both, candidates))
-    explained = undecided | (drops & undecided & is_alone).any(dim=1)
+    # What PyTorch has no candidate for explains nothing and is not explained.
+    possible = is_expected | _is_among(both, candidates)
+    undecided = ((at_limit | is_tie) & possible).any(dim=1)
+    explained = possible & (undecided | (drops & undecided & is_alone & possible).any(dim=1))
     for i in torch.nonzero(is_alone & ~explained).flatten().tolist():
         other = given if is_expected[i] else expected
         lowest = limits.score_threshold
