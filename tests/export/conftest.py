@@ -9,7 +9,7 @@ from torch import nn
 def trained(tmp_path):
     """A function from a config's name and KEY VALUE pairs to (cfg, model, weights file).
 
-    With `shift` a detector finds something; its scores are then far apart.
+    With `shift` a detector finds something.
     """
     from detectron2.modeling import build_model
 
@@ -24,8 +24,8 @@ def trained(tmp_path):
         torch.manual_seed(0)
         model = build_model(cfg).train()
         for module in model.modules():
-            # Starts as the identity. With random weights its softmax is so sharp that at 1 PyTorch's
-            # own float32 is 1e-3 from double precision.
+            # Starts as the identity. At 1 the random softmax is so sharp that PyTorch's own float32
+            # is 1e-3 from double precision.
             if isinstance(module, Attention):
                 nn.init.constant_(module.projection.norm.weight, 0.1)
             if isinstance(module, nn.BatchNorm2d):
@@ -35,6 +35,11 @@ def trained(tmp_path):
         model.eval()
         if shift and hasattr(model, "head"):
             shift_scores(model, torch.rand(3, 96, 128) * 255, candidates=60)
+            # The same candidates, with scores that are not 0 and 1 alone.
+            classifier, scale = model.head.cls_score, 0.1
+            classifier.weight.data *= scale
+            threshold = torch.logit(torch.tensor(model.test_score_thresh))
+            classifier.bias.data = classifier.bias * scale + threshold * (1 - scale)
         path = str(tmp_path / "weights.pth")
         save_state_dict(model.state_dict(), path)
         return cfg, model, path
