@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog
-from detectron2.structures import Boxes, Instances
 
 from topformer_d2.data.styles import class_styles
-from topformer_d2.visualization import Scene, add_legend, blend_labels, draw_boxes, make_sheet
+from topformer_d2.inference import Scene
+from topformer_d2.visualization import add_legend, blend_labels, draw_boxes, make_sheet
 
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
 
@@ -68,19 +67,21 @@ def test_boxes_are_drawn_in_their_classes_colours():
     draw_boxes(image, Scene(boxes=boxes, classes=[0, 1]), ["50$", "a_b^$$"], COLORS)
 
 
-def test_truth_and_prediction_become_scenes(synthetic_dataset):
+def test_truth_becomes_a_scene(synthetic_dataset):
     record = DatasetCatalog.get("synthetic_boxes_val")[0]
     crowd = {**record["annotations"][0], "iscrowd": 1}
     with_crowd = {**record, "annotations": [*record["annotations"], crowd]}
     truth = Scene.from_record(with_crowd, ("instances",))
     assert truth.label is None and truth.scores is None
     assert len(truth.boxes) == len(truth.classes) == len(record["annotations"]) > 0
-    found = Instances((9, 9), scores=torch.tensor([0.5]), pred_classes=torch.tensor([2]))
-    found.pred_boxes = Boxes(torch.tensor([[1.0, 2, 3, 4]]))
-    scene = Scene.from_output({"instances": found, "sem_seg": torch.eye(3)[:, :, None]})
-    assert scene.boxes.tolist() == [[1, 2, 3, 4]] and scene.classes == [2]
-    assert scene.scores == [0.5] and scene.label[:, 0].tolist() == [0, 1, 2]
-    assert scene.label.dtype == np.uint8
+
+
+def test_boxes_above_a_score():
+    boxes = np.array([[1.0, 2, 3, 4], [0, 0, 9, 9]])
+    scene = Scene(boxes=boxes, classes=[2, 1], scores=[0.5, 0.2]).above(0.5)
+    assert scene.boxes.tolist() == [[1, 2, 3, 4]]
+    assert (scene.classes, scene.scores) == ([2], [0.5])
+    assert Scene(label=np.ones((2, 2))).above(0.5).label.sum() == 4
 
 
 @pytest.mark.parametrize("gap", [4, 6])

@@ -36,11 +36,12 @@ def draw_sheet(folder: str) -> str:
     """Write a sheet of validation images with truth and prediction; returns its path."""
     from topformer_d2 import get_config
     from topformer_d2.data.files import write_image
-    from topformer_d2.inference import build_predictor
+    from topformer_d2.inference import Predictor
     from topformer_d2.visualization import prediction_sheet
 
-    predictor = build_predictor(get_config(CONFIG), os.path.join(folder, "model_final.pth"))
-    sheet = prediction_sheet(predictor, predictor.cfg.DATASETS.TEST[0], num_images=4)
+    cfg = get_config(CONFIG)
+    predictor = Predictor(cfg, os.path.join(folder, "model_final.pth"))
+    sheet = prediction_sheet(predictor, cfg.DATASETS.TEST[0], num_images=4)
     path = os.path.join(folder, "sheet.png")
     write_image(path, sheet[:, :, ::-1])
     return path

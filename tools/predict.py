@@ -1,43 +1,93 @@
 #!/usr/bin/env python
-"""Segment images or find objects in them: overlays, label maps as PNG, boxes as JSON lines.
+"""Segment images or a video, or find objects in them.
 
   python tools/predict.py --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
+  python tools/predict.py --model model.onnx --input street.mp4 --output predictions/street.mp4
+
+Of images: overlays, label maps as PNG, boxes as JSON lines. Of a video: the video with them drawn.
 """
 
+import argparse
 import os
 import sys
 
-from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images
-from topformer_d2.errors import show_input_errors
-from topformer_d2.inference import build_predictor
-from topformer_d2.visualization import predict_files
+from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.inference import Predictor
+from topformer_d2.inference.backends import BACKENDS
+from topformer_d2.inference.video import is_video
+from topformer_d2.visualization import predict_files, predict_video
 
 
 def main() -> None:
-    parser = model_parser(__doc__)
-    parser.add_argument("--input", required=True, help="an image, a folder or a quoted glob")
-    parser.add_argument("--output", required=True, metavar="DIR")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", metavar="FILE")
+    parser.add_argument("--weights", metavar="FILE", help="of the config: .pth or .safetensors")
+    parser.add_argument(
+        "--model", metavar="FILE", help="instead: as tools/export_model.py wrote it"
+    )
+    parser.add_argument("--backend", choices=BACKENDS, help="default: by the model's extension")
+    parser.add_argument("--threads", type=int, help="default: as the libraries choose")
+    parser.add_argument(
+        "--tile-size", type=int, help="run larger images in overlapping tiles of so many pixels"
+    )
+    parser.add_argument(
+        "--input", required=True, help="an image, a folder, a quoted glob or a video"
+    )
+    parser.add_argument("--output", required=True, help="a folder; of a video an .mp4 or .avi")
     parser.add_argument(
         "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
     )
     parser.add_argument(
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
+    )
     args = parser.parse_args()
     with show_input_errors():
-        paths = list_images(args.input)
-        predictor = build_predictor(load_config(args.config_file, args.opts), args.weights)
-        problems = predict_files(
-            predictor, paths, args.output, min_score=args.min_score, json_file=args.save_json
-        )
+        status = predict(args)
+    sys.exit(status)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """The tool's exit status: 1 where an image could not be read."""
+    paths = [] if is_video(args.input) else list_images(args.input)
+    if not paths and args.save_json:
+        raise InputError("--save-json is for images; of a video the boxes are drawn alone")
+    predictor = load_predictor(args)
+    if not paths:
+        done = predict_video(predictor, args.input, args.output, min_score=args.min_score)
+        print(f"{done} frames done: {os.path.abspath(args.output)}")
+        return 0
+    problems = predict_files(
+        predictor, paths, args.output, min_score=args.min_score, json_file=args.save_json
+    )
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images done: {os.path.abspath(args.output)}")
     for problem in problems:
         print(f"skipped: {problem}", file=sys.stderr)
-    sys.exit(1 if problems else 0)
+    return 1 if problems else 0
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """From --config-file and --weights, or from --model."""
+    keys = {
+        "backend": args.backend,
+        "num_threads": args.threads,
+        "tile_size": args.tile_size,
+    }
+    if args.model is not None:
+        if args.config_file or args.weights or args.opts:
+            raise InputError("--model has its config and weights inside: leave those out")
+        return Predictor(args.model, **keys)
+    if not args.config_file:
+        raise InputError("name a model: --config-file and --weights, or --model")
+    return Predictor(load_config(args.config_file, args.opts), args.weights, **keys)
 
 
 if __name__ == "__main__":

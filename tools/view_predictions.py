@@ -12,7 +12,7 @@ from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.files import check_image_name, write_image
 from topformer_d2.errors import InputError, show_input_errors
-from topformer_d2.inference import build_predictor
+from topformer_d2.inference import Predictor
 from topformer_d2.visualization import prediction_sheet
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         check_image_name(args.output)  # before the work, not after
         cfg = load_config(args.config_file, args.opts)
         check_config(cfg, train=False)
-        predictor = build_predictor(cfg, args.weights)
+        predictor = Predictor(cfg, args.weights)
         dataset = cfg.DATASETS.TEST[0]
         sheet = prediction_sheet(predictor, dataset, args.num_images, min_score=args.min_score)
         write_image(args.output, sheet[:, :, ::-1])

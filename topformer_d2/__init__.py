@@ -14,8 +14,9 @@ except ImportError as e:
         "or build its main branch as https://detectron2.readthedocs.io describes."
     ) from e
 
-from . import checkpoint, data, evaluation, modeling
+from . import checkpoint, data, evaluation, inference, modeling
 from .config import add_topformer_config, get_config
+from .inference import Predictor, label_map
 from .modeling import (
     TopFormer,
     TopFormerMultiTask,
@@ -25,6 +26,7 @@ from .modeling import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "Predictor",
     "TopFormer",
     "TopFormerMultiTask",
     "TopFormerSegmentationHead",
@@ -34,5 +36,7 @@ __all__ = [
     "data",
     "evaluation",
     "get_config",
+    "inference",
+    "label_map",
     "modeling",
 ]

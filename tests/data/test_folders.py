@@ -112,7 +112,7 @@ def test_the_kept_config_does_the_same(config_file, tmp_path):
 def names_of(cfg, task):
     """Of the pixels' and of the objects' classes, those that the task has."""
     painter = Painter(cfg, "own_train")
-    stuff, things = painter._stuff[0], painter._things[0]
+    stuff, things = list(painter.info.pixels.names), list(painter.info.objects.names)
     return {"pixels": [stuff], "boxes": [things], "both": [stuff, things]}[task]
 
 

@@ -37,7 +37,10 @@ def test_cityscapes_of_pixels_has_no_boxes():
         "multitask_lite_topformer_t", ["DATASETS.TEST", f"('{name}', 'synthetic_boxes_val')"]
     )
     painter = Painter(cfg)
-    assert (painter.stuff.name, painter.things.name) == (name, "synthetic_boxes_val")
+    assert (painter.info.pixels.dataset, painter.info.objects.dataset) == (
+        name,
+        "synthetic_boxes_val",
+    )
 
 
 @pytest.fixture

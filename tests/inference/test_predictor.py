@@ -1,4 +1,4 @@
-"""Detectron2's DefaultPredictor, and files in, files out."""
+"""Detectron2's DefaultPredictor, and files in, files out by our own."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images, read_image, write_image
 from topformer_d2.errors import InputError
-from topformer_d2.inference import build_predictor
-from topformer_d2.visualization import Painter, Scene, output_names, predict_files
+from topformer_d2.inference import Predictor, build_predictor
+from topformer_d2.visualization import Painter, output_names, predict_files
 
 CONFIG = "seg_topformer_t_synthetic"
 
@@ -79,7 +79,7 @@ def test_folder_of_images(weights, tmp_path):
         photo(source / name)
     photo(source / "wide.png", 40, 200)
     (source / "broken.jpg").write_bytes(b"no image")
-    predictor = build_predictor(get_config(CONFIG), weights)
+    predictor = Predictor(get_config(CONFIG), weights)
     before = {path: path.read_bytes() for path in source.iterdir()}
     inputs = list_images(str(source))
     problems = predict_files(predictor, inputs, str(source))
@@ -94,8 +94,8 @@ def test_folder_of_images(weights, tmp_path):
     ]
     label = Image.open(source / "wide_label.png")
     assert (label.mode, label.size) == ("L", (200, 40))
-    expected = predictor(read_image(str(source / "wide.png")))["sem_seg"].argmax(0)
-    assert np.array_equal(np.asarray(label), expected.cpu().numpy())
+    expected = build_predictor(get_config(CONFIG), weights)(read_image(str(source / "wide.png")))
+    assert np.array_equal(np.asarray(label), expected["sem_seg"].argmax(0).cpu().numpy())
     overlay = Image.open(source / "wide_overlay.jpg")
     assert overlay.height == 40 and overlay.width > 200
 
@@ -137,16 +137,16 @@ def test_boxes_are_drawn_and_written_as_json_lines(detector, tmp_path):
         assert (abs(drawn.astype(int) - 128).max() > 50) == (min_score == "0.0")
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert written == ["000000000139_overlay.jpg", "b_overlay.jpg"]
-    predictor = build_predictor(load_config(config), weights)
-    instances = predictor(read_image(str(tmp_path / "b.png")))["instances"]
-    assert instances.image_size == (70, 50) and len(instances) == 9
+    predictor = Predictor(load_config(config), weights)
+    scene = predictor(read_image(str(tmp_path / "b.png")))
+    assert len(scene.boxes) == 9 and (scene.boxes.max(0) <= [50, 70, 50, 70]).all()
 
 
 def test_boxes_of_a_dataset_have_its_image_ids(detector, tmp_path):
     config, weights = detector
     cfg = load_config(config, ["DATASETS.TEST", "('synthetic_boxes_val',)"])
     cfg.MODEL.RETINANET.NUM_CLASSES = 3  # another number than the dataset's: ids map all the same
-    predictor = build_predictor(cfg, weights)
+    predictor = Predictor(cfg, weights)
     records = DatasetCatalog.get("synthetic_boxes_val")[:2]
     files = [r["file_name"] for r in records]
     out = str(tmp_path / "boxes.jsonl")
@@ -167,8 +167,9 @@ def test_boxes_of_a_dataset_have_its_image_ids(detector, tmp_path):
     assert image_ids([*same, *files]).isdisjoint({12, 13})
     with pytest.raises(InputError, match="is a folder"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=str(tmp_path))
-    predictor.cfg.DATASETS.TEST = ("unregistered",)
-    with pytest.raises(InputError, match=r"category ids .* names \('unregistered',\)"):
+    cfg.DATASETS.TEST = ("unregistered",)
+    predictor = Predictor(cfg, weights)
+    with pytest.raises(InputError, match=r"category ids .* must name a registered dataset"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=out)
 
 
@@ -186,16 +187,17 @@ def test_a_joint_model_draws_both_on_one_picture(tmp_path):
     image = read_image(path)
     output = DefaultPredictor(cfg)(image)
     assert output["sem_seg"].shape == (6, 90, 120) and output["instances"].image_size == (90, 120)
-    predictor = build_predictor(cfg, weights)
+    output = build_predictor(cfg, weights)(image)
+    predictor = Predictor(cfg, weights)
     out = str(tmp_path / "out")
     for min_score in (0.0, 1.1):
         predict_files(predictor, [path], out, min_score=min_score, json_file=f"{out}/boxes.jsonl")
         label = read_image(f"{out}/a_label.png")[:, :, 0]
-        output = predictor(image)
+        scene = predictor(image)
         assert np.array_equal(label, output["sem_seg"].argmax(0).numpy())
         with open(f"{out}/boxes.jsonl") as f:
-            assert len(f.readlines()) == len(output["instances"]) > 0
-        painter, scene = Painter(cfg), Scene.from_output(output)
+            assert len(f.readlines()) == len(scene.boxes) == len(output["instances"]) > 0
+        painter = Painter(cfg)
         if min_score > 1:
             scene.boxes = scene.boxes[:0]
         picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
@@ -205,7 +207,7 @@ def test_a_joint_model_draws_both_on_one_picture(tmp_path):
 
 def test_no_json_of_boxes_from_a_segmenter(weights, tmp_path):
     path = photo(tmp_path / "a.png")
-    predictor = build_predictor(get_config(CONFIG), weights)
+    predictor = Predictor(get_config(CONFIG), weights)
     with pytest.raises(InputError, match=r"this model finds no boxes to write to x\.json"):
         predict_files(predictor, [path], str(tmp_path), json_file="x.json")
 
@@ -218,12 +220,12 @@ def test_outputs_of_files_from_several_folders_do_not_collide(tmp_path):
 
 def test_weights_that_fit_in_part_are_refused(weights, tmp_path):
     with pytest.raises(InputError, match=r"classifier\.weight is \(6, .*NUM_CLASSES"):
-        build_predictor(get_config(CONFIG, ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "9"]), weights)
+        Predictor(get_config(CONFIG, ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "9"]), weights)
     backbone = {k: v for k, v in load_file(weights).items() if k.startswith("backbone.")}
     path = str(tmp_path / "backbone.pth")
     save_state_dict(backbone, path)
     with pytest.raises(InputError, match=r"sem_seg_head\.\S+ is missing"):
-        build_predictor(get_config(CONFIG), path)
+        Predictor(get_config(CONFIG), path)
 
 
 def test_write_image_refuses_what_is_no_picture(tmp_path):

@@ -12,7 +12,8 @@ from topformer_d2.data.inspection import spread_evenly
 from topformer_d2.data.loader import build_train_loader
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.errors import InputError
-from topformer_d2.visualization import Painter, Scene, sample_sheet
+from topformer_d2.inference import Scene
+from topformer_d2.visualization import Painter, sample_sheet
 
 HEADER, GAP = 24, 6
 CROP = 64
@@ -33,7 +34,7 @@ def test_raw_samples_are_the_files(tiny_config):
     painter = Painter(tiny_config())
     truth = painter.draw(image, Scene.from_record(records[0], ("sem_seg",)), opacity=0.7)
     assert np.array_equal(first_row(sheet, 1, 64, 80), truth)
-    ground = np.array(painter.stuff.stuff_colors[0])
+    ground = np.array(painter.info.pixels.colors[0])
     legend = sheet[HEADER : HEADER + 64, 2 * (80 + GAP) + GAP :]
     assert (legend == ground).all(-1).sum() > 30
 

@@ -13,8 +13,8 @@ from tests.helpers import run_tool
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.config import load_config
-from topformer_d2.inference import build_predictor
-from topformer_d2.visualization import Painter, Scene, predict_files, prediction_sheet, sample_sheet
+from topformer_d2.inference import Predictor, Scene
+from topformer_d2.visualization import Painter, predict_files, prediction_sheet, sample_sheet
 
 HEADER, GAP = 24, 6
 TRAIN = ("synthetic_sem_seg_train", "synthetic_boxes_train", "synthetic_multitask_train")
@@ -92,16 +92,16 @@ def test_images_with_and_without_a_label_stand_in_one_sheet(joint, monkeypatch):
 @pytest.mark.parametrize("dataset", TEST)
 def test_predictions_of_both_stand_beside_the_truth_that_there_is(joint, dataset):
     cfg = load_config(joint[0])
-    predictor = build_predictor(cfg, joint[1])
+    predictor = Predictor(cfg, joint[1])
     sheet = prediction_sheet(predictor, dataset, 2, min_score=0.0)
     record = DatasetCatalog.get(dataset)[0]
     image = cv2.imread(record["file_name"])
     rgb = image[:, :, ::-1].repeat(4, axis=0).repeat(4, axis=1)  # so that names leave it visible
     painter = Painter(cfg, dataset)
     # Names of either kind, from whichever of the test datasets has them.
-    assert painter.stuff.name == TEST[0] and painter.things.name == TEST[1]
+    assert (painter.info.pixels.dataset, painter.info.objects.dataset) == TEST
     truth = Scene.from_record(record, ("sem_seg",) if dataset == TEST[0] else ("instances",))
-    found = Scene.from_output(predictor(image))
+    found = predictor(image)
     assert found.label is not None and len(found.boxes) == 9
     for column, scene in ((1, truth), (2, found)):
         drawn = painter.draw(rgb, scene.enlarged(4), opacity=0.7)
@@ -121,7 +121,7 @@ def test_the_tool_draws_predictions(joint, tmp_path):
 
 
 def test_boxes_as_json_have_the_ids_of_the_test_dataset_with_boxes(joint, tmp_path):
-    predictor = build_predictor(load_config(joint[0]), joint[1])
+    predictor = Predictor(load_config(joint[0]), joint[1])
     records = DatasetCatalog.get(TEST[1])[:2]
     out = tmp_path / "boxes.jsonl"
     files = [r["file_name"] for r in records]

@@ -183,3 +183,32 @@ def _write_split(folder: str, split: str, indices: range, seed: int, size: tuple
     coco = {"images": images, "annotations": annotations, "categories": categories}
     with open(os.path.join(json_dir, f"instances_{split}.json"), "w", encoding="utf-8") as f:
         json.dump(coco, f)
+
+
+# Levels of red, green and blue, which give each kind of make_textures a colour of its own.
+_LEVELS = (5, 6, 5)
+NUM_TEXTURES = 150
+
+
+def make_textures(
+    seed: int, height: int, width: int, regions: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image of many classes: each of its regions has one of NUM_TEXTURES textures.
+
+    A texture is noise and faint stripes, of any angle and period, around its kind's colour.
+
+    Returns:
+        image: (height, width, 3) uint8, RGB.
+        label: (height, width) int64, the kind of each pixel.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    centers = rng.uniform((0, 0), (height, width), (regions, 2))
+    region = np.argmin([(y - cy) ** 2 + (x - cx) ** 2 for cy, cx in centers], axis=0)
+    kinds = rng.integers(NUM_TEXTURES, size=regions)
+    colors = np.stack(np.unravel_index(kinds, _LEVELS), axis=1) / (np.array(_LEVELS) - 1)
+    angles, periods = rng.uniform(0, np.pi, regions), rng.uniform(4, 16, regions)
+    wave = np.cos(angles)[region] * x + np.sin(angles)[region] * y
+    stripes = np.sin(2 * np.pi * wave / periods[region])[..., None]
+    image = 20 + 215 * colors[region] + 8 * stripes + rng.normal(0, 8, (height, width, 3))
+    return image.clip(0, 255).astype(np.uint8), kinds[region]

@@ -19,6 +19,8 @@ from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import build_evaluator, evaluate_with_tta, evaluator_type
 from ..evaluation.tta import build_resizes
+from ..inference import LabelMapModel
+from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
@@ -205,6 +207,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
+        # Detectron2's evaluator takes logits.
+        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and not cfg.TEST.SEM_SEG_RLE:
+            model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
         if comm.is_main_process():
             for name in cfg.DATASETS.TEST:

@@ -1,5 +1,9 @@
 """From images to predictions."""
 
-from .predictor import build_predictor
+from .default_predictor import build_predictor
+from .label_model import LabelMapModel
+from .labels import label_map
+from .predictor import Predictor
+from .scene import Scene
 
-__all__ = ["build_predictor"]
+__all__ = ["LabelMapModel", "Predictor", "Scene", "build_predictor", "label_map"]

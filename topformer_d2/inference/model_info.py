@@ -44,7 +44,9 @@ class ClassTable:
         return cls(
             tuple(class_names),
             tuple(tuple(color) for color in colors.tolist()),
-            tuple(ids[i] for i in range(num_classes)) if len(ids) == num_classes else None,
+            tuple(ids[i] for i in range(num_classes))
+            if set(range(num_classes)) <= set(ids)
+            else None,
             dataset,
         )
 

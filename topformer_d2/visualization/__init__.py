@@ -1,20 +1,21 @@
 """Pictures of labels and predictions: overlays with a legend, and sheets of them."""
 
 from .overlay import add_legend, blend_labels
+from .painter import Painter, draw_boxes
 from .predictions import output_names, predict_files, prediction_sheet
 from .samples import sample_sheet
-from .scene import Painter, Scene, draw_boxes
 from .sheet import make_sheet
+from .video import predict_video
 
 __all__ = [
     "Painter",
-    "Scene",
     "add_legend",
     "blend_labels",
     "draw_boxes",
     "make_sheet",
     "output_names",
     "predict_files",
+    "predict_video",
     "prediction_sheet",
     "sample_sheet",
 ]

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.engine import DefaultPredictor
 from tqdm.auto import tqdm
 
 from ..data.checks import load_records, missing_paths
 from ..data.files import read_image, write_beside, write_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
-from ..evaluation import coco_results
-from .scene import Painter, Scene
+from ..inference import Predictor, Scene
+from ..inference.model_info import ModelInfo
+from .painter import Painter
 from .sheet import make_sheet
 
 # Pixels of an image's shorter side from which the names of its boxes leave most of it free.
@@ -39,7 +40,7 @@ def output_names(paths: list[str]) -> list[str]:
 
 
 def predict_files(
-    predictor: DefaultPredictor,
+    predictor: Predictor,
     paths: list[str],
     output: str,
     *,
@@ -52,13 +53,13 @@ def predict_files(
     them.
 
     Args:
-        predictor: as from build_predictor.
+        predictor: of any backend.
         paths: image files.
         output: folder, made where it is missing.
         min_score: boxes below it are not drawn.
         json_file: where all boxes are written in COCO's results format, one JSON object a line.
-            Images of the first of DATASETS.TEST that has boxes have their image_id; others are
-            numbered by their names, as COCO's are, where all names are numbers, and named
+            Images of the dataset that the model's classes come from have their image_id; others
+            are numbered by their names, as COCO's are, where all names are numbers, and named
             otherwise.
 
     Returns:
@@ -68,18 +69,19 @@ def predict_files(
         InputError: an output would overwrite an input, or there are no boxes or no category ids to
             write to json_file.
     """
-    painter = Painter(predictor.cfg)
+    info = predictor.info
+    painter = Painter(info)
     if json_file:
-        _check_json_target(json_file, painter)
+        _check_json_target(json_file, info)
     names = output_names(paths)
-    labels = "sem_seg" in painter.tasks
+    labels = "sem_seg" in info.tasks
     _refuse_overwriting(
         paths,
         *([os.path.join(output, f"{name}_label.png") for name in names] if labels else []),
         *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
         *([json_file] if json_file else []),
     )
-    image_ids = _image_ids(paths, names, painter.things.name) if json_file else names
+    image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
     problems, lines = [], []
     for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
         try:
@@ -87,11 +89,11 @@ def predict_files(
         except InputError as e:
             problems.append(str(e))
             continue
-        prediction = predictor(image)
+        scene = predictor(image)
         if json_file:
-            results = coco_results(prediction["instances"], image_id, painter.things)
+            results = _coco_results(scene, image_id, info.objects.ids)
             lines += [f"{json.dumps(result)}\n" for result in results]
-        scene = Scene.from_output(_confident(prediction, min_score))
+        scene = scene.above(min_score)
         picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
         if scene.label is not None:
             write_image(os.path.join(output, f"{name}_label.png"), scene.label)
@@ -101,18 +103,32 @@ def predict_files(
     return problems
 
 
-def _check_json_target(json_file: str, painter: Painter) -> None:
+def _check_json_target(json_file: str, info: ModelInfo) -> None:
     """Raise InputError, before the work and not after, where boxes cannot be written."""
-    if "instances" not in painter.tasks:
+    if "instances" not in info.tasks:
         raise InputError(f"this model finds no boxes to write to {json_file}")
     if os.path.isdir(json_file):
         raise InputError(f"{json_file} is a folder: name a file for the boxes")
-    if not painter.things.get("thing_dataset_id_to_contiguous_id"):
-        names = tuple(painter.dataset_names)
+    if info.objects.ids is None:
         raise InputError(
             f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "
-            f"registered dataset with the model's classes; it names {names}"
+            "registered dataset with the model's classes, for an exported file when it is exported"
         )
+
+
+def _coco_results(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[dict]:
+    """The boxes of one image in COCO's results format."""
+    return [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[category],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+        }
+        for (x0, y0, x1, y1), category, score in zip(
+            scene.boxes.tolist(), scene.classes, scene.scores or [], strict=True
+        )
+    ]
 
 
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
@@ -129,14 +145,6 @@ def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[in
     return names
 
 
-def _confident(prediction: dict, min_score: float) -> dict:
-    """A model's output without the boxes whose score is below `min_score`."""
-    if "instances" not in prediction:
-        return prediction
-    found = prediction["instances"]
-    return {**prediction, "instances": found[found.scores >= min_score]}
-
-
 def _refuse_overwriting(inputs: list[str], *targets: str) -> None:
     taken = {os.path.realpath(path) for path in inputs}
     for target in targets:
@@ -145,12 +153,12 @@ def _refuse_overwriting(inputs: list[str], *targets: str) -> None:
 
 
 def prediction_sheet(
-    predictor: DefaultPredictor, dataset_name: str, num_images: int, *, min_score: float = 0.5
+    predictor: Predictor, dataset_name: str, num_images: int, *, min_score: float = 0.5
 ) -> np.ndarray:
     """Images spread evenly over a dataset, each beside its truth and its prediction.
 
     Args:
-        predictor: as from build_predictor.
+        predictor: of any backend.
         dataset_name: a registered dataset with its truth.
         num_images: rows of the sheet, at most.
         min_score: boxes below it are left out.
@@ -159,12 +167,12 @@ def prediction_sheet(
         (H, W, 3) uint8 RGB.
     """
     records = load_records(dataset_name)
-    painter = Painter(predictor.cfg, dataset_name)
+    painter = Painter(predictor.info)
     rows = []
     for record in spread_evenly(records, num_images):
         image = read_image(record["file_name"])
         truth = Scene.from_record(record, painter.tasks)
-        found = Scene.from_output(_confident(predictor(image), min_score))
+        found = predictor(image).above(min_score)
         rgb = np.ascontiguousarray(image[:, :, ::-1])
         if "instances" in painter.tasks:
             # The names of boxes have a size of their own, and would cover a small image.

@@ -9,7 +9,8 @@ from ..data.files import read_image
 from ..data.inspection import spread_evenly
 from ..data.loader import SeededMap
 from ..data.mapper import TaskMapper
-from .scene import Painter, Scene
+from ..inference import Scene
+from .painter import Painter
 from .sheet import make_sheet
 
 

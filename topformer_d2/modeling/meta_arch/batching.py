@@ -10,6 +10,10 @@ from torch import Tensor
 
 from ..layers import resize
 
+# From an image's logits (K, h, w), the network input's size and the output's, both (height, width),
+# to what the model gives as "sem_seg".
+FinishLogits = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
+
 
 def group_by_size(batched_inputs: list[dict]) -> list[list[int]]:
     """Indices of inputs whose "image" (C, H, W) has equal height and width, in order."""
@@ -37,17 +41,9 @@ def output_size(x: dict, image_size: Sequence[int]) -> tuple[int, int]:
     return x.get("height", image_size[0]), x.get("width", image_size[1])
 
 
-def resize_logits(logits: Tensor, inputs: list[dict], image_size: Sequence[int]) -> list[Tensor]:
-    """Logits (N, K, h, w) to the network input's size, then each image's to its output's.
-
-    Returns:
-        N tensors (K, height, width).
-    """
-    logits = resize(logits, image_size)
-    return [
-        resize(image_logits[None], output_size(x, image_size))[0]
-        for x, image_logits in zip(inputs, logits, strict=True)
-    ]
+def resize_logits(logits: Tensor, input_size: Sequence[int], size: Sequence[int]) -> Tensor:
+    """An image's logits (K, h, w) to the network input's size, then to the output's."""
+    return resize(resize(logits[None], input_size), size)[0]
 
 
 def pad_labels(

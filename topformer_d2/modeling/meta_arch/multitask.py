@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet, build_sem_seg_head
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..losses import UncertaintyWeighting
-from .batching import output_size, pad_labels, resize_logits, run_by_size
+from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
 from .retinanet import FastRetinaNet, LiteRetinaNet
 
 _DETECTORS = {"RetinaNet": RetinaNet, "LiteRetinaNet": LiteRetinaNet}
@@ -100,7 +102,7 @@ class TopFormerMultiTask(FastRetinaNet):
             InputError: a training image has no labels at all.
         """
         if not self.training:
-            return run_by_size(self._predict, batched_inputs)
+            return self.predict(batched_inputs)
         pixels = [x.get("sem_seg") for x in batched_inputs]
         objects = [x.get("instances") for x in batched_inputs]
         for x, *labels in zip(batched_inputs, pixels, objects, strict=True):
@@ -146,18 +148,25 @@ class TopFormerMultiTask(FastRetinaNet):
         levels = [pyramid[name] for name in self.head_in_features]
         return self.sem_seg_head.layers(features), levels, self.head(levels)
 
-    def _predict(self, batched_inputs: list[dict]) -> list[dict]:
+    def predict(
+        self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
+    ) -> list[dict]:
+        """As forward in inference, with what `finish` makes of each image's logits as "sem_seg"."""
+        return run_by_size(partial(self._predict, finish=finish), batched_inputs)
+
+    def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:
         """Of images of one size."""
         batch = self.preprocess_image(batched_inputs)
         size = tuple(batch.tensor.shape[-2:])
         logits, levels, predictions = self.network(batch.tensor)
         found = self.forward_inference(batch, levels, predictions)
-        return [
-            {
-                "sem_seg": sem_seg,
-                "instances": detector_postprocess(instances, *output_size(x, size)),
-            }
-            for x, sem_seg, instances in zip(
-                batched_inputs, resize_logits(logits, batched_inputs, size), found, strict=True
+        outputs = []
+        for x, image_logits, instances in zip(batched_inputs, logits, found, strict=True):
+            wanted = output_size(x, size)
+            outputs.append(
+                {
+                    "sem_seg": finish(image_logits, size, wanted),
+                    "instances": detector_postprocess(instances, *wanted),
+                }
             )
-        ]
+        return outputs

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
 from ...errors import InputError
-from .batching import pad_labels, resize_logits, run_by_size
+from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -54,7 +56,7 @@ class TopFormerSegmentor(SemanticSegmentor):
             logits (K, height, width).
         """
         if not self.training:
-            return run_by_size(self._predict, batched_inputs)
+            return self.predict(batched_inputs)
         images = [x["image"].to(self.device) for x in batched_inputs]
         batch = self._pad_for_training(images)
         ignored = self.sem_seg_head.ignore_value
@@ -62,12 +64,21 @@ class TopFormerSegmentor(SemanticSegmentor):
         targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
         return self.sem_seg_head(self.backbone(batch), targets)[1]
 
-    def _predict(self, batched_inputs: list[dict]) -> list[dict]:
+    def predict(
+        self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
+    ) -> list[dict]:
+        """As forward in inference, with what `finish` makes of each image's logits as "sem_seg"."""
+        return run_by_size(partial(self._predict, finish=finish), batched_inputs)
+
+    def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:
         """Of images of one size."""
         batch = torch.stack([x["image"].to(self.device) for x in batched_inputs])
+        size = tuple(batch.shape[-2:])
         logits = self.sem_seg_head.layers(self.backbone(self._normalize(batch)))
-        resized = resize_logits(logits, batched_inputs, batch.shape[-2:])
-        return [{"sem_seg": image_logits} for image_logits in resized]
+        return [
+            {"sem_seg": finish(image_logits, size, output_size(x, size))}
+            for x, image_logits in zip(batched_inputs, logits, strict=True)
+        ]
 
     def _normalize(self, images: Tensor) -> Tensor:
         return (images - self.pixel_mean) / self.pixel_std

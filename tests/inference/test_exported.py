@@ -1,0 +1,130 @@
+"""The Predictor on exported files, against PyTorch's."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from tests.inference.test_whole_way import picture
+from topformer_d2 import get_config
+from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.errors import InputError
+from topformer_d2.export import export_model
+from topformer_d2.inference import Predictor
+
+for library in ("onnx", "onnxruntime", "openvino"):
+    pytest.importorskip(library, reason="the export extra is not installed")
+
+FORMATS = {"onnx": "m.onnx", "openvino": "m.xml"}
+KEYS = [
+    "TEST.DETECTIONS_PER_IMAGE",
+    "20",
+    "INPUT.MIN_SIZE_TEST",
+    "96",
+    "INPUT.MAX_SIZE_TEST",
+    "200",
+    "MODEL.DEVICE",
+    "cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A config and weights of both tasks."""
+    folder = tmp_path_factory.mktemp("model")
+    cfg = get_config("multitask_lite_topformer_t_synthetic", KEYS)
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.sem_seg_head.classifier.weight, std=0.1)
+    torch.nn.init.normal_(model.head.cls_score.weight, std=0.1)
+    torch.nn.init.zeros_(model.head.cls_score.bias)
+    weights = str(folder / "model.pth")
+    save_state_dict(model.state_dict(), weights)
+    return cfg, weights
+
+
+def assert_same(scene, expected):
+    assert scene.label.shape == expected.label.shape and scene.label.dtype == np.uint8
+    assert (scene.label == expected.label).mean() >= 0.999
+    assert scene.classes == expected.classes
+    np.testing.assert_allclose(scene.scores, expected.scores, atol=1e-4)
+    np.testing.assert_allclose(scene.boxes, expected.boxes, atol=0.05)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_any_size(model, tmp_path, file_format):
+    path = str(tmp_path / FORMATS[file_format])
+    export_model(*model, path, file_format=file_format)
+    exported, own = Predictor(path, num_threads=1), Predictor(*model)
+    assert exported.info == own.info
+    for size in ((96, 160), (101, 77), (131, 200)):
+        image = picture(*size)
+        assert_same(exported(image), own(image))
+    several = exported([picture(96, 130, seed) for seed in range(2)], confidence=True)
+    expected = own([picture(96, 130, seed) for seed in range(2)], confidence=True)
+    for scene, reference in zip(several, expected, strict=True):
+        assert_same(scene, reference)
+        np.testing.assert_allclose(scene.confidence, reference.confidence, atol=1e-3)
+
+
+def test_openvino_takes_onnx(model, tmp_path):
+    path = str(tmp_path / "m.onnx")
+    export_model(*model, path)
+    image = picture(96, 128)
+    assert_same(Predictor(path, backend="openvino")(image), Predictor(path)(image))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_tiles(model, tmp_path, file_format):
+    path = str(tmp_path / FORMATS[file_format])
+    export_model(*model, path, file_format=file_format)
+    image = picture(150, 300)
+    assert_same(Predictor(path, tile_size=128)(image), Predictor(*model, tile_size=128)(image))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_fixed_size_that_is_the_images(model, tmp_path, file_format):
+    path = str(tmp_path / FORMATS[file_format])
+    export_model(*model, path, file_format=file_format, size=(96, 131))
+    image = picture(96, 131)
+    assert_same(Predictor(path)(image), Predictor(*model)(image))
+    stretched = Predictor(path)(picture(50, 200))
+    assert stretched.label.shape == (50, 200) and (stretched.boxes.max(0)[2:] <= [200, 50]).all()
+    with pytest.raises(InputError, match="tile_size needs a model for images of any size"):
+        Predictor(path, tile_size=128)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("size", [None, (96, 131)])
+def test_preprocessing_inside(model, tmp_path, file_format, size):
+    path = str(tmp_path / FORMATS[file_format])
+    export_model(*model, path, file_format=file_format, size=size, with_preprocessing=True)
+    image = picture(192, 262)
+    scene, expected = Predictor(path)(image), Predictor(*model)(image)
+    # OpenCV rounds what it resizes to whole numbers.
+    assert (scene.label == expected.label).mean() > 0.98
+    best = slice(0, 5)
+    np.testing.assert_allclose(scene.scores[best], expected.scores[best], atol=0.02)
+
+
+def test_labels_inside(model, tmp_path):
+    path = str(tmp_path / "m.onnx")
+    export_model(*model, path, labels=True)
+    image = picture(96, 128)
+    predictor = Predictor(path)
+    assert_same(predictor(image), Predictor(*model)(image))
+    with pytest.raises(InputError, match="labels alone"):
+        predictor(image, confidence=True)
+
+
+def test_files_that_cannot_be_run(model, tmp_path):
+    path = str(tmp_path / "m.onnx")
+    export_model(*model, path, raw_boxes=True)
+    with pytest.raises(InputError, match="raw detections"):
+        Predictor(path)
+    with pytest.raises(InputError, match="has its weights inside"):
+        Predictor(path, model[1])
+    for name, backend in (("x.onnx", "onnxruntime"), ("x.xml", "openvino")):
+        (tmp_path / name).write_bytes(b"no model")
+        with pytest.raises(InputError, match=f"x.{name[2:]} is no "):
+            Predictor(str(tmp_path / name), backend=backend)

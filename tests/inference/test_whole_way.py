@@ -1,0 +1,230 @@
+"""The toolkit's Predictor: against Detectron2's, in tiles, in batches, from videos."""
+
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from topformer_d2 import get_config
+from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.errors import InputError
+from topformer_d2.inference import Predictor, build_predictor
+from topformer_d2.inference.folding import fold_batch_norm
+from topformer_d2.inference.tiles import TiledLogits, tile_starts
+from topformer_d2.inference.video import VideoReader, VideoWriter
+from topformer_d2.visualization import predict_video
+
+CONFIGS = {
+    "segmenter": "seg_topformer_t_synthetic",
+    "detector": "det_retinanet_lite_topformer_t",
+    "joint": "multitask_lite_topformer_t_synthetic",
+}
+SIZES = ["INPUT.MIN_SIZE_TEST", "0", "INPUT.TEST_SIZE_DIVISOR", "1"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """By kind: a config, weights that say something everywhere, and the model."""
+    folder, found = tmp_path_factory.mktemp("models"), {}
+    for kind, name in CONFIGS.items():
+        cfg = get_config(name, [*SIZES, "TEST.DETECTIONS_PER_IMAGE", "20"])
+        torch.manual_seed(0)
+        model = build_model(cfg).eval()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_var.uniform_(0.5, 1.5)
+                module.running_mean.normal_(std=0.1)
+        if kind != "detector":
+            torch.nn.init.normal_(model.sem_seg_head.classifier.weight)
+        if kind != "segmenter":
+            torch.nn.init.normal_(model.head.cls_score.weight, std=1.0)
+            torch.nn.init.zeros_(model.head.cls_score.bias)
+        weights = str(folder / f"{kind}.pth")
+        save_state_dict(model.state_dict(), weights)
+        found[kind] = cfg, weights, model
+    return found
+
+
+def picture(height, width, seed=0):
+    """Blobs of colour, as a photograph has."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.mark.parametrize("size", [(96, 160), (101, 77)])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_answers_are_detectron2s(models, kind, size):
+    cfg, weights, _ = models[kind]
+    image = picture(*size)
+    scene = Predictor(cfg, weights)(image)
+    expected = build_predictor(cfg, weights)(image)
+    if kind != "detector":
+        assert scene.label.dtype == np.uint8
+        logits = expected["sem_seg"]
+        chosen = logits.gather(0, torch.from_numpy(scene.label)[None].long())[0]
+        assert (logits.amax(0) - chosen).max() < 1e-3
+    if kind != "segmenter":
+        instances = expected["instances"]
+        assert len(scene.boxes) == len(instances) > 0
+        np.testing.assert_allclose(scene.scores, instances.scores, atol=1e-4)
+        np.testing.assert_allclose(scene.boxes, instances.pred_boxes.tensor, atol=1e-2)
+        assert scene.classes == instances.pred_classes.tolist()
+
+
+def test_confidence_and_batches(models):
+    cfg, weights, _ = models["joint"]
+    predictor = Predictor(cfg, weights, num_threads=1)
+    images = [picture(64, 96, 0), picture(80, 80, 1), picture(64, 96, 2)]
+    several = predictor(images, confidence=True)
+    for image, scene in zip(images, several, strict=True):
+        alone = predictor(image)
+        assert alone.confidence is None and (alone.label != scene.label).mean() < 1e-3
+        assert scene.confidence.shape == image.shape[:2]
+        probabilities = build_predictor(cfg, weights)(image)["sem_seg"].softmax(0).amax(0)
+        np.testing.assert_allclose(scene.confidence, probabilities, atol=1e-3)
+        np.testing.assert_allclose(alone.boxes, scene.boxes, atol=1e-2)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_threads_are_set_for_the_call_alone(models, number, monkeypatch):
+    cfg, weights, _ = models["segmenter"]
+    predictor = Predictor(cfg, weights, num_threads=number)
+    seen, before = [], torch.get_num_threads()
+    run = predictor.backend.run
+    monkeypatch.setattr(
+        predictor.backend, "run", lambda x: (seen.append(torch.get_num_threads()), run(x))[1]
+    )
+    predictor(picture(64, 64))
+    assert seen == [number] and torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_folded_batch_norms_change_nothing(models, kind):
+    model = models[kind][2]
+    folded = fold_batch_norm(model)
+    left = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    count = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    assert len(left) <= (0 if kind == "segmenter" else count / 3)
+    image = torch.from_numpy(picture(64, 96).transpose(2, 0, 1).copy())
+    with torch.no_grad():
+        outputs = [m([{"image": image}])[0] for m in (model, folded)]
+    if kind != "detector":
+        torch.testing.assert_close(*(o["sem_seg"] for o in outputs), rtol=1e-3, atol=1e-3)
+    if kind != "segmenter":
+        torch.testing.assert_close(*(o["instances"].scores for o in outputs), rtol=1e-4, atol=1e-4)
+
+
+def test_tiles_cover_a_side_and_overlap():
+    assert tile_starts(100, 128) == [0]
+    assert tile_starts(512, 256) == [0, 192, 256]
+    for side in range(320, 2048, 64):
+        starts = tile_starts(side, 256)
+        assert starts[0] == 0 and starts[-1] == side - 256
+        assert all(256 - (b - a) >= 64 and a % 64 == 0 for a, b in pairwise(starts))
+
+
+@pytest.mark.parametrize("size", [(320, 576), (90, 448), (384, 77)])
+def test_tiled_logits_of_a_network_without_context_are_the_whole_images(size):
+    """A network that looks at each cell of 8x8 alone gives the same logits in any tiles."""
+    image = np.random.default_rng(0).random((*size, 3), np.float32)
+
+    def network(tile, *_):
+        x = torch.from_numpy(np.ascontiguousarray(tile)).permute(2, 0, 1)[None]
+        return torch.nn.functional.avg_pool2d(x, 8, ceil_mode=True)[0]
+
+    logits = TiledLogits(network, image, 192)
+    expected = network(image)
+    assert logits.shape == tuple(expected.shape)
+    for first in range(0, expected.shape[1] - 3, 3):
+        torch.testing.assert_close(logits[:, first : first + 5], expected[:, first : first + 5])
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_tiles_of_a_model(models, kind):
+    cfg, weights, _ = models[kind]
+    image = picture(200, 300)
+    scene = Predictor(cfg, weights, tile_size=128)(image)
+    whole = Predictor(cfg, weights, tile_size=320)(image)
+    plain = Predictor(cfg, weights)(image)
+    if kind != "detector":
+        assert np.array_equal(whole.label, plain.label)
+        assert scene.label.shape == (200, 300) and (scene.label != plain.label).any()
+    if kind != "segmenter":
+        assert len(scene.boxes) > 0 and (scene.boxes.max(0) <= [300, 200, 300, 200]).all()
+        assert scene.scores == sorted(scene.scores, reverse=True)
+        assert scene.boxes[:, 2].max() > 200  # of the tiles on the right, too
+
+
+def test_a_video_in_and_out(models, tmp_path):
+    cfg, weights, _ = models["joint"]
+    predictor = Predictor(cfg, weights)
+    source, output = str(tmp_path / "in.avi"), str(tmp_path / "new" / "out.mp4")
+    with VideoWriter(source, 12) as writer:
+        for seed in range(4):
+            writer.write(picture(64, 96, seed))
+    assert predict_video(predictor, source, output, min_score=0.99) == 4
+    reader = VideoReader(output)
+    assert (reader.num_frames, reader.frame_rate) == (4, 12)
+    frames = [*reader]
+    assert frames[0].shape == (64, 96, 3) and abs(frames[0].astype(int) - frames[1]).max() > 20
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.mp4"]
+    found = [scene.label.shape for _, scene in predictor.video(source)]
+    assert found == [(64, 96)] * 4
+    with pytest.raises(InputError, match="overwrite the input"):
+        predict_video(predictor, source, source)
+    with pytest.raises(InputError, match=r"as \.mp4 or \.avi"):
+        predict_video(predictor, source, str(tmp_path / "x.gif"))
+
+
+def test_a_stopped_video_keeps_its_frames(tmp_path):
+    path = str(tmp_path / "x.avi")
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 25) as writer:
+        writer.write(picture(64, 96))
+        raise KeyboardInterrupt
+    assert len([*VideoReader(path)]) == 1
+
+
+def test_a_folder(models, tmp_path):
+    cfg, weights, _ = models["segmenter"]
+    for name in ("b.png", "a.png"):
+        cv2.imwrite(str(tmp_path / name), picture(64, 70))
+    found = [*Predictor(cfg, weights).folder(str(tmp_path))]
+    assert [path[-5:] for path, _ in found] == ["a.png", "b.png"]
+    assert np.array_equal(found[0][1].label, found[1][1].label)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 3), np.float32),
+        [None],
+    ],
+)
+def test_what_is_no_image_is_refused(models, image):
+    cfg, weights, _ = models["segmenter"]
+    with pytest.raises(InputError, match="an image is a NumPy array"):
+        Predictor(cfg, weights)(image)
+
+
+def test_a_model_that_cannot_be_opened(models, tmp_path):
+    cfg, weights, _ = models["segmenter"]
+    with pytest.raises(InputError, match=r"backend is 'tensorrt'; known"):
+        Predictor(cfg, weights, backend="tensorrt")
+    with pytest.raises(InputError, match=r"tools/export_model\.py"):
+        Predictor(cfg, weights, backend="openvino")
+    with pytest.raises(InputError, match=r"no\.onnx does not exist"):
+        Predictor(str(tmp_path / "no.onnx"))
+    with pytest.raises(InputError, match="num_threads is 0"):
+        Predictor(cfg, weights, num_threads=0)
+    with pytest.raises(InputError, match="tile_size is 100; it takes a multiple of 64"):
+        Predictor(cfg, weights, tile_size=100)
+    (tmp_path / "x.avi").write_bytes(b"no video")
+    for name, message in (("x.avi", "is no video that OpenCV"), ("y.avi", "does not exist")):
+        with pytest.raises(InputError, match=message):
+            VideoReader(str(tmp_path / name))

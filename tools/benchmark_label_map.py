@@ -1,0 +1,127 @@
+#!/usr/bin/env python
+"""Time label_map beside resizing all logits and taking the argmax, on one thread.
+
+TopFormer-T is trained briefly on images of 150 textures that the project makes itself, for logits
+as a trained model gives them; beside them stands pure noise. Also the peak memory of a 4K label
+map.
+
+  python tools/benchmark_label_map.py
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from topformer_d2 import get_config
+from topformer_d2.analysis.latency import keep_freed_memory, time_alternately
+from topformer_d2.data.synthetic import NUM_TEXTURES, make_textures
+from topformer_d2.inference import label_map
+
+STRIDE = 8
+RATE = 1e-2
+SIZE = (512, 680)
+LARGE = (2160, 3840)
+# In a process of its own, whose peak is set back before (Linux).
+MEMORY = f"""
+import re, torch
+from pathlib import Path
+from topformer_d2.inference import label_map
+torch.set_num_threads(1)
+logits = torch.load({{path!r}}, weights_only=True)
+label_map(logits[:, :8, :8], (64, 64))
+def memory(field):
+    return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+Path("/proc/self/clear_refs").write_text("5")
+before = memory("VmRSS")
+label_map(logits, {LARGE})
+print(memory("VmHWM") - before)
+"""
+
+
+def train(iterations: int, batch: int = 8, crop: int = 192) -> nn.Module:
+    """TopFormer-T on textures, from random weights, with the loss at the logits' stride."""
+    torch.manual_seed(0)
+    opts = ["MODEL.SEM_SEG_HEAD.DROPOUT", "0.0", "MODEL.DEVICE", "cpu"]
+    model = build_model(get_config("seg_topformer_t", opts)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=iterations)
+    for iteration in range(iterations):
+        made = [to_tensors(iteration * batch + n, (crop, crop), regions=4) for n in range(batch)]
+        images, labels = (torch.stack(tensors) for tensors in zip(*made, strict=True))
+        features = model.backbone((images - model.pixel_mean) / model.pixel_std)
+        logits = model.sem_seg_head.layers(features)
+        loss = F.cross_entropy(logits, labels[:, STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if iteration % 50 == 49:
+            print(f"iteration {iteration + 1}: loss {loss.item():.2f}", flush=True)
+    return model.eval()
+
+
+def to_tensors(seed: int, size: tuple[int, int], regions: int) -> tuple[Tensor, Tensor]:
+    """An image of textures (3, H, W) uint8 and its labels (H, W) int64."""
+    image, label = make_textures(seed, *size, regions)
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(label)
+
+
+def plain(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
+
+
+def compare(name: str, logits: Tensor, repetitions: int) -> None:
+    """Print the times of both ways and where they differ."""
+    times = time_alternately(
+        [lambda: plain(logits, SIZE), lambda: label_map(logits, SIZE)], repetitions
+    )
+    slow, fast = np.median(times, axis=0)
+    ratio = np.median(times[:, 0] / times[:, 1])
+    differing = int((plain(logits, SIZE) != label_map(logits, SIZE)).sum())
+    winners = logits.argmax(0)
+    same = torch.ones(winners.shape[0] - 1, winners.shape[1] - 1, dtype=torch.bool)
+    for shifted in (winners[1:, :-1], winners[:-1, 1:], winners[1:, 1:]):
+        same &= shifted == winners[:-1, :-1]
+    print(
+        f"{name}: plain {slow:.1f} ms, label_map {fast:.1f} ms ({ratio:.1f}x); "
+        f"{differing} of {SIZE[0] * SIZE[1]} pixels differ; "
+        f"{100 * same.float().mean():.0f}% of cells decided at once"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--iterations", type=int, default=800, help="of training; default: 800")
+    parser.add_argument("--repetitions", type=int, default=15)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    model = train(args.iterations)
+    image, label = to_tensors(10**6, SIZE, regions=12)
+    with torch.no_grad():
+        logits = model.predict([{"image": image}], finish=lambda found, *_: found)[0]["sem_seg"]
+    accuracy = (label_map(logits, SIZE) == label).float().mean()
+    print(f"{NUM_TEXTURES} classes, {SIZE[0]}x{SIZE[1]} from {tuple(logits.shape[1:])}, one thread")
+    print(
+        f"trained for {args.iterations} iterations: {100 * accuracy:.0f}% of a test image's pixels"
+    )
+    compare("trained", logits, args.repetitions)
+    compare("noise", torch.randn_like(logits), args.repetitions)
+    with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+        torch.save(F.interpolate(logits[None], size=(270, 480))[0], file.name)
+        run = [sys.executable, "-c", MEMORY.format(path=file.name)]
+        peak = float(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    print(f"to {LARGE[0]}x{LARGE[1]} from 270x480: {peak:.0f} MiB above the logits")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Detectron2's DefaultPredictor set up for the official protocol."""
+
+from __future__ import annotations
+
+from detectron2.engine import DefaultPredictor
+
+from ..checkpoint import SafeCheckpointer
+from ..data import build_test_augmentation
+
+
+def build_predictor(cfg, weights: str) -> DefaultPredictor:
+    """A DefaultPredictor that resizes as evaluation does and reads `weights` safely.
+
+    Args:
+        cfg: a config with the toolkit's keys; its MODEL.WEIGHTS is not used.
+        weights: .pth (no pickled code) or .safetensors file.
+
+    Raises:
+        InputError: the weights cannot be read or do not fit.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""
+    predictor = DefaultPredictor(cfg)
+    SafeCheckpointer(predictor.model, require_all=True).load(weights)
+    predictor.aug = build_test_augmentation(cfg)
+    return predictor

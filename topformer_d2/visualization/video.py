@@ -1,0 +1,39 @@
+"""Predictions drawn into a video."""
+
+from __future__ import annotations
+
+import os
+
+from tqdm.auto import tqdm
+
+from ..errors import InputError
+from ..inference import Predictor
+from ..inference.video import VideoReader, VideoWriter
+from .painter import Painter
+
+
+def predict_video(predictor: Predictor, source: str, output: str, *, min_score: float = 0.5) -> int:
+    """Write the frames of a video with their labels and boxes drawn over them.
+
+    Args:
+        predictor: of any backend.
+        source: a video file.
+        output: an .mp4 or .avi file; what was done before an error or Ctrl-C is kept.
+        min_score: boxes below it are not drawn.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        InputError: the source cannot be read, or the output is no name for a video or the source's.
+    """
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise InputError(f"{output} would overwrite the input: use another name")
+    reader, painter = VideoReader(source), Painter(predictor.info)
+    done = 0
+    with VideoWriter(output, reader.frame_rate) as writer:
+        for frame in tqdm(reader, total=reader.num_frames or None, unit="frame"):
+            scene = predictor(frame).above(min_score)
+            writer.write(painter.draw(frame[:, :, ::-1], scene)[:, :, ::-1])
+            done += 1
+    return done
