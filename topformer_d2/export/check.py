@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -111,23 +112,29 @@ def compare_outputs(
             logits = _resize(logits, x.shape[:2])
         yield compare_labels(LABELS, logits, given.pop(LABELS))
     if BOXES[0] in given:
-        expected = _find_boxes(model, images, detections)
+        expected, candidates = (
+            _find_boxes(model, images, detections, with_nms) for with_nms in (True, False)
+        )
         if info.with_preprocessing:
             height, width = (a / b for a, b in zip(x.shape[:2], images.shape[2:], strict=True))
-            expected.boxes.mul_(torch.tensor([width, height, width, height]))
+            for found in (expected, candidates):
+                found.boxes.mul_(torch.tensor([width, height, width, height]))
         found = Detections(*(torch.from_numpy(given.pop(name)) for name in BOXES))
-        yield from compare_boxes(expected, found, box_decoding(model))
+        yield from compare_boxes(expected, found, candidates, box_decoding(model))
     if given:
         for name, values in zip(given, (*detections[0], *detections[1]), strict=True):
             yield compare_values(name, values, given[name])
 
 
-def _find_boxes(model: nn.Module, images: Tensor, detections) -> Detections:
-    """By the meta-architecture's own decoding."""
+def _find_boxes(model: nn.Module, images: Tensor, detections, with_nms: bool) -> Detections:
+    """By the meta-architecture's own decoding; without NMS all candidates."""
+    if not with_nms:
+        model = copy.copy(model)
+        model.test_nms_thresh, model.max_detections_per_image = 1.0, 1 << 30
     batch = ImageList(images, [tuple(images.shape[2:])])
     # Of the features it uses the sizes alone, for its anchors.
-    instances = model.forward_inference(batch, list(detections[0]), detections)[0]
-    return Detections(instances.pred_boxes.tensor.clone(), instances.scores, instances.pred_classes)
+    found = model.forward_inference(batch, list(detections[0]), detections)[0]
+    return Detections(found.pred_boxes.tensor.clone(), found.scores, found.pred_classes)
 
 
 def _to_input(image: np.ndarray, model: nn.Module, info: ExportInfo) -> Tensor:

@@ -78,14 +78,21 @@ def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference
 
 
 def compare_boxes(
-    expected: Detections, given: Detections, limits: BoxDecoding
+    expected: Detections, given: Detections, candidates: Detections, limits: BoxDecoding
 ) -> Iterator[Difference]:
     """The largest differences of boxes and of scores between detections that belong together.
 
     A box's is divided by its longer side, as the network gives boxes in units of their size. A box
-    without a counterpart counts with its score, unless a difference of TOLERANCE explains it: its
-    score is at the threshold or at the last place of a full list, or its overlap with a box of its
-    class is at the NMS's, or it overlaps a box of which that is true.
+    without a counterpart counts with its score, unless a difference of TOLERANCE explains it:
+    - its score is at the threshold, or below the last of a full list;
+    - it is a candidate, and its overlap with another box of its class is at the NMS's;
+    - it is a candidate, and the NMS chose between it and one of equal score;
+    - the NMS drops it beside one of which either is true.
+
+    Args:
+        expected, given: after the NMS.
+        candidates: those expected before it.
+        limits: the NMS's.
     """
     pairs = list(_match(expected, given))
     boxes = Difference("boxes", 0.0, f"{len(pairs)} boxes")
@@ -98,7 +105,7 @@ def compare_boxes(
         distance = float((expected.scores[e] - given.scores[g]).abs())
         if distance > scores.value:
             scores = Difference("scores", distance, name)
-    alone = _unexplained(expected, given, pairs, limits)
+    alone = _unexplained(expected, given, candidates, pairs, limits)
     yield max([boxes, *alone], key=lambda found: found.value)
     yield scores
 
@@ -124,28 +131,47 @@ def _match(expected: Detections, given: Detections) -> Iterator[tuple[int, int]]
 
 
 def _unexplained(
-    expected: Detections, given: Detections, pairs: list[tuple[int, int]], limits: BoxDecoding
+    expected: Detections,
+    given: Detections,
+    candidates: Detections,
+    pairs: list[tuple[int, int]],
+    limits: BoxDecoding,
 ) -> Iterator[Difference]:
     """The detections without a counterpart, less those that a difference of TOLERANCE explains."""
-    boxes = torch.cat([expected.boxes, given.boxes])
-    scores = torch.cat([expected.scores, given.scores])
-    classes = torch.cat([expected.classes, given.classes])
-    is_alone = torch.ones(len(scores), dtype=torch.bool)
+    both = Detections(
+        torch.cat([expected.boxes, given.boxes]),
+        torch.cat([expected.scores, given.scores]),
+        torch.cat([expected.classes, given.classes]),
+    )
+    is_expected = torch.arange(len(both)) < len(expected)
+    is_alone = torch.ones(len(both), dtype=torch.bool)
     for e, g in pairs:
         is_alone[[e, len(expected) + g]] = False
-    overlaps = box_iou(boxes, boxes)
-    overlaps[classes[:, None] != classes] = 0.0
-    at_limit = ((overlaps - limits.nms_threshold).abs() <= TOLERANCE).any(dim=1)
-    # One that overlaps another that is alone is kept or dropped with that one.
-    follows = ((overlaps > limits.nms_threshold) & at_limit & is_alone).any(dim=1)
-    for i in torch.nonzero(is_alone & ~at_limit & ~follows).flatten().tolist():
-        is_expected = i < len(expected)
-        other = given if is_expected else expected
+    overlaps = box_iou(both.boxes, both.boxes)
+    overlaps[both.classes[:, None] != both.classes] = 0.0
+    drops = overlaps > limits.nms_threshold  # whichever is the better of the two
+    is_tie = is_alone & (is_expected[:, None] != is_expected)
+    is_tie &= drops & ((both.scores[:, None] - both.scores).abs() <= TOLERANCE)
+    at_limit = (overlaps - limits.nms_threshold).abs() <= TOLERANCE
+    # What PyTorch has no candidate for explains nothing and is not explained.
+    possible = is_expected | _is_among(both, candidates)
+    undecided = ((at_limit | is_tie) & possible).any(dim=1)
+    explained = possible & (undecided | (drops & undecided & is_alone & possible).any(dim=1))
+    for i in torch.nonzero(is_alone & ~explained).flatten().tolist():
+        other = given if is_expected[i] else expected
         lowest = limits.score_threshold
         if len(other) >= limits.max_detections:
             lowest = max(lowest, float(other.scores.min()))
-        if scores[i] > lowest + TOLERANCE:
-            box = ", ".join(f"{side:.1f}" for side in boxes[i].tolist())
-            who = "PyTorch alone finds" if is_expected else "PyTorch does not find"
-            where = f"a box of class {int(classes[i])} at ({box}), which {who}"
-            yield Difference("boxes", float(scores[i]), where)
+        if both.scores[i] > lowest + TOLERANCE:
+            box = ", ".join(f"{side:.1f}" for side in both.boxes[i].tolist())
+            who = "PyTorch alone finds" if is_expected[i] else "PyTorch does not find"
+            where = f"a box of class {int(both.classes[i])} at ({box}), which {who}"
+            yield Difference("boxes", float(both.scores[i]), where)
+
+
+def _is_among(detections: Detections, others: Detections) -> Tensor:
+    """(n,) bool: which of them are in `others`, up to TOLERANCE."""
+    distances = _distances(detections.boxes, others.boxes)
+    distances = distances.maximum((detections.scores[:, None] - others.scores).abs())
+    is_same = (distances <= TOLERANCE) & (detections.classes[:, None] == others.classes)
+    return is_same.any(dim=1)

@@ -79,6 +79,7 @@ def export_model(
     )
     info.versions.update(_versions(libraries))
     SafeCheckpointer(model, require_all=True).load(weights)
+    # A copy: what makes its graph faster is done to it here, and the model stays for the check.
     network = ExportNetwork(model, info)
     target.parent.mkdir(parents=True, exist_ok=True)
     # All is written in here and moved when it is done, the weights of a pair first.

@@ -1,0 +1,88 @@
+"""What counts as a difference of an exported network's answer."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.inference.test_export_info import DECODING
+from topformer_d2.export.compare import (
+    Detections,
+    compare_boxes,
+    compare_labels,
+    compare_values,
+)
+
+
+def test_values_say_where():
+    expected = torch.zeros(2, 3, 4)
+    given = expected.numpy().copy()
+    given[1, 0, 3] = -0.25
+    found = compare_values("logits", expected, given)
+    assert found.value == 0.25 and found.where == "index (1, 0, 3)"
+    given[0, 2, 1] = np.nan
+    assert compare_values("logits", expected, given).value == math.inf
+    assert compare_values("logits", expected, given[:1]).value == math.inf
+
+
+def test_labels_may_differ_where_logits_are_equal():
+    logits = torch.tensor([[[[2.0, 1.0]], [[2.0, 0.5]]]])
+    assert compare_labels("labels", logits, np.uint8([[[1, 0]]])).value == 0.0
+    found = compare_labels("labels", logits, np.uint8([[[0, 1]]]))
+    assert found.value == 0.5 and "(0, 0, 1)" in found.where and "50.0000%" in found.where
+    assert compare_labels("labels", logits, np.uint8([[[0, 7]]])).value == math.inf
+
+
+# The first two overlap by 0.8; the third, of another class, and the fourth by nothing.
+BOXES = [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 8], [20, 20, 60, 100]]
+SCORES = [0.5, 0.4997, 0.7, 0.3]
+CLASSES = [0, 0, 1, 0]
+
+
+def detections(*indices, boxes=BOXES, scores=SCORES) -> Detections:
+    rows = list(indices)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32)[rows],
+        torch.tensor(scores)[rows],
+        torch.tensor(CLASSES)[rows],
+    )
+
+
+def differences(expected, given, limits=DECODING) -> tuple[float, float]:
+    found = compare_boxes(expected, given, detections(0, 1, 2, 3), limits)
+    boxes, scores = sorted(found, key=lambda difference: difference.output)
+    return boxes.value, scores.value
+
+
+def test_boxes_are_matched_in_any_order_and_measured_by_their_size():
+    moved = [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 8], [20, 20, 60, 100.8]]
+    assert differences(detections(2, 0, 3), detections(3, 2, 0)) == (0.0, 0.0)
+    found = differences(detections(2, 0, 3), detections(2, 0, 3, boxes=moved))
+    assert found == (pytest.approx(0.01, abs=1e-6), 0.0)
+    found = differences(detections(2, 3), detections(2, 3, scores=[0, 0, 0.7, 0.32]))
+    assert found == (0.0, pytest.approx(0.02, abs=1e-6))
+
+
+@pytest.mark.parametrize("expected, given", [((0, 3), (0,)), ((0,), (0, 3)), ((0, 3), ())])
+def test_a_box_without_counterpart_counts_with_its_score(expected, given):
+    value, _ = differences(detections(*expected), detections(*given))
+    assert value == pytest.approx(max(SCORES[i] for i in {*expected} ^ {*given}))
+
+
+def test_nms_may_choose_either_of_two_equal_scores():
+    assert differences(detections(0, 3), detections(1, 3)) == (0.0, 0.0)
+    # But not a box that is no candidate, nor both.
+    wrong = [[0, 0, 10, 9], *BOXES[1:]]
+    assert differences(detections(0, 3), detections(0, 3, boxes=wrong))[0] > 0.3
+    assert differences(detections(0, 3), detections(0, 1, 3))[0] == pytest.approx(0.4997)
+
+
+def test_what_is_at_a_limit_may_be_missing():
+    scores = [0.5, 0.4, 0.7, 0.0504]
+    assert differences(detections(0, 3, scores=scores), detections(0))[0] == 0.0
+    # At an IoU of 0.8 and the NMS's of 0.8 either is right.
+    at_nms = DECODING.__class__(**{**DECODING.__dict__, "nms_threshold": 0.8})
+    assert differences(detections(0, 1), detections(0), at_nms)[0] == 0.0
+    full = DECODING.__class__(**{**DECODING.__dict__, "max_detections": 1})
+    assert differences(detections(2, 3), detections(2), full)[0] == 0.0
