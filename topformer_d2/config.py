@@ -87,7 +87,7 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.BASELINE = CN()
     # The backbone, as build_timm_backbone, build_torchvision_backbone or build_mit_backbone know it
     cfg.MODEL.BASELINE.NAME = ""
-    # "res5" is the last level and "resN" has stride 2^N, or less where the network is dilated.
+    # "res5" is the last level; "resN" has stride 2^N, but in dilated networks and plain ViTs.
     cfg.MODEL.BASELINE.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stride of the last level: 32 | 16 | 8 (dilated)
     cfg.MODEL.BASELINE.OUTPUT_STRIDE = 32
