@@ -146,7 +146,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Average the weights over the iterations, w = decay w + (1 - decay) new, and BatchNorm's
     # statistics with them; the average is what is evaluated and saved. At iteration i the decay is
-    # this or (1 + i) / (10 + i), whichever is less. 0 = off.
+    # this or (1 + i) / (10 + i), whichever is less. 0 = off. It is of an iteration, whatever the
+    # batch: REFERENCE_BATCH does not scale it.
     cfg.SOLVER.EMA_DECAY = 0.0
 
     # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over
