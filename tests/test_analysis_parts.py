@@ -191,6 +191,9 @@ def test_the_tool(tmp_path):
     ("arguments", "message"),
     [
         (["--tables", "--chart", "x.png"], "--chart and KEY VALUE pairs go with --config-file"),
+        (["--tables", "--repetitions", "30"], "--size, --depth, --repetitions, --chart and KEY"),
+        (["--tables", "--size", "512", "512"], "go with --config-file"),
+        (["--config-file", "x", "--repetitions", "0"], "--repetitions 0; 1 is the least"),
         (["--config-file", "x", "--chart", "x.txt"], "the name of a picture ends in"),
     ],
 )

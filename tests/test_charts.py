@@ -69,6 +69,16 @@ def test_names_are_apart_and_within_the_picture(num_classes):
         assert max(row[1] - row[0] for row in rows) >= 7  # pixels
 
 
+def test_a_thousand_classes_are_numbered_in_a_picture_of_bounded_size():
+    matrix = np.eye(1000, dtype=int)
+    figure = charts.confusion_chart(matrix, [f"class {i}" for i in range(1000)])
+    axes = figure.axes[0]
+    assert max(figure.get_size_inches()) < 12
+    assert [label.get_text() for label in axes.get_yticklabels()] == [*map(str, range(0, 1000, 50))]
+    assert axes.images[0].get_array().shape == (1000, 1000)
+    assert len(axes.lines) == 0 and len(axes.texts) == 0
+
+
 def test_iou_bars_are_sorted_and_the_absent_class_is_last():
     iou = {"b": 20.0, "gone": float("nan"), "a": 100.0, "zero": 0.0}
     axes = charts.iou_chart(iou, 40.0).axes[0]
@@ -87,7 +97,7 @@ def test_curves_are_those_of_the_latest_run():
     lines += [json.dumps({"iteration": 59, "sem_seg/mIoU": 7.0})]
     # Resumed from a checkpoint after iteration 39; the last line was cut off.
     lines += [json.dumps({"iteration": i, "total_loss": 1.0 + i}) for i in (39, 59)]
-    lines += ['{"iteration": 79, "tot']
+    lines += ['{"iteration": 79, "tot', '{"total_loss": 3.0}', "[1]", "7", '{"iteration": null}']
     assert charts.read_curves(lines) == {"total_loss": [(19, 29.0), (39, 40.0), (59, 60.0)]}
 
 

@@ -30,6 +30,9 @@ from topformer_d2.config import load_config, model_tasks
 from topformer_d2.data.files import check_image_name, write_image
 from topformer_d2.errors import InputError, show_input_errors
 
+# Of what goes with --config-file alone.
+DEFAULTS = {"size": (512, 512), "depth": 2, "repetitions": 30, "chart": None}
+
 
 def analyze_config(args: argparse.Namespace) -> None:
     """Print one model's costs, and draw its chart."""
@@ -51,21 +54,25 @@ def analyze_config(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config-file", metavar="FILE")
-    what.add_argument("--tables", action="store_true", help="of the paper")
+    what.add_argument("--tables", action="store_true", default=False, help="of the paper")
     parser.add_argument(
-        "--size", nargs=2, type=int, default=(512, 512), metavar=("HEIGHT", "WIDTH")
+        "--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="default: 512 512"
     )
-    parser.add_argument("--depth", type=int, default=2, help="of the module names; default: 2")
-    parser.add_argument("--repetitions", type=int, default=30, help="of the timing; default: 30")
+    parser.add_argument("--depth", type=int, help="of the module names; default: 2")
+    parser.add_argument("--repetitions", type=int, help="of the timing; default: 30")
     parser.add_argument("--chart", metavar="FILE", help="draw the parts' shares as a picture")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
-    if args.tables and (args.chart or args.opts):
-        parser.error("--chart and KEY VALUE pairs go with --config-file")
+    if args.tables and (args.opts or DEFAULTS.keys() & vars(args).keys()):
+        parser.error(
+            "--size, --depth, --repetitions, --chart and KEY VALUE pairs go with --config-file"
+        )
     keep_freed_memory()
     torch.set_num_threads(1)
     with show_input_errors():
@@ -73,7 +80,7 @@ def main() -> None:
             for text in format_tables():
                 print(f"{text}\n", flush=True)
         else:
-            analyze_config(args)
+            analyze_config(argparse.Namespace(**(DEFAULTS | vars(args))))
 
 
 if __name__ == "__main__":

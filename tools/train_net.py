@@ -17,7 +17,6 @@ from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.engine import StopRequested, Trainer, setup_run
 from topformer_d2.errors import InputError, show_input_errors
-from topformer_d2.evaluation import evaluate_with_tta
 
 logger = logging.getLogger("topformer_d2.train_net")
 
@@ -34,7 +33,7 @@ def evaluate(cfg, resume: bool) -> dict:
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
-        results.update(evaluate_with_tta(cfg, model))
+        results.update(Trainer.test_with_tta(cfg, model))
     return results
 
 

@@ -87,7 +87,7 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.BASELINE = CN()
     # The backbone, as build_timm_backbone, build_torchvision_backbone or build_mit_backbone know it
     cfg.MODEL.BASELINE.NAME = ""
-    # "res5" is the last level and "resN" has stride 2^N, or less where the network is dilated.
+    # "res5" is the last level; "resN" has stride 2^N, but in dilated networks and plain ViTs.
     cfg.MODEL.BASELINE.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stride of the last level: 32 | 16 | 8 (dilated)
     cfg.MODEL.BASELINE.OUTPUT_STRIDE = 32
@@ -146,7 +146,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Average the weights over the iterations, w = decay w + (1 - decay) new, and BatchNorm's
     # statistics with them; the average is what is evaluated and saved. At iteration i the decay is
-    # this or (1 + i) / (10 + i), whichever is less. 0 = off.
+    # this or (1 + i) / (10 + i), whichever is less. 0 = off. It is of an iteration, whatever the
+    # batch: REFERENCE_BATCH does not scale it.
     cfg.SOLVER.EMA_DECAY = 0.0
 
     # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over

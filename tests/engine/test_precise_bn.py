@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.engine.test_resume import options, run
+from topformer_d2 import get_config
 from topformer_d2.checkpoint import read_weights
 from topformer_d2.data import build_train_loader
 from topformer_d2.engine import Trainer
@@ -64,13 +65,39 @@ def test_resuming_is_exact(tiny_config, tmp_path, seed):
     assert all(torch.equal(value, resumed[key]) for key, value in weights.items())
 
 
-def test_with_a_detector(tiny_detector):
-    cfg = tiny_detector(*ON, "SOLVER.MAX_ITER", "2", "DATASETS.TEST", "()")
-    losses, weights = run(cfg)
-    assert len(losses) == 2
+def test_a_detector_s_training_is_not_changed(tiny_detector, tmp_path):
+    """Nor is its running mean of foreground anchors, by which it divides its losses."""
+    opts = ["SOLVER.MAX_ITER", "4", "DATASETS.TEST", "()", "OUTPUT_DIR"]
+    plain, _ = run(tiny_detector(*opts, str(tmp_path / "plain")))
+    precise, weights = run(
+        tiny_detector(*opts, str(tmp_path / "precise"), *ON, "TEST.EVAL_PERIOD", "1")
+    )
+    assert len(plain) == 4 and plain == precise
     assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_a_joint_model_s_training_is_not_changed(tmp_path):
+    def config(name, *opts):
+        small = ["SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu", "SEED", "0"]
+        small += ["SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", *opts]
+        return get_config(
+            "multitask_lite_topformer_t_synthetic", [*small, "OUTPUT_DIR", str(tmp_path / name)]
+        )
+
+    plain, _ = run(config("plain"))
+    precise, _ = run(config("precise", *ON, "TEST.EVAL_PERIOD", "1"))
+    assert len(plain) == 3 and plain == precise
 
 
 def test_no_batches(tiny_config):
     with pytest.raises(InputError, match=r"PRECISE_BN\.NUM_ITER is 0"):
         Trainer(tiny_config(*ON[:3], "0"))
+
+
+def test_frozen_norms(tiny_config):
+    with pytest.raises(InputError, match=r"PRECISE_BN\.ENABLED is True.*no BatchNorm"):
+        Trainer(
+            tiny_config(
+                *(*ON, "MODEL.TOPFORMER.NORM", "FrozenBN", "MODEL.SEM_SEG_HEAD.NORM", "FrozenBN")
+            )
+        )

@@ -56,6 +56,11 @@ def test_steps_are_scaled_and_what_is_off_stays_off(caplog):
         "SOLVER.MAX_ITER 90000 -> 180000, SOLVER.STEPS (60000, 80000) -> (120000, 160000), "
         "SOLVER.CHECKPOINT_PERIOD 10000 -> 20000"
     ]
+    caplog.clear()
+    # WarmupPolyLR reads no steps.
+    poly = scale_to_batch(get_config("seg_topformer_t_camvid", opts[:4]))
+    assert poly.SOLVER.STEPS == (30_000,) and "STEPS" not in caplog.text
+    assert "SOLVER.MAX_ITER 4000 -> 8000" in caplog.text
     tiny = get_config("seg_topformer_b", ["SOLVER.IMS_PER_BATCH", "64", "SOLVER.MAX_ITER", "10"])
     tiny.SOLVER.REFERENCE_BATCH = 1
     assert scale_to_batch(tiny).SOLVER.MAX_ITER == 1

@@ -112,6 +112,15 @@ def _rate(optimizer, parameter):
     )
 
 
+def test_an_unknown_way_to_clip():
+    cfg = get_config("seg_topformer_t", ["SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms"])
+    build_optimizer(cfg, build_model(cfg))  # nothing is clipped
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    message = r"CLIP_TYPE is 'norms' \(did you mean 'norm'\?\); known: \['value', 'norm'\]"
+    with pytest.raises(InputError, match=message):
+        build_optimizer(cfg, build_model(cfg))
+
+
 def test_gradients_are_not_clipped_unless_asked():
     cfg = get_config("seg_topformer_t")
     assert type(build_optimizer(cfg, build_model(cfg))) is torch.optim.AdamW

@@ -189,6 +189,9 @@ def test_after_training_when_asked(tiny_config, tmp_path, enabled):
     trainer.train()
     assert trainer.storage.latest()["sem_seg/mIoU"]
     assert ("sem_seg_TTA/mIoU" in trainer.storage.latest()) == (enabled == "True")
+    folder = tmp_path / "output/inference_TTA/synthetic_sem_seg_val"
+    drawn = {path.name for path in folder.glob("*.png")}
+    assert drawn == ({"confusion.png", "iou.png"} if enabled == "True" else set())
 
 
 def test_eval_only(model, tmp_path):
@@ -202,7 +205,9 @@ def test_eval_only(model, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "Task: sem_seg_TTA" in result.stdout + result.stderr
     for folder in ("inference", "inference_TTA"):
-        assert (tmp_path / folder / "synthetic_sem_seg_val/sem_seg_evaluation.json").exists()
+        names = ("sem_seg_evaluation.json", "confusion.png", "iou.png")
+        files = [tmp_path / folder / "synthetic_sem_seg_val" / name for name in names]
+        assert all(file.exists() for file in files)
 
 
 def test_what_it_cannot_do_is_said_before_training(tiny_detector, tiny_config):

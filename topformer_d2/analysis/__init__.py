@@ -4,13 +4,14 @@ from .chart import draw_parts
 from .complexity import Cost, complexity, format_costs
 from .latency import keep_freed_memory, shift_scores, time_alternately
 from .parts import Part, format_parts, part_names, profile_parts, shares
-from .tables import Counter, Row, format_tables, load_tables, matches
+from .tables import Counter, Row, agreement, format_tables, load_tables
 
 __all__ = [
     "Cost",
     "Counter",
     "Part",
     "Row",
+    "agreement",
     "complexity",
     "draw_parts",
     "format_costs",
@@ -18,7 +19,6 @@ __all__ = [
     "format_tables",
     "keep_freed_memory",
     "load_tables",
-    "matches",
     "part_names",
     "profile_parts",
     "shares",

@@ -6,6 +6,7 @@ The figures are data (paper_tables.json), as are the config and the keys that ma
 from __future__ import annotations
 
 import json
+from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,8 @@ class Row:
         opts: KEY VALUE pairs that make the row's model from the config.
         height, width: of the network's input.
         figures: for "all", "backbone" (without a feature pyramid) or "head", the reported
-            "parameters" in millions and "gmacs", with the digits as reported.
+            "parameters" in millions and "gmacs", with the digits as reported. Empty where results
+            alone are reported: the model is not counted.
         results: reported figures by the metric's name, such as mIoU.
         latency: reported milliseconds.
         note: why our figure is not the reported one, or why there is none.
@@ -76,14 +78,14 @@ class Counted:
         value = cost.parameters if quantity == "parameters" else cost.macs
         return value / _UNITS[quantity]
 
-    def deviating(self) -> list[tuple[str, str]]:
-        """(part, quantity) of the figures of ours that do not match the reported ones."""
-        return [
-            (part, quantity)
+    def agreements(self) -> dict[tuple[str, str], str]:
+        """agreement() of ours and each reported figure, by (part, quantity)."""
+        return {
+            (part, quantity): agreement(self.ours(part, quantity), reported)
             for part, figures in self.row.figures.items()
             for quantity, reported in figures.items()
-            if part in self.costs and not matches(self.ours(part, quantity), reported)
-        ]
+            if part in self.costs
+        }
 
 
 def load_tables() -> tuple[dict[str, str], list[Row]]:
@@ -101,12 +103,18 @@ def load_tables() -> tuple[dict[str, str], list[Row]]:
     return data["tables"], rows
 
 
-def matches(ours: Decimal, reported: Decimal) -> bool:
-    """Whether ours, rounded or cut to the reported digits, is the reported one, or within 1%."""
+def agreement(ours: Decimal, reported: Decimal) -> str:
+    """How ours is the reported figure, the first of these that holds.
+
+    "close": within 1%; "rounded": the same when rounded to the reported digits; "cut": the same
+    only if the paper cut its digits and did not round them; "different".
+    """
+    if abs(ours / reported - 1) <= MAX_DEVIATION:
+        return "close"
     digits = Decimal(1).scaleb(reported.as_tuple().exponent)
-    if reported in (ours.quantize(digits, ROUND_HALF_UP), ours.quantize(digits, ROUND_DOWN)):
-        return True
-    return abs(ours / reported - 1) <= MAX_DEVIATION
+    if ours.quantize(digits, ROUND_HALF_UP) == reported:
+        return "rounded"
+    return "cut" if ours.quantize(digits, ROUND_DOWN) == reported else "different"
 
 
 class Counter:
@@ -118,7 +126,7 @@ class Counter:
     def count(self, row: Row) -> Counted:
         """The row with our figures; where a config or key is not here, with the reason."""
         missing = absence(row)
-        if missing:
+        if missing or not row.figures:
             return Counted(row, {}, missing)
         key = (row.config, *row.opts, row.height, row.width)
         try:
@@ -158,7 +166,7 @@ def _module(part: str, costs: dict[str, Cost]) -> str:
 
 
 def format_tables() -> Iterator[str]:
-    """Each table as text, once it is counted, and at last how many figures match."""
+    """Each table as text, once it is counted, and at last how many figures agree, and how."""
     titles, rows = load_tables()
     counter = Counter()
     everything = []
@@ -167,12 +175,13 @@ def format_tables() -> Iterator[str]:
         everything += counted
         yield f"{title}\n{_format_table(counted)}"
     reported = sum(len(figures) for row in rows for figures in row.figures.values())
-    compared = sum(len(f) for c in everything if c.costs for f in c.row.figures.values())
-    deviating = sum(len(c.deviating()) for c in everything)
+    found = Tally(how for c in everything for how in c.agreements().values())
     yield (
-        f"{compared - deviating} of the {reported} reported sizes and costs are matched: ours is "
-        f"the same rounded or cut to the reported digits, or within {MAX_DEVIATION:.0%}. "
-        f"{deviating} deviate (!), {reported - compared} belong to models that are not here (-)."
+        f"{found.total() - found['different']} of the {reported} reported sizes and costs agree: "
+        f"{found['close']} within {MAX_DEVIATION:.0%}, {found['rounded']} when ours is rounded to "
+        f"the reported digits, {found['cut']} only when it is cut to them (~). "
+        f"{found['different']} deviate (!), {reported - found.total()} belong to models that are "
+        "not here (-)."
     )
 
 
@@ -184,7 +193,7 @@ def _format_table(counted: list[Counted]) -> str:
     headers += ["ms reported", *(f"{name} reported" for name in metrics)]
     lines = []
     for c in counted:
-        for i, part in enumerate(c.row.figures):
+        for i, part in enumerate(c.row.figures or ["all"]):
             line = [c.row.label if i == 0 else "", part]
             for quantity in _UNITS:
                 line += _compare(c, part, quantity)
@@ -204,25 +213,28 @@ def _format_table(counted: list[Counted]) -> str:
 
 def _compare(counted: Counted, part: str, quantity: str) -> list[str]:
     """Reported, ours, deviation."""
-    reported = counted.row.figures[part].get(quantity)
+    reported = counted.row.figures.get(part, {}).get(quantity)
     ours = counted.ours(part, quantity)
     if ours is None:
-        return ["" if reported is None else str(reported), "-", ""]
+        return ["", "", ""] if reported is None else [str(reported), "-", ""]
     if reported is None:
         return ["", f"{ours:.3f}", ""]
-    mark = "" if matches(ours, reported) else " !"
+    mark = {"cut": " ~", "different": " !"}.get(agreement(ours, reported), "")
     return [str(reported), f"{ours:.3f}", f"{ours / reported - 1:+.1%}{mark}"]
 
 
 def _remarks(counted: list[Counted]) -> list[str]:
-    """A line for rows without our figures, and for each with one that is not the reported one."""
+    """A line for rows without our figures, and for each with one that has a mark."""
     missing = defaultdict(list)
     for c in counted:
         if c.missing:
             missing[c.missing].append(c.row.label)
     remarks = [f"- {'; '.join(labels)}: {reason}" for reason, labels in missing.items()]
     for c in counted:
-        if c.deviating():
-            what = ", ".join(f"{_HEADERS[quantity]} of {part}" for part, quantity in c.deviating())
-            remarks.append(f"! {c.row.label}, {what}: {c.row.note or 'no reason is known'}")
+        reasons = {"cut": "cut, not rounded", "different": c.row.note or "no reason is known"}
+        for mark, how in (("~", "cut"), ("!", "different")):
+            marked = [where for where, found in c.agreements().items() if found == how]
+            if marked:
+                what = ", ".join(f"{_HEADERS[quantity]} of {part}" for part, quantity in marked)
+                remarks.append(f"{mark} {c.row.label}, {what}: {reasons[how]}")
     return remarks

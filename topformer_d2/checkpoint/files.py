@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -21,9 +22,16 @@ logger = logging.getLogger(__name__)
 
 # What a user may run on a file that is refused; `old` and `new` are names of files.
 _TENSORS_ALONE = (
-    "torch.save({k: v for k, v in torch.load(old, weights_only=False).items() "
+    "import torch; torch.save({k: v for k, v in torch.load(old, weights_only=False).items() "
     "if k in ('state_dict', 'state_dict_ema', 'model') or torch.is_tensor(v)}, new)"
 )
+_ARRAYS_ALONE = (
+    "import pickle, torch; found = pickle.load(open(old, 'rb'), encoding='latin1'); torch.save({"
+    "'model': {k: torch.as_tensor(v) for k, v in found.get('model', found).items() "
+    "if hasattr(v, 'shape')}}, new)"
+)
+# With it torch.save began its files before they were zip archives.
+_TORCH_PICKLE = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
 
 def read_state_dict(path: str) -> dict[str, Any]:
@@ -31,7 +39,8 @@ def read_state_dict(path: str) -> dict[str, Any]:
 
     Raises:
         InputError: the file does not exist, is not readable, or holds pickled objects other than
-            tensors and plain Python values.
+            tensors and plain Python values; the message has a line of Python that saves what is
+            of use in it.
     """
     local = _local_file(path)
     try:
@@ -41,18 +50,29 @@ def read_state_dict(path: str) -> dict[str, Any]:
             return load_file(local)
         loaded = torch.load(local, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
-        with open(local, "rb") as f:
-            if not f.read(2).startswith((b"PK", b"\x80")):  # neither a zip archive nor a pickle
-                raise InputError(f"{path} is not a readable weights file") from e
-        raise InputError(
-            f"{path} holds pickled Python objects beside its tensors, and loading those would run "
-            f"code from the file. Where you trust it, save its tensors alone: {_TENSORS_ALONE}"
-        ) from e
+        raise InputError(f"{path} {_why_refused(local)}") from e
     except Exception as e:  # torch and safetensors raise many types for a broken file
-        raise InputError(f"{path} is not a readable weights file: {e}") from e
+        raise InputError(f"{path} is not a readable weights file: {type(e).__name__} {e}") from e
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
     return loaded
+
+
+def _why_refused(local: str) -> str:
+    """What is wrong with a file of pickled code, or of something else, and the mend."""
+    with open(local, "rb") as f:
+        start = f.read(len(_TORCH_PICKLE))
+    if zipfile.is_zipfile(local) or start == _TORCH_PICKLE:
+        return (
+            "holds pickled Python objects beside its tensors, and loading those would run code "
+            f"from the file. Where you trust it, save its tensors alone: {_TENSORS_ALONE}"
+        )
+    if start.startswith(b"\x80"):
+        return (
+            "is a plain pickle and no file of torch.save, and loading it would run code from the "
+            f"file. Where you trust it, save its arrays alone: {_ARRAYS_ALONE}"
+        )
+    return "is not a readable weights file"
 
 
 def read_weights(path: str) -> dict[str, Tensor]:
@@ -78,8 +98,12 @@ def _weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
 
 def _local_file(path: str) -> str:
     local = PathManager.get_local_path(path)
+    if os.path.isdir(local):
+        raise InputError(f"{path} is a folder; name a weights file in it")
     if not os.path.isfile(local):
         raise InputError(f"weights file {path} does not exist")
+    if not os.path.getsize(local):
+        raise InputError(f"weights file {path} is empty: download or copy it again")
     return local
 
 

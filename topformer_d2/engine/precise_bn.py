@@ -6,7 +6,8 @@ import copy
 import itertools
 from collections.abc import Iterator
 
-from detectron2.engine.hooks import PreciseBN
+from detectron2.engine import hooks as detectron2_hooks
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ..data.loader import TrainLoader
@@ -31,13 +32,36 @@ class FirstBatches:
             yield from itertools.islice(loader, self._count)
 
 
+class PreciseBN(detectron2_hooks.PreciseBN):
+    """Detectron2's, which changes nothing but BatchNorm's statistics.
+
+    Its passes are in training mode, in which RetinaNet also moves its running mean of foreground
+    anchors, by which it divides its losses.
+    """
+
+    def update_stats(self) -> None:
+        kept = getattr(self._model, "loss_normalizer", None)
+        super().update_stats()
+        if kept is not None:
+            self._model.loss_normalizer = kept
+
+
 def build_precise_bn(cfg, model: nn.Module, loader: TrainLoader) -> PreciseBN:
-    """Detectron2's hook for `model`, which it expects in training mode, before each evaluation.
+    """The hook for `model`, which it expects in training mode, before each evaluation.
+
+    Args:
+        model: not wrapped in DistributedDataParallel.
 
     Raises:
-        InputError: TEST.PRECISE_BN.NUM_ITER is less than 1.
+        InputError: TEST.PRECISE_BN.NUM_ITER is less than 1, or the model has no BatchNorm that
+            trains.
     """
     count = cfg.TEST.PRECISE_BN.NUM_ITER
     if count < 1:
         raise InputError(f"TEST.PRECISE_BN.NUM_ITER is {count}; it takes 1 or more")
+    if not get_bn_modules(model):
+        raise InputError(
+            "TEST.PRECISE_BN.ENABLED is True, but the model has no BatchNorm that is trained: set "
+            "it to False, or its norms (such as MODEL.TOPFORMER.NORM) to SyncBN"
+        )
     return PreciseBN(cfg.TEST.EVAL_PERIOD, model, FirstBatches(loader, count), count)

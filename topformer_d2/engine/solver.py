@@ -7,17 +7,18 @@ import logging
 import torch
 from detectron2.solver import LRMultiplier
 from detectron2.solver.build import (
-    build_lr_scheduler as build_detectron2_lr_scheduler,
-)
-from detectron2.solver.build import (
+    GradientClipType,
     get_default_optimizer_params,
     maybe_add_gradient_clipping,
     reduce_param_groups,
 )
+from detectron2.solver.build import (
+    build_lr_scheduler as build_detectron2_lr_scheduler,
+)
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, look_up
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def scale_to_batch(cfg):
 
     The same crops are seen at the same share of the schedule; the rate follows the linear rule
     (Goyal et al., 2017), as in Detectron2's auto_scale_workers. What is not 0 stays 1 or more.
+    SOLVER.STEPS is left where the schedule does not read it. EMA_DECAY is never scaled.
 
     Returns:
         `cfg` itself where there is nothing to scale, else a frozen copy whose REFERENCE_BATCH is
@@ -62,6 +64,8 @@ def scale_to_batch(cfg):
     scaled.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale
     changed = [f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR:g} -> {scaled.SOLVER.BASE_LR:g}"]
     for name in _IN_ITERATIONS:
+        if name == "SOLVER.STEPS" and cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+            continue
         section, key = name.split(".")
         old = cfg[section][key]
         new = (
@@ -133,9 +137,12 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     """SOLVER.OPTIMIZER with HEAD_LR_FACTOR times the rate for all that is not the backbone.
 
     Raises:
-        InputError: SOLVER.OPTIMIZER is unknown.
+        InputError: SOLVER.OPTIMIZER is unknown, or CLIP_TYPE where gradients are clipped.
     """
-    solver = cfg.SOLVER
+    solver, clipping = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
+    if clipping.ENABLED:
+        clip_types = {kind.value: kind for kind in GradientClipType}
+        look_up(clip_types, clipping.CLIP_TYPE, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE")
     groups = []
     for module, factor in _backbone_and_rest(model, solver.HEAD_LR_FACTOR):
         groups += get_default_optimizer_params(

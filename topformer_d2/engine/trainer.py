@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import weakref
+from collections.abc import Iterable
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import build_evaluator, evaluate_with_tta, evaluator_type
-from ..evaluation.tta import build_resizes
+from ..evaluation.tta import build_resizes, tta_folder
 from ..inference import LabelMapModel
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from .charts import DrawCurves, draw_evaluation_charts
@@ -107,7 +108,7 @@ class Trainer(DefaultTrainer):
             hooks.append(detectron2_hooks.PeriodicCheckpointer(self.checkpointer, period))
         hooks.append(detectron2_hooks.EvalHook(cfg.TEST.EVAL_PERIOD, partial(self._test, model)))
         if cfg.TEST.AUG.ENABLED:
-            hooks.append(detectron2_hooks.EvalHook(0, partial(evaluate_with_tta, cfg, model)))
+            hooks.append(detectron2_hooks.EvalHook(0, partial(self.test_with_tta, cfg, model)))
         if is_main:
             hooks.append(detectron2_hooks.PeriodicWriter(self.build_writers(), period=20))
             hooks.append(DrawCurves(cfg.OUTPUT_DIR))
@@ -211,10 +212,21 @@ class Trainer(DefaultTrainer):
         if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and not cfg.TEST.SEM_SEG_RLE:
             model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
-        if comm.is_main_process():
-            for name in cfg.DATASETS.TEST:
-                draw_evaluation_charts(_inference_folder(cfg, name))
+        _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results
+
+    @classmethod
+    def test_with_tta(cls, cfg, model) -> dict:
+        """evaluate_with_tta, and charts as in test."""
+        results = evaluate_with_tta(cfg, model)
+        _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        return results
+
+
+def _draw_charts(folders: Iterable[str]) -> None:
+    if comm.is_main_process():
+        for folder in folders:
+            draw_evaluation_charts(folder)
 
 
 def _inference_folder(cfg, dataset_name: str) -> str:

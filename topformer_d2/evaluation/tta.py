@@ -30,8 +30,10 @@ class SegmentationTTA(nn.Module):
     """A segmentation model whose answer is the mean of its probabilities over several views.
 
     A view is the image at one size, as it is or flipped. Each view's logits are resized as without
-    augmentation, to the view's size and then to the output's, before the softmax. One view is held
-    at a time, beside the sum: the memory does not grow with their number.
+    augmentation, to the view's size and then to the output's, before the softmax. The views come
+    one after the other, and beside the sum there are at most two maps of one: its logits at two
+    sizes or in two orders, or its logits and probabilities. So the memory does not grow with the
+    number of views.
     """
 
     @configurable
@@ -74,9 +76,9 @@ class SegmentationTTA(nn.Module):
             for is_flipped in (False, True) if self.flip else (False,):
                 given = {"image": view.flip(-1) if is_flipped else view}
                 logits = self.model([{**given, "height": height, "width": width}])[0]["sem_seg"]
+                logits = logits.flip(-1) if is_flipped else logits
                 found = logits.float().softmax(0)
                 del logits  # as large as the sum; the next view has its own
-                found = found.flip(-1) if is_flipped else found
                 total = found if total.ndim == 0 else total.add_(found)
         return total.div_(len(self.resizes) * (2 if self.flip else 1))
 
@@ -107,10 +109,15 @@ def build_resizes(cfg) -> list[T.Augmentation]:
     return [FitForTest(size, limit, divisor) for size, limit in zip(sizes, limits, strict=True)]
 
 
+def tta_folder(cfg, dataset_name: str) -> str:
+    """Where evaluate_with_tta writes what it finds on a dataset."""
+    return os.path.join(cfg.OUTPUT_DIR, "inference_TTA", dataset_name)
+
+
 def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     """Evaluate segmentation on DATASETS.TEST with TEST.AUG's views.
 
-    Files go to OUTPUT_DIR/inference_TTA.
+    Files go to each dataset's tta_folder.
 
     Returns:
         on the main process {"sem_seg_TTA": metrics}, for each of several datasets under
@@ -128,8 +135,7 @@ def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     for name in cfg.DATASETS.TEST:
         if "sem_seg" not in TASKS_OF_TYPE[evaluator_type(name)]:
             continue
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA", name)
-        evaluator = ConfusionEvaluator(name, output_dir=folder)
+        evaluator = ConfusionEvaluator(name, output_dir=tta_folder(cfg, name))
         found = inference_on_dataset(tta, build_test_loader(own_size, name), evaluator)
         if comm.is_main_process():
             key = "sem_seg_TTA" if len(cfg.DATASETS.TEST) == 1 else f"{name}/sem_seg_TTA"

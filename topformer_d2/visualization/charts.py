@@ -21,6 +21,8 @@ from ..data.files import write_bytes
 
 # Up to this many classes the cells of a confusion matrix have room for their numbers.
 _MOST_NUMBERED = 30
+# Up to this many its rows have their names; drawing those of a thousand takes longer than all else.
+_MOST_NAMED = 200
 _BARS_IN_COLUMN = 60
 
 
@@ -57,7 +59,7 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     """What the pixels of each class (a row, which sums to 100%) were taken for (columns).
 
     Colours follow the square root of the share, so that a confusion of a few percent is seen. A
-    class without truth has a grey row.
+    class without truth has a grey row. More than 200 classes are numbered and not named.
 
     Args:
         matrix: (K, K) pixels by truth (row) and prediction (column).
@@ -66,20 +68,22 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     truth = matrix.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         percent = np.where(truth > 0, 100 * matrix / truth, np.nan)
-    numbered = len(matrix) <= _MOST_NUMBERED
+    numbered, named = len(matrix) <= _MOST_NUMBERED, len(matrix) <= _MOST_NAMED
     # Inches and points; the side of a matrix of hundreds of classes is bounded, as memory is.
-    cell = 0.42 if numbered else min(0.14, 40 / len(matrix))
-    font = 9 if numbered else 50 * cell
-    side, names = max(3.0, cell * len(matrix)), _text_width(class_names, font) + 0.1
+    cell = 0.42 if numbered else 0.14 if named else 10 / len(matrix)
+    font = 9 if numbered else 7
+    ticks = range(0, len(matrix), 1 if named else 50)
+    labels = [class_names[i] if named else str(i) for i in ticks]
+    side, names = max(3.0, cell * len(matrix)), _text_width(labels, font) + 0.1
     left, right, top, bottom = names + 0.3, 0.1 if numbered else 0.9, names + 0.7, 0.1
     figure = Figure(figsize=(left + side + right, top + side + bottom))
     axes = figure.add_axes(_inches(figure, left, bottom, side, side))
     cmap = colormaps["Blues"].with_extremes(bad="0.85")
     picture = axes.imshow(percent, cmap=cmap, norm=PowerNorm(0.5, 0, 100), aspect="auto")
-    axes.set_xticks(range(len(matrix)), class_names, rotation=90, fontsize=font)
-    axes.set_yticks(range(len(matrix)), class_names, fontsize=font)
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=font)
+    axes.set_yticks(ticks, labels, fontsize=font)
     axes.tick_params(length=0, bottom=False, top=True, labelbottom=False, labeltop=True)
-    axes.set_ylabel("truth", fontsize=11)
+    axes.set_ylabel("truth" if named else "truth, by the class's number", fontsize=11)
     axes.xaxis.set_label_position("top")
     axes.set_xlabel("prediction", fontsize=11)
     _write_title(figure, "Percent of each class's pixels by prediction")
@@ -88,7 +92,7 @@ def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
     else:
         place = _inches(figure, left + side + 0.2, bottom + side - 4, 0.2, 4)
         figure.colorbar(picture, cax=figure.add_axes(place))
-    for edge in np.arange(1, len(matrix)) - 0.5:
+    for edge in np.arange(1, len(matrix) if named else 1) - 0.5:
         axes.axhline(edge, color="0.9", linewidth=0.5)
         axes.axvline(edge, color="0.9", linewidth=0.5)
     return figure
@@ -139,7 +143,8 @@ def read_curves(lines: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
     """{name: [(iteration, value), ...]} of the lines of a metrics.json.
 
     A run that was resumed, or begun again in the same folder, replaces what was written from its
-    first iteration on. A line that a killed run left unfinished is passed over.
+    first iteration on. A line that a killed run left unfinished is passed over, and so is one that
+    tells no iteration.
     """
     curves: dict[str, list[tuple[int, float]]] = {}
     last = -1
@@ -148,7 +153,9 @@ def read_curves(lines: Iterable[str]) -> dict[str, list[tuple[int, float]]]:
             values = json.loads(line)
         except json.JSONDecodeError:
             continue
-        iteration = values.pop("iteration")
+        iteration = values.pop("iteration", None) if isinstance(values, dict) else None
+        if not isinstance(iteration, int):
+            continue
         if iteration <= last:
             for points in curves.values():
                 while points and points[-1][0] >= iteration:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, did_you_mean, look_up
 from ..layers import resolve_norm
-from .levels import LevelsBackbone, Stages, level_names, select_levels
+from .levels import LevelsBackbone, Stages, level_names, padding_multiple, select_levels
 
 UNDILATED = 32  # the output stride of every network here, unless it is dilated
 # SegFormer's hidden widths and blocks of the four stages (SegFormer, Table 6).
@@ -36,7 +36,10 @@ def timm_backbone(
     pretrained: bool = False,
     norm: str = "BN",
 ) -> LevelsBackbone:
-    """Any of timm's models that has feature maps.
+    """Any of timm's models that gives feature maps of images of any size.
+
+    Models of one image size are made for any where timm can (dynamic_img_size: ViT, Swin, ...).
+    Those that round sizes down or take multiples of their stride alone get padded images.
 
     Args:
         name: as for timm.create_model.
@@ -57,30 +60,63 @@ def timm_backbone(
             f"MODEL.BASELINE.NAME is {name!r}, which timm {timm.__version__} does not know"
             f"{did_you_mean(name, known)}"
         )
-    is_hrnet = name.startswith("hrnet")
     # HRNet's plain branches, not the wider maps that its classifier has on them.
-    options = {"feature_location": ""} if is_hrnet else {}
+    options = {"feature_location": ""} if name.startswith("hrnet") else {}
     if output_stride != UNDILATED:
         options["output_stride"] = output_stride
     try:
-        info = timm.create_model(name, features_only=True, **options).feature_info
+        network = timm.create_model(name, features_only=True, **options)
     except (RuntimeError, TypeError, AssertionError, AttributeError) as e:
         raise InputError(
             f"timm has no feature maps of {name!r} at MODEL.BASELINE.OUTPUT_STRIDE {output_stride}:"
             f" {type(e).__name__} {e}"
         ) from e
-    channels, strides = info.channels(), info.reduction()
+    info = network.feature_info
+    channels, strides, indices = info.channels(), info.reduction(), info.out_indices
     if output_stride != UNDILATED:
         _check_stride(name, output_stride, strides[-1])
     levels = select_levels(name, level_names(len(strides)), channels, strides, out_features)
+    channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+    size_options, multiple = _any_size(timm, name, network, options, channels_last)
     network = timm.create_model(
-        name, features_only=True, pretrained=pretrained, out_indices=tuple(levels), **options
+        name,
+        features_only=True,
+        pretrained=pretrained,
+        out_indices=tuple(indices[i] for i in levels),  # a transformer's levels are its last blocks
+        **options,
+        **size_options,
     )
     if _is_sync_bn(norm):
         # Unlike PyTorch's, it also converts norms that have an activation inside.
         network = timm.layers.convert_sync_batchnorm(network)
-    # HRNet adds maps of neighbouring strides after enlarging by exactly 2.
-    return LevelsBackbone(network, dict(levels.values()), multiple=32 if is_hrnet else 1)
+    return LevelsBackbone(
+        network, dict(levels.values()), multiple=multiple, channels_last=channels_last
+    )
+
+
+def _any_size(
+    timm: ModuleType, name: str, network: nn.Module, options: dict, channels_last: bool
+) -> tuple[dict, int]:
+    """create_model's further options with which images of any size do, and the padding_multiple.
+
+    Args:
+        network: the model with `options` alone.
+    """
+    info = network.feature_info
+    shapes = {"channels": info.channels(), "strides": info.reduction()}
+    try:
+        return {}, padding_multiple(network, **shapes, channels_last=channels_last)
+    except Exception as e:  # timm's models raise many types for a size that they do not take
+        reason = e
+    dynamic = {"dynamic_img_size": True}
+    try:
+        network = timm.create_model(name, features_only=True, **options, **dynamic)
+        return dynamic, padding_multiple(network, **shapes, channels_last=channels_last)
+    except Exception:  # most others do not know the option, of which the user has not heard
+        raise InputError(
+            f"MODEL.BASELINE.NAME is {name!r}, which does not take images of any size "
+            f"({type(reason).__name__}: {reason}): use another model"
+        ) from reason
 
 
 def torchvision_backbone(

@@ -15,6 +15,7 @@ from ...errors import InputError
 from ..heads import SegmentationHead
 from ..heads.base import head_args
 from ..layers import conv_norm, resize
+from .heads import classifier
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -99,7 +100,24 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
-    """Detectron2's SemSegFPNHead for maps whose sizes are rounded up; it has no dropout."""
+    """Detectron2's SemSegFPNHead for maps whose sizes are rounded up; it has no dropout.
+
+    Its logits start near 0, as the other heads' do; Detectron2's do not.
+    """
+
+    @configurable
+    def __init__(
+        self, input_shape: dict[str, ShapeSpec], *, num_classes: int, conv_dims: int, **kwargs
+    ):
+        """
+        Args:
+            input_shape: FPN's features by name.
+            num_classes: K.
+            conv_dims: width of the head.
+            kwargs: as for SemSegFPNHead.
+        """
+        super().__init__(input_shape, num_classes=num_classes, conv_dims=conv_dims, **kwargs)
+        self.predictor = classifier(conv_dims, num_classes)
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
@@ -22,17 +24,26 @@ class LevelsBackbone(Backbone):
     Of an (H, W) image the map at stride s is (ceil(H/s), ceil(W/s)).
     """
 
-    def __init__(self, network: nn.Module, levels: dict[str, ShapeSpec], *, multiple: int = 1):
+    def __init__(
+        self,
+        network: nn.Module,
+        levels: dict[str, ShapeSpec],
+        *,
+        multiple: int = 1,
+        channels_last: bool = False,
+    ):
         """
         Args:
             network: images (N, 3, H, W) to a sequence of maps, one for each of `levels`.
             levels: name to channels and stride.
-            multiple: the network takes only images whose sides are multiples of this: others are
-                padded with zeros, and the maps cropped.
+            multiple: images whose sides are no multiples of this are padded with zeros, and the
+                maps cropped (padding_multiple).
+            channels_last: the network's maps are (N, H, W, C).
         """
         super().__init__()
         self.network = network
         self.multiple = multiple
+        self.channels_last = channels_last
         self._out_features = list(levels)
         self._out_feature_strides = {name: shape.stride for name, shape in levels.items()}
         self._out_feature_channels = {name: shape.channels for name, shape in levels.items()}
@@ -48,6 +59,8 @@ class LevelsBackbone(Backbone):
         height, width = x.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
         maps = self.network(F.pad(x, (0, right, 0, bottom)) if bottom or right else x)
+        if self.channels_last:
+            maps = [level.permute(0, 3, 1, 2) for level in maps]
         return {
             name: level[..., : -(-height // stride), : -(-width // stride)]
             for (name, stride), level in zip(strides.items(), maps, strict=True)
@@ -69,6 +82,62 @@ class Stages(nn.Module):
             if i in self.out_indices:
                 maps.append(x)
         return maps
+
+
+def padding_multiple(
+    network: nn.Module, channels: Sequence[int], strides: Sequence[int], *, channels_last: bool
+) -> int:
+    """What LevelsBackbone pads a network's images to, found by running it on two small ones.
+
+    Networks that round their maps' sizes down, and those that take no other images, need multiples
+    of their strides.
+
+    Args:
+        network: in training mode, as LevelsBackbone takes it.
+        channels, strides: of its maps.
+        channels_last: the maps are (N, H, W, C).
+
+    Returns:
+        1 where the map at stride s of an (H, W) image is (ceil(H/s), ceil(W/s)).
+
+    Raises:
+        ValueError: not even images whose sides are such multiples give maps of 1/s of their size.
+        Exception: whatever the network raises for them.
+    """
+    multiple = math.lcm(*strides)
+    # One pixel more than a multiple is where rounding down loses a row of every map.
+    odd, even = (2 * multiple + 1, 3 * multiple + 1), (3 * multiple, 4 * multiple)
+    network.eval()
+    try:
+        _check_maps(network, even, channels, strides, channels_last)
+        try:
+            _check_maps(network, odd, channels, strides, channels_last)
+        except Exception:  # networks raise many types for a size that they do not take
+            return multiple
+        return 1
+    finally:
+        network.train()
+
+
+@torch.no_grad()
+def _check_maps(
+    network: nn.Module,
+    size: tuple[int, int],
+    channels: Sequence[int],
+    strides: Sequence[int],
+    channels_last: bool,
+) -> None:
+    device = next(network.parameters()).device
+    maps = network(torch.zeros(1, 3, *size, device=device))
+    found = [tuple(x.permute(0, 3, 1, 2).shape if channels_last else x.shape) for x in maps]
+    expected = [
+        (1, width, *(-(-side // stride) for side in size))
+        for width, stride in zip(channels, strides, strict=True)
+    ]
+    if found != expected:
+        raise ValueError(
+            f"of an image of {size[0]}x{size[1]} its maps are {found} and not {expected}"
+        )
 
 
 def level_names(count: int) -> list[str]:
