@@ -35,7 +35,7 @@ def model(tmp_path_factory):
     cfg = get_config("multitask_lite_topformer_t_synthetic", KEYS)
     torch.manual_seed(0)
     model = build_model(cfg)
-    torch.nn.init.normal_(model.sem_seg_head.classifier.weight, std=0.1)
+    torch.nn.init.normal_(model.sem_seg_head.classifier.weight, std=0.03)
     torch.nn.init.normal_(model.head.cls_score.weight, std=0.1)
     torch.nn.init.zeros_(model.head.cls_score.bias)
     weights = str(folder / "model.pth")

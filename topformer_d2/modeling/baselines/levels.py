@@ -62,7 +62,7 @@ class LevelsBackbone(Backbone):
         if self.channels_last:
             maps = [level.permute(0, 3, 1, 2) for level in maps]
         return {
-            name: level[..., : -(-height // stride), : -(-width // stride)]
+            name: level[..., : (height + stride - 1) // stride, : (width + stride - 1) // stride]
             for (name, stride), level in zip(strides.items(), maps, strict=True)
         }
 
