@@ -23,6 +23,8 @@ _RESIZED = 1 << 22
 _RESIZED_ELSEWHERE = 1 << 26
 # Pixels a node up to which looking for what need not be resized takes longer than resizing it.
 _DENSE = 4
+# Candidates up to which comparing them one by one is faster than PyTorch's max with indices.
+_FEW = 4
 # What all classes that are left out of a softmax may add up to, beside the winner's 1.
 _SOFTMAX_TOLERANCE = 1e-4
 
@@ -110,6 +112,8 @@ def _label_type(num_classes: int) -> torch.dtype:
 class _Band:
     """Some rows of cells: what lies between the same nodes in both directions.
 
+    What is computed for many cells has them last, where PyTorch's loops are long.
+
     Attributes:
         values: (nodes, K), the logits of the band's nodes row by row, a node's side by side.
         winners: (nodes,), the largest's class.
@@ -121,27 +125,29 @@ class _Band:
         _check_finite(values)
         self.values = values.flatten(1).t().contiguous()
         self.winners = self.values.max(dim=1).indices
-        self.columns = columns
+        self.rows, self.columns, self.groups = rows, columns, groups
         self.row_nodes = (rows.nodes[groups] - first) * logits.shape[2]
-        self.row_weights = rows.weights[groups]
-        self.positions = rows.positions[groups]
-        self.group = rows.group[self.positions[0, 0] : self.positions[-1, -1] + 1] - groups.start
 
     def write(self, labels: Tensor, scores: Tensor | None) -> None:
         """Write the band's pixels into the whole label map and, if wanted, the scores (H, W)."""
         nodes = self.row_nodes[:, None, :, None] + self.columns.nodes[:, None, :]
         nodes = nodes.flatten(2)  # (rows, columns, nodes of a cell)
-        corners = self.winners[nodes]
-        cells = corners[..., 0].to(labels.dtype)
-        start, stop = self.positions[0, 0], self.positions[-1, -1] + 1
-        labels[start:stop] = cells[self.group].index_select(1, self.columns.group)
-        is_open = (corners[..., 1:] != corners[..., :1]).any(dim=2)
-        if scores is not None:
-            is_open.fill_(True)
+        corners = self.winners[nodes].unbind(2)
+        start, stop = (int(self.rows.positions[g, e]) for g, e in self._ends())
+        group = self.rows.group[start : stop + 1] - self.groups.start
+        cells = corners[0].to(labels.dtype).index_select(1, self.columns.group)
+        labels[start : stop + 1] = cells.index_select(0, group)
+        is_open = torch.full(corners[0].shape, scores is not None)
+        for corner in corners[1:]:
+            is_open |= corner != corners[0]
         y, x = is_open.nonzero(as_tuple=True)
         per_block = max(1, 4 * _BLOCK // (self.values.shape[1] * nodes.shape[2]))
         for block in zip(y.split(per_block), x.split(per_block), strict=True):
             self._decide(*block, nodes[block], labels, scores)
+
+    def _ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Where rows.positions has the band's first and last row of pixels."""
+        return (self.groups.start, 0), (self.groups.stop - 1, -1)
 
     def _decide(self, y: Tensor, x: Tensor, nodes: Tensor, labels: Tensor, scores) -> None:
         """Write the pixels of the cells in rows `y` and columns `x`, with `nodes` (cells, n)."""
@@ -155,48 +161,67 @@ class _Band:
         counts, order = is_candidate.sum(dim=1).sort()
         classes = is_candidate[order].nonzero(as_tuple=True)[1]
         start = counts.cumsum(0) - counts
+        y, x, nodes = y[order] + self.groups.start, x[order], nodes[order].t()
         for part in self._parts(counts.tolist()):
-            cells, count = order[part], counts[part, None]
-            rank = torch.arange(int(count[-1]))
+            count = counts[part]
+            rank = torch.arange(int(count[-1]))[:, None]
             # Where there are fewer candidates than in the last cell, the last one is repeated.
-            candidates = classes[start[part, None] + torch.minimum(rank, count - 1)]
-            index = candidates[:, None].expand(-1, nodes.shape[1], -1)
-            pixels = self._interpolate(values[cells].gather(2, index), y[cells], x[cells])
-            position = (
-                self.positions[y[cells]][:, :, None],
-                self.columns.positions[x[cells]][:, None, :],
-            )
-            best, winner = pixels.max(dim=0)
-            labels[position] = (
-                candidates.gather(1, winner.flatten(1)).view_as(winner).to(labels.dtype)
-            )
+            candidates = classes[start[part] + torch.minimum(rank, count - 1)]  # (C, cells)
+            index = nodes[:, None, part] * self.values.shape[1] + candidates
+            pixels = self._interpolate(self.values.take(index), y[part], x[part])
+            best, winner = _largest(pixels, candidates, labels.dtype)
+            height_index = self.rows.positions[y[part]].t()[:, None] * labels.shape[1]
+            position = height_index + self.columns.positions[x[part]].t()
+            labels.view(-1).scatter_(0, position.reshape(-1), winner.reshape(-1))
             if scores is not None:
-                odds = pixels.sub_(best).exp_().mul_((rank < count).t()[:, :, None, None])
-                scores[position] = odds.sum(dim=0).reciprocal_()
+                odds = (pixels - best).exp_().mul_((rank < count)[:, None, None])
+                odds = odds.sum(dim=0).reciprocal_()
+                scores.view(-1).scatter_(0, position.reshape(-1), odds.reshape(-1))
 
     def _parts(self, counts: list[int]) -> Iterator[slice]:
         """Cells in ascending order of their candidates' counts, in blocks of similar ones."""
-        pixels = self.positions.shape[1] * self.columns.positions.shape[1]
+        pixels = self.rows.positions.shape[1] * self.columns.positions.shape[1]
         start = 0
         while start < len(counts):
-            most = counts[start] if counts[start] <= 4 else counts[start] * 5 // 4
+            # More blocks are more calls, wider ones more repeated candidates.
+            most = counts[start] if counts[start] <= 3 else counts[start] * 4 // 3
             per_block = max(1, _BLOCK // (most * pixels))
             stop = min(bisect_right(counts, most, lo=start), start + per_block)
+            while stop < len(counts) and (stop + 1 - start) * counts[stop] * pixels < _BLOCK // 8:
+                stop += 1
             yield slice(start, stop)
             start = stop
 
     def _interpolate(self, values: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Nodes' values (cells, n, C) of cells in rows `y`, columns `x` to pixels.
+        """Nodes' values (n, C, cells) of cells in rows `y` and columns `x` to pixels.
 
         Returns:
-            (C, cells, rows of a cell, columns of a cell).
+            (C, rows of a cell, columns of a cell, cells).
         """
-        rows, columns = self.row_weights[y], self.columns.weights[x]  # (cells, pixels, nodes)
-        corners = values.permute(2, 0, 1).unflatten(2, (rows.shape[2], columns.shape[2]))
-        by_row = sum(
-            rows[:, :, i, None] * corners[:, :, None, i] for i in range(corners.shape[2])
-        )  # (C, cells, rows of a cell, nodes in a row)
-        return sum(by_row[..., j, None] * columns[:, None, :, j] for j in range(corners.shape[3]))
+        rows = self.rows.weights[y].permute(2, 1, 0).contiguous()  # (nodes, pixels, cells)
+        columns = self.columns.weights[x].permute(2, 1, 0).contiguous()
+        corners = values.unflatten(0, (len(rows), len(columns)))
+        by_row = rows[0] * corners[0, :, :, None]  # (nodes in a row, C, rows of a cell, cells)
+        for row, corner in zip(rows[1:], corners[1:], strict=True):
+            by_row.addcmul_(row, corner[:, :, None])
+        pixels = by_row[0, :, :, None] * columns[0]
+        for node, column in zip(by_row[1:], columns[1:], strict=True):
+            pixels.addcmul_(node[:, :, None], column)
+        return pixels
+
+
+def _largest(pixels: Tensor, candidates: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The largest of pixels (C, ..., cells), and its class among candidates (C, cells)."""
+    candidates = candidates.to(dtype)
+    if len(pixels) > _FEW:
+        best, index = pixels.max(dim=0)
+        winner = candidates.gather(0, index.flatten(0, -2)).view_as(index)
+        return best, winner
+    best, winner = pixels[0], candidates[0].expand_as(pixels[0])
+    for value, candidate in zip(pixels[1:], candidates[1:], strict=True):
+        winner = torch.where(value > best, candidate, winner)
+        best = torch.maximum(value, best)
+    return best, winner
 
 
 def _resize_by_classes(
