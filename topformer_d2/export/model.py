@@ -80,7 +80,7 @@ def export_model(
     info.versions.update(_versions(libraries))
     SafeCheckpointer(model, require_all=True).load(weights)
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
-    network = ExportNetwork(model, info)
+    network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
     target.parent.mkdir(parents=True, exist_ok=True)
     # All is written in here and moved when it is done, the weights of a pair first.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

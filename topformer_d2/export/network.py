@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import torch
 from detectron2.modeling import RetinaNet
@@ -14,6 +15,7 @@ from ..inference.export_info import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOG
 from ..inference.model_info import ModelInfo
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from .boxes import BoxDecoder, box_decoding
+from .resizing import MatrixResizing
 
 
 def describe(
@@ -70,24 +72,28 @@ class ExportNetwork(nn.Module):
     Its numbers are the model's; the sizes of what it makes may be traced.
     """
 
-    def __init__(self, model: nn.Module, info: ExportInfo):
+    def __init__(self, model: nn.Module, info: ExportInfo, *, matrix_resizing: bool = False):
         """
         Args:
             model: a TopFormerSegmentor, a RetinaNet (Detectron2's or ours) or a TopFormerMultiTask.
             info: what describe() made of it.
+            matrix_resizing: resize the model's maps as MatrixResizing does, for ONNX Runtime.
         """
         super().__init__()
         self.model = copy.deepcopy(model).cpu()
         self.prepare = Preprocessing(info.model, info.size) if info.with_preprocessing else None
         self.decoder = BoxDecoder(self.model) if BOXES[0] in info.outputs else None
         self.gives_labels = LABELS in info.outputs
+        self.is_static = info.size is not None
+        self.matrix_resizing = matrix_resizing
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The input that ExportInfo describes to its outputs, in their order."""
         images = x if self.prepare is None else self.prepare(x)
         sides = x.shape[2:] if self.prepare is None else x.shape[:2]
-        logits, detections = run_network(self.model, images)
+        with MatrixResizing(self.is_static) if self.matrix_resizing else nullcontext():
+            logits, detections = run_network(self.model, images)
         outputs: list[Tensor] = []
         if logits is not None:
             if self.gives_labels:
