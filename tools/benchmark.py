@@ -74,7 +74,7 @@ def untrained_weights(cfg, folder: Path) -> str:
     model = build_model(cfg)
     for module in getattr(model, "sem_seg_head", torch.nn.Module()).modules():
         if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.weight, std=0.1)
     path = str(folder / "untrained.pth")
     save_state_dict(model.state_dict(), path)
     return path

@@ -120,21 +120,24 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
                 marker=marker,
                 label=backend,
             )
-        for point in points:
-            axes.annotate(
-                point.model,
-                (point.gmacs, point.network_ms),
-                xytext=(4, 4),
-                textcoords="offset points",
-                fontsize=7,
-            )
+    # Each model is named once, at its fastest.
+    timed = [r for r in results if r.network_ms and r.gmacs]
+    fastest = {r.model: r for r in sorted(timed, key=lambda r: -r.network_ms)}
+    for name, point in fastest.items():
+        axes.annotate(
+            name,
+            (point.gmacs, point.network_ms),
+            xytext=(6, -10),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axes.set(xscale="log", yscale="log", xlabel="GMACs", ylabel="network, ms", title=title)
-    axes.margins(x=0.3)  # for the names
+    axes.margins(x=0.4)  # for the names
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(lambda value, _: f"{value:g}" if str(value)[0] in "25" else "")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[:, :, :3]
