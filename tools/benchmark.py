@@ -30,7 +30,7 @@ from topformer_d2.analysis.benchmark import (
     run_benchmark,
 )
 from topformer_d2.analysis.complexity import Network
-from topformer_d2.analysis.entries import own_entries, peer_entries
+from topformer_d2.analysis.entries import own_entries, peer_entries, reference_entry
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.config import load_config
@@ -57,6 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument(
         "--compare", action="store_true", help="beside torchvision's and transformers' networks"
+    )
+    parser.add_argument(
+        "--reference", action="store_true", help="also the paper's operations as ONNX exports them"
     )
     parser.add_argument("--json", metavar="FILE", help="all figures")
     parser.add_argument("--chart", metavar="FILE", help="latency against GMACs, as a picture")
@@ -103,6 +106,8 @@ def measure(args: argparse.Namespace, configs: dict, folder: Path) -> None:
     for name, cfg in configs.items():
         weights = args.weights or untrained_weights(cfg, folder)
         entries += own_entries(name, cfg, weights, image, backends=args.backends, **common)
+        if args.reference:
+            entries.append(reference_entry(name, cfg, weights, image, **common))
     if args.compare:
         entries += peer_entries(image, num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, **common)
     results = run_benchmark(entries, args.repetitions)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from topformer_d2.analysis import keep_freed_memory, time_alternately
+from topformer_d2.data.checks import check_dataset_present
 from topformer_d2.data.files import list_images, read_image
 from topformer_d2.errors import show_input_errors
 from topformer_d2.evaluation.predictions import evaluate_labels
@@ -52,6 +53,8 @@ def main() -> None:
         parser.error("--repetitions takes 1 or more")
     keep_freed_memory()
     with show_input_errors():
+        if args.dataset:
+            check_dataset_present(args.dataset)  # before the work, not after
         before = Predictor(args.model, num_threads=1)
         count = quantize_onnx(args.model, args.images, args.output)
         after = Predictor(args.output, num_threads=1)

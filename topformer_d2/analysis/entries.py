@@ -12,7 +12,11 @@ from fvcore.nn import FlopCountAnalysis
 from torch.nn import functional as F
 
 from ..export import export_model
+from ..export.network import ExportNetwork, describe
+from ..export.onnx import write_onnx
+from ..export.reference import as_listed
 from ..inference import Predictor, build_predictor
+from ..inference.model_info import ModelInfo
 from .benchmark import Entry
 from .complexity import Network, complexity
 from .peers import PEERS, build_peer, peer_onnx
@@ -70,6 +74,27 @@ def own_entries(
             call = _bind(predictor.backend.infer, predictor.backend.normalize([image]))
         entries.append(Entry(name, backend, gmacs, call, _bind(predictor, image)))
     return entries
+
+
+def reference_entry(
+    name: str, cfg, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
+) -> Entry:
+    """The operations that the paper lists, exported as they are, in ONNX Runtime; see as_listed.
+
+    Arguments as own_entries has them.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    size = image.shape[:2]
+    model = build_predictor(cfg, weights).model
+    info = describe(model, ModelInfo.from_config(cfg), size=size)
+    path = folder / f"{name}_{size[0]}x{size[1]}_as_listed.onnx"
+    write_onnx(ExportNetwork(as_listed(model), info), info, path)
+    predictor = Predictor(str(path), num_threads=num_threads)
+    call = _bind(predictor.backend.infer, predictor.backend.normalize([image]))
+    gmacs = complexity(model, *size)[""].macs / 1e9
+    return Entry(name, "onnxruntime, as listed", gmacs, call, _bind(predictor, image))
 
 
 def peer_entries(

@@ -17,7 +17,7 @@ from ..inference.backends import Backend, open_exported
 from ..inference.export_info import METADATA_KEY
 from .extras import import_extra
 
-# Images of a folder that are used, at most, spread over it: more changed nothing on CamVid.
+# Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
 # What stays in float32, by the names of the graph's nodes.
 # The stem and the first block see the largest maps, where rounding costs most accuracy and where
@@ -27,7 +27,8 @@ MAX_IMAGES = 32
 # Resizing by products (sim, join) is slower in integers too: 0.84 times float32, and 0.80 without.
 # The rest is arithmetic of sizes and boxes, and what follows the logits.
 _FLOAT = re.compile(
-    r"/pyramid/(stem|blocks\.0)/|/pool/|/(sim\d|join)/MatMul|^/decoder/|^/prepare/|^/[A-Z][A-Za-z]*(_\d+)?$"
+    r"/pyramid/(stem|blocks\.0)/|/pool/|/(sim\d|join)/MatMul"
+    r"|^/decoder/|^/[A-Z][A-Za-z]*(_\d+)?$"
 )
 
 
@@ -53,8 +54,8 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     quantization = import_extra("onnxruntime.quantization")
     if Path(output).suffix != ".onnx":
         raise InputError(f"--output {output}: the name of an onnx file ends in .onnx")
-    backend = _open(path)
     files = spread(list_images(images, "--images"), MAX_IMAGES)
+    backend = _open(path)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

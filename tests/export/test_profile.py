@@ -1,0 +1,64 @@
+"""An ONNX file's time by layer, and the network as the paper lists it."""
+
+import onnx
+import pytest
+import torch
+
+from tests.helpers import run_tool
+from topformer_d2.export import export_model
+from topformer_d2.export.network import ExportNetwork, describe
+from topformer_d2.export.onnx import write_onnx
+from topformer_d2.export.profile import format_profile, profile_onnx
+from topformer_d2.export.reference import as_listed
+from topformer_d2.inference.model_info import ModelInfo
+
+
+@pytest.fixture
+def file(trained, tmp_path):
+    cfg, _, weights = trained("seg_topformer_t_synthetic")
+    path = str(tmp_path / "m.onnx")
+    export_model(cfg, weights, path)
+    return path
+
+
+def test_each_convolution_has_a_time_and_a_rate(file):
+    nodes = profile_onnx(file, (64, 128), repetitions=3)
+    convolutions = [node for node in nodes if node.operator == "Conv"]
+    count = sum(node.op_type == "Conv" for node in onnx.load(file).graph.node)
+    assert len(convolutions) == count == 66
+    times = [node.milliseconds for node in nodes]
+    assert times == sorted(times, reverse=True) and times[-1] >= 0
+    stem = next(node for node in convolutions if "pyramid/stem" in node.name)
+    assert stem.shape == (1, 16, 32, 64)
+    multiply_adds = 27 * 16 * 32 * 64
+    assert stem.gflops == pytest.approx(2e-6 * multiply_adds / stem.milliseconds)
+    by_operator, layers = format_profile(nodes, 5).split("\n\n")
+    assert "| Conv" in by_operator and by_operator.splitlines()[-1].startswith("| all")
+    assert len(layers.splitlines()) == 2 + 5
+
+
+def test_tool(file):
+    args = ("--size", "64", "64", "--repetitions", "2", "--layers", "3")
+    assert "GFLOP/s" in run_tool("profile_export.py", file, *args).stdout
+
+
+@pytest.mark.parametrize("letter", "tsb")
+def test_as_listed_has_the_same_numbers(trained, letter):
+    cfg, model, _ = trained(f"seg_topformer_{letter}")
+    listed = as_listed(model)
+    info = describe(model, ModelInfo.from_config(cfg), size=(96, 128))
+    x = torch.randn(1, 3, 96, 128)
+    (expected,), (given,) = (ExportNetwork(m, info)(x) for m in (model, listed))
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_as_listed_has_other_nodes(trained, tmp_path):
+    cfg, model, _ = trained("seg_topformer_t")
+    info = describe(model, ModelInfo.from_config(cfg), size=(64, 64))
+    counts = []
+    for number, network in enumerate((model, as_listed(model))):
+        path = tmp_path / f"{number}.onnx"
+        write_onnx(ExportNetwork(network, info), info, path)
+        nodes = [node.op_type for node in onnx.load(path).graph.node]
+        counts.append((nodes.count("HardSigmoid"), nodes.count("Clip")))
+    assert counts == [(3, 8), (0, 11)]

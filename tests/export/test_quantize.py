@@ -1,0 +1,86 @@
+"""Files in 8-bit integers: what is in them, and that they answer alike."""
+
+import os
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.helpers import run_tool
+from topformer_d2.data.files import list_images, read_image
+from topformer_d2.errors import InputError
+from topformer_d2.export import export_model
+from topformer_d2.export.quantize import quantize_onnx, spread
+from topformer_d2.inference import Predictor
+
+CONFIGS = ["seg_topformer_t_synthetic", "multitask_lite_topformer_t_synthetic"]
+
+
+@pytest.fixture
+def images():
+    return os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic", "images", "train")
+
+
+@pytest.mark.parametrize("size", [(64, 80), None])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_it_answers_as_before(trained, tmp_path, images, config, size):
+    cfg, _, weights = trained(config, "INPUT.MIN_SIZE_TEST", "64")
+    path, output = str(tmp_path / "m.onnx"), str(tmp_path / "int8" / "m.onnx")
+    export_model(cfg, weights, path, size=size)
+    assert quantize_onnx(path, images, output) == 12
+    assert os.listdir(tmp_path / "int8") == ["m.onnx"]
+    assert os.path.getsize(output) < 0.6 * os.path.getsize(path)
+    before, after = Predictor(path), Predictor(output)
+    assert after.info == before.info
+    pictures = [read_image(file) for file in list_images(images)]
+    scenes = zip(before(pictures), after(pictures), strict=True)
+    assert np.mean([(a.label == b.label).mean() for a, b in scenes]) > 0.8
+
+    nodes = {node.output[0]: node for node in onnx.load(output).graph.node}
+    is_float = {}
+    for node in nodes.values():
+        if node.op_type == "Conv":
+            source = nodes.get(node.input[1])
+            is_float[node.name] = source is None or source.op_type != "DequantizeLinear"
+    kept = {name for name, is_kept in is_float.items() if is_kept}
+    assert len(kept) == 3 and all("stem" in name or "blocks.0" in name for name in kept)
+
+
+def test_images_are_spread():
+    assert spread(list("abcdef"), 3) == ["a", "c", "e"]
+    assert spread(["a", "b"], 3) == ["a", "b"]
+
+
+def test_what_cannot_be_quantised(trained, tmp_path, images):
+    cfg, _, weights = trained(CONFIGS[0])
+    path = str(tmp_path / "m.onnx")
+    export_model(cfg, weights, path, with_preprocessing=True, size=(64, 64))
+    output = str(tmp_path / "o.onnx")
+    with pytest.raises(InputError, match="without --with-preprocessing"):
+        quantize_onnx(path, images, output)
+    with pytest.raises(InputError, match=r"ends in \.onnx"):
+        quantize_onnx(path, images, str(tmp_path / "o.xml"))
+    with pytest.raises(InputError, match=r"export_model\.py"):
+        quantize_onnx(weights, images, output)
+    with pytest.raises(InputError, match="no image"):
+        quantize_onnx(path, str(tmp_path / "nowhere"), output)
+    assert not os.path.exists(output)
+
+
+def test_tool_says_what_was_lost(trained, tmp_path, images):
+    cfg, _, weights = trained(CONFIGS[0])
+    path, folder = str(tmp_path / "m.onnx"), tmp_path / "few"
+    export_model(cfg, weights, path, size=(64, 80))
+    folder.mkdir()
+    for file in list_images(images)[:2]:
+        shutil.copy(file, folder)
+    args = ("--model", path, "--images", str(folder), "--output", str(tmp_path / "o.onnx"))
+    done = run_tool(
+        "quantize_model.py", *args, "--dataset", "synthetic_sem_seg_val", "--repetitions", "2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "calibrated on 2 images" in done.stdout and "64x80" in done.stdout
+    assert "mIoU on synthetic_sem_seg_val" in done.stdout
+    failed = run_tool("quantize_model.py", *args, "--dataset", "nowhere_val")
+    assert failed.returncode == 1 and "nowhere_val" in failed.stderr
