@@ -176,9 +176,9 @@ def test_both_tasks_with_preprocessing(trained, tmp_path, size, extension):
     np.testing.assert_allclose(outputs["scores"][:5], instances.scores[:5], rtol=0, atol=1e-3)
 
 
-def spoil(network, info):
+def spoil(network, info, **keys):
     """ExportNetwork of another model than the one it is checked against."""
-    network = _EXPORT_NETWORK(network, info)
+    network = _EXPORT_NETWORK(network, info, **keys)
     with torch.no_grad():
         network.model.sem_seg_head.classifier.bias[2] += 0.01
     return network
