@@ -17,8 +17,9 @@ def as_listed(model: nn.Module) -> nn.Module:
     time alone. ONNX Runtime joins a HardSigmoid to the convolution before it; an addition, a Clip
     and a division it cannot join, and with them the maps leave the blocked layout of its
     convolutions, for which alone it has a fast Resize. On one core of an AMD EPYC (Zen 5), 512x512
-    and 150 classes, it takes 1.22 (Tiny) and 1.16 (Base) times as long in ONNX Runtime, and the
-    same in OpenVINO.
+    and 150 classes, it takes 1.20 (Tiny) and 1.15 (Base) times as long in ONNX Runtime, and the
+    same in OpenVINO. At 512x683, where a Resize is no whole multiple, it takes what this package's
+    modules take; there MatrixResizing makes the difference (0.85 Tiny, 0.89 Base).
 
     What else was tried there on the straight export of this package's modules changed less than 2%
     either way or took longer: query, key and value as one convolution (0.99 Tiny, 1.00 Base),
