@@ -24,9 +24,10 @@ def as_listed(model: nn.Module) -> nn.Module:
     What else was tried there on the straight export of this package's modules changed less than 2%
     either way or took longer: query, key and value as one convolution (0.99 Tiny, 1.00 Base),
     gate and info of an injection as one convolution and one Resize (1.29, 1.22), resizing by two
-    matrix products (1.13, 1.11) or by a transposed convolution (1.41, 1.31), the head's fusing
-    convolution before the sum (0.98, 1.02), the info convolution after its Resize (1.00, 1.03).
-    Convolutions are 80% and 85% of the time, and run at 150 to 240 GFLOP/s, the core's limit.
+    matrix products (1.03, 1.04) or, in the injections, by a transposed convolution (1.41, 1.31),
+    the head's fusing convolution before the sum (0.98, 1.02), the info convolution after its Resize
+    (1.00, 1.03). Convolutions are 80% and 85% of the time; large 1x1 ones run at 200 to 240
+    GFLOP/s, the core's limit.
     """
     model = copy.deepcopy(model)
     for module in model.modules():
