@@ -36,16 +36,18 @@ def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "shown", "shape"),
+    ("config", "call", "shown", "shape"),
     [
-        ("seg_topformer_t_camvid", "label", "(90, 120)"),
-        ("det_retinanet_lite_topformer_t_bccd", "picture", "(90, 120, 3)"),
-        ("multitask_lite_topformer_t_camvid", "label", "(90, 120)"),
+        ("seg_topformer_t_camvid", "topformer_d2.Predictor(", "scene.label", "(90, 120)"),
+        ("seg_topformer_t_camvid", "DefaultPredictor(", "label", "(90, 120)"),
+        ("det_retinanet_lite_topformer_t_bccd", "DefaultPredictor(", "picture", "(90, 120, 3)"),
+        ("multitask_lite_topformer_t_camvid", "DefaultPredictor(", "label", "(90, 120)"),
     ],
 )
-def test_the_predictor_examples_run(tmp_path, config, shown, shape):
-    block = next(b for b in python_blocks(REPOSITORY / "README.md") if config in b)
-    weights = tmp_path / re.search(r'WEIGHTS = "(.+)"', block)[1]
+def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
+    blocks = python_blocks(REPOSITORY / "README.md")
+    block = next(b for b in blocks if config in b and call in b)
+    weights = tmp_path / re.search(r'"(output/.+\.pth)"', block)[1]
     weights.parent.mkdir(parents=True)
     save_state_dict(build_model(get_config(config)).state_dict(), str(weights))
     photo = tmp_path / re.search(r'imread\("(.+?)"\)', block)[1]
