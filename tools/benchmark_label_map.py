@@ -28,20 +28,15 @@ STRIDE = 8
 RATE = 1e-2
 SIZE = (512, 680)
 LARGE = (2160, 3840)
-# In a process of its own, whose peak is set back before (Linux).
+# In a process of its own, of which nothing is left to take again.
 MEMORY = f"""
-import re, torch
-from pathlib import Path
+import torch
+from topformer_d2.analysis.memory import added_memory
 from topformer_d2.inference import label_map
 torch.set_num_threads(1)
 logits = torch.load({{path!r}}, weights_only=True)
 label_map(logits[:, :8, :8], (64, 64))
-def memory(field):
-    return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-Path("/proc/self/clear_refs").write_text("5")
-before = memory("VmRSS")
-label_map(logits, {LARGE})
-print(memory("VmHWM") - before)
+print(added_memory(lambda: label_map(logits, {LARGE})))
 """
 
 

@@ -11,9 +11,7 @@ backbone).
 
 import argparse
 import multiprocessing
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +22,7 @@ from tabulate import tabulate
 
 from topformer_d2 import get_config
 from topformer_d2.analysis import complexity, keep_freed_memory, shift_scores, time_alternately
+from topformer_d2.analysis.memory import added_memory
 from topformer_d2.config import single_task_opts
 from topformer_d2.engine.solver import build_optimizer
 from topformer_d2.errors import show_input_errors
@@ -79,17 +78,7 @@ def peak_memory(name: str, variant: str, size: int) -> float:
     """MiB that two steps add at their peak to the memory of a process of their own (Linux)."""
     torch.set_num_threads(1)
     step = Step(name, variant, size)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _process_memory("VmRSS")
-    step()
-    step()
-    return _process_memory("VmHWM") - before
-
-
-def _process_memory(field: str) -> float:
-    """MiB, of /proc/self/status."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024
+    return added_memory(lambda: (step(), step()))
 
 
 @torch.inference_mode()

@@ -13,7 +13,6 @@ Files exported with --size gain most. OpenVINO runs the result as well.
 import argparse
 import os
 
-import cv2
 import numpy as np
 
 from topformer_d2.analysis import keep_freed_memory, time_alternately
@@ -23,13 +22,14 @@ from topformer_d2.errors import show_input_errors
 from topformer_d2.evaluation.predictions import evaluate_labels
 from topformer_d2.export.quantize import quantize_onnx
 from topformer_d2.inference import Predictor
+from topformer_d2.inference.backends import resize_for
 
 
 def print_times(predictors: list[Predictor], image: np.ndarray, repetitions: int) -> None:
     """Network alone: medians of both files, and of the ratio within a repetition."""
     backends = [predictor.backend for predictor in predictors]
-    size = backends[0].size or (512, 512)
-    x = backends[0].normalize([cv2.resize(image, size[::-1])])
+    resized = resize_for(backends[0], image)
+    size, x = resized.shape[:2], backends[0].normalize([resized])
     times = time_alternately([lambda b=b: b.infer(x) for b in backends], repetitions)
     before, after = np.median(times, axis=0)
     ratio = np.median(times[:, 1] / times[:, 0])

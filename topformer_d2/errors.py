@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,6 +33,23 @@ def look_up(table: Mapping[str, T], name: str, key: str) -> T:
         known = list(table)
         raise InputError(f"{key} is {name!r}{did_you_mean(str(name), known)}; known: {known}")
     return table[name]
+
+
+def import_optional(module: str, user: str, install: str) -> ModuleType:
+    """A library that only some of this package needs.
+
+    Args:
+        module: to import.
+        user: what needs it, for the message.
+        install: what pip is to install.
+
+    Raises:
+        InputError: it is missing; the message has the command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as e:
+        raise InputError(f"{user} needs {module} ({e}): pip install {install}") from e
 
 
 def summarize(items: list[str], most: int = 3) -> str:

@@ -11,7 +11,7 @@ from tests.helpers import run_tool
 from topformer_d2.data.files import list_images, read_image
 from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
-from topformer_d2.export.quantize import quantize_onnx, spread
+from topformer_d2.export.quantize import quantize_onnx
 from topformer_d2.inference import Predictor
 
 CONFIGS = ["seg_topformer_t_synthetic", "multitask_lite_topformer_t_synthetic"]
@@ -45,11 +45,6 @@ def test_it_answers_as_before(trained, tmp_path, images, config, size):
             is_float[node.name] = source is None or source.op_type != "DequantizeLinear"
     kept = {name for name, is_kept in is_float.items() if is_kept}
     assert len(kept) == 3 and all("stem" in name or "blocks.0" in name for name in kept)
-
-
-def test_images_are_spread():
-    assert spread(list("abcdef"), 3) == ["a", "c", "e"]
-    assert spread(["a", "b"], 3) == ["a", "b"]
 
 
 def test_what_cannot_be_quantised(trained, tmp_path, images):

@@ -143,19 +143,14 @@ def test_axis_of_one_resize_is_pytorchs():
     assert axis.nodes.shape == (5, 2)
 
 
-MEMORY = r"""
-import re, torch
-from pathlib import Path
+MEMORY = """
+import torch
+from topformer_d2.analysis.memory import added_memory
 from topformer_d2.inference import label_map
 torch.set_num_threads(1)
 logits = torch.nn.functional.interpolate(torch.randn(1, 150, 9, 16), size=(270, 480))[0] * 4
 label_map(logits[:, :8, :8], (64, 64))
-def memory(field):
-    return int(re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
-Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-before = memory("VmRSS")
-label_map(logits, (2160, 3840))
-print(memory("VmHWM") - before)
+print(added_memory(lambda: label_map(logits, (2160, 3840))))
 """
 
 

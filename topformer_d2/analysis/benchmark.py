@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from .chart import render
 from .latency import time_alternately
 
 
@@ -111,17 +111,11 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
     """Latency of the networks against their GMACs: (H, W, 3) uint8 RGB."""
     figure = Figure(figsize=(7.5, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    for backend, marker in zip(dict.fromkeys(r.backend for r in results), "osD^v", strict=False):
-        points = [r for r in results if r.backend == backend and r.network_ms and r.gmacs]
-        if points:
-            axes.scatter(
-                [p.gmacs for p in points],
-                [p.network_ms for p in points],
-                marker=marker,
-                label=backend,
-            )
-    # Each model is named once, at its fastest.
     timed = [r for r in results if r.network_ms and r.gmacs]
+    for backend, marker in zip(dict.fromkeys(r.backend for r in timed), "sD^ov", strict=False):
+        points = [(r.gmacs, r.network_ms) for r in timed if r.backend == backend]
+        axes.scatter(*zip(*points, strict=True), marker=marker, label=backend)
+    # Each model is named once, at its fastest.
     fastest = {r.model: r for r in sorted(timed, key=lambda r: -r.network_ms)}
     for name, point in fastest.items():
         axes.annotate(
@@ -138,6 +132,4 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
         axis.set_minor_formatter(lambda value, _: f"{value:g}" if str(value)[0] in "25" else "")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[:, :, :3]
+    return render(figure)

@@ -43,6 +43,11 @@ def draw_parts(parts: Sequence[Part], title: str) -> np.ndarray:
     axes.tick_params(axis="y", length=0)
     axes.set_title(title)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    return render(figure)
+
+
+def render(figure: Figure) -> np.ndarray:
+    """A figure's pixels (H, W, 3) uint8 RGB; no display is used."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(canvas.buffer_rgba())[:, :, :3]

@@ -16,6 +16,7 @@ from ..export.network import ExportNetwork, describe
 from ..export.onnx import write_onnx
 from ..export.reference import as_listed
 from ..inference import Predictor, build_predictor
+from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from .benchmark import Entry
 from .complexity import Network, complexity
@@ -101,8 +102,7 @@ def peer_entries(
     image: np.ndarray, *, num_classes: int, num_threads: int, folder: Path
 ) -> list[Entry]:
     """PEERS in PyTorch and in ONNX Runtime; their whole way resizes all logits for the argmax."""
-    import onnxruntime
-
+    onnxruntime = import_extra("onnxruntime")
     size, entries = image.shape[:2], []
     for name in PEERS:
         model, x = build_peer(name, num_classes), torch.rand(1, 3, *size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import import_optional
 
 PEERS = ("LR-ASPP MobileNetV3-Large", "DeepLabV3 MobileNetV3-Large", "SegFormer-B0")
 
@@ -32,11 +32,9 @@ def build_peer(name: str, num_classes: int) -> nn.Module:
         InputError: the library of it is not installed.
     """
     if name == PEERS[2]:
-        try:
-            from transformers import SegformerConfig, SegformerForSemanticSegmentation
-        except ImportError as e:
-            raise InputError("transformers is not installed: pip install transformers") from e
-        model = SegformerForSemanticSegmentation(SegformerConfig(num_labels=num_classes))
+        transformers = import_optional("transformers", name, "transformers")
+        config = transformers.SegformerConfig(num_labels=num_classes)
+        model = transformers.SegformerForSemanticSegmentation(config)
     else:
         from torchvision.models import segmentation
 

@@ -7,6 +7,7 @@ were trained and tested; Detectron2's own resizing (Pillow) antialiases.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -77,16 +78,18 @@ class FitForTest(T.Augmentation):
         super().__init__()
         self._init(locals())
 
-    def get_transform(self, image: np.ndarray) -> Transform:
-        h, w = image.shape[:2]
+    def sizes(self, h: int, w: int) -> list[tuple[int, int]]:
+        """(height, width) of an image of (h, w) after each resize."""
         fit_h, fit_w = fit_within(h, w, self.short, self.long) if self.short else (h, w)
-        resize = ResizeTransform(h, w, fit_h, fit_w)
         # Two resizes and not one of the whole way, as the official protocol has it.
         new_h = -(-fit_h // self.divisor) * self.divisor
         new_w = -(-fit_w // self.divisor) * self.divisor
-        if (new_h, new_w) == (fit_h, fit_w):
-            return resize
-        return TransformList([resize, ResizeTransform(fit_h, fit_w, new_h, new_w)])
+        return list(dict.fromkeys([(fit_h, fit_w), (new_h, new_w)]))
+
+    def get_transform(self, image: np.ndarray) -> Transform:
+        sizes = [image.shape[:2], *self.sizes(*image.shape[:2])]
+        resizes = [ResizeTransform(*before, *after) for before, after in pairwise(sizes)]
+        return resizes[0] if len(resizes) == 1 else TransformList(resizes)
 
 
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):

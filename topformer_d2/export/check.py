@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..data.augmentation import fit_within
 from ..data.files import list_images, read_image
+from ..data.inspection import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
@@ -51,8 +52,7 @@ def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
             image = make_sample(seed, height, width)[0]
             yield f"synthetic image of {height}x{width}", np.array(image[:, :, ::-1], order="C")
         return
-    paths = list_images(folder, "--images")
-    for path in paths[:: -(-len(paths) // _MAX_IMAGES)]:
+    for path in spread_evenly(list_images(folder, "--images"), _MAX_IMAGES):
         image = np.array(read_image(path), order="C")  # PyTorch takes no negative strides
         height, width = image.shape[:2]
         if max(height, width) > _MAX_SIDE:
@@ -153,11 +153,7 @@ def _to_input(image: np.ndarray, model: nn.Module, info: ExportInfo) -> Tensor:
 
 def _preprocess(image: Tensor, model: nn.Module, info: ExportInfo) -> Tensor:
     """(H0, W0, 3) uint8 BGR to (1, 3, H, W), by the protocol's own sizes."""
-    if info.size is not None:
-        sizes = [info.size]
-    else:
-        steps = info.model.resizing().get_transform(image.numpy())
-        sizes = [(step.new_h, step.new_w) for step in getattr(steps, "transforms", [steps])]
+    sizes = [info.size] if info.size else info.model.resizing().sizes(*image.shape[:2])
     planes = image.permute(2, 0, 1)[None].float()
     for size in sizes:
         planes = _resize(planes, size)

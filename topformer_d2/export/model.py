@@ -12,10 +12,10 @@ from detectron2.modeling import build_model
 from ..checkpoint import SafeCheckpointer
 from ..errors import InputError, look_up
 from ..inference.export_info import ExportInfo
+from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from .check import check, sample_images
 from .compare import Difference
-from .extras import import_extra
 from .network import ExportNetwork, describe
 from .onnx import OPSET, open_onnx, write_onnx
 from .openvino import open_openvino, write_openvino

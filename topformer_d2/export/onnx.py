@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..inference.export_info import BOXES, LABELS, METADATA_KEY, ExportInfo
-from .extras import import_extra
+from ..inference.extras import import_extra
 from .pooling import ExactPooling
 
 OPSET = 17

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..inference.export_info import METADATA_KEY, ExportInfo
-from .extras import import_extra
+from ..inference.extras import import_extra
 from .onnx import trace
 
 

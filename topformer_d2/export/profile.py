@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from .extras import import_extra
+from ..inference.extras import import_extra
 
 _WARM_UP = 3
 _KERNEL = "_kernel_time"

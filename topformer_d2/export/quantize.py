@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.augmentation import ResizeTransform
 from ..data.files import list_images, read_image
+from ..data.inspection import spread_evenly
 from ..errors import InputError
-from ..inference.backends import Backend, open_exported
+from ..inference.backends import Backend, open_exported, resize_for
 from ..inference.export_info import METADATA_KEY
-from .extras import import_extra
+from ..inference.extras import import_extra
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
@@ -54,7 +54,7 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     quantization = import_extra("onnxruntime.quantization")
     if Path(output).suffix != ".onnx":
         raise InputError(f"--output {output}: the name of an onnx file ends in .onnx")
-    files = spread(list_images(images, "--images"), MAX_IMAGES)
+    files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
     backend = _open(path)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,12 +83,6 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     return len(files)
 
 
-def spread(files: list[str], most: int) -> list[str]:
-    """Up to `most` of them at equal distances."""
-    count = min(most, len(files))
-    return [files[i * len(files) // count] for i in range(count)]
-
-
 def _open(path: str) -> Backend:
     """The file, on one thread; InputError where it is none that can be quantised."""
     if Path(path).suffix != ".onnx":
@@ -105,12 +99,7 @@ def _open(path: str) -> Backend:
 def _inputs(backend: Backend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:
     """{"images": (1, 3, H, W) float32} for each image, resized as the Predictor resizes it."""
     for file in files:
-        image = read_image(file)
-        if backend.size is not None:
-            resizing = ResizeTransform(*image.shape[:2], *backend.size)
-        else:
-            resizing = backend.info.resizing().get_transform(image)
-        yield {"images": backend.normalize([resizing.apply_image(image)])}
+        yield {"images": backend.normalize([resize_for(backend, read_image(file))])}
 
 
 class _Reader:

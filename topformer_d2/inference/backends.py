@@ -14,9 +14,11 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
+from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from .export_info import BOXES, LABELS, LOGITS, ExportInfo
+from .extras import import_extra
 from .folding import fold_batch_norm
 from .model_info import ModelInfo
 
@@ -27,7 +29,7 @@ class NetworkOutput:
 
     Attributes:
         logits: (K, h, w) float32, at the head's stride.
-        network_size: (height, width) of the network's input, where that is not the image's.
+        network_size: (height, width) of the network's input, where the graph resizes the image.
         labels: (H, W) integers, from a network that ends in a label map.
         boxes, scores, classes: (n, 4) XYXY in pixels of the network's input, (n,), (n,).
     """
@@ -51,6 +53,15 @@ class Backend(Protocol):
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         """Images (H, W, 3) uint8 BGR, all of one size, to an output each."""
+
+
+def resize_for(backend: Backend, image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) as it is to be given to a backend's run."""
+    if backend.does_resizing:
+        return image
+    if backend.size is not None:
+        return ResizeTransform(*image.shape[:2], *backend.size).apply_image(image)
+    return backend.info.resizing().get_transform(image).apply_image(image)
 
 
 class TorchBackend:
@@ -106,7 +117,7 @@ class _FileBackend:
     """What the two backends of exported files share."""
 
     def __init__(self, export: ExportInfo, path: str):
-        self._export, self._path = export, path
+        self._export = export
         self.info = export.model
         self.size = export.size
         self.batch = export.batch
@@ -122,9 +133,15 @@ class _FileBackend:
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         if self.does_resizing:
-            return [self._unpack(self.infer(np.ascontiguousarray(image)), 0) for image in images]
+            return [self._run_whole(image) for image in images]
         outputs = self.infer(self.normalize(images))
         return [self._unpack(outputs, n) for n in range(len(images))]
+
+    def _run_whole(self, image: np.ndarray) -> NetworkOutput:
+        """Of an image that the graph resizes."""
+        output = self._unpack(self.infer(np.ascontiguousarray(image)), 0)
+        output.network_size = self.size or self.info.resizing().sizes(*image.shape[:2])[-1]
+        return output
 
     def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's outputs by name for its input: see ExportInfo."""
@@ -143,7 +160,6 @@ class _FileBackend:
         found = NetworkOutput()
         if LOGITS in outputs:
             found.logits = torch.from_numpy(outputs[LOGITS][n])
-            found.network_size = self.size
         if LABELS in outputs:
             found.labels = outputs[LABELS][n]
         if BOXES[0] in outputs:  # of a single image
@@ -163,10 +179,7 @@ class OnnxRuntimeBackend(_FileBackend):
         Raises:
             InputError: the file cannot be read, or ONNX Runtime is not installed.
         """
-        try:
-            import onnxruntime
-        except ImportError as e:
-            raise InputError(_missing("onnxruntime")) from e
+        onnxruntime = import_extra("onnxruntime")
         _check_file(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
@@ -190,10 +203,7 @@ class OpenVinoBackend(_FileBackend):
 
     def __init__(self, path: str, num_threads: int | None = None):
         """Arguments and errors as OnnxRuntimeBackend has them."""
-        try:
-            import openvino
-        except ImportError as e:
-            raise InputError(_missing("openvino")) from e
+        openvino = import_extra("openvino")
         _check_file(path)
         core = openvino.Core()
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -218,16 +228,8 @@ class OpenVinoBackend(_FileBackend):
 
 def _onnx_metadata(path: str) -> dict[str, str]:
     """OpenVINO reads an ONNX file's network but not its metadata."""
-    try:
-        import onnx
-    except ImportError as e:
-        raise InputError(_missing("onnx")) from e
-    model = onnx.load(path, load_external_data=False)
+    model = import_extra("onnx").load(path, load_external_data=False)
     return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _missing(library: str) -> str:
-    return f"{library} is not installed: pip install {library}, or this package with [export]"
 
 
 def _check_file(path: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import InputError
-from .model_info import ModelInfo
+from .model_info import ModelInfo, as_tuple
 
 # Under it the description stands in ONNX's metadata_props and in OpenVINO's rt_info.
 METADATA_KEY = "topformer_d2"
@@ -99,10 +99,10 @@ class ExportInfo:
             values["model"] = ModelInfo.from_json(json.dumps(values["model"]))
             if values["decoding"] is not None:
                 values["decoding"] = BoxDecoding(
-                    **{key: _as_tuple(value) for key, value in values["decoding"].items()}
+                    **{key: as_tuple(value) for key, value in values["decoding"].items()}
                 )
             for key in ("outputs", "size"):
-                values[key] = _as_tuple(values[key])
+                values[key] = as_tuple(values[key])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise InputError(f"this is not the description of an exported model: {e}") from e
@@ -132,8 +132,3 @@ class ExportInfo:
 
 
 _MEND = "write it with tools/export_model.py"
-
-
-def _as_tuple(value):
-    """JSON's lists, and lists of lists, as tuples."""
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

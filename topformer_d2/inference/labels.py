@@ -133,10 +133,11 @@ class _Band:
         nodes = self.row_nodes[:, None, :, None] + self.columns.nodes[:, None, :]
         nodes = nodes.flatten(2)  # (rows, columns, nodes of a cell)
         corners = self.winners[nodes].unbind(2)
-        start, stop = (int(self.rows.positions[g, e]) for g, e in self._ends())
-        group = self.rows.group[start : stop + 1] - self.groups.start
+        positions = self.rows.positions[self.groups]
+        start, stop = int(positions[0, 0]), int(positions[-1, -1]) + 1
+        group = self.rows.group[start:stop] - self.groups.start
         cells = corners[0].to(labels.dtype).index_select(1, self.columns.group)
-        labels[start : stop + 1] = cells.index_select(0, group)
+        labels[start:stop] = cells.index_select(0, group)
         is_open = torch.full(corners[0].shape, scores is not None)
         for corner in corners[1:]:
             is_open |= corner != corners[0]
@@ -144,10 +145,6 @@ class _Band:
         per_block = max(1, 4 * _BLOCK // (self.values.shape[1] * nodes.shape[2]))
         for block in zip(y.split(per_block), x.split(per_block), strict=True):
             self._decide(*block, nodes[block], labels, scores)
-
-    def _ends(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Where rows.positions has the band's first and last row of pixels."""
-        return (self.groups.start, 0), (self.groups.stop - 1, -1)
 
     def _decide(self, y: Tensor, x: Tensor, nodes: Tensor, labels: Tensor, scores) -> None:
         """Write the pixels of the cells in rows `y` and columns `x`, with `nodes` (cells, n)."""

@@ -123,10 +123,10 @@ class ModelInfo:
             raise InputError(f"this is not the description of a model: {e}") from e
 
 
-def _as_tuples(values: dict) -> dict:
+def as_tuple(value):
     """JSON's lists, and lists of lists, as tuples."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
-    def convert(value):
-        return tuple(map(convert, value)) if isinstance(value, list) else value
 
-    return {key: convert(value) for key, value in values.items()}
+def _as_tuples(values: dict) -> dict:
+    return {key: as_tuple(value) for key, value in values.items()}

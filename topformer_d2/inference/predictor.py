@@ -16,7 +16,14 @@ from ..config import load_config
 from ..data.augmentation import ResizeTransform
 from ..data.files import list_images, read_image
 from ..errors import InputError
-from .backends import BACKENDS, NetworkOutput, TorchBackend, default_backend, open_exported
+from .backends import (
+    BACKENDS,
+    NetworkOutput,
+    TorchBackend,
+    default_backend,
+    open_exported,
+    resize_for,
+)
 from .labels import label_map
 from .scene import Scene
 from .threads import threads
@@ -146,12 +153,8 @@ class Predictor:
         return scenes
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
-        """To the size at which the backend takes it."""
-        if self.backend.does_resizing:
-            return image
-        if self.backend.size is not None:
-            return ResizeTransform(*image.shape[:2], *self.backend.size).apply_image(image)
-        resized = self.info.resizing().get_transform(image).apply_image(image)
+        """To the size at which the backend takes it, in tiles where it is large."""
+        resized = resize_for(self.backend, image)
         if self._tile_size is None:
             return resized
         # Tiles join where a side that has several is a multiple of the stride.
@@ -222,7 +225,8 @@ def _to_scene(
     elif output.labels is not None:
         if confidence:
             raise InputError("this file gives labels alone: export it with logits for confidence")
-        scene.label = cv2.resize(output.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        label = cv2.resize(output.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        scene.label = _narrow(label)
     if output.boxes is not None:
         _set_boxes(scene, output, size, input_size)
     return scene
@@ -230,9 +234,13 @@ def _to_scene(
 
 def _set_labels(scene: Scene, found: Tensor | tuple[Tensor, Tensor]) -> None:
     labels, scores = found if isinstance(found, tuple) else (found, None)
-    labels = labels.cpu().numpy()
-    scene.label = labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
+    scene.label = _narrow(labels.cpu().numpy())
     scene.confidence = None if scores is None else scores.cpu().numpy()
+
+
+def _narrow(labels: np.ndarray) -> np.ndarray:
+    """uint8 as it is, wider integers as uint16."""
+    return labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
 
 
 def _set_boxes(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
@@ -26,6 +27,7 @@ from .findings import DatasetReport, Finding, Report, Tally
 from .records import Expected, inspect_record
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # Starting a process costs as much as this many small images.
 _IMAGES_A_PROCESS = 32
@@ -123,10 +125,10 @@ def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int 
         )
 
 
-def spread_evenly(records: list[dict], count: int) -> list[dict]:
-    """`count` of the records, or all where there are fewer, the first and the last among them."""
-    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    return [records[i] for i in chosen]
+def spread_evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, or all where there are fewer, the first and the last among them."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
 
 
 def _load(name: str, tally: Tally) -> list[dict]:

@@ -5,7 +5,6 @@ timm and transformers are imported when a model of theirs is built, and not befo
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -14,7 +13,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
-from ...errors import InputError, did_you_mean, look_up
+from ...errors import InputError, did_you_mean, import_optional, look_up
 from ..layers import resolve_norm
 from .levels import LevelsBackbone, Stages, level_names, padding_multiple, select_levels
 
@@ -217,13 +216,7 @@ def mit_backbone(
 
 
 def _import_extra(module: str) -> ModuleType:
-    """An optional dependency; InputError with the command that installs it where it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as e:
-        raise InputError(
-            f"this MODEL.BACKBONE.NAME needs {module} ({e}): pip install timm transformers"
-        ) from e
+    return import_optional(module, "this MODEL.BACKBONE.NAME", "timm transformers")
 
 
 def _check_stride(name: str, output_stride: int, stride: int) -> None:
