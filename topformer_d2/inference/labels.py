@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..modeling.layers import resize
-from .resampling import Axis, compose_axis
+from .cells import Band
+from .resampling import compose_axis
 from .tiles import TiledLogits
 
-# Numbers in a block of work: few calls to PyTorch, and what they touch fits a CPU's cache.
-_BLOCK = 1 << 18
-# Logits that are laid out anew at a time.
+# Logits whose largest are looked for at a time.
 _BAND = 1 << 22
 # Resized logits that are held at a time, where they are: on a CPU, and elsewhere.
 _RESIZED = 1 << 22
 _RESIZED_ELSEWHERE = 1 << 26
 # Pixels a node up to which looking for what need not be resized takes longer than resizing it.
 _DENSE = 4
-# Candidates up to which comparing them one by one is faster than PyTorch's max with indices.
-_FEW = 4
-# What all classes that are left out of a softmax may add up to, beside the winner's 1.
-_SOFTMAX_TOLERANCE = 1e-4
 
 
 @torch.no_grad()
@@ -43,9 +37,9 @@ def label_map(
     It is the argmax of the bilinearly resized logits (align_corners=False), ties and float32
     rounding aside, but on a CPU those are not computed: each is a convex combination of a few nodes
     of the low-resolution map. A class that is the largest at all of them is the answer. Where they
-    differ, a class that is below the mean of the cell's winners at every node is below the largest
-    of them everywhere in the cell; two to four classes are left nearly everywhere, and these are
-    resized. On another device, or to few pixels, all logits are, some classes at a time.
+    differ, a class that is below one weighted mean of two winners at every node is below the larger
+    of the two everywhere between the nodes; few classes are left, and these are resized. On another
+    device, or to few pixels, all logits are, some classes at a time.
 
     Args:
         logits: (K, h, w), finite; a tensor or, on a CPU, TiledLogits.
@@ -80,7 +74,10 @@ def label_map(
     per_band = max(1, _BAND // (logits.shape[0] * logits.shape[2]))
     for start in range(0, len(rows.nodes), per_band):
         groups = slice(start, min(start + per_band, len(rows.nodes)))
-        _Band(logits, rows, columns, groups).write(labels, scores)
+        first, last = int(rows.nodes[groups.start, 0]), int(rows.nodes[groups.stop - 1, -1])
+        values = logits[:, first : last + 1].float()
+        _check_finite(values)
+        Band(values, rows, columns, groups).write(labels, scores)
     return labels if scores is None else (labels, scores)
 
 
@@ -99,7 +96,8 @@ def _check(logits: Tensor, size, input_size, valid_size) -> None:
 
 
 def _check_finite(logits: Tensor) -> None:
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(logits)):
+    # The sum is faster to have; that of finite values may yet be too large.
+    if not logits.sum().isfinite() and not logits.isfinite().all():
         raise InputError(
             "the logits have NaN or infinite values: the weights or the image do not fit the model"
         )
@@ -107,118 +105,6 @@ def _check_finite(logits: Tensor) -> None:
 
 def _label_type(num_classes: int) -> torch.dtype:
     return torch.uint8 if num_classes <= 256 else torch.int32
-
-
-class _Band:
-    """Some rows of cells: what lies between the same nodes in both directions.
-
-    What is computed for many cells has them last, where PyTorch's loops are long.
-
-    Attributes:
-        values: (nodes, K), the logits of the band's nodes row by row, a node's side by side.
-        winners: (nodes,), the largest's class.
-    """
-
-    def __init__(self, logits: Tensor, rows: Axis, columns: Axis, groups: slice):
-        first, last = int(rows.nodes[groups.start, 0]), int(rows.nodes[groups.stop - 1, -1])
-        values = logits[:, first : last + 1].float()
-        _check_finite(values)
-        self.values = values.flatten(1).t().contiguous()
-        self.winners = self.values.max(dim=1).indices
-        self.rows, self.columns, self.groups = rows, columns, groups
-        self.row_nodes = (rows.nodes[groups] - first) * logits.shape[2]
-
-    def write(self, labels: Tensor, scores: Tensor | None) -> None:
-        """Write the band's pixels into the whole label map and, if wanted, the scores (H, W)."""
-        nodes = self.row_nodes[:, None, :, None] + self.columns.nodes[:, None, :]
-        nodes = nodes.flatten(2)  # (rows, columns, nodes of a cell)
-        corners = self.winners[nodes].unbind(2)
-        positions = self.rows.positions[self.groups]
-        start, stop = int(positions[0, 0]), int(positions[-1, -1]) + 1
-        group = self.rows.group[start:stop] - self.groups.start
-        cells = corners[0].to(labels.dtype).index_select(1, self.columns.group)
-        labels[start:stop] = cells.index_select(0, group)
-        is_open = torch.full(corners[0].shape, scores is not None)
-        for corner in corners[1:]:
-            is_open |= corner != corners[0]
-        y, x = is_open.nonzero(as_tuple=True)
-        per_block = max(1, 4 * _BLOCK // (self.values.shape[1] * nodes.shape[2]))
-        for block in zip(y.split(per_block), x.split(per_block), strict=True):
-            self._decide(*block, nodes[block], labels, scores)
-
-    def _decide(self, y: Tensor, x: Tensor, nodes: Tensor, labels: Tensor, scores) -> None:
-        """Write the pixels of the cells in rows `y` and columns `x`, with `nodes` (cells, n)."""
-        values = self.values[nodes]  # (cells, n, K)
-        winners = self.winners[nodes][:, None, :].expand(-1, nodes.shape[1], -1)
-        # Inside the cell the largest value is never below this one's combination.
-        least = values.gather(2, winners).mean(dim=2, keepdim=True)
-        if scores is not None:
-            least = least - math.log(values.shape[2] / _SOFTMAX_TOLERANCE)
-        is_candidate = (values >= least).any(dim=1)
-        counts, order = is_candidate.sum(dim=1).sort()
-        classes = is_candidate[order].nonzero(as_tuple=True)[1]
-        start = counts.cumsum(0) - counts
-        y, x, nodes = y[order] + self.groups.start, x[order], nodes[order].t()
-        for part in self._parts(counts.tolist()):
-            count = counts[part]
-            rank = torch.arange(int(count[-1]))[:, None]
-            # Where there are fewer candidates than in the last cell, the last one is repeated.
-            candidates = classes[start[part] + torch.minimum(rank, count - 1)]  # (C, cells)
-            index = nodes[:, None, part] * self.values.shape[1] + candidates
-            pixels = self._interpolate(self.values.take(index), y[part], x[part])
-            best, winner = _largest(pixels, candidates, labels.dtype)
-            height_index = self.rows.positions[y[part]].t()[:, None] * labels.shape[1]
-            position = height_index + self.columns.positions[x[part]].t()
-            labels.view(-1).scatter_(0, position.reshape(-1), winner.reshape(-1))
-            if scores is not None:
-                odds = (pixels - best).exp_().mul_((rank < count)[:, None, None])
-                odds = odds.sum(dim=0).reciprocal_()
-                scores.view(-1).scatter_(0, position.reshape(-1), odds.reshape(-1))
-
-    def _parts(self, counts: list[int]) -> Iterator[slice]:
-        """Cells in ascending order of their candidates' counts, in blocks of similar ones."""
-        pixels = self.rows.positions.shape[1] * self.columns.positions.shape[1]
-        start = 0
-        while start < len(counts):
-            # More blocks are more calls, wider ones more repeated candidates.
-            most = counts[start] if counts[start] <= 3 else counts[start] * 4 // 3
-            per_block = max(1, _BLOCK // (most * pixels))
-            stop = min(bisect_right(counts, most, lo=start), start + per_block)
-            while stop < len(counts) and (stop + 1 - start) * counts[stop] * pixels < _BLOCK // 8:
-                stop += 1
-            yield slice(start, stop)
-            start = stop
-
-    def _interpolate(self, values: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """Nodes' values (n, C, cells) of cells in rows `y` and columns `x` to pixels.
-
-        Returns:
-            (C, rows of a cell, columns of a cell, cells).
-        """
-        rows = self.rows.weights[y].permute(2, 1, 0).contiguous()  # (nodes, pixels, cells)
-        columns = self.columns.weights[x].permute(2, 1, 0).contiguous()
-        corners = values.unflatten(0, (len(rows), len(columns)))
-        by_row = rows[0] * corners[0, :, :, None]  # (nodes in a row, C, rows of a cell, cells)
-        for row, corner in zip(rows[1:], corners[1:], strict=True):
-            by_row.addcmul_(row, corner[:, :, None])
-        pixels = by_row[0, :, :, None] * columns[0]
-        for node, column in zip(by_row[1:], columns[1:], strict=True):
-            pixels.addcmul_(node[:, :, None], column)
-        return pixels
-
-
-def _largest(pixels: Tensor, candidates: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The largest of pixels (C, ..., cells), and its class among candidates (C, cells)."""
-    candidates = candidates.to(dtype)
-    if len(pixels) > _FEW:
-        best, index = pixels.max(dim=0)
-        winner = candidates.gather(0, index.flatten(0, -2)).view_as(index)
-        return best, winner
-    best, winner = pixels[0], candidates[0].expand_as(pixels[0])
-    for value, candidate in zip(pixels[1:], candidates[1:], strict=True):
-        winner = torch.where(value > best, candidate, winner)
-        best = torch.maximum(value, best)
-    return best, winner
 
 
 def _resize_by_classes(
