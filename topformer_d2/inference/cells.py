@@ -51,9 +51,9 @@ class Band:
         is_open = torch.full(corners[0].shape, scores is not None)
         for corner in corners[1:]:
             is_open |= corner != corners[0]
-        y, x = is_open.nonzero(as_tuple=True)
         per_block = max(1, _BLOCK // (len(self.values) * len(corners)))
-        for y, x in zip(y.split(per_block), x.split(per_block), strict=True):
+        for cells in is_open.nonzero().split(per_block):
+            y, x = cells.unbind(1)
             nodes = self.row_nodes[y].t()[:, None] * self.shape[1] + self.columns.nodes[x].t()
             nodes = nodes.flatten(0, 1)  # (n, cells)
             self._decide(y, x, nodes, winners.view(-1)[nodes].long(), labels, scores)
