@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import cv2
 import numpy as np
@@ -62,7 +62,7 @@ def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def check(
-    run: Callable[[np.ndarray], list[np.ndarray]],
+    run: Callable[[np.ndarray], dict[str, np.ndarray]],
     model: nn.Module,
     info: ExportInfo,
     images: Iterator[tuple[str, np.ndarray]],
@@ -70,7 +70,7 @@ def check(
     """The largest difference in each output over all images.
 
     Args:
-        run: the exported network.
+        run: the exported network: its input to its outputs by name.
         model: what it was made of; is put into inference.
         info: its description.
         images: as from sample_images.
@@ -98,12 +98,12 @@ def check(
 
 @torch.inference_mode()
 def compare_outputs(
-    outputs: Sequence[np.ndarray], model: nn.Module, info: ExportInfo, x: Tensor
+    outputs: Mapping[str, np.ndarray], model: nn.Module, info: ExportInfo, x: Tensor
 ) -> Iterator[Difference]:
     """The differences of an exported network's outputs for the input `x` from the model's."""
     images = _preprocess(x, model, info) if info.with_preprocessing else x
     logits, detections = run_network(model, images)
-    given = dict(zip(info.outputs, outputs, strict=True))
+    given = dict(outputs)
     if LOGITS in given:
         yield compare_values(LOGITS, logits, given.pop(LOGITS))
     if LABELS in given:

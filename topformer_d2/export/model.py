@@ -14,16 +14,17 @@ from ..errors import InputError, look_up
 from ..inference.export_info import ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
+from ..inference.sessions import SESSIONS
 from .check import check, sample_images
 from .compare import Difference
 from .network import ExportNetwork, describe
-from .onnx import OPSET, open_onnx, write_onnx
-from .openvino import open_openvino, write_openvino
+from .onnx import OPSET, write_onnx
+from .openvino import write_openvino
 
-# Each with the extension of its files, how they are written and run, and the libraries for that.
+# Each with the extension of its files, how they are written, what runs them, and the libraries.
 FORMATS = {
-    "onnx": (".onnx", write_onnx, open_onnx, ("onnx", "onnxruntime")),
-    "openvino": (".xml", write_openvino, open_openvino, ("onnx", "openvino")),
+    "onnx": (".onnx", write_onnx, "onnxruntime", ("onnx", "onnxruntime")),
+    "openvino": (".xml", write_openvino, "openvino", ("onnx", "openvino")),
 }
 
 
@@ -59,7 +60,7 @@ def export_model(
         InputError: anything of this does not fit, a library is missing, or a difference is above
             TOLERANCE. A file at `path` is then as it was.
     """
-    extension, write, open_file, libraries = look_up(FORMATS, file_format, "--format")
+    extension, write, runtime, libraries = look_up(FORMATS, file_format, "--format")
     target = Path(path)
     if target.suffix != extension:
         raise InputError(f"--output {path}: the name of an {file_format} file ends in {extension}")
@@ -86,7 +87,7 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         partial = Path(folder) / target.name
         write(network, info, partial)
-        differences = check(open_file(partial), model, info, sample_images(images))
+        differences = check(SESSIONS[runtime](partial).run, model, info, sample_images(images))
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, target.with_name(file.name))
     return info, differences

@@ -1,14 +1,12 @@
-"""Writing and running an ONNX file."""
+"""Writing an ONNX file."""
 
 from __future__ import annotations
 
 import io
 import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -98,11 +96,3 @@ def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
     onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def open_onnx(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """The network of a file that write_onnx wrote: its input to its outputs."""
-    onnxruntime = import_extra("onnxruntime")
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})

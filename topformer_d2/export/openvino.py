@@ -1,12 +1,10 @@
-"""Writing and running OpenVINO's files."""
+"""Writing OpenVINO's files."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from torch import nn
 
 from ..inference.export_info import METADATA_KEY, ExportInfo
@@ -26,17 +24,3 @@ def write_openvino(network: nn.Module, info: ExportInfo, path: Path) -> None:
         model = openvino.convert_model(traced)
         model.set_rt_info(info.to_json(), METADATA_KEY)
         openvino.save_model(model, path, compress_to_fp16=False)
-
-
-def open_openvino(path: Path) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """The network of a file that write_openvino wrote: its input to its outputs."""
-    openvino = import_extra("openvino")
-    # Its default is bfloat16 where the processor has it.
-    config = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", config)
-
-    def run(x: np.ndarray) -> list[np.ndarray]:
-        found = compiled(x)
-        return [found[i].copy() for i in range(len(compiled.outputs))]
-
-    return run

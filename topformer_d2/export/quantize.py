@@ -13,7 +13,7 @@ import numpy as np
 from ..data.files import list_images, read_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
-from ..inference.backends import Backend, open_exported, resize_for
+from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
 from ..inference.extras import import_extra
 
@@ -83,11 +83,11 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     return len(files)
 
 
-def _open(path: str) -> Backend:
+def _open(path: str) -> FileBackend:
     """The file, on one thread; InputError where it is none that can be quantised."""
     if Path(path).suffix != ".onnx":
         raise InputError(f"--model {path}: an .onnx file of tools/export_model.py is quantised")
-    backend = open_exported(path, "onnxruntime", num_threads=1)
+    backend = FileBackend(path, "onnxruntime", num_threads=1)
     if backend.does_resizing:
         raise InputError(
             f"{path} has the preprocessing inside: export it without --with-preprocessing to "
@@ -96,7 +96,7 @@ def _open(path: str) -> Backend:
     return backend
 
 
-def _inputs(backend: Backend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:
+def _inputs(backend: FileBackend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:
     """{"images": (1, 3, H, W) float32} for each image, resized as the Predictor resizes it."""
     for file in files:
         yield {"images": backend.normalize([resize_for(backend, read_image(file))])}

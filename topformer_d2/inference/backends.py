@@ -17,10 +17,10 @@ from ..checkpoint import SafeCheckpointer
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
-from .export_info import BOXES, LABELS, LOGITS, ExportInfo
-from .extras import import_extra
+from .export_info import BOXES, LABELS, LOGITS
 from .folding import fold_batch_norm
 from .model_info import ModelInfo
+from .sessions import SESSIONS
 
 
 @dataclass
@@ -113,11 +113,22 @@ def _from_detectron2(output: dict) -> NetworkOutput:
     return found
 
 
-class _FileBackend:
-    """What the two backends of exported files share."""
+class FileBackend:
+    """A file of tools/export_model.py, in another runtime."""
 
-    def __init__(self, export: ExportInfo, path: str):
-        self._export = export
+    def __init__(self, path: str, runtime: str, num_threads: int | None = None):
+        """
+        Args:
+            path: .onnx file, or OpenVINO's .xml.
+            runtime: "onnxruntime" or "openvino".
+            num_threads: of an operator; None = one for each core.
+
+        Raises:
+            InputError: the file cannot be read or gives no answers, or the runtime is not
+                installed.
+        """
+        self._session = SESSIONS[runtime](path, num_threads)
+        export = self._session.export
         self.info = export.model
         self.size = export.size
         self.batch = export.batch
@@ -126,10 +137,9 @@ class _FileBackend:
             raise InputError(
                 f"{path} gives raw detections, for other runtimes: export it with boxes"
             )
-        # From a byte to its normalised value, for each channel of the network's input.
-        levels = np.arange(256, dtype=np.float32)
-        scales = zip(self.info.pixel_mean, self.info.pixel_std, strict=True)
-        self._tables = [((levels - np.float32(m)) / np.float32(s)) for m, s in scales]
+        # From a byte to its normalised value, for each channel of the network's input: (3, 256).
+        mean, std = np.float32([self.info.pixel_mean, self.info.pixel_std])[:, :, None]
+        self._tables = (np.arange(256, dtype=np.float32) - mean) / std
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         if self.does_resizing:
@@ -143,17 +153,26 @@ class _FileBackend:
         output.network_size = self.size or self.info.resizing().sizes(*image.shape[:2])[-1]
         return output
 
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    def infer(self, x: np.ndarray) -> dict[str, np.ndarray]:
         """The graph's outputs by name for its input: see ExportInfo."""
-        raise NotImplementedError
+        return self._session.run(x)
 
     def normalize(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """To (N, 3, H, W) float32 in the channel order of the network's input."""
-        batch = np.empty((len(images), 3, *images[0].shape[:2]), np.float32)
-        order = (0, 1, 2) if self.info.image_format == "BGR" else (2, 1, 0)
+        is_rgb = self.info.image_format == "RGB"
+        height, width = images[0].shape[:2]
+        if self._session.channels_last:
+            batch = np.empty((len(images), height, width, 3), np.float32)
+            table = np.ascontiguousarray(self._tables.T)[None]
+            for image, pixels in zip(images, batch, strict=True):
+                image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_rgb else image
+                cv2.LUT(image, table, dst=pixels)
+            return batch.transpose(0, 3, 1, 2)
+        batch = np.empty((len(images), 3, height, width), np.float32)
         for image, planes in zip(images, batch, strict=True):
-            for channel, table, plane in zip(order, self._tables, planes, strict=True):
-                cv2.LUT(cv2.extractChannel(image, channel), table, dst=plane)
+            channels = cv2.split(image)[:: -1 if is_rgb else 1]
+            for channel, table, plane in zip(channels, self._tables, planes, strict=True):
+                cv2.LUT(channel, table, dst=plane)
         return batch
 
     def _unpack(self, outputs: dict[str, np.ndarray], n: int) -> NetworkOutput:
@@ -167,90 +186,10 @@ class _FileBackend:
         return found
 
 
-class OnnxRuntimeBackend(_FileBackend):
-    """An ONNX file of tools/export_model.py in ONNX Runtime, on the CPU."""
-
-    def __init__(self, path: str, num_threads: int | None = None):
-        """
-        Args:
-            path: .onnx file.
-            num_threads: of an operator; None = one for each core.
-
-        Raises:
-            InputError: the file cannot be read, or ONNX Runtime is not installed.
-        """
-        onnxruntime = import_extra("onnxruntime")
-        _check_file(path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or 0
-        options.inter_op_num_threads = 1
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as e:  # its exceptions have no base of their own
-            raise InputError(f"{path} is no ONNX file that ONNX Runtime can run: {e}") from e
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(ExportInfo.from_onnx_metadata(metadata, path), path)
-
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = self._session.run(None, {self._export.input_name: images})
-        return dict(zip(self._export.outputs, outputs, strict=True))
-
-
-class OpenVinoBackend(_FileBackend):
-    """An .xml or .onnx file of tools/export_model.py in OpenVINO, on the CPU."""
-
-    def __init__(self, path: str, num_threads: int | None = None):
-        """Arguments and errors as OnnxRuntimeBackend has them."""
-        openvino = import_extra("openvino")
-        _check_file(path)
-        core = openvino.Core()
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        if num_threads:
-            config["INFERENCE_NUM_THREADS"] = num_threads
-        try:
-            model = core.read_model(path)
-            self._compiled = core.compile_model(model, "CPU", config)
-        except RuntimeError as e:
-            raise InputError(f"{path} is no model that OpenVINO can run: {e}") from e
-        if path.endswith(".onnx"):
-            export = ExportInfo.from_onnx_metadata(_onnx_metadata(path), path)
-        else:
-            export = ExportInfo.from_openvino(model, path)
-        super().__init__(export, path)
-
-    def infer(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        # Its outputs lie in memory that the next run writes over.
-        found = self._compiled(images, share_inputs=True)
-        return {name: found[i].copy() for i, name in enumerate(self._export.outputs)}
-
-
-def _onnx_metadata(path: str) -> dict[str, str]:
-    """OpenVINO reads an ONNX file's network but not its metadata."""
-    model = import_extra("onnx").load(path, load_external_data=False)
-    return {entry.key: entry.value for entry in model.metadata_props}
-
-
-def _check_file(path: str) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"model file {path} does not exist")
-
-
-_OF_FILES = {"onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}
-BACKENDS = ("torch", *_OF_FILES)
+BACKENDS = ("torch", *SESSIONS)
 _OF_EXTENSION = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 def default_backend(path: str) -> str:
     """The backend for a file by its extension; "torch" for what is no exported file."""
     return _OF_EXTENSION.get(Path(path).suffix.lower(), "torch")
-
-
-def open_exported(path: str, backend: str, num_threads: int | None) -> Backend:
-    """The backend of that name on an exported file.
-
-    Raises:
-        InputError: as the backend's constructor.
-    """
-    return _OF_FILES[backend](path, num_threads)

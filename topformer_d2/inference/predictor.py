@@ -18,10 +18,10 @@ from ..data.files import list_images, read_image
 from ..errors import InputError
 from .backends import (
     BACKENDS,
+    FileBackend,
     NetworkOutput,
     TorchBackend,
     default_backend,
-    open_exported,
     resize_for,
 )
 from .labels import label_map
@@ -81,7 +81,7 @@ class Predictor:
             self.backend = TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
         else:
             _check_exported(model, weights, backend)
-            self.backend = open_exported(model, backend, num_threads)
+            self.backend = FileBackend(model, backend, num_threads)
         self.info = self.backend.info
         self._num_threads = num_threads
         self._tile_size = tile_size
