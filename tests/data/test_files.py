@@ -1,13 +1,17 @@
-"""Which files are data, and writing them so that nothing half is left."""
+"""Which files are data, reading images, and writing so that nothing half is left."""
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 from topformer_d2.data import files
-from topformer_d2.data.files import list_images, write_beside
+from topformer_d2.data.files import list_images, open_beside, read_image, write_beside, write_image
 from topformer_d2.data.sem_seg import label_files, load_image_label_pairs
 from topformer_d2.errors import InputError
 
@@ -69,3 +73,92 @@ def test_what_a_killed_run_left_is_written_over(tmp_path):
     write_beside(tmp_path / "x.json", b"whole")
     assert (tmp_path / "x.json").read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["x.json"]
+
+
+def test_list_images(tmp_path):
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).touch()
+    names = [os.path.basename(path) for path in list_images(str(tmp_path))]
+    assert names == ["a.JPG", "b.png"]
+    assert list_images(str(tmp_path / "*.png")) == [str(tmp_path / "b.png")]
+    glob = str(tmp_path / "*.gif")
+    for option, words in (("", glob), ("--images", f"--images {glob}")):
+        with pytest.raises(InputError) as error:
+            list_images(glob, option)
+        assert str(error.value).startswith(f"{words}: no image there")
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(str(tmp_path / "turned.jpg")).shape == (30, 20, 3)
+
+
+def test_write_image_refuses_what_it_would_write_wrong(tmp_path):
+    image = np.zeros((2, 2, 3), np.uint8)
+    for name in ("x", "x.foo"):
+        with pytest.raises(InputError, match=r"ends in \.jpg"):
+            write_image(str(tmp_path / name), image)
+    for name, dtype in (("x.png", np.int32), ("x.png", np.float32), ("x.jpg", np.uint16)):
+        with pytest.raises(InputError, match=rf"{name}: an image of {np.dtype(dtype)} is not"):
+            write_image(str(tmp_path / name), image.astype(dtype))
+    with pytest.raises(InputError, match=r"x\.jpg: 65501x2 pixels cannot be written as \.jpg"):
+        write_image(str(tmp_path / "x.jpg"), np.zeros((2, 65501, 3), np.uint8))
+    assert os.listdir(tmp_path) == []
+    write_image(str(tmp_path / "new" / "x.PNG"), np.full((2, 2), 3000, np.uint16))
+    assert cv2.imread(str(tmp_path / "new" / "x.PNG"), -1).tolist() == [[3000] * 2] * 2
+
+
+@pytest.mark.parametrize(("mode", "name"), [("I;16", "x.png"), ("I", "x.tif"), ("F", "x.tif")])
+def test_deep_grey_images_are_refused(tmp_path, mode, name):
+    path = str(tmp_path / name)
+    Image.new(mode, (4, 3), 3000).save(path)
+    with pytest.raises(InputError, match=rf"{name} has mode '{mode}', grey with more than 8 bits"):
+        read_image(path)
+
+
+def test_a_huge_image_names_the_limit(tmp_path, monkeypatch):
+    path = str(tmp_path / "x.png")
+    Image.new("RGB", (5, 5)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match=r"x\.png cannot .* raise PIL\.Image\.MAX_IMAGE_PIXELS"):
+        read_image(path)
+
+
+def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), open_beside(path) as f:
+        f.write(b"half")
+        raise KeyboardInterrupt
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_beside(tmp_path / "folder", b"x")
+    assert path.read_bytes() == b"before" and sorted(os.listdir(tmp_path)) == ["folder", "x.json"]
+
+
+def test_a_pipe_is_written_directly(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        content = pool.submit(pipe.read_bytes)
+        write_beside(pipe, b"x")
+        assert content.result(10) == b"x" and pipe.is_fifo()
+
+
+def test_an_open_file_is_not_renamed_where_there_are_no_locks(tmp_path, monkeypatch):
+    is_closed, replace = [], os.replace
+
+    def check_and_replace(partial, target):
+        is_closed.append(opened[0].closed)
+        replace(partial, target)
+
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files.os, "replace", check_and_replace)
+    opened = []
+    with open_beside(tmp_path / "x.json") as f:
+        opened.append(f)
+        f.write(b"whole")
+    assert is_closed == [True] and (tmp_path / "x.json").read_bytes() == b"whole"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image as read_detectron2_image
+from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
@@ -25,6 +26,8 @@ except ImportError:  # Windows, where two runs at once are not kept apart
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
+_DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 
 
 def has_extension(name: str, *extensions: str) -> bool:
@@ -38,12 +41,12 @@ def has_extension(name: str, *extensions: str) -> bool:
     return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
 
 
-def list_images(source: str, option: str = "--input") -> list[str]:
+def list_images(source: str, option: str = "") -> list[str]:
     """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
 
     Args:
         source: as the user gave it.
-        option: by which, for the message.
+        option: of a tool by which it was given, for the message.
 
     Raises:
         InputError: there are none.
@@ -57,16 +60,31 @@ def list_images(source: str, option: str = "--input") -> list[str]:
     else:
         found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
     if not found:
-        raise InputError(f"{option} {source}: no image there (a file, a folder or a glob)")
+        raise InputError(f"{option} {source}: no image there (a file, a folder or a glob)".lstrip())
     return found
 
 
 def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
-    """(H, W, 3) uint8, turned by its EXIF orientation; InputError where it cannot be read."""
+    """(H, W, 3) uint8, turned by its EXIF orientation, as Detectron2 reads it.
+
+    Raises:
+        InputError: it cannot be read, or is grey with more than 8 bits: Pillow makes all that is
+            above 255 white.
+    """
     try:
-        return read_detectron2_image(path, format=image_format)
+        with PathManager.open(path, "rb") as f, Image.open(f) as image:
+            mode = image.mode
+            if not mode.startswith(("I", "F")):
+                return convert_PIL_to_numpy(_apply_exif_orientation(image), image_format)
+    except Image.DecompressionBombError as e:
+        mend = "raise PIL.Image.MAX_IMAGE_PIXELS to read it all the same"
+        raise InputError(f"{path} cannot be read: {e} If it is none, {mend}") from e
     except UNREADABLE as e:
         raise InputError(f"{path} cannot be read: {e}") from e
+    raise InputError(
+        f"{path} has mode {mode!r}, grey with more than 8 bits: scale it to 0..255 and write it "
+        "with 8"
+    )
 
 
 def read_label(path: str) -> np.ndarray:
@@ -112,25 +130,72 @@ def check_image_name(path: str) -> None:
 def write_image(path: str, image: np.ndarray) -> None:
     """Write `image` (BGR, or a single-channel map) by its extension, beside it and renamed.
 
-    The folder is made where it is missing. InputError where the extension is no image's.
+    The folder is made where it is missing.
+
+    Args:
+        path: ends in an image's extension.
+        image: (H, W) or (H, W, 3) uint8; of a .png or .tif uint16, too.
+
+    Raises:
+        InputError: the extension is no image's, or the format does not take this type or size.
     """
     check_image_name(path)
-    write_beside(Path(path), cv2.imencode(os.path.splitext(path)[1], image)[1].tobytes())
+    extension = os.path.splitext(path)[1].lower()
+    deep = image.dtype == np.uint16 and extension in _DEEP_EXTENSIONS
+    if image.dtype != np.uint8 and not deep:
+        raise InputError(
+            f"{path}: an image of {image.dtype} is not written; it takes uint8, and uint16 as .png "
+            "or .tif"
+        )
+    try:
+        done, content = cv2.imencode(extension, image)
+    except cv2.error:
+        done = False
+    if not done:
+        height, width = image.shape[:2]
+        raise InputError(
+            f"{path}: {width}x{height} pixels cannot be written as {extension}; a .jpg has at most "
+            "65500 a side, a .webp 16383"
+        )
+    write_beside(Path(path), content.tobytes())
 
 
 def write_beside(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that a killed run leaves no half file.
+    """Write a file as open_beside does."""
+    with open_beside(path) as f:
+        f.write(content)
 
-    The other name is the same for every run, so that what a killed one left is written over, and
-    locked, so that of two runs at once neither renames what the other is writing.
+
+@contextmanager
+def open_beside(path: Path) -> Iterator[BinaryIO]:
+    """A file to write under another name; renamed at the block's end, removed where that raises.
+
+    So a run that fails or is killed leaves no half file and what was there before. The other name
+    is the same for every run, so that what a killed one left is written over, and locked, so that
+    of two runs at once neither renames what the other is writing. A pipe or device, such as
+    /dev/stdout, is written directly.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+        with open(path, "ab") as f:
+            yield f
+        return
     partial = path.with_name(f".{path.name}.partial")
-    with _open_locked(partial) as f:
+    f = _open_locked(partial)
+    try:
         f.truncate(0)
-        f.write(content)
+        yield f
         f.flush()
+        if fcntl is None:
+            f.close()  # Windows renames no open file
         os.replace(partial, path)
+    except BaseException:
+        if fcntl is None:
+            f.close()
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        f.close()
 
 
 def _open_locked(path: Path) -> BinaryIO:

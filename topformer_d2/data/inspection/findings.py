@@ -21,7 +21,6 @@ SEVERITY = {
     "label without image": "error",
     "missing file": "error",
     "unreadable file": "error",
-    "16-bit grey image": "error",
     "16-bit label": "error",
     "1 to 4-bit label": "error",
     "palette label": "error",

@@ -92,12 +92,7 @@ def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
     if size is None:
         return None
     mode, bits, orientation = _header(file)
-    if mode.startswith(("I", "F")):
-        tally.note(
-            *("16-bit grey image", file),
-            f"{file} has mode {mode!r}: what is above 255 becomes white. Write it with 8 bits",
-        )
-    elif bits == 16:
+    if bits == 16:
         message = f"{file} has 16 bits a channel; the upper 8 are used"
         tally.note("16-bit colour image", file, message)
     elif mode in _PALETTE_MODES:
