@@ -180,14 +180,6 @@ def test_a_video_in_and_out(models, tmp_path):
         predict_video(predictor, source, str(tmp_path / "x.gif"))
 
 
-def test_a_stopped_video_keeps_its_frames(tmp_path):
-    path = str(tmp_path / "x.avi")
-    with pytest.raises(KeyboardInterrupt), VideoWriter(path, 25) as writer:
-        writer.write(picture(64, 96))
-        raise KeyboardInterrupt
-    assert len([*VideoReader(path)]) == 1
-
-
 def test_a_folder(models, tmp_path):
     cfg, weights, _ = models["segmenter"]
     for name in ("b.png", "a.png"):

@@ -10,18 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..data.files import IMAGE_EXTENSIONS
 from ..errors import InputError
-
-EXTENSIONS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 
 def is_video(path: str) -> bool:
-    """By its extension."""
-    return Path(path).suffix.lower() in EXTENSIONS
+    """Whether this is a file with an extension that is no image's; OpenCV reads many."""
+    return os.path.isfile(path) and Path(path).suffix.lower() not in ("", *IMAGE_EXTENSIONS)
 
 
 class VideoReader:
-    """Iterates over the frames of a video file or camera, (H, W, 3) uint8 BGR.
+    """Iterates over the frames of a video file or camera, (H, W, 3) uint8 BGR, each time anew.
 
     Attributes:
         frame_rate: frames a second; 25 where the file does not say.
@@ -37,30 +36,40 @@ class VideoReader:
             InputError: it cannot be opened.
         """
         self._source = source
-        if isinstance(source, str) and not os.path.isfile(source):
-            raise InputError(f"video {source} does not exist")
-        self._capture = cv2.VideoCapture(source)
-        if not self._capture.isOpened():
-            raise InputError(f"{source} is no video that OpenCV can read")
-        self.frame_rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
-        self.num_frames = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        capture = self._open()
+        self.frame_rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        is_file = isinstance(self._source, str)
+        if is_file and not os.path.isfile(self._source):
+            raise InputError(f"video {self._source} does not exist")
+        capture = cv2.VideoCapture(self._source)
+        if not capture.isOpened():
+            if is_file:
+                raise InputError(f"{self._source} is no video that OpenCV can read")
+            raise InputError(f"camera {self._source} cannot be opened")
+        return capture
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        capture = self._open()
         try:
-            read, frame = self._capture.read()
+            read, frame = capture.read()
             if not read:
                 raise InputError(f"{self._source} has no frame that can be read")
             while read:
                 yield frame
-                read, frame = self._capture.read()
+                read, frame = capture.read()
         finally:
-            self._capture.release()
+            capture.release()
 
 
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes an .mp4 (MPEG-4), or an .avi (Motion JPEG), beside its place and renames it.
 
-    What was written before an error or Ctrl-C is kept: it is a whole video of fewer frames.
+    After Ctrl-C what was written is kept: it is a whole video of fewer frames. After an error, too,
+    but not in the place of an earlier video.
     """
 
     def __init__(self, path: str, frame_rate: float):
@@ -78,24 +87,51 @@ class VideoWriter(contextlib.AbstractContextManager):
         self._path, self._codec, self._frame_rate = Path(path), codec, frame_rate
         # The extension chooses the container.
         self._partial = self._path.with_name(f".partial.{self._path.name}")
-        self._writer = None
+        self._writer, self._size = None, (0, 0)
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame (H, W, 3) uint8 BGR, of the first one's size.
 
         Raises:
-            InputError: OpenCV cannot write such a video.
+            InputError: it has another size, or OpenCV cannot write such a video.
         """
+        size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            size = (frame.shape[1], frame.shape[0])
             code = cv2.VideoWriter_fourcc(*self._codec)
-            self._writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
-            if not self._writer.isOpened():
-                raise InputError(f"OpenCV cannot write {self._path}: try .avi")
+            writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
+            if not writer.isOpened():
+                self._partial.unlink(missing_ok=True)
+                raise self._error(size)
+            self._writer, self._size = writer, size
+        if size != self._size:  # which OpenCV drops without a word
+            raise InputError(
+                f"{self._path}: a frame of {size[0]}x{size[1]} pixels after one of "
+                f"{self._size[0]}x{self._size[1]}; a video has one size"
+            )
         self._writer.write(frame)
 
-    def __exit__(self, *exception) -> None:
-        if self._writer is not None:
-            self._writer.release()
+    def _error(self, size: tuple[int, int]) -> InputError:
+        mend = "" if self._path.suffix.lower() == ".avi" else ": try .avi"
+        return InputError(f"OpenCV cannot write {self._path} of {size[0]}x{size[1]} pixels{mend}")
+
+    def _is_readable(self) -> bool:
+        """Whether the first frame is there at its size: OpenCV tells of no failure."""
+        capture = cv2.VideoCapture(str(self._partial))
+        read, frame = capture.read()
+        capture.release()
+        # Odd sides lose a pixel.
+        return read and max(self._size[0] - frame.shape[1], self._size[1] - frame.shape[0]) <= 1
+
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        if self._writer is None:
+            return
+        self._writer.release()
+        is_readable = self._is_readable()
+        wanted = error in (None, KeyboardInterrupt) or not self._path.exists()
+        if wanted and is_readable:
             os.replace(self._partial, self._path)
+            return
+        self._partial.unlink(missing_ok=True)
+        if error is None:
+            raise self._error(self._size)
