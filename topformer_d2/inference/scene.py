@@ -36,8 +36,10 @@ class Scene:
         return replace(self, label=label, boxes=self.boxes * factor)
 
     def above(self, min_score: float) -> Scene:
-        """The scene without the boxes whose score is below `min_score`."""
-        keep = [i for i, score in enumerate(self.scores or []) if score >= min_score]
+        """The scene without the boxes whose score is below `min_score`; itself without scores."""
+        if self.scores is None:
+            return self
+        keep = [i for i, score in enumerate(self.scores) if score >= min_score]
         return replace(
             self,
             boxes=self.boxes[keep],

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import os
+
+import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+
+@functools.cache
+def text_font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which Matplotlib brings, in pixels; Pillow's own font has no accents."""
+    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size)
 
 
 def blend_labels(
@@ -20,11 +32,9 @@ def blend_labels(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    out = image.copy()
-    known = label < len(colors)
-    tint = colors[label[known]].astype(np.float32)
-    out[known] = (opacity * tint + (1 - opacity) * image[known]).round().astype(np.uint8)
-    return out
+    tint = np.take(colors, label, axis=0, mode="clip")
+    out = cv2.addWeighted(tint, opacity, image, 1 - opacity, 0)
+    return cv2.copyTo(image, (label >= len(colors)).astype(np.uint8), out)
 
 
 def add_legend(
@@ -43,7 +53,7 @@ def add_legend(
     height = picture.shape[0]
     text_size = int(np.clip(height / 28, 10, 28))
     row = int(text_size * 1.5)
-    font = ImageFont.load_default(size=text_size)
+    font = text_font(text_size)
     counts = np.bincount(label.reshape(-1), minlength=len(names))[: len(names)]
     present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     fitting = max(1, (height - row // 2) // row)

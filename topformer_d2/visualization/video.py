@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import cv2
 from tqdm.auto import tqdm
 
 from ..errors import InputError
@@ -18,7 +19,7 @@ def predict_video(predictor: Predictor, source: str, output: str, *, min_score: 
     Args:
         predictor: of any backend.
         source: a video file.
-        output: an .mp4 or .avi file; what was done before an error or Ctrl-C is kept.
+        output: an .mp4 or .avi file; what VideoWriter keeps of it after an error or Ctrl-C.
         min_score: boxes below it are not drawn.
 
     Returns:
@@ -34,6 +35,7 @@ def predict_video(predictor: Predictor, source: str, output: str, *, min_score: 
     with VideoWriter(output, reader.frame_rate) as writer:
         for frame in tqdm(reader, total=reader.num_frames or None, unit="frame"):
             scene = predictor(frame).above(min_score)
-            writer.write(painter.draw(frame[:, :, ::-1], scene)[:, :, ::-1])
+            picture = painter.draw(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), scene)
+            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             done += 1
     return done

@@ -64,7 +64,18 @@ def test_boxes_are_drawn_in_their_classes_colours():
     scored = draw_boxes(image, Scene(boxes=boxes, classes=[0, 2], scores=[0.5, 1]), names, COLORS)
     assert (scored != out).any()
     assert draw_boxes(image, Scene(), names, COLORS) is image
-    draw_boxes(image, Scene(boxes=boxes, classes=[0, 1]), ["50$", "a_b^$$"], COLORS)
+
+
+def test_names_of_boxes_stay_within_the_picture():
+    image = np.full((60, 80, 3), 128, np.uint8)
+    boxes = np.array([[70.0, 0, 80, 60], [0, 50, 80, 60]])
+    out = draw_boxes(
+        image, Scene(boxes=boxes, classes=[0, 2]), ["\u00fcber", "", "wide " * 9], COLORS
+    )
+    assert out.shape == image.shape
+    corner = out[:12, 45:]
+    assert (corner == COLORS[0]).all(-1).sum() > 100 and (corner == 255).all(-1).any()
+    assert (out[59, :70] == COLORS[2]).all()
 
 
 def test_truth_becomes_a_scene(synthetic_dataset):
@@ -81,7 +92,8 @@ def test_boxes_above_a_score():
     scene = Scene(boxes=boxes, classes=[2, 1], scores=[0.5, 0.2]).above(0.5)
     assert scene.boxes.tolist() == [[1, 2, 3, 4]]
     assert (scene.classes, scene.scores) == ([2], [0.5])
-    assert Scene(label=np.ones((2, 2))).above(0.5).label.sum() == 4
+    truth = Scene(label=np.ones((2, 2)), boxes=boxes, classes=[2, 1])
+    assert truth.above(0.5) is truth
 
 
 @pytest.mark.parametrize("gap", [4, 6])
