@@ -9,6 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -74,6 +75,30 @@ class Segmenter(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.sem_seg_head.layers(self.backbone(x))
+
+
+def save_untrained(cfg, path: Path | str) -> str:
+    """Weights of an untrained model whose classes all occur and which finds boxes everywhere."""
+    from detectron2.modeling import build_model
+
+    from topformer_d2.checkpoint import save_state_dict
+
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    if hasattr(model, "sem_seg_head"):
+        nn.init.normal_(model.sem_seg_head.classifier.weight)
+    if hasattr(model, "head"):
+        nn.init.normal_(model.head.cls_score.weight, std=50.0)
+        nn.init.zeros_(model.head.cls_score.bias)
+    save_state_dict(model.state_dict(), str(path))
+    return str(path)
+
+
+def photo(path: Path | str, height: int = 90, width: int = 120, seed: int = 0) -> str:
+    """Write an image of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), pixels)
+    return str(path)
 
 
 def run_tool(

@@ -12,6 +12,8 @@ import argparse
 import os
 import sys
 
+from PIL import Image
+
 from topformer_d2.config import load_config
 from topformer_d2.data.files import list_images
 from topformer_d2.errors import InputError, show_input_errors
@@ -49,14 +51,18 @@ def main() -> None:
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
     args = parser.parse_args()
+    # Pillow refuses twice as many: large images are what --tile-size is for, up to 3 GB of them.
+    Image.MAX_IMAGE_PIXELS = 2**29
     with show_input_errors():
         status = predict(args)
     sys.exit(status)
 
 
 def predict(args: argparse.Namespace) -> int:
-    """The tool's exit status: 1 where an image could not be read."""
-    paths = [] if is_video(args.input) else list_images(args.input)
+    """The tool's exit status: 1 where an image could not be read or its pictures written."""
+    if not 0 <= args.min_score <= 1:
+        raise InputError(f"--min-score is {args.min_score}; it takes 0 to 1")
+    paths = [] if is_video(args.input) else list_images(args.input, "--input")
     if not paths and args.save_json:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     predictor = load_predictor(args)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import mimetypes
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from detectron2.data import DatasetCatalog
 from tqdm.auto import tqdm
 
 from ..data.checks import load_records, missing_paths
-from ..data.files import read_image, write_beside, write_image
+from ..data.files import open_beside, read_image, write_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
 from ..inference import Predictor, Scene
@@ -23,6 +26,11 @@ from .sheet import make_sheet
 
 # Pixels of an image's shorter side from which the names of its boxes leave most of it free.
 _READABLE = 240
+# What the next image meets as well: a full or read-only disk, no permission, a reader that is gone.
+_ENDS_RUN = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EPIPE),
+)
 
 
 def output_names(paths: list[str]) -> list[str]:
@@ -60,14 +68,15 @@ def predict_files(
         json_file: where all boxes are written in COCO's results format, one JSON object a line.
             Images of the dataset that the model's classes come from have their image_id; others
             are numbered by their names, as COCO's are, where all names are numbers, and named
-            otherwise.
+            otherwise. After Ctrl-C it has the boxes of the images that were done.
 
     Returns:
-        One line for each image that could not be read; those are skipped.
+        One line for each image that could not be read, predicted or written whole.
 
     Raises:
-        InputError: an output would overwrite an input, or there are no boxes or no category ids to
-            write to json_file.
+        InputError: an output would overwrite an input, `output` is named as a picture or video is,
+            or there are no boxes or no category ids to write to json_file.
+        OSError: one that the next image would meet as well, such as a full disk.
     """
     info = predictor.info
     painter = Painter(info)
@@ -81,26 +90,53 @@ def predict_files(
         *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
         *([json_file] if json_file else []),
     )
+    _make_folder(output)
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
-    problems, lines = [], []
-    for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
+    problems, interrupt = [], None
+    with open_beside(Path(json_file)) if json_file else nullcontext() as lines:
         try:
-            image = read_image(path)
-        except InputError as e:
-            problems.append(str(e))
-            continue
-        scene = predictor(image)
-        if json_file:
-            results = _coco_results(scene, image_id, info.objects.ids)
-            lines += [f"{json.dumps(result)}\n" for result in results]
-        scene = scene.above(min_score)
-        picture = painter.add_legend(painter.draw(image[:, :, ::-1], scene), scene)
-        if scene.label is not None:
-            write_image(os.path.join(output, f"{name}_label.png"), scene.label)
-        write_image(os.path.join(output, f"{name}_overlay.jpg"), picture[:, :, ::-1])
-    if json_file:
-        write_beside(Path(json_file), "".join(lines).encode())
+            for path, name, image_id in zip(
+                tqdm(paths, unit="image"), names, image_ids, strict=True
+            ):
+                with _noting(path, problems):
+                    image = read_image(path)
+                    scene = predictor(image)
+                    if json_file:
+                        lines.write(_json_lines(scene, image_id, info.objects.ids))
+                    stem = os.path.join(output, name)
+                    _write_pictures(painter, image, scene.above(min_score), stem)
+        except KeyboardInterrupt as e:
+            interrupt = e  # its lines so far are kept
+    if interrupt:
+        raise interrupt
     return problems
+
+
+@contextmanager
+def _noting(path: str, problems: list[str]) -> Iterator[None]:
+    """Append what is wrong with one image, and go on."""
+    try:
+        yield
+    except (InputError, OSError) as e:
+        if isinstance(e, OSError) and e.errno in _ENDS_RUN:
+            raise
+        problems.append(str(e) if path in str(e) else f"{path}: {e}")
+
+
+def _write_pictures(painter: Painter, image: np.ndarray, scene: Scene, stem: str) -> None:
+    """The label map, where there is one, and the overlay of an image (BGR)."""
+    if scene.label is not None:
+        write_image(f"{stem}_label.png", scene.label)
+    picture = painter.draw(np.ascontiguousarray(image[:, :, ::-1]), scene)
+    write_image(f"{stem}_overlay.jpg", painter.add_legend(picture, scene)[:, :, ::-1])
+
+
+def _make_folder(output: str) -> None:
+    """Make the folder; InputError where its name is a picture's or a video's."""
+    kind = (mimetypes.guess_type(output)[0] or "").partition("/")[0]
+    if kind in ("image", "video") and not os.path.isdir(output):
+        raise InputError(f"{output} has the name of one {kind}: images are written to a folder")
+    Path(output).mkdir(parents=True, exist_ok=True)
 
 
 def _check_json_target(json_file: str, info: ModelInfo) -> None:
@@ -116,19 +152,22 @@ def _check_json_target(json_file: str, info: ModelInfo) -> None:
         )
 
 
-def _coco_results(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[dict]:
-    """The boxes of one image in COCO's results format."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[category],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
+def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> bytes:
+    """The boxes of one image in COCO's results format, one JSON object a line."""
+    lines = [
+        json.dumps(
+            {
+                "image_id": image_id,
+                "category_id": category_ids[category],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": score,
+            }
+        )
         for (x0, y0, x1, y1), category, score in zip(
             scene.boxes.tolist(), scene.classes, scene.scores or [], strict=True
         )
     ]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
@@ -149,7 +188,7 @@ def _refuse_overwriting(inputs: list[str], *targets: str) -> None:
     taken = {os.path.realpath(path) for path in inputs}
     for target in targets:
         if os.path.realpath(target) in taken:
-            raise InputError(f"--output would overwrite the input {target}: use another folder")
+            raise InputError(f"{target} would overwrite the input: write it elsewhere")
 
 
 def prediction_sheet(

@@ -1,0 +1,112 @@
+"""tools/predict.py as a user runs it."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from tests.helpers import photo, run_tool, save_untrained
+from topformer_d2 import get_config
+from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.inference.video import VideoReader, VideoWriter
+
+CONFIG = "multitask_lite_topformer_t_synthetic"
+SEGMENTER = "seg_topformer_t_synthetic"
+KEYS = [
+    *("INPUT.MIN_SIZE_TEST", "96", "INPUT.MAX_SIZE_TEST", "96"),
+    *("MODEL.DEVICE", "cpu", "TEST.DETECTIONS_PER_IMAGE", "9"),
+]
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    """--config-file and --weights of a model of both tasks."""
+    folder = tmp_path_factory.mktemp("joint")
+    cfg = get_config(CONFIG, KEYS)
+    (folder / "config.yaml").write_text(cfg.dump())
+    weights = save_untrained(cfg, folder / "model.pth")
+    return ["--config-file", str(folder / "config.yaml"), "--weights", weights]
+
+
+def predict(*args):
+    return run_tool("predict.py", *args)
+
+
+def test_images_to_pictures_label_maps_and_json_lines(joint, tmp_path):
+    photo(tmp_path / "000000000139.jpg")
+    photo(tmp_path / "b.png", 70, 50)
+    result = predict(
+        *(*joint, "--input", tmp_path, "--output", tmp_path / "out", "--min-score", 0),
+        *("--save-json", tmp_path / "boxes.jsonl"),
+    )
+    assert result.returncode == 0 and "2 of 2 images done" in result.stdout, result.stderr
+    lines = (tmp_path / "boxes.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert len(found) == 18 and {r["image_id"] for r in found} == {"000000000139", "b"}
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == [
+        *("000000000139_label.png", "000000000139_overlay.jpg"),
+        *("b_label.png", "b_overlay.jpg"),
+    ]
+    assert cv2.imread(str(tmp_path / "out" / "b_label.png"), -1).shape == (70, 50)
+
+
+def test_an_exported_model_on_a_video_in_tiles(tmp_path):
+    pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
+    from topformer_d2.export import export_model
+
+    cfg = get_config(SEGMENTER, ["MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "0"])
+    model = str(tmp_path / "m.onnx")
+    weights = str(tmp_path / "m.pth")
+    torch.manual_seed(0)
+    save_state_dict(build_model(cfg).state_dict(), weights)
+    export_model(cfg, weights, model)
+    # No extension that the tool lists: a file that is no image's is a video.
+    source, output = tmp_path / "in.avi", tmp_path / "new" / "out.mp4"
+    with VideoWriter(str(source), 10) as writer:
+        for shade in (0, 120, 240):
+            writer.write(np.full((64, 160, 3), shade, np.uint8))
+    source = source.rename(tmp_path / "in.wmv")
+    arguments = ["--model", model, "--threads", 1, "--tile-size", 64]
+    result = predict(*arguments, "--input", source, "--output", output)
+    assert result.returncode == 0 and "3 frames done" in result.stdout, result.stderr
+    frames = [*VideoReader(str(output))]
+    assert len(frames) == 3 and frames[0].shape == (64, 160, 3) and frames[2].mean() > 100
+    result = predict(*arguments[:-1], 65, "--input", source, "--output", output)
+    assert result.returncode == 1 and "error: tile_size is 65" in result.stderr
+    assert len([*VideoReader(str(output))]) == 3
+
+
+def test_a_score_is_between_0_and_1(tmp_path):
+    result = predict("--input", tmp_path, "--output", tmp_path, "--min-score", "nan")
+    assert result.returncode == 1 and "--min-score is nan; it takes 0 to 1" in result.stderr
+
+
+def test_skips_a_corrupt_file_and_says_so(tmp_path):
+    weights = save_untrained(get_config(SEGMENTER), tmp_path / "m.safetensors")
+    photo(tmp_path / "good.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    arguments = ["--config-file", f"configs/{SEGMENTER}.yaml", "--weights", weights]
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "*.[jp]*g", "--output", tmp_path / "out"
+    )
+    assert result.returncode == 1
+    assert "1 of 2 images done" in result.stdout
+    assert "skipped: " in result.stderr and "bad.jpg cannot be read" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "out" / "good_label.png").exists()
+    result = run_tool("predict.py", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
+    assert result.returncode == 1 and "error: --input" in result.stderr
+    arguments[-1] = ""
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    )
+    assert result.returncode == 1 and "error: no weights file is named" in result.stderr
+    arguments[-1] = tmp_path / "absent.pth"
+    result = run_tool(
+        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    )
+    assert result.returncode == 1 and "absent.pth does not exist" in result.stderr
