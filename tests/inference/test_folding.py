@@ -23,6 +23,7 @@ def test_folded_convolution(groups, stride, activation):
     folded = fold_batch_norm(model)
     assert isinstance(folded[0], Conv2d) == (groups == 1 or stride == 2)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert model[0].dilation == (1, 1)
     x = torch.randn(2, 6, 5, 7) * 4
     before = x.clone()
     torch.testing.assert_close(folded(x), model(x))
