@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from tests.helpers import REPOSITORY
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.export import export_model
 
 
 def python_blocks(file: Path) -> list[str]:
@@ -58,8 +59,25 @@ def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
     assert result.stdout.splitlines()[-1:] == [shape], result.stderr[-2000:]
 
 
+def test_the_examples_of_deployment_run(tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    pytest.importorskip("onnx", reason="the export extra is not installed")
+    of_file, of_logits = python_blocks(REPOSITORY / "docs/deploy.md")
+    cfg = get_config("seg_topformer_t_synthetic")
+    save_state_dict(build_model(cfg).state_dict(), str(tmp_path / "model.pth"))
+    export_model(cfg, str(tmp_path / "model.pth"), str(tmp_path / "model.onnx"))
+    cv2.imwrite(str(tmp_path / "street.jpg"), np.zeros((90, 120, 3), np.uint8))
+    script = tmp_path / "example.py"
+    script.write_text(
+        f"{of_file}\nimport torch\nheight, width = 90, 120\nlogits = torch.rand(6, 64, 86)\n"
+        f"{of_logits}\nprint(scene.label.shape, tuple(labels.shape))\n"
+    )
+    result = run_python(script)
+    assert result.stdout.splitlines()[-1:] == ["(90, 120) (90, 120)"], result.stderr[-2000:]
+
+
 def test_every_config_that_the_readme_names_exists():
-    documents = ("README.md", "datasets/README.md", "docs/custom_data.md")
+    documents = ("README.md", "datasets/README.md", "docs/custom_data.md", "docs/deploy.md")
     text = "".join((REPOSITORY / name).read_text() for name in documents)
     named = set(re.findall(r"(?:configs|tools|datasets|docs)/[\w/]+\.(?:yaml|py|md|jpg)", text))
     assert len(named) > 8

@@ -114,7 +114,7 @@ def main() -> None:
     with tempfile.NamedTemporaryFile(suffix=".pth") as file:
         torch.save(F.interpolate(logits[None], size=(270, 480))[0], file.name)
         run = [sys.executable, "-c", MEMORY.format(path=file.name)]
-        peak = float(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+        peak = float(subprocess.run(run, stdout=subprocess.PIPE, check=True).stdout)
     print(f"to {LARGE[0]}x{LARGE[1]} from 270x480: {peak:.0f} MiB above the logits")
 
 

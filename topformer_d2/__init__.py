@@ -16,7 +16,8 @@ except ImportError as e:
 
 from . import checkpoint, data, evaluation, inference, modeling
 from .config import add_topformer_config, get_config
-from .inference import Predictor, label_map
+from .errors import InputError
+from .inference import Predictor, Scene, label_map
 from .modeling import (
     TopFormer,
     TopFormerMultiTask,
@@ -26,7 +27,9 @@ from .modeling import (
 
 __version__ = "0.1.0"
 __all__ = [
+    "InputError",
     "Predictor",
+    "Scene",
     "TopFormer",
     "TopFormerMultiTask",
     "TopFormerSegmentationHead",

@@ -59,6 +59,15 @@ def summarize(items: list[str], most: int = 3) -> str:
 
 
 @contextmanager
+def about(path: str) -> Iterator[None]:
+    """Name a file in an InputError raised within, whose message does not know it."""
+    try:
+        yield
+    except InputError as e:
+        raise InputError(f"{path}: {e}") from e
+
+
+@contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 

@@ -36,7 +36,7 @@ def make_info(**kwargs):
 )
 def test_back_from_json(kwargs, input_name):
     info = make_info(**kwargs)
-    assert ExportInfo.from_json(info.to_json()) == info
+    assert ExportInfo.from_json(info.to_json(), "x") == info
     assert ExportInfo.from_onnx_metadata({METADATA_KEY: info.to_json()}, "x") == info
     assert info.input_name == input_name
 
@@ -52,10 +52,13 @@ def test_openvino_keeps_it(tmp_path):
     assert ExportInfo.from_openvino(read, "model.xml") == info
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 1}'])
+NEWER = make_info().to_json()[:-1] + ', "tomorrow": 1}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"model": 1}', NEWER])
 def test_other_text_is_refused(text):
-    with pytest.raises(InputError, match="not the description of a"):
-        ExportInfo.from_json(text)
+    with pytest.raises(InputError, match=r"m\.onnx does not describe .* export it again"):
+        ExportInfo.from_json(text, "m.onnx")
 
 
 def test_a_file_without_it_is_named():

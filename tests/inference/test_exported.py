@@ -1,5 +1,8 @@
 """The Predictor on exported files, against PyTorch's."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -68,10 +71,32 @@ def test_any_size(model, tmp_path, file_format):
 
 
 def test_openvino_takes_onnx(model, tmp_path):
-    path = str(tmp_path / "m.onnx")
-    export_model(*model, path)
+    path = tmp_path / "m.onnx"
+    export_model(*model, str(path))
+    upper = path.with_name("M.ONNX")
+    path.rename(upper)
     image = picture(96, 128)
-    assert_same(Predictor(path, backend="openvino")(image), Predictor(path)(image))
+    assert_same(Predictor(upper, backend="openvino")(image), Predictor(upper)(image))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_threads_share_a_predictor(model, tmp_path, file_format):
+    path = str(tmp_path / FORMATS[file_format])
+    export_model(*model, path, file_format=file_format)
+    predictor = Predictor(path, num_threads=1)
+    images = [picture(96, 130, seed) for seed in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        for image, scene in zip(images, pool.map(predictor, images), strict=True):
+            assert_same(scene, predictor(image))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"cut")])
+def test_openvino_without_all_of_its_weights(model, tmp_path, damage):
+    path = tmp_path / "m.xml"
+    export_model(*model, str(path), file_format="openvino")
+    damage(tmp_path / "m.bin")
+    with pytest.raises(InputError, match=r"m\.xml .*copy both files"):
+        Predictor(path)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
@@ -115,6 +140,8 @@ def test_labels_inside(model, tmp_path):
     assert_same(predictor(image), Predictor(*model)(image))
     with pytest.raises(InputError, match="labels alone"):
         predictor(image, confidence=True)
+    with pytest.raises(InputError, match="export it with logits"):
+        Predictor(path, tile_size=128)
 
 
 def test_files_that_cannot_be_run(model, tmp_path):
@@ -124,7 +151,10 @@ def test_files_that_cannot_be_run(model, tmp_path):
         Predictor(path)
     with pytest.raises(InputError, match="has its weights inside"):
         Predictor(path, model[1])
+    with pytest.raises(InputError, match=r"m\.onnx runs in onnxruntime or openvino"):
+        Predictor(path, backend="torch")
     for name, backend in (("x.onnx", "onnxruntime"), ("x.xml", "openvino")):
         (tmp_path / name).write_bytes(b"no model")
+        (tmp_path / "x.bin").touch()
         with pytest.raises(InputError, match=f"x.{name[2:]} is no "):
             Predictor(str(tmp_path / name), backend=backend)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import SemSegEvaluator, inference_on_dataset
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
@@ -42,14 +42,26 @@ def test_label_maps_and_all_else_of_each_image(name):
             assert torch.equal(output[key].pred_boxes.tensor, reference[key].pred_boxes.tensor)
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_trainer_evaluates_by_them(name, tmp_path, monkeypatch):
+def test_the_trainer_evaluates_by_them(name, training, tmp_path, monkeypatch):
     cfg, model = build(name)
     cfg.OUTPUT_DIR = str(tmp_path)
     dataset = cfg.DATASETS.TEST[0]
     loader = build_test_loader(cfg, dataset)
     expected = inference_on_dataset(model, loader, build_evaluator(cfg, dataset, None))
+    model.train(training)
     monkeypatch.setattr(type(model), "forward", None)  # which resizes all logits
     found = Trainer.test(cfg, model)
     assert found["sem_seg"] == pytest.approx(expected["sem_seg"], abs=1e-6, nan_ok=True)
-    assert model.training is False
+    assert {module.training for module in model.modules()} == {training}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_detectron2s_evaluator_gets_logits(alone, tmp_path):
+    cfg, model = build(CONFIGS[0])
+    cfg.OUTPUT_DIR = str(tmp_path)
+    expected = Trainer.test(cfg, model)
+    evaluator = SemSegEvaluator(cfg.DATASETS.TEST[0], distributed=False, output_dir=str(tmp_path))
+    found = Trainer.test(cfg, model, evaluator if alone else [evaluator])
+    assert found["sem_seg"]["mIoU"] == pytest.approx(expected["sem_seg"]["mIoU"], abs=1e-6)

@@ -122,6 +122,7 @@ def test_logits_that_are_not_finite_are_refused(bad):
         ((3, 0, 4), {"size": (8, 8)}, r"\(K, h, w\)"),
         ((3, 4, 4), {"size": (8,)}, "size must be"),
         ((3, 4, 4), {"size": (0, 8)}, "size must be"),
+        ((3, 4, 4), {"size": (8.5, 8)}, "size must be"),
         ((3, 4, 4), {"size": (8, 8), "input_size": (32, -1)}, "input_size must be"),
         ((3, 4, 4), {"size": (8, 8), "valid_size": (4, 4)}, "valid_size"),
         ((3, 4, 4), {"size": (8, 8), "input_size": (8, 8), "valid_size": (9, 4)}, "valid_size"),
@@ -130,6 +131,11 @@ def test_logits_that_are_not_finite_are_refused(bad):
 def test_sizes_that_do_not_fit_are_refused(shape, kwargs, message):
     with pytest.raises(InputError, match=message):
         label_map(torch.zeros(shape), **kwargs)
+
+
+def test_logits_of_another_type_are_refused():
+    with pytest.raises(InputError, match=r"must be a torch\.Tensor .*got ndarray"):
+        label_map(np.zeros((3, 4, 4)), (8, 8))
 
 
 def test_axis_of_one_resize_is_pytorchs():
@@ -143,19 +149,30 @@ def test_axis_of_one_resize_is_pytorchs():
     assert axis.nodes.shape == (5, 2)
 
 
+def test_few_pixels_by_way_of_a_large_map_are_not_found_by_resizing_all_logits(monkeypatch):
+    logits = make_logits(19, 16, 20, 6, torch.Generator().manual_seed(0))
+    expected = resized(logits, (30, 40), (128, 160)).argmax(0).byte()
+    monkeypatch.delattr("topformer_d2.inference.labels._resize_by_classes")
+    assert torch.equal(label_map(logits, (30, 40), input_size=(128, 160)), expected)
+
+
 MEMORY = """
-import torch
+import sys, torch
 from topformer_d2.analysis.memory import added_memory
 from topformer_d2.inference import label_map
 torch.set_num_threads(1)
-logits = torch.nn.functional.interpolate(torch.randn(1, 150, 9, 16), size=(270, 480))[0] * 4
-label_map(logits[:, :8, :8], (64, 64))
-print(added_memory(lambda: label_map(logits, (2160, 3840))))
+height, width, confidence = map(int, sys.argv[1:])
+logits = torch.nn.functional.interpolate(torch.randn(1, 150, 9, 16), size=(height, width))[0] * 4
+label_map(logits, (64, 64), confidence=True)
+print(added_memory(lambda: label_map(logits, (2160, 3840), confidence=bool(confidence))))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_of_a_large_map_is_bounded():
+@pytest.mark.parametrize("height, width, confidence", [(270, 480, 0), (8, 8, 1), (2, 2, 1)])
+def test_memory_of_a_large_map_is_bounded(height, width, confidence):
     """All logits of 150 classes at 2160x3840 would be 4,746 MiB."""
-    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    assert 8 < float(run.stdout) < 200  # the label map itself takes 8
+    command = [sys.executable, "-c", MEMORY, *map(str, (height, width, confidence))]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    # The label map itself takes 8, the confidence 32.
+    assert 8 + 32 * confidence < float(run.stdout) < 200

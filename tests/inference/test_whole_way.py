@@ -1,19 +1,19 @@
 """The toolkit's Predictor: against Detectron2's, in tiles, in batches, from videos."""
 
-from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
+from PIL import Image
 
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
 from topformer_d2.inference.folding import fold_batch_norm
-from topformer_d2.inference.tiles import TiledLogits, tile_starts
 from topformer_d2.inference.video import VideoReader, VideoWriter
 from topformer_d2.visualization import predict_video
 
@@ -102,6 +102,20 @@ def test_threads_are_set_for_the_call_alone(models, number, monkeypatch):
     assert seen == [number] and torch.get_num_threads() == before
 
 
+def test_batches_have_an_end(models, monkeypatch):
+    cfg, weights, _ = models["segmenter"]
+    predictor = Predictor(cfg, weights)
+    assert predictor.backend.batch == (1 if cfg.MODEL.DEVICE == "cpu" else 8)
+    seen, run = [], predictor.backend.run
+    monkeypatch.setattr(predictor.backend, "batch", 2)
+    monkeypatch.setattr(predictor.backend, "run", lambda x: (seen.append(len(x)), run(x))[1])
+    images = [picture(64, 64, seed) for seed in range(5)]
+    found = predictor(images)
+    assert seen == [2, 2, 1]
+    for image, scene in zip(images, found, strict=True):
+        assert np.array_equal(scene.label, predictor(image).label)
+
+
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_folded_batch_norms_change_nothing(models, kind):
     model = models[kind][2]
@@ -118,31 +132,6 @@ def test_folded_batch_norms_change_nothing(models, kind):
         torch.testing.assert_close(*(o["instances"].scores for o in outputs), rtol=1e-4, atol=1e-4)
 
 
-def test_tiles_cover_a_side_and_overlap():
-    assert tile_starts(100, 128) == [0]
-    assert tile_starts(512, 256) == [0, 192, 256]
-    for side in range(320, 2048, 64):
-        starts = tile_starts(side, 256)
-        assert starts[0] == 0 and starts[-1] == side - 256
-        assert all(256 - (b - a) >= 64 and a % 64 == 0 for a, b in pairwise(starts))
-
-
-@pytest.mark.parametrize("size", [(320, 576), (90, 448), (384, 77)])
-def test_tiled_logits_of_a_network_without_context_are_the_whole_images(size):
-    """A network that looks at each cell of 8x8 alone gives the same logits in any tiles."""
-    image = np.random.default_rng(0).random((*size, 3), np.float32)
-
-    def network(tile, *_):
-        x = torch.from_numpy(np.ascontiguousarray(tile)).permute(2, 0, 1)[None]
-        return torch.nn.functional.avg_pool2d(x, 8, ceil_mode=True)[0]
-
-    logits = TiledLogits(network, image, 192)
-    expected = network(image)
-    assert logits.shape == tuple(expected.shape)
-    for first in range(0, expected.shape[1] - 3, 3):
-        torch.testing.assert_close(logits[:, first : first + 5], expected[:, first : first + 5])
-
-
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_tiles_of_a_model(models, kind):
     cfg, weights, _ = models[kind]
@@ -157,6 +146,18 @@ def test_tiles_of_a_model(models, kind):
         assert len(scene.boxes) > 0 and (scene.boxes.max(0) <= [300, 200, 300, 200]).all()
         assert scene.scores == sorted(scene.scores, reverse=True)
         assert scene.boxes[:, 2].max() > 200  # of the tiles on the right, too
+
+
+def test_images_in_tiles_keep_their_own_size(models, monkeypatch):
+    cfg, weights, _ = models["segmenter"]
+    cfg = cfg.clone()
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 64, 64
+    predictor = Predictor(cfg, weights, tile_size=128)
+    seen, run = [], predictor.backend.run
+    monkeypatch.setattr(predictor.backend, "run", lambda x: (seen.append(x[0].shape), run(x))[1])
+    assert predictor(picture(100, 256)).label.shape == (100, 256)
+    assert predictor(picture(90, 120)).label.shape == (90, 120)
+    assert seen == [(100, 128, 3)] * 3 + [(90, 120, 3)]
 
 
 def test_a_video_in_and_out(models, tmp_path):
@@ -180,13 +181,20 @@ def test_a_video_in_and_out(models, tmp_path):
         predict_video(predictor, source, str(tmp_path / "x.gif"))
 
 
-def test_a_folder(models, tmp_path):
+def test_a_folder(models, tmp_path, caplog):
     cfg, weights, _ = models["segmenter"]
     for name in ("b.png", "a.png"):
         cv2.imwrite(str(tmp_path / name), picture(64, 70))
-    found = [*Predictor(cfg, weights).folder(str(tmp_path))]
+    (tmp_path / "aa.jpg").write_bytes(b"no image")
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    predictor = Predictor(tmp_path / "config.yaml", Path(weights))
+    found = [*predictor.folder(tmp_path)]
     assert [path[-5:] for path, _ in found] == ["a.png", "b.png"]
     assert np.array_equal(found[0][1].label, found[1][1].label)
+    assert "skipped: " in caplog.text and "aa.jpg cannot be read" in caplog.text
+    predictor.backend.model.sem_seg_head.classifier.bias.data.fill_(torch.nan)
+    with pytest.raises(InputError, match=r"a\.png: the logits have NaN"):
+        [*predictor.folder(tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +204,16 @@ def test_a_folder(models, tmp_path):
         np.zeros((5, 5), np.uint8),
         np.zeros((5, 5, 3), np.float32),
         [None],
+        None,
+        "street.jpg",
+        Image.new("RGB", (5, 5)),
+        5,
     ],
 )
 def test_what_is_no_image_is_refused(models, image):
     cfg, weights, _ = models["segmenter"]
-    with pytest.raises(InputError, match="an image is a NumPy array"):
+    of_none = "cv2.imread gives for" if image is None or isinstance(image, list) else ""
+    with pytest.raises(InputError, match=f"an image is a NumPy array .*{of_none}"):
         Predictor(cfg, weights)(image)
 
 
@@ -212,10 +225,18 @@ def test_a_model_that_cannot_be_opened(models, tmp_path):
         Predictor(cfg, weights, backend="openvino")
     with pytest.raises(InputError, match=r"no\.onnx does not exist"):
         Predictor(str(tmp_path / "no.onnx"))
-    with pytest.raises(InputError, match="num_threads is 0"):
-        Predictor(cfg, weights, num_threads=0)
-    with pytest.raises(InputError, match="tile_size is 100; it takes a multiple of 64"):
-        Predictor(cfg, weights, tile_size=100)
+    for number in (0, -1, 1.5):
+        with pytest.raises(InputError, match=f"num_threads is {number}; it takes an integer"):
+            Predictor(cfg, weights, num_threads=number)
+    for size in (0, -64, 100, 128.0):
+        with pytest.raises(InputError, match=f"tile_size is {size}; it takes a multiple of 64"):
+            Predictor(cfg, weights, tile_size=size)
+    with pytest.raises(InputError, match=r"is a weights file: Predictor\(config, '.*\.pth'\)"):
+        Predictor(weights)
+    with pytest.raises(InputError, match=r"no weights file is named: .*Predictor\(config, weights"):
+        Predictor(CONFIGS["segmenter"])  # as get_config takes it
+    with pytest.raises(InputError, match=r"no config 'seg_topformer_x' \(did you mean"):
+        Predictor("seg_topformer_x", weights)
     (tmp_path / "x.avi").write_bytes(b"no video")
     for name, message in (("x.avi", "is no video that OpenCV"), ("y.avi", "does not exist")):
         with pytest.raises(InputError, match=message):

@@ -157,7 +157,10 @@ class SafeCheckpointer(DetectionCheckpointer):
     def load(self, path: str, *args, **kwargs) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if not path and self.require_all:
-            raise InputError("no weights file is named (MODEL.WEIGHTS or --weights)")
+            raise InputError(
+                "no weights file is named: --weights of a tool, Predictor(config, weights), or "
+                "MODEL.WEIGHTS of the config"
+            )
         if path:
             _local_file(path)  # fvcore only asserts that it is there
         return super().load(path, *args, **kwargs)

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.engine import hooks as detectron2_hooks
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -18,7 +19,13 @@ from ..checkpoint import SafeCheckpointer
 from ..config import model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
-from ..evaluation import build_evaluator, evaluate_with_tta, evaluator_type
+from ..evaluation import (
+    BoxEvaluator,
+    ConfusionEvaluator,
+    build_evaluator,
+    evaluate_with_tta,
+    evaluator_type,
+)
 from ..evaluation.tta import build_resizes, tta_folder
 from ..inference import LabelMapModel
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
@@ -208,8 +215,13 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
-        # Detectron2's evaluator takes logits.
-        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and not cfg.TEST.SEM_SEG_RLE:
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and all(
+            map(_takes_label_maps, evaluators)
+        ):
             model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
         _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
@@ -221,6 +233,13 @@ class Trainer(DefaultTrainer):
         results = evaluate_with_tta(cfg, model)
         _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results
+
+
+def _takes_label_maps(evaluator: DatasetEvaluator) -> bool:
+    """Whether it is this toolkit's; Detectron2's, and whoever else's, take logits."""
+    if isinstance(evaluator, DatasetEvaluators):
+        return all(map(_takes_label_maps, evaluator._evaluators))
+    return isinstance(evaluator, (ConfusionEvaluator, BoxEvaluator))
 
 
 def _draw_charts(folders: Iterable[str]) -> None:

@@ -10,10 +10,12 @@ from typing import Protocol
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
+from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
@@ -21,6 +23,9 @@ from .export_info import BOXES, LABELS, LOGITS
 from .folding import fold_batch_norm
 from .model_info import ModelInfo
 from .sessions import SESSIONS
+
+# Images in a run where that is faster than one by one; more take memory and little less time.
+_BATCH = 8
 
 
 @dataclass
@@ -43,13 +48,20 @@ class NetworkOutput:
 
 
 class Backend(Protocol):
-    """Attributes: `info`, of the model; `size`, (height, width) of its input, None = any;
-    `batch`, images in a run, None = any; `does_resizing`, it takes images as they are."""
+    """
+    Attributes:
+        info: of the model.
+        size: (height, width) of its input; None = any.
+        batch: images in a run, at most.
+        does_resizing: it takes images as they are.
+        gives_labels: label maps, and no logits.
+    """
 
     info: ModelInfo
     size: tuple[int, int] | None
-    batch: int | None
+    batch: int
     does_resizing: bool
+    gives_labels: bool
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         """Images (H, W, 3) uint8 BGR, all of one size, to an output each."""
@@ -67,8 +79,8 @@ def resize_for(backend: Backend, image: np.ndarray) -> np.ndarray:
 class TorchBackend:
     """The model itself, its BatchNorms folded."""
 
-    size = batch = None
-    does_resizing = False
+    size = None
+    does_resizing = gives_labels = False
 
     def __init__(self, cfg, weights: str):
         """
@@ -80,6 +92,8 @@ class TorchBackend:
             InputError: the weights cannot be read or do not fit.
         """
         self.info = ModelInfo.from_config(cfg)
+        # On a CPU a batch takes longer than its images one by one.
+        self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
         # Channels last: a CPU then takes about 0.7 times as long.
@@ -131,7 +145,8 @@ class FileBackend:
         export = self._session.export
         self.info = export.model
         self.size = export.size
-        self.batch = export.batch
+        self.batch = export.batch or _BATCH
+        self.gives_labels = LABELS in export.outputs
         self.does_resizing = export.with_preprocessing
         if export.decoding is not None:
             raise InputError(
@@ -187,9 +202,45 @@ class FileBackend:
 
 
 BACKENDS = ("torch", *SESSIONS)
-_OF_EXTENSION = {".onnx": "onnxruntime", ".xml": "openvino"}
+_OF_EXTENSION = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+_WEIGHTS = (".pth", ".pt", ".pkl", ".safetensors")
 
 
-def default_backend(path: str) -> str:
-    """The backend for a file by its extension; "torch" for what is no exported file."""
-    return _OF_EXTENSION.get(Path(path).suffix.lower(), "torch")
+def open_backend(
+    model: CfgNode | str, weights: str | None, name: str | None, num_threads: int | None
+) -> Backend:
+    """What Predictor's arguments of these names ask for; `name` is its `backend`.
+
+    Raises:
+        InputError: the model cannot be read, or not be run so.
+    """
+    name = _choose(model, name)
+    if name == "torch":
+        cfg = model if isinstance(model, CfgNode) else _read_config(model)
+        return TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
+    if weights is not None:
+        raise InputError(f"{model} has its weights inside: leave {weights} out")
+    return FileBackend(model, name, num_threads)
+
+
+def _choose(model: CfgNode | str, name: str | None) -> str:
+    """The backend `name`, where it runs the model; None = the default."""
+    if name not in (None, *BACKENDS):
+        raise InputError(f"backend is {name!r}; known: {list(BACKENDS)}")
+    suffix = "" if isinstance(model, CfgNode) else Path(model).suffix.lower()
+    if suffix in _WEIGHTS:
+        raise InputError(f"{model} is a weights file: Predictor(config, {model!r})")
+    runs_in = _OF_EXTENSION.get(suffix, ("torch",))
+    if name is None or name in runs_in:
+        return name or runs_in[0]
+    if name == "torch":
+        raise InputError(f"{model} runs in {' or '.join(runs_in)}; torch runs a config's model")
+    raise InputError(
+        f"backend {name!r} does not run {model if suffix else 'a config'}: "
+        "tools/export_model.py writes the file that it runs"
+    )
+
+
+def _read_config(name: str) -> CfgNode:
+    """Of a file, or as get_config where the name has no extension."""
+    return load_config(name) if Path(name).suffix else get_config(name)

@@ -88,11 +88,11 @@ class ExportInfo:
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> ExportInfo:
-        """What to_json wrote.
+    def from_json(cls, text: str, path: str) -> ExportInfo:
+        """What to_json wrote into the file `path`.
 
         Raises:
-            InputError: it is something else.
+            InputError: it is something else, or another version's.
         """
         try:
             values = json.loads(text)
@@ -105,7 +105,10 @@ class ExportInfo:
                 values[key] = as_tuple(values[key])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise InputError(f"this is not the description of an exported model: {e}") from e
+            raise InputError(
+                f"{path} does not describe its model as this version does: export it again "
+                f"with this one ({e})"
+            ) from e
 
     @classmethod
     def from_onnx_metadata(cls, metadata: Mapping[str, str], path: str) -> ExportInfo:
@@ -121,14 +124,14 @@ class ExportInfo:
         """
         if METADATA_KEY not in metadata:
             raise InputError(f"{path} does not describe its model: {_MEND}")
-        return cls.from_json(metadata[METADATA_KEY])
+        return cls.from_json(metadata[METADATA_KEY], path)
 
     @classmethod
     def from_openvino(cls, model, path: str) -> ExportInfo:
         """Of an openvino.Model; `path` and errors as from_onnx_metadata has them."""
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{path} does not describe its model: {_MEND}")
-        return cls.from_json(model.get_rt_info(METADATA_KEY).astype(str))
+        return cls.from_json(model.get_rt_info(METADATA_KEY).astype(str), path)
 
 
 _MEND = "write it with tools/export_model.py"

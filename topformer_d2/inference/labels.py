@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -59,14 +58,14 @@ def label_map(
     """
     _check(logits, size, input_size, valid_size)
     # One (size, kept) a resize.
-    steps = [((side, side),) for side in size]
+    steps = [((int(side), int(side)),) for side in size]
     if input_size is not None:
         kept = input_size if valid_size is None else valid_size
         first = [(int(i), int(k)) for i, k in zip(input_size, kept, strict=True)]
         steps = [(step, *rest) for step, rest in zip(first, steps, strict=True)]
     if logits.device.type != "cpu":
         return _resize_by_classes(logits, steps, confidence, _RESIZED_ELSEWHERE)
-    if isinstance(logits, Tensor) and math.prod(size) <= _DENSE * math.prod(logits.shape[1:]):
+    if isinstance(logits, Tensor) and _largest_map(steps) <= _DENSE * logits[0].numel():
         return _resize_by_classes(logits, steps, confidence, _RESIZED)
     rows, columns = (compose_axis(n, s) for n, s in zip(logits.shape[1:], steps, strict=True))
     labels = torch.empty(rows.size, columns.size, dtype=_label_type(logits.shape[0]))
@@ -81,12 +80,21 @@ def label_map(
     return labels if scores is None else (labels, scores)
 
 
+def _largest_map(steps: Sequence[Sequence[tuple[int, int]]]) -> int:
+    """Pixels of the largest map that a chain of resizes passes."""
+    return max(rows[0] * columns[0] for rows, columns in zip(*steps, strict=True))
+
+
 def _check(logits: Tensor, size, input_size, valid_size) -> None:
+    if not isinstance(logits, Tensor | TiledLogits):
+        raise InputError(f"logits must be a torch.Tensor (K, h, w), got {type(logits).__name__}")
     if len(logits.shape) != 3 or 0 in logits.shape:
         raise InputError(f"logits must be (K, h, w), got {tuple(logits.shape)}")
     for name, sides in {"size": size, "input_size": input_size, "valid_size": valid_size}.items():
-        if sides is not None and (len(sides) != 2 or min(sides) < 1):
-            raise InputError(f"{name} must be (height, width) of 1 or more, got {tuple(sides)}")
+        if sides is None:
+            continue
+        if len(sides) != 2 or any(side != int(side) or side < 1 for side in sides):
+            raise InputError(f"{name} must be (height, width), whole and 1 or more, got {sides}")
     if valid_size is not None and (
         input_size is None or any(v > i for v, i in zip(valid_size, input_size, strict=True))
     ):
@@ -111,8 +119,7 @@ def _resize_by_classes(
     logits: Tensor, steps: Sequence[Sequence[tuple[int, int]]], confidence: bool, most: int
 ) -> Tensor | tuple[Tensor, Tensor]:
     """label_map by resizing all logits, at most about `most` numbers at a time."""
-    largest = max(rows[0] * columns[0] for rows, columns in zip(*steps, strict=True))
-    per_block = max(1, most // largest)
+    per_block = max(1, most // _largest_map(steps))
     best = labels = total = None
     for first in range(0, len(logits), per_block):
         block = logits[None, first : first + per_block].float()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
@@ -9,29 +11,20 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import batched_nms
 from torch import Tensor
 
-from ..config import load_config
 from ..data.augmentation import ResizeTransform
 from ..data.files import list_images, read_image
-from ..errors import InputError
-from .backends import (
-    BACKENDS,
-    FileBackend,
-    NetworkOutput,
-    TorchBackend,
-    default_backend,
-    resize_for,
-)
+from ..errors import InputError, about
+from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
 from .scene import Scene
 from .threads import threads
+from .tiled_boxes import merge_boxes
 from .tiles import ALIGNMENT, TiledLogits, tile_places
 from .video import VideoReader
 
-# IoU above which boxes of two tiles are one object's.
-_NMS_THRESHOLD = 0.5
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -40,6 +33,8 @@ class Predictor:
     An image is resized by the protocol's rule (OpenCV, bilinear) or, for a file of a fixed size,
     stretched to that; the network runs; labels and boxes come at the image's own size.
 
+    Several threads may call it at once; in OpenVINO the network then runs for one after the other.
+
     Attributes:
         info: of the model: its tasks, classes and colours.
         backend: what runs the network.
@@ -47,8 +42,8 @@ class Predictor:
 
     def __init__(
         self,
-        model: CfgNode | str,
-        weights: str | None = None,
+        model: CfgNode | str | os.PathLike,
+        weights: str | os.PathLike | None = None,
         *,
         backend: str | None = None,
         num_threads: int | None = None,
@@ -56,45 +51,43 @@ class Predictor:
     ):
         """
         Args:
-            model: a config with the toolkit's keys, a config file, or a file that
-                tools/export_model.py wrote, which needs nothing else.
+            model: a config with the toolkit's keys, a config file, the name of a shipped one, or a
+                file that tools/export_model.py wrote, which needs nothing else.
             weights: of a config's model: .pth (no pickled code) or .safetensors; None = its
                 MODEL.WEIGHTS.
             backend: "torch" for a config, "onnxruntime" or "openvino" for a file; None = by the
                 extension: .onnx runs in ONNX Runtime, .xml in OpenVINO.
             num_threads: of the network and of what stands around it; None = as the libraries are
                 set.
-            tile_size: an image that has a longer side, after the resizing, is run in overlapping
-                tiles of this size, a multiple of 64 pixels, with one tile's memory and that of a
-                row of tiles' logits. None = all images in one pass.
+            tile_size: images keep their own size, and one that has a longer side is run in
+                overlapping tiles of this size, a multiple of 64 pixels, tile by tile, with one
+                tile's memory and that of a row of tiles' logits. None = images are resized by the
+                protocol's rule and run in one pass.
 
         Raises:
             InputError: the model cannot be read or run so, or the tile size does not fit it.
         """
-        backend = backend or ("torch" if isinstance(model, CfgNode) else default_backend(model))
-        if backend not in BACKENDS:
-            raise InputError(f"backend is {backend!r}; known: {list(BACKENDS)}")
-        if num_threads is not None and num_threads < 1:
-            raise InputError(f"num_threads is {num_threads}; it takes 1 or more, or None")
-        if backend == "torch":
-            cfg = load_config(model) if isinstance(model, str) else model
-            self.backend = TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
-        else:
-            _check_exported(model, weights, backend)
-            self.backend = FileBackend(model, backend, num_threads)
+        _check_numbers(num_threads, tile_size)
+        self.backend = open_backend(
+            model if isinstance(model, CfgNode) else os.fspath(model),
+            os.fspath(weights) if weights else None,
+            backend,
+            num_threads,
+        )
         self.info = self.backend.info
         self._num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
-            self._check_tile_size(tile_size)
+            self._check_tiling()
 
     def __call__(
         self, images: np.ndarray | Sequence[np.ndarray], *, confidence: bool = False
     ) -> Scene | list[Scene]:
         """
         Args:
-            images: one (H, W, 3) uint8 BGR, as OpenCV and Detectron2 read them, or several.
-                Those of one size share a batch.
+            images: one (H, W, 3) uint8 BGR, as OpenCV and Detectron2 read them, or a list or tuple
+                of several. Those of one size share batches where that is faster: of 8 images,
+                but on a CPU in PyTorch.
             confidence: also give the probability of each pixel's label; the label map takes longer.
 
         Returns:
@@ -104,7 +97,7 @@ class Predictor:
         Raises:
             InputError: an image is no such array or has no pixels, or the model cannot do this.
         """
-        several = not isinstance(images, np.ndarray)
+        several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
             _check_image(image)
@@ -112,14 +105,25 @@ class Predictor:
             scenes = self._predict(found, confidence)
         return scenes if several else scenes[0]
 
-    def folder(self, path: str, *, confidence: bool = False) -> Iterator[tuple[str, Scene]]:
+    def folder(
+        self, path: str | os.PathLike, *, confidence: bool = False
+    ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
+        A file that cannot be read is left out, with a warning in the log.
+
         Raises:
-            InputError: there is no image, or one cannot be read.
+            InputError: there is no image, or the model cannot do this.
         """
-        for file in list_images(path):
-            yield file, self(read_image(file), confidence=confidence)
+        for file in list_images(os.fspath(path)):
+            try:
+                image = read_image(file)
+            except InputError as e:
+                logger.warning("skipped: %s", e)
+                continue
+            with about(file):
+                scene = self(image, confidence=confidence)
+            yield file, scene
 
     def video(
         self, source: str | int, *, confidence: bool = False
@@ -133,71 +137,85 @@ class Predictor:
             yield frame, self(frame, confidence=confidence)
 
     def _predict(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
-        resized = [self._resize(image) for image in images]
         scenes: list[Scene] = [Scene()] * len(images)
         groups = defaultdict(list)
-        for i, image in enumerate(resized):
-            if self._tile_size and max(image.shape[:2]) > self._tile_size:
-                scenes[i] = self._predict_tiled(image, images[i].shape[:2], confidence)
-            else:
-                groups[image.shape[:2]].append(i)
+        for i, image in enumerate(images):
+            groups[image.shape].append(i)
         for members in groups.values():
-            step = self.backend.batch or len(members)
-            for start in range(0, len(members), step):
-                batch = members[start : start + step]
-                outputs = self.backend.run([resized[i] for i in batch])
-                for i, output in zip(batch, outputs, strict=True):
-                    scenes[i] = _to_scene(
-                        output, images[i].shape[:2], resized[i].shape[:2], confidence
-                    )
+            for start in range(0, len(members), self.backend.batch):
+                batch = members[start : start + self.backend.batch]
+                found = self._predict_equal([images[i] for i in batch], confidence)
+                for i, scene in zip(batch, found, strict=True):
+                    scenes[i] = scene
         return scenes
+
+    def _predict_equal(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
+        """Of as many images of one size as the backend takes at a time."""
+        resized = [self._resize(image) for image in images]
+        size, input_size = images[0].shape[:2], resized[0].shape[:2]
+        if self._tile_size and max(input_size) > self._tile_size:
+            return [self._predict_tiled(image, size, confidence) for image in resized]
+        outputs = self.backend.run(resized)
+        return [_to_scene(output, size, input_size, confidence) for output in outputs]
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """To the size at which the backend takes it, in tiles where it is large."""
-        resized = resize_for(self.backend, image)
         if self._tile_size is None:
-            return resized
+            return resize_for(self.backend, image)
         # Tiles join where a side that has several is a multiple of the stride.
-        sides = [
-            side if side <= self._tile_size else -(-side // ALIGNMENT) * ALIGNMENT
-            for side in resized.shape[:2]
-        ]
-        return ResizeTransform(*resized.shape[:2], *sides).apply_image(resized)
+        sides = [_round_up(side, self.info.size_divisor) for side in image.shape[:2]]
+        sides = [_round_up(s, ALIGNMENT) if s > self._tile_size else s for s in sides]
+        return ResizeTransform(*image.shape[:2], *sides).apply_image(image)
 
     def _predict_tiled(self, image: np.ndarray, size: tuple[int, int], confidence: bool) -> Scene:
         """Of an image (H, W, 3) as the network sees it; (height, width) is the answer's `size`."""
-        found: list[NetworkOutput] = []
+        input_size, tile_size = image.shape[:2], self._tile_size
+        outputs: dict[tuple[int, int], NetworkOutput] = {}
 
         def run(tile: np.ndarray, y: int, x: int) -> Tensor | None:
             (output,) = self.backend.run([tile])
-            if output.boxes is not None:
-                height, width = tile.shape[:2]
-                inside = output.boxes.clip(0, np.array([width, height] * 2, np.float32))
-                output.boxes = inside + np.array([x, y, x, y], np.float32)
-                found.append(output)
+            outputs[y, x] = NetworkOutput(
+                boxes=output.boxes, scores=output.scores, classes=output.classes
+            )
             return None if output.logits is None else output.logits.cpu()
 
         scene = Scene()
         if "sem_seg" in self.info.tasks:
-            logits = TiledLogits(run, image, self._tile_size)
+            logits = TiledLogits(run, image, tile_size)
             _set_labels(
-                scene, label_map(logits, size, input_size=image.shape[:2], confidence=confidence)
+                scene, label_map(logits, size, input_size=input_size, confidence=confidence)
             )
         else:
-            for y, x in tile_places(image.shape[:2], self._tile_size):
-                run(image[y : y + self._tile_size, x : x + self._tile_size], y, x)
-        if found:
-            _set_boxes(scene, _merge(found), size, image.shape[:2])
+            for y, x in tile_places(input_size, tile_size):
+                run(image[y : y + tile_size, x : x + tile_size], y, x)
+        if "instances" in self.info.tasks:
+            _set_boxes(scene, merge_boxes(outputs, input_size, tile_size), size, input_size)
         return scene
 
-    def _check_tile_size(self, tile_size: int) -> None:
-        if tile_size < ALIGNMENT or tile_size % ALIGNMENT:
-            raise InputError(f"tile_size is {tile_size}; it takes a multiple of {ALIGNMENT}")
+    def _check_tiling(self) -> None:
         if self.backend.does_resizing or self.backend.size is not None:
             raise InputError(
                 "tile_size needs a model for images of any size, without preprocessing: export it "
                 "so, or leave the tiles out"
             )
+        if self.backend.gives_labels:
+            raise InputError(
+                "tile_size needs logits, which are blended where tiles overlap, and this file ends "
+                "in a label map: export it with logits, or leave the tiles out"
+            )
+
+
+def _round_up(side: int, divisor: int) -> int:
+    return -(-side // divisor) * divisor
+
+
+def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
+    if num_threads is not None and not (isinstance(num_threads, int) and num_threads > 0):
+        raise InputError(f"num_threads is {num_threads}; it takes an integer of 1 or more, or None")
+    if tile_size is not None and not (
+        isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0
+    ):
+        raise InputError(f"tile_size is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -205,7 +223,12 @@ def _check_image(image: np.ndarray) -> None:
     if shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
         raise InputError(
             "an image is a NumPy array (H, W, 3) of uint8, BGR, with at least one pixel; this is "
-            f"{type(image).__name__} of shape {shape} and type {dtype}"
+            + (
+                "None, which cv2.imread gives for a file that it cannot read"
+                if image is None
+                else type(image).__name__
+                + ("" if shape is None else f" of shape {shape} and type {dtype}")
+            )
         )
 
 
@@ -254,25 +277,3 @@ def _set_boxes(
     scene.boxes = boxes[keep]
     scene.classes = output.classes[keep].tolist()
     scene.scores = output.scores[keep].tolist()
-
-
-def _merge(outputs: list[NetworkOutput]) -> NetworkOutput:
-    """The boxes of all tiles, those of one object in several tiles once, best first."""
-    boxes, scores, classes = (
-        torch.from_numpy(np.concatenate([getattr(output, name) for output in outputs]))
-        for name in ("boxes", "scores", "classes")
-    )
-    keep = batched_nms(boxes, scores, classes, _NMS_THRESHOLD)
-    return NetworkOutput(
-        boxes=boxes[keep].numpy(), scores=scores[keep].numpy(), classes=classes[keep].numpy()
-    )
-
-
-def _check_exported(path: str, weights: str | None, backend: str) -> None:
-    if isinstance(path, CfgNode) or default_backend(path) == "torch":
-        raise InputError(
-            f"backend {backend!r} runs an exported file, .onnx or .xml: write one with "
-            "tools/export_model.py"
-        )
-    if weights is not None:
-        raise InputError(f"{path} has its weights inside: leave {weights} out")

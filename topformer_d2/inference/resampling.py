@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# In a group: it bounds the memory that a cell takes.
+_MAX_POSITIONS = 64
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -75,6 +78,8 @@ def _group(sources: np.ndarray, weights: np.ndarray, num_nodes: int) -> Axis:
         by_node[np.arange(size), np.clip(source - first, 0, num_taps - 1)] += weight
     is_start = np.ones(size, bool)
     is_start[1:] = first[1:] != first[:-1]
+    offset = np.arange(size) - np.flatnonzero(is_start)[np.cumsum(is_start) - 1]
+    is_start |= offset % _MAX_POSITIONS == 0
     start = np.flatnonzero(is_start)
     count = np.diff(np.append(start, size))
     end = (start + count - 1)[:, None]

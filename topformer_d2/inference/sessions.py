@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,9 @@ class OpenVinoSession:
         """Arguments and errors as OnnxRuntimeSession has them."""
         openvino = import_extra("openvino")
         _check_file(path)
+        is_onnx = Path(path).suffix.lower() == ".onnx"
+        if not is_onnx and not Path(path).with_suffix(".bin").is_file():
+            raise InputError(f"{path} has no {Path(path).stem}.bin beside it: copy both files")
         core = openvino.Core()
         # Its default is bfloat16 where the processor has it.
         config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -64,7 +68,7 @@ class OpenVinoSession:
             config["INFERENCE_NUM_THREADS"] = num_threads
         try:
             model = core.read_model(path)
-            if Path(path).suffix == ".onnx":
+            if is_onnx:
                 self.export = ExportInfo.from_onnx_metadata(_onnx_metadata(path), str(path))
             else:
                 self.export = ExportInfo.from_openvino(model, str(path))
@@ -76,14 +80,18 @@ class OpenVinoSession:
                 model = layouts.build()
             self._compiled = core.compile_model(model, "CPU", config)
         except RuntimeError as e:
-            raise InputError(f"{path} is no model that OpenVINO can run: {e}") from e
+            mend = "" if is_onnx else ": copy both files, .xml and .bin, or export it again"
+            raise InputError(f"{path} is no model that OpenVINO can run{mend}: {e}") from e
+        # A compiled model runs for one caller at a time.
+        self._lock = threading.Lock()
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
         if self.channels_last:
             x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
         # Its outputs lie in memory that the next run writes over.
-        found = self._compiled(x, share_inputs=True)
-        return {name: found[i].copy() for i, name in enumerate(self.export.outputs)}
+        with self._lock:
+            found = self._compiled(x, share_inputs=True)
+            return {name: found[i].copy() for i, name in enumerate(self.export.outputs)}
 
 
 def _onnx_metadata(path: str | Path) -> dict[str, str]:
