@@ -35,7 +35,10 @@ def main() -> None:
     parser.add_argument("--backend", choices=BACKENDS, help="default: by the model's extension")
     parser.add_argument("--threads", type=int, help="default: as the libraries choose")
     parser.add_argument(
-        "--tile-size", type=int, help="run larger images in overlapping tiles of so many pixels"
+        "--tile-size",
+        type=int,
+        help="leave images at their own size and run larger ones in overlapping tiles of so many "
+        "pixels, a multiple of 64",
     )
     parser.add_argument(
         "--input", required=True, help="an image, a folder, a quoted glob or a video"

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import _apply_exif_orientation, convert_PIL_to_numpy
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import InputError
 
@@ -75,7 +75,7 @@ def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
         with PathManager.open(path, "rb") as f, Image.open(f) as image:
             mode = image.mode
             if not mode.startswith(("I", "F")):
-                return convert_PIL_to_numpy(_apply_exif_orientation(image), image_format)
+                return convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)
     except Image.DecompressionBombError as e:
         mend = "raise PIL.Image.MAX_IMAGE_PIXELS to read it all the same"
         raise InputError(f"{path} cannot be read: {e} If it is none, {mend}") from e
