@@ -4,8 +4,10 @@ Importing this package registers the backbone, the heads, the meta-architectures
 with Detectron2, so that Detectron2's own functions build and run them from a config.
 """
 
+import warnings
+
 try:
-    import detectron2  # noqa: F401
+    import detectron2
 except ImportError as e:
     raise ImportError(
         "topformer_d2 needs Detectron2, which no package index has under that name. "
@@ -13,6 +15,11 @@ except ImportError as e:
         "  python tools/install_detectron2.py\n"
         "or build its main branch as https://detectron2.readthedocs.io describes."
     ) from e
+
+with warnings.catch_warnings():
+    # It scripts functions when it is imported, of which newer PyTorch warns.
+    warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
+    import detectron2.modeling  # noqa: F401
 
 from . import checkpoint, data, evaluation, inference, modeling
 from .config import add_topformer_config, get_config
