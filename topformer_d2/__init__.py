@@ -4,7 +4,11 @@ Importing this package registers the backbone, the heads, the meta-architectures
 with Detectron2, so that Detectron2's own functions build and run them from a config.
 """
 
+import warnings
+
 try:
+    # At import fvcore and Detectron2 use what newer PyTorch calls deprecated.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     import detectron2  # noqa: F401
 except ImportError as e:
     raise ImportError(
