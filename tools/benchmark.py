@@ -5,11 +5,16 @@
   python tools/benchmark.py --config-file C --weights W --size 512 704 --json times.json
 
 Each backend runs a file of that fixed size, written anew. "Network" is from the normalised image to
-raw outputs, "whole way" from the decoded image to label map or boxes. The first row is Detectron2's
-DefaultPredictor, with argmax for the label map. All calls alternate, so that what else the machine
-does falls on all alike; times are medians, ratios medians over the repetitions. Without --weights
-the network is untrained, and its label map takes longer than a trained one's. Where there is a GPU,
-the network is also timed on it.
+raw outputs (an exported detector's are boxes, after NMS), "whole way" from the decoded image to
+label map or boxes. The first row is Detectron2's DefaultPredictor, with argmax for the label map.
+All calls alternate, so that what else the machine does falls on all alike; times are medians,
+ratios medians over the repetitions, "network / reference" beside the row that --reference adds.
+Other libraries' networks are prepared as ours are: BatchNorm folded, and channels last in PyTorch
+where that is faster. glibc keeps freed memory here
+(topformer_d2.analysis.keep_freed_memory); a Predictor leaves it as it is, and a network may then
+take 1.4 times as long. Without --weights the network is untrained: its label map takes longer than
+a trained one's, and a detector's scores are shifted so that it finds something. Where there is a
+GPU, the network is also timed on it.
 """
 
 import argparse
@@ -19,26 +24,31 @@ from pathlib import Path
 
 import cv2
 import torch
-from detectron2.modeling import build_model
 
 from topformer_d2.analysis import keep_freed_memory
 from topformer_d2.analysis.benchmark import (
+    Entry,
+    Result,
     as_records,
     describe_machine,
     draw_latency,
     format_results,
     run_benchmark,
 )
-from topformer_d2.analysis.complexity import Network
-from topformer_d2.analysis.entries import own_entries, peer_entries, reference_entry
+from topformer_d2.analysis.entries import (
+    cpu_model,
+    own_entries,
+    peer_entries,
+    reference_entry,
+    untrained_weights,
+)
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
-from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.config import load_config
 from topformer_d2.data.files import check_image_name, write_image, write_json
+from topformer_d2.data.outputs import check_output
 from topformer_d2.data.synthetic import make_textures
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.inference.backends import BACKENDS
-from topformer_d2.inference.threads import threads
 
 GPU_BATCHES = (1, 32)
 
@@ -71,64 +81,91 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-def untrained_weights(cfg, folder: Path) -> str:
-    """A file of random weights whose label maps have many classes."""
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    for module in getattr(model, "sem_seg_head", torch.nn.Module()).modules():
-        if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-            torch.nn.init.normal_(module.weight, std=0.1)
-    path = str(folder / "untrained.pth")
-    save_state_dict(model.state_dict(), path)
-    return path
+def read_configs(args: argparse.Namespace) -> dict:
+    """By the file's name, which is the model's in the table."""
+    configs = {}
+    for file in args.config_file:
+        name = Path(file).stem
+        if name in configs:
+            raise InputError(f"--config-file names two configs {name!r}: rename one")
+        configs[name] = load_config(file)
+    if args.compare:
+        if {cfg.MODEL.META_ARCHITECTURE for cfg in configs.values()} != {"TopFormerSegmentor"}:
+            raise InputError("--compare is for segmentation: name seg_*.yaml configs")
+        counts = {name: cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for name, cfg in configs.items()}
+        if len(set(counts.values())) > 1:
+            raise InputError(f"--compare takes configs of one number of classes; these: {counts}")
+    return configs
 
 
 def main() -> None:
     args = parse_arguments()
-    with show_input_errors():
+    with show_input_errors(), tempfile.TemporaryDirectory() as folder:
         if args.chart:
             check_image_name(args.chart)
-        configs = {Path(file).stem: load_config(file) for file in args.config_file}
-        kinds = {cfg.MODEL.META_ARCHITECTURE for cfg in configs.values()}
-        if args.compare and kinds != {"TopFormerSegmentor"}:
-            raise InputError("--compare is for segmentation: name seg_*.yaml configs")
+        for option, path in (("--chart", args.chart), ("--json", args.json)):
+            if path:
+                check_output(path, option)
+        configs = read_configs(args)
         keep_freed_memory()
-        with threads(args.threads), tempfile.TemporaryDirectory() as folder:
-            measure(args, configs, Path(folder))
+        image = cv2.cvtColor(make_textures(0, *args.size)[0], cv2.COLOR_RGB2BGR)
+        weights = {name: args.weights or str(Path(folder) / f"{name}.pth") for name in configs}
+        if not args.weights:
+            for name, cfg in configs.items():
+                untrained_weights(cfg, image, weights[name])
+        entries = make_entries(args, configs, weights, image, Path(folder))
+        record = report(args, run_benchmark(entries, args.repetitions))
+        if torch.cuda.is_available():
+            record["gpu"] = report_gpu(args, configs, weights)
+            if args.json:
+                write_json(args.json, record)
 
 
-def measure(args: argparse.Namespace, configs: dict, folder: Path) -> None:
-    """Print the table and write what was asked for."""
-    size = tuple(args.size)
-    image = cv2.cvtColor(make_textures(0, *size)[0], cv2.COLOR_RGB2BGR)
+def make_entries(args, configs: dict, weights: dict, image, folder: Path) -> list[Entry]:
+    """What is timed on the CPU."""
     common = {"num_threads": args.threads, "folder": folder}
     entries = []
     for name, cfg in configs.items():
-        weights = args.weights or untrained_weights(cfg, folder)
-        entries += own_entries(name, cfg, weights, image, backends=args.backends, **common)
+        entries += own_entries(name, cfg, weights[name], image, backends=args.backends, **common)
         if args.reference:
-            entries.append(reference_entry(name, cfg, weights, image, **common))
+            entries.append(reference_entry(name, cfg, weights[name], image, **common))
     if args.compare:
-        entries += peer_entries(image, num_classes=cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, **common)
-    results = run_benchmark(entries, args.repetitions)
+        num_classes = next(iter(configs.values())).MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        entries += peer_entries(image, num_classes=num_classes, **common)
+    return entries
+
+
+def report(args: argparse.Namespace, results: list[Result]) -> dict:
+    """Print the table, write what was asked for, and return the JSON's content."""
+    height, width = args.size
     machine = describe_machine()
     threads_used = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
-    print(
-        f"{size[0]}x{size[1]}, batch 1, {threads_used}, {args.repetitions} repetitions; {machine}"
-    )
+    print(f"{height}x{width}, batch 1, {threads_used}, {args.repetitions} repetitions; {machine}")
     print(format_results(results))
+    settings = {"size": args.size, "threads": args.threads, "repetitions": args.repetitions}
+    record = {**settings, "batch": 1, "machine": machine, "results": as_records(results)}
     if args.json:
-        settings = {"size": size, "batch": 1, "threads": args.threads, "machine": machine}
-        write_json(args.json, as_records(results, **settings))
+        write_json(args.json, record)
     if args.chart:
-        title = f"{size[0]}x{size[1]}, {threads_used}"
-        write_image(args.chart, draw_latency(results, title)[:, :, ::-1])
+        picture = draw_latency(results, f"{height}x{width}, {threads_used}")
+        write_image(args.chart, picture[:, :, ::-1])
         print(f"wrote {os.path.abspath(args.chart)}")
-    if torch.cuda.is_available():
-        for name, cfg in configs.items():
-            network = Network(build_model(cfg))
-            times = {n: time_on_gpu(network, size, n, args.repetitions) for n in GPU_BATCHES}
-            print(f"\n{name}, {torch.cuda.get_device_name()}\n{format_gpu_times(times)}")
+    return record
+
+
+def report_gpu(args: argparse.Namespace, configs: dict, weights: dict) -> list[dict]:
+    """Print a table for each model, and return the times for the JSON."""
+    gpu, size, records = torch.cuda.get_device_name(), tuple(args.size), []
+    for name, cfg in configs.items():
+        model = cpu_model(cfg, weights[name])
+        times = {n: time_on_gpu(model, size, n, args.repetitions) for n in GPU_BATCHES}
+        print(f"\n{name}, {gpu}\n{format_gpu_times(times)}")
+        records += [
+            {"model": name, "device": gpu, "batch": batch, "form": form, "ms": ms}
+            for batch, by_form in times.items()
+            for form, ms in by_form.items()
+        ]
+    return records
 
 
 if __name__ == "__main__":

@@ -98,6 +98,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=800, help="of training; default: 800")
     parser.add_argument("--repetitions", type=int, default=15)
     args = parser.parse_args()
+    if min(args.iterations, args.repetitions) < 1:
+        parser.error("--iterations and --repetitions take 1 or more")
     torch.set_num_threads(1)
     keep_freed_memory()
     model = train(args.iterations)

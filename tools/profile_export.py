@@ -4,11 +4,13 @@
   python tools/profile_export.py topformer_b.onnx --size 512 512
 
 The graph is the one that ONNX Runtime makes of the file: normalisation folded, activations joined
-to convolutions, maps in a blocked layout (ReorderInput and ReorderOutput go there and back).
+to convolutions, maps in a blocked layout (ReorderInput and ReorderOutput go there and back). A
+node's time is the 10% quantile over the runs, and "all" the sum of these.
 """
 
 import argparse
 
+from topformer_d2.analysis.benchmark import describe_machine
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.export.profile import format_profile, profile_onnx
 
@@ -33,11 +35,15 @@ def main() -> None:
     with show_input_errors():
         if min(args.threads, args.repetitions, args.layers, *args.size) < 1:
             raise InputError("--size, --threads, --repetitions and --layers take 1 or more")
-        nodes = profile_onnx(
+        nodes, shape = profile_onnx(
             args.model,
             tuple(args.size),
             repetitions=args.repetitions,
             num_threads=args.threads,
+        )
+        print(
+            f"input {'x'.join(map(str, shape))}, threads: {args.threads}, "
+            f"{args.repetitions} repetitions; {describe_machine()}"
         )
         print(format_profile(nodes, args.layers))
 

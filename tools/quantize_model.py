@@ -5,38 +5,37 @@
     --output topformer_t_int8.onnx --dataset camvid_sem_seg_val
 
 The images are to be like those that the model will see; some of them are used. With --dataset the
-mIoU before and after is printed. The time is the network's on one thread, with both files called in
-turn: integers pay where the processor multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product).
+mIoU before and after is printed. The times are on one thread, with both files called in turn, and
+the ratios within a repetition; the reference is float32. glibc keeps freed memory here
+(topformer_d2.analysis.keep_freed_memory), which a Predictor does not ask of it. Integers pay where
+the processor multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product).
 Files exported with --size gain most. OpenVINO runs the result as well.
 """
 
 import argparse
 import os
+from pathlib import Path
 
-import numpy as np
-
-from topformer_d2.analysis import keep_freed_memory, time_alternately
-from topformer_d2.data.checks import check_dataset_present
+from topformer_d2.analysis import keep_freed_memory
+from topformer_d2.analysis.benchmark import describe_machine, format_results, run_benchmark
+from topformer_d2.analysis.entries import file_entry
 from topformer_d2.data.files import list_images, read_image
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.evaluation.predictions import evaluate_labels
-from topformer_d2.export.quantize import quantize_onnx
+from topformer_d2.export.quantize import check_files, quantize_onnx
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import resize_for
 
 
-def print_times(predictors: list[Predictor], image: np.ndarray, repetitions: int) -> None:
-    """Network alone: medians of both files, and of the ratio within a repetition."""
-    backends = [predictor.backend for predictor in predictors]
-    resized = resize_for(backends[0], image)
-    size, x = resized.shape[:2], backends[0].normalize([resized])
-    times = time_alternately([lambda b=b: b.infer(x) for b in backends], repetitions)
-    before, after = np.median(times, axis=0)
-    ratio = np.median(times[:, 1] / times[:, 0])
-    print(
-        f"network at {size[0]}x{size[1]}, one thread, {repetitions} repetitions: "
-        f"{before:.1f} ms in float32, {after:.1f} ms in int8, {ratio:.2f} times"
-    )
+def print_times(name: str, before: Predictor, after: Predictor, image, repetitions: int) -> None:
+    """Of both files in turn, on one thread."""
+    files = {"float32": before, "int8": after}
+    entries = [file_entry(name, key, files[key], image, num_threads=1) for key in files]
+    entries[0].is_reference = True
+    height, width = resize_for(before.backend, image).shape[:2]
+    results = run_benchmark(entries, repetitions)
+    print(f"{height}x{width}, one thread, {repetitions} repetitions; {describe_machine()}")
+    print(format_results(results))
 
 
 def main() -> None:
@@ -53,16 +52,21 @@ def main() -> None:
         parser.error("--repetitions takes 1 or more")
     keep_freed_memory()
     with show_input_errors():
-        if args.dataset:
-            check_dataset_present(args.dataset)  # before the work, not after
-        before = Predictor(args.model, num_threads=1)
-        count = quantize_onnx(args.model, args.images, args.output)
-        after = Predictor(args.output, num_threads=1)
-        print(f"wrote {os.path.abspath(args.output)}, calibrated on {count} images")
+        check_files(args.model, args.output)
         image = read_image(list_images(args.images, "--images")[0])
-        print_times([before, after], image, args.repetitions)
+        before = Predictor(args.model, num_threads=1)
+        results = []
         if args.dataset:
-            results = [evaluate_labels(p, args.dataset)["mIoU"] for p in (before, after)]
+            if "sem_seg" not in before.info.tasks:
+                raise InputError(f"--dataset measures pixel labels; {args.model} gives none")
+            # First, for it finds out whether the dataset fits.
+            results.append(evaluate_labels(before, args.dataset)["mIoU"])
+        count = quantize_onnx(args.model, args.images, args.output)
+        print(f"wrote {os.path.abspath(args.output)}, calibrated on {count} images")
+        after = Predictor(args.output, num_threads=1)
+        print_times(Path(args.model).stem, before, after, image, args.repetitions)
+        if args.dataset:
+            results.append(evaluate_labels(after, args.dataset)["mIoU"])
             print(f"mIoU on {args.dataset}: {results[0]:.2f} in float32, {results[1]:.2f} in int8")
 
 

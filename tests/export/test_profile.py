@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.helpers import run_tool
+from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
 from topformer_d2.export.network import ExportNetwork, describe
 from topformer_d2.export.onnx import write_onnx
-from topformer_d2.export.profile import format_profile, profile_onnx
+from topformer_d2.export.profile import _WARM_UP, _node_times, format_profile, profile_onnx
 from topformer_d2.export.reference import as_listed
 from topformer_d2.inference.model_info import ModelInfo
 
@@ -22,7 +23,8 @@ def file(trained, tmp_path):
 
 
 def test_each_convolution_has_a_time_and_a_rate(file):
-    nodes = profile_onnx(file, (64, 128), repetitions=3)
+    nodes, shape = profile_onnx(file, (64, 128), repetitions=3)
+    assert shape == (1, 3, 64, 128)
     convolutions = [node for node in nodes if node.operator == "Conv"]
     count = sum(node.op_type == "Conv" for node in onnx.load(file).graph.node)
     assert len(convolutions) == count == 66
@@ -39,7 +41,38 @@ def test_each_convolution_has_a_time_and_a_rate(file):
 
 def test_tool(file):
     args = ("--size", "64", "64", "--repetitions", "2", "--layers", "3")
-    assert "GFLOP/s" in run_tool("profile_export.py", file, *args).stdout
+    printed = run_tool("profile_export.py", file, *args).stdout
+    assert "GFLOP/s" in printed
+    assert printed.startswith("input 1x3x64x64, threads: 1, 2 repetitions; ")
+
+
+def test_what_cannot_be_profiled(trained, tmp_path):
+    cfg, _, weights = trained("seg_topformer_t_synthetic")
+    path = tmp_path / "m.onnx"
+    with pytest.raises(InputError, match=r"m\.onnx does not exist"):
+        profile_onnx(str(path), (64, 64))
+    export_model(cfg, weights, str(path), with_preprocessing=True)
+    with pytest.raises(InputError, match=r"m\.onnx .* without --with-preprocessing"):
+        profile_onnx(str(path), (64, 64))
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(InputError, match=r"m\.onnx is no ONNX file"):
+        profile_onnx(str(path), (64, 64))
+
+
+def test_nodes_are_told_apart_and_may_run_seldom():
+    def event(name, index, milliseconds):
+        shapes = {key: [{"float": [1, 2]}] for key in ("input_type_shape", "output_type_shape")}
+        args = {"node_index": str(index), "op_name": "Add", **shapes}
+        return {
+            "cat": "Node",
+            "name": f"{name}_kernel_time",
+            "dur": milliseconds * 1e3,
+            "args": args,
+        }
+
+    events = [event("", index, 1 + index) for index in (0, 1) for _ in range(_WARM_UP + 2)]
+    nodes = _node_times([*events, event("seldom", 2, 9)])
+    assert [node.milliseconds for node in nodes] == [1, 2]
 
 
 @pytest.mark.parametrize("letter", "tsb")

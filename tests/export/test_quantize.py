@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import run_tool
 from topformer_d2.data.files import list_images, read_image
 from topformer_d2.errors import InputError
-from topformer_d2.export import export_model
+from topformer_d2.export import export_model, quantize
 from topformer_d2.export.quantize import quantize_onnx
 from topformer_d2.inference import Predictor
 
@@ -58,9 +58,35 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
         quantize_onnx(path, images, str(tmp_path / "o.xml"))
     with pytest.raises(InputError, match=r"export_model\.py"):
         quantize_onnx(weights, images, output)
+    export_model(cfg, weights, path, size=(64, 64))
     with pytest.raises(InputError, match="no image"):
         quantize_onnx(path, str(tmp_path / "nowhere"), output)
+    with pytest.raises(InputError, match="give it another name"):
+        quantize_onnx(path, images, str(tmp_path / "." / "m.onnx"))
+    (tmp_path / "folder.onnx").mkdir()
+    with pytest.raises(InputError, match=r"--output .* is a folder"):
+        quantize_onnx(path, images, str(tmp_path / "folder.onnx"))
     assert not os.path.exists(output)
+    quantize_onnx(path, images, output)
+    with pytest.raises(InputError, match="8-bit integers already"):
+        quantize_onnx(output, images, str(tmp_path / "again.onnx"))
+
+
+def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
+    cfg, _, weights = trained(CONFIGS[0])
+    path, folder = str(tmp_path / "m.onnx"), tmp_path / "int8"
+    export_model(cfg, weights, path, size=(64, 64))
+    folder.mkdir()
+    (folder / "m.onnx").write_bytes(b"before")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quantize, "read_image", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_onnx(path, images, str(folder / "m.onnx"))
+    assert os.listdir(folder) == ["m.onnx"]
+    assert (folder / "m.onnx").read_bytes() == b"before"
 
 
 def test_tool_says_what_was_lost(trained, tmp_path, images):
@@ -77,5 +103,26 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
     assert done.returncode == 0, done.stderr
     assert "calibrated on 2 images" in done.stdout and "64x80" in done.stdout
     assert "mIoU on synthetic_sem_seg_val" in done.stdout
-    failed = run_tool("quantize_model.py", *args, "--dataset", "nowhere_val")
-    assert failed.returncode == 1 and "nowhere_val" in failed.stderr
+    assert "network / reference" in done.stdout and "| int8 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "dataset", "message"),
+    [
+        (CONFIGS[0], "nowhere_val", "nowhere_val"),
+        (CONFIGS[0], "synthetic_boxes_val", "pixel labels"),
+        (
+            "det_retinanet_lite_topformer_t",
+            "synthetic_sem_seg_val",
+            "m.onnx gives none",
+        ),
+    ],
+)
+def test_a_dataset_is_refused_before_the_work(trained, tmp_path, images, config, dataset, message):
+    cfg, _, weights = trained(config, shift=False)
+    path, output = str(tmp_path / "m.onnx"), tmp_path / "o.onnx"
+    export_model(cfg, weights, path, size=(64, 80))
+    args = ("--model", path, "--images", images, "--output", str(output), "--dataset", dataset)
+    failed = run_tool("quantize_model.py", *args)
+    assert failed.returncode == 1 and message in failed.stderr
+    assert not output.exists()

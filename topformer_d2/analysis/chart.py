@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from .parts import Part, shares
 
 # Okabe and Ito's palette, which people with colour blindness can tell apart; grey for the rest.
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
 _REST = "#bbbbbb"
 _TITLES = {
     "parameters": "parameters",
@@ -30,7 +30,7 @@ def draw_parts(parts: Sequence[Part], title: str) -> np.ndarray:
     for i, name in enumerate(_TITLES):
         left = 0.0
         for j, (part, share) in enumerate(zip(parts, columns[name], strict=True)):
-            color = _REST if part.label == "other" else _COLORS[j % len(_COLORS)]
+            color = _REST if part.label == "other" else COLORS[j % len(COLORS)]
             axes.barh(i, share, left=left, color=color, label=part.label if i == 0 else None)
             if share >= _MIN_LABELLED:
                 axes.text(left + share / 2, i, f"{share:.0%}", ha="center", va="center")

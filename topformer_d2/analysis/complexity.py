@@ -69,6 +69,13 @@ def _attention_macs(inputs, outputs) -> int:
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
+def count_macs(network: nn.Module, image: Tensor) -> FlopCountAnalysis:
+    """fvcore's count of the multiply-accumulates of a network for an image, attention's with it."""
+    analysis = FlopCountAnalysis(network, image)
+    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+
+
 def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     """Cost of a meta-architecture's network by module name; "" is the whole.
 
@@ -81,10 +88,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     """
     network = Network(model)
     image = torch.zeros(1, 3, height, width, device=model.device)
-    analysis = FlopCountAnalysis(network, image)
-    analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    macs = analysis.by_module()
+    macs = count_macs(network, image).by_module()
     parameters = parameter_count(model)
     # On the meta device the outputs, all of which are kept, take no memory.
     activations = _activation_bytes(network.to("meta").model, network, image.to("meta"))

@@ -8,23 +8,55 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from fvcore.nn import FlopCountAnalysis
+from detectron2.modeling import build_model
 from torch.nn import functional as F
 
-from ..export import export_model
+from ..checkpoint import save_state_dict
+from ..export import FORMATS, export_model
 from ..export.network import ExportNetwork, describe
 from ..export.onnx import write_onnx
 from ..export.reference import as_listed
 from ..inference import Predictor, build_predictor
+from ..inference.backends import resize_for
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
+from ..inference.threads import threads
 from .benchmark import Entry
-from .complexity import Network, complexity
-from .peers import PEERS, build_peer, peer_onnx
+from .complexity import Network, complexity, count_macs
+from .latency import shift_scores
+from .peers import PEERS, build_peer, peer_onnx, prepare_peer
 
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 _STD = np.array([58.395, 57.12, 57.375], np.float32)
-_FORMATS = {"onnxruntime": ("onnx", ".onnx"), "openvino": ("openvino", ".xml")}
+# Of an untrained detector's boxes in the image: RetinaNet decodes that many of a level, at most.
+_CANDIDATES = 1000
+
+
+def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
+    """Write random weights under which decoding has its work.
+
+    Args:
+        cfg: a config with the toolkit's keys.
+        image: (H, W, 3) uint8 BGR, whose label map has many classes and in which a detector has
+            _CANDIDATES boxes above its threshold.
+        path: of the .pth file.
+    """
+    torch.manual_seed(0)
+    model = build_model(_on_cpu(cfg)).eval()
+    if hasattr(model, "sem_seg_head"):
+        for module in model.sem_seg_head.modules():
+            if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+                torch.nn.init.normal_(module.weight, std=0.1)
+    if hasattr(model, "head"):
+        ordered = image if cfg.INPUT.FORMAT == "BGR" else image[:, :, ::-1]
+        planes = np.ascontiguousarray(ordered.transpose(2, 0, 1))
+        shift_scores(model, torch.from_numpy(planes), _CANDIDATES)
+    save_state_dict(model.state_dict(), path)
+
+
+def cpu_model(cfg, weights: str) -> torch.nn.Module:
+    """The model as the Predictor runs it on a CPU: in inference, BatchNorm folded."""
+    return Predictor(_on_cpu(cfg), weights).backend.model
 
 
 def own_entries(
@@ -49,9 +81,7 @@ def own_entries(
         folder: for exported files.
     """
     size = image.shape[:2]
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = _on_cpu(cfg)
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR = 0, 1  # the image's own size
     default = build_predictor(cfg, weights)
     segments = hasattr(default.model, "sem_seg_head")
@@ -61,19 +91,20 @@ def own_entries(
         output = default(image)
         return output["sem_seg"].argmax(0) if segments else output
 
-    entries = [Entry(name, "DefaultPredictor", gmacs, None, detectron2_way)]
+    whole = _call(num_threads, detectron2_way)
+    entries = [Entry(name, "DefaultPredictor", gmacs, None, whole)]
     for backend in backends:
         if backend == "torch":
             predictor = Predictor(cfg, weights, num_threads=num_threads)
-            network, x = Network(predictor.backend.model), torch.rand(1, 3, *size)
-            call = _without_gradients(network, x)
-        else:
-            file_format, extension = _FORMATS[backend]
-            path = str(folder / f"{name}_{size[0]}x{size[1]}{extension}")
-            export_model(cfg, weights, path, file_format=file_format, size=size)
-            predictor = Predictor(path, backend=backend, num_threads=num_threads)
-            call = _bind(predictor.backend.infer, predictor.backend.normalize([image]))
-        entries.append(Entry(name, backend, gmacs, call, _bind(predictor, image)))
+            network = _call(num_threads, Network(predictor.backend.model), torch.rand(1, 3, *size))
+            whole = _call(num_threads, predictor, image)
+            entries.append(Entry(name, backend, gmacs, network, whole))
+            continue
+        file_format, extension = _format_for(backend)
+        path = str(folder / f"{name}_{size[0]}x{size[1]}{extension}")
+        export_model(cfg, weights, path, file_format=file_format, size=size)
+        predictor = Predictor(path, backend=backend, num_threads=num_threads)
+        entries.append(file_entry(name, backend, predictor, image, num_threads, gmacs=gmacs))
     return entries
 
 
@@ -84,43 +115,63 @@ def reference_entry(
 
     Arguments as own_entries has them.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
-    size = image.shape[:2]
+    cfg, size = _on_cpu(cfg), image.shape[:2]
     model = build_predictor(cfg, weights).model
     info = describe(model, ModelInfo.from_config(cfg), size=size)
     path = folder / f"{name}_{size[0]}x{size[1]}_as_listed.onnx"
     write_onnx(ExportNetwork(as_listed(model), info), info, path)
     predictor = Predictor(str(path), num_threads=num_threads)
-    call = _bind(predictor.backend.infer, predictor.backend.normalize([image]))
     gmacs = complexity(model, *size)[""].macs / 1e9
-    return Entry(name, "onnxruntime, as listed", gmacs, call, _bind(predictor, image))
+    entry = file_entry(name, "onnxruntime, as listed", predictor, image, num_threads, gmacs=gmacs)
+    entry.is_reference = True
+    return entry
+
+
+def file_entry(
+    name: str,
+    backend: str,
+    predictor: Predictor,
+    image: np.ndarray,
+    num_threads: int,
+    *,
+    gmacs: float | None = None,
+) -> Entry:
+    """An exported file, open in a Predictor, on an image (H, W, 3) uint8 BGR.
+
+    Args:
+        name, backend: for the table.
+        num_threads: the Predictor's.
+        gmacs: as Entry has it.
+    """
+    x = predictor.backend.normalize([resize_for(predictor.backend, image)])
+    network = _call(num_threads, predictor.backend.infer, x)
+    return Entry(name, backend, gmacs, network, _call(num_threads, predictor, image))
 
 
 def peer_entries(
     image: np.ndarray, *, num_classes: int, num_threads: int, folder: Path
 ) -> list[Entry]:
-    """PEERS in PyTorch and in ONNX Runtime; their whole way resizes all logits for the argmax."""
+    """PEERS in PyTorch, prepared as ours are, and in ONNX Runtime.
+
+    Their whole way resizes all logits for the argmax.
+    """
     onnxruntime = import_extra("onnxruntime")
     size, entries = image.shape[:2], []
     for name in PEERS:
         model, x = build_peer(name, num_classes), torch.rand(1, 3, *size)
-        counter = FlopCountAnalysis(model, x)
-        counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        gmacs = counter.total() / 1e9
+        gmacs = count_macs(model, x).total() / 1e9
         path = str(folder / f"{name}.onnx")
         peer_onnx(model, size, path)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
         calls = {
-            "torch": torch.inference_mode()(model.forward),
+            "torch": prepare_peer(model),
             "onnxruntime": lambda x, run=run: torch.from_numpy(run(None, {"images": x.numpy()})[0]),
         }
-        for backend, call in calls.items():
-            whole = _bind(_label_plainly, call, image)
-            entries.append(Entry(name, backend, gmacs, _bind(call, x), whole))
+        for backend, network in calls.items():
+            whole = _call(num_threads, _label_plainly, network, image)
+            entries.append(Entry(name, backend, gmacs, _call(num_threads, network, x), whole))
     return entries
 
 
@@ -131,9 +182,23 @@ def _label_plainly(network: Callable, image: np.ndarray) -> torch.Tensor:
     return logits[0].argmax(0)
 
 
-def _bind(function: Callable, *arguments) -> Callable[[], object]:
-    return lambda: function(*arguments)
+def _on_cpu(cfg):
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
 
 
-def _without_gradients(network: torch.nn.Module, x: torch.Tensor) -> Callable[[], object]:
-    return torch.inference_mode()(lambda: network(x))
+def _format_for(backend: str) -> tuple[str, str]:
+    """Name and extension of the files that a backend runs."""
+    return next((name, row[0]) for name, row in FORMATS.items() if row[2] == backend)
+
+
+def _call(num_threads: int, function: Callable, *arguments) -> Callable[[], object]:
+    """A call without gradients, and with that many threads in PyTorch and OpenCV."""
+
+    def call() -> object:
+        with threads(num_threads), torch.inference_mode():
+            return function(*arguments)
+
+    return call

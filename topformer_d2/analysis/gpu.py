@@ -1,9 +1,10 @@
-"""A segmentation network's time on a GPU, in the forms in which it can run there."""
+"""A network's time on a GPU, in the forms in which it can run there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -11,43 +12,59 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ..inference import label_map
+from .complexity import Network
+from .latency import time_alternately
 
 _WARM_UP = 10
 
 
 @torch.inference_mode()
 def time_on_gpu(
-    network: nn.Module, size: tuple[int, int], batch: int, repetitions: int
+    model: nn.Module, size: tuple[int, int], batch: int, repetitions: int, device: str = "cuda"
 ) -> dict[str, float]:
-    """Median milliseconds of a batch by form; "label map" is what follows, for one image.
+    """Median milliseconds of a batch by form, until the GPU is done; all forms alternate.
+
+    The forms are float32 and bfloat16 weights, channels last or not, each also as a CUDA graph.
+    PyTorch's settings hold: by default float32 convolutions may run in TF32. "label maps" is what
+    follows the network of a segmentation model, for all images of the batch.
 
     Args:
-        network: from (N, 3, H, W) to a list whose first is the logits (N, K, h, w); it is left on
-            the GPU.
+        model: a meta-architecture; it stays as it is.
         size: (H, W) of the images.
         batch: N.
+        device: "cpu" leaves CUDA graphs out.
     """
-    network = network.cuda()
-    images = torch.rand(batch, 3, *size, device="cuda")
-    times = {name: _median_time(call, repetitions) for name, call in _forms(network, images)}
-    logits = network(images)[0][0].float()
-    times["label map"] = _median_time(lambda: label_map(logits, size, input_size=size), repetitions)
-    return times
+    images = torch.rand(batch, 3, *size)
+    on_cuda = torch.device(device).type == "cuda"
+    calls: dict[str, Callable[[], object]] = {}
+    for dtype, layout in product(
+        (torch.float32, torch.bfloat16), (torch.contiguous_format, torch.channels_last)
+    ):
+        network = Network(model).to(device, dtype, memory_format=layout)
+        placed = images.to(device, dtype, memory_format=layout)
+        name = _name(dtype, layout)
+        calls[name] = partial(network, placed)
+        if on_cuda:
+            calls[f"{name}, CUDA graph"] = _capture(network, placed)
+    if hasattr(model, "sem_seg_head"):
+        logits = network(placed)[0].float()
+        calls["label maps"] = lambda: [label_map(x, size, input_size=size) for x in logits]
+
+    def finish(call: Callable[[], object]) -> None:
+        call()
+        if on_cuda:
+            torch.cuda.synchronize()
+
+    waiting = [partial(finish, call) for call in calls.values()]
+    times = time_alternately(waiting, _WARM_UP + repetitions)[_WARM_UP:]
+    return dict(zip(calls, np.median(times, axis=0).tolist(), strict=True))
 
 
-def _forms(network: nn.Module, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names and calls, each valid until the next is asked for."""
-    for layout in (torch.contiguous_format, torch.channels_last):
-        placed = images.contiguous(memory_format=layout)
-        network.to(memory_format=layout)
-        for precision in ("float32", "bf16"):
-            context = (
-                nullcontext() if precision == "float32" else torch.autocast("cuda", torch.bfloat16)
-            )
-            name = precision + (", channels last" if layout is torch.channels_last else "")
-            with context:
-                yield name, lambda x=placed: network(x)
-                yield f"{name}, CUDA graph", _capture(network, placed)
+def _name(dtype: torch.dtype, layout: torch.memory_format) -> str:
+    precision = "bfloat16"
+    if dtype is torch.float32:
+        precision = "float32" + (" (TF32 allowed)" if torch.backends.cudnn.allow_tf32 else "")
+    return precision + (", channels last" if layout is torch.channels_last else "")
 
 
 def _capture(network: nn.Module, images: Tensor) -> Callable[[], object]:
@@ -62,18 +79,6 @@ def _capture(network: nn.Module, images: Tensor) -> Callable[[], object]:
     with torch.cuda.graph(graph):
         network(images)
     return graph.replay
-
-
-def _median_time(call: Callable[[], object], repetitions: int) -> float:
-    times = []
-    for _ in range(_WARM_UP + repetitions):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return float(np.median(times[_WARM_UP:]))
 
 
 def format_gpu_times(times: dict[int, dict[str, float]]) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import import_optional
+from ..export.onnx import OPSET
 
 PEERS = ("LR-ASPP MobileNetV3-Large", "DeepLabV3 MobileNetV3-Large", "SegFormer-B0")
 
@@ -46,14 +51,31 @@ def build_peer(name: str, num_classes: int) -> nn.Module:
     return _Logits(model).eval().requires_grad_(False)
 
 
+def prepare_peer(peer: nn.Module) -> nn.Module:
+    """A peer as the Predictor prepares our models, and with the same numbers.
+
+    BatchNorm is folded into convolutions. Convolutional networks lie channels last on a CPU, where
+    they take 0.7 to 0.9 times as long; SegFormer, which takes 1.2 times as long so, stays. It may
+    change `peer`.
+    """
+    if hasattr(peer.model, "segformer"):
+        head = peer.model.decode_head
+        head.linear_fuse = fuse_conv_bn_eval(head.linear_fuse, head.batch_norm)
+        head.batch_norm = nn.Identity()
+        return peer
+    return fuse(peer).to(memory_format=torch.channels_last)
+
+
 def peer_onnx(model: nn.Module, size: tuple[int, int], path: str) -> None:
     """Write a peer for images of one size as an ONNX file: input "images", output "logits"."""
-    torch.onnx.export(
-        model,
-        (torch.zeros(1, 3, *size),),
-        path,
-        dynamo=False,
-        opset_version=17,
-        input_names=["images"],
-        output_names=["logits"],
-    )
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what becomes a constant is one here
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 3, *size),),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+        )

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
+from ..errors import InputError
 from ..inference.extras import import_extra
+from ..inference.sessions import OnnxRuntimeSession
 
 _WARM_UP = 3
 _KERNEL = "_kernel_time"
@@ -28,7 +30,7 @@ class NodeTime:
         name: of the node; joined ones have the name of the last.
         operator: ONNX Runtime's.
         shape: of its first output.
-        milliseconds: a low quantile over the runs, for what else the machine does only adds to it.
+        milliseconds: 10% quantile over the runs, for what else the machine does only adds to it.
         gflops: multiply-adds of a convolution, two operations each, in 1e9 a second; None = other.
     """
 
@@ -41,14 +43,22 @@ class NodeTime:
 
 def profile_onnx(
     path: str, size: tuple[int, int], *, repetitions: int = 50, num_threads: int = 1
-) -> list[NodeTime]:
-    """The nodes of an .onnx file by their time on noise, slowest first.
+) -> tuple[list[NodeTime], tuple[int, ...]]:
+    """The nodes of an .onnx file by their time on noise, slowest first, and the input's shape.
 
     Args:
-        path: of the file, with one float32 input (N, 3, H, W).
+        path: of tools/export_model.py's file.
         size: (height, width) of the input, where the file leaves them free.
+
+    Raises:
+        InputError: the file cannot be read, or has preprocessing inside.
     """
     onnxruntime = import_extra("onnxruntime")
+    if OnnxRuntimeSession(path, num_threads).export.with_preprocessing:
+        raise InputError(
+            f"{path} has the preprocessing inside: export it without --with-preprocessing to "
+            "profile it"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.enable_profiling = True
@@ -57,20 +67,27 @@ def profile_onnx(
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         source = session.get_inputs()[0]
         free = (1, 3, *size)
-        shape = [n if isinstance(n, int) else m for n, m in zip(source.shape, free, strict=True)]
+        shape = tuple(
+            n if isinstance(n, int) else m for n, m in zip(source.shape, free, strict=True)
+        )
         images = np.random.default_rng(0).standard_normal(shape, np.float32)
         for _ in range(repetitions + _WARM_UP):
             session.run(None, {source.name: images})
         events = json.loads(Path(session.end_profiling()).read_text())
-    return sorted(_node_times(events), key=lambda node: -node.milliseconds)
+    return sorted(_node_times(events), key=lambda node: -node.milliseconds), shape
 
 
 def _node_times(events: Sequence[dict]) -> list[NodeTime]:
     runs = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(_KERNEL):
-            runs[event["name"]].append(event)
-    return [_node_time(name, found[_WARM_UP:]) for name, found in runs.items()]
+            runs[event["name"], event["args"]["node_index"]].append(event)
+    # A node of a branch may not have run each time.
+    return [
+        _node_time(name, found[_WARM_UP:])
+        for (name, _), found in runs.items()
+        if len(found) > _WARM_UP
+    ]
 
 
 def _node_time(name: str, events: Sequence[dict]) -> NodeTime:
@@ -92,7 +109,10 @@ def _node_time(name: str, events: Sequence[dict]) -> NodeTime:
 
 
 def format_profile(nodes: Sequence[NodeTime], most: int) -> str:
-    """Two tables: time by operator, and the slowest nodes, `most` of them."""
+    """Two tables: time by operator, and the slowest nodes, `most` of them.
+
+    "all" is a sum of quantiles: a little less than a run takes.
+    """
     total = sum(node.milliseconds for node in nodes)
     by_operator = defaultdict(list)
     for node in nodes:

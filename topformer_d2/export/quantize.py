@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.files import list_images, read_image
 from ..data.inspection import spread_evenly
+from ..data.outputs import check_output
 from ..errors import InputError
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
@@ -52,12 +53,10 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     """
     onnx = import_extra("onnx")
     quantization = import_extra("onnxruntime.quantization")
-    if Path(output).suffix != ".onnx":
-        raise InputError(f"--output {output}: the name of an onnx file ends in .onnx")
+    check_files(path, output)
     files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
     backend = _open(path)
     target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         prepared, partial = str(Path(folder) / "prepared.onnx"), Path(folder) / target.name
         # ONNX Runtime's preparation: shapes are inferred, so that tensors have known ranks.
@@ -83,10 +82,26 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     return len(files)
 
 
-def _open(path: str) -> FileBackend:
-    """The file, on one thread; InputError where it is none that can be quantised."""
+def check_files(path: str, output: str) -> None:
+    """Raise InputError where `path` cannot be quantised, or `output` not be written.
+
+    Arguments are quantize_onnx's.
+    """
     if Path(path).suffix != ".onnx":
         raise InputError(f"--model {path}: an .onnx file of tools/export_model.py is quantised")
+    if Path(output).suffix != ".onnx":
+        raise InputError(f"--output {output}: the name of an onnx file ends in .onnx")
+    check_output(output, "--output")
+    _open(path)
+    if Path(output).exists() and os.path.samefile(path, output):
+        raise InputError(f"--output {output} is the file of --model: give it another name")
+    nodes = import_extra("onnx").load(path).graph.node
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
+        raise InputError(f"--model {path} is in 8-bit integers already: name the float32 file")
+
+
+def _open(path: str) -> FileBackend:
+    """The file, on one thread; InputError where it is none that can be quantised."""
     backend = FileBackend(path, "onnxruntime", num_threads=1)
     if backend.does_resizing:
         raise InputError(
