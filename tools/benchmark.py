@@ -36,7 +36,7 @@ from topformer_d2.analysis.benchmark import (
     run_benchmark,
 )
 from topformer_d2.analysis.entries import (
-    cpu_model,
+    model_in_use,
     own_entries,
     peer_entries,
     reference_entry,
@@ -157,7 +157,7 @@ def report_gpu(args: argparse.Namespace, configs: dict, weights: dict) -> list[d
     """Print a table for each model, and return the times for the JSON."""
     gpu, size, records = torch.cuda.get_device_name(), tuple(args.size), []
     for name, cfg in configs.items():
-        model = cpu_model(cfg, weights[name])
+        model = model_in_use(cfg, weights[name], "cuda")
         times = {n: time_on_gpu(model, size, n, args.repetitions) for n in GPU_BATCHES}
         print(f"\n{name}, {gpu}\n{format_gpu_times(times)}")
         records += [

@@ -42,7 +42,7 @@ def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
         path: of the .pth file.
     """
     torch.manual_seed(0)
-    model = build_model(_on_cpu(cfg)).eval()
+    model = build_model(_on_device(cfg, "cpu")).eval()
     if hasattr(model, "sem_seg_head"):
         for module in model.sem_seg_head.modules():
             if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
@@ -54,9 +54,9 @@ def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
     save_state_dict(model.state_dict(), path)
 
 
-def cpu_model(cfg, weights: str) -> torch.nn.Module:
-    """The model as the Predictor runs it on a CPU: in inference, BatchNorm folded."""
-    return Predictor(_on_cpu(cfg), weights).backend.model
+def model_in_use(cfg, weights: str, device: str) -> torch.nn.Module:
+    """The model as the Predictor runs it on a device: in inference, BatchNorm folded."""
+    return Predictor(_on_device(cfg, device), weights).backend.model
 
 
 def own_entries(
@@ -81,7 +81,7 @@ def own_entries(
         folder: for exported files.
     """
     size = image.shape[:2]
-    cfg = _on_cpu(cfg)
+    cfg = _on_device(cfg, "cpu")
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR = 0, 1  # the image's own size
     default = build_predictor(cfg, weights)
     segments = hasattr(default.model, "sem_seg_head")
@@ -115,7 +115,7 @@ def reference_entry(
 
     Arguments as own_entries has them.
     """
-    cfg, size = _on_cpu(cfg), image.shape[:2]
+    cfg, size = _on_device(cfg, "cpu"), image.shape[:2]
     model = build_predictor(cfg, weights).model
     info = describe(model, ModelInfo.from_config(cfg), size=size)
     path = folder / f"{name}_{size[0]}x{size[1]}_as_listed.onnx"
@@ -182,10 +182,10 @@ def _label_plainly(network: Callable, image: np.ndarray) -> torch.Tensor:
     return logits[0].argmax(0)
 
 
-def _on_cpu(cfg):
+def _on_device(cfg, device: str):
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE = device
     return cfg
 
 
