@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from topformer_d2.export import export_model
@@ -52,12 +53,31 @@ def test_where_it_gains(size, to, is_static, products):
     assert count_products(size, to, is_static) == products
 
 
-def test_other_resizing_stays():
-    x = torch.arange(6.0).view(1, 1, 2, 3)
-    with MatrixResizing(True):
-        resized = F.interpolate(x, size=(4, 3), mode="nearest")
-        doubled = F.interpolate(x, scale_factor=2.0)
-    assert resized[0, 0, :, 0].tolist() == [0, 0, 3, 3] and doubled.shape == (1, 1, 4, 6)
+@pytest.mark.parametrize("is_static", [True, False])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"size": (5, 4), "mode": "nearest"},
+        {"scale_factor": 2.0},
+        {"scale_factor": 2, "mode": "bilinear"},
+        {"size": (5, 4), "mode": "bilinear", "align_corners": True},
+        {"size": (2, 2), "mode": "bilinear", "antialias": True},
+    ],
+)
+def test_other_resizing_stays(how, is_static):
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    expected = F.interpolate(x, **how)
+    with MatrixResizing(is_static):
+        assert torch.equal(F.interpolate(x, **how), expected)
+
+
+@pytest.mark.parametrize("is_static", [True, False])
+def test_it_stands_in_for_modules(is_static):
+    x = torch.arange(12.0).view(1, 1, 3, 4)
+    for module in (nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(7, mode="bilinear")):
+        expected = module(x)
+        with MatrixResizing(is_static):
+            torch.testing.assert_close(module(x), expected)
 
 
 @pytest.mark.parametrize("size", [(97, 131), (64, 128)])

@@ -15,18 +15,19 @@ from ..inference.extras import import_extra
 from .pooling import ExactPooling
 
 OPSET = 17
-# What free sizes are traced at. No map of the network is resized to its own size here, for that
-# resizing would be missing from the graph at all others.
-_TRACED_SIZE = (224, 288)
-_TRACED_IMAGE = (190, 250)
+# What free sizes are traced at. Here no map of a network is resized to its own size, and no image
+# is padded by nothing, for that would be missing from the graph at all other sizes: one more than
+# multiples of 32, whose maps at strides 2 to 16 all have odd sides, so that doubling the map before
+# never gives them.
+_TRACED_SIZE = (225, 289)
 
 
 def trace(network: nn.Module, info: ExportInfo) -> bytes:
     """`network` as an ONNX model.
 
-    By torch.onnx's TorchScript exporter. The newer one (dynamo=True) was measured on PyTorch 2.15:
-    at a static size it gives the same operators once ONNX Runtime has folded what is constant, at
-    free ones as many and the same numbers, but it takes 8 to 12 times as long and needs onnxscript.
+    By torch.onnx's TorchScript exporter. On PyTorch 2.15 the newer one (dynamo=True) gives the same
+    operators once ONNX Runtime has folded what is constant, but takes far longer and needs
+    onnxscript.
     """
     example = example_input(info)
     dynamic = _dynamic_axes(info)
@@ -49,7 +50,7 @@ def trace(network: nn.Module, info: ExportInfo) -> bytes:
 def example_input(info: ExportInfo) -> torch.Tensor:
     """Zeros that the network of `info` takes."""
     if info.with_preprocessing:
-        return torch.zeros(*_TRACED_IMAGE, 3, dtype=torch.uint8)
+        return torch.zeros(*_TRACED_SIZE, 3, dtype=torch.uint8)
     return torch.zeros(info.batch or 2, 3, *(info.size or _TRACED_SIZE))
 
 

@@ -36,11 +36,8 @@ class MatrixResizing(TorchFunctionMode):
     """Within it bilinear F.interpolate is resize_bilinear, where ONNX Runtime gains by that.
 
     At sizes that are known and whole multiples of the map's, it has a Resize in the blocked layout
-    of its convolutions, which takes 0.97 times as long at 512x512. All others leave that layout:
-    with products TopFormer-T takes 0.82 times as long at 360x480 and 0.84 at 512x683, -B 0.87
-    there, and with free sizes 0.85 to 0.90 at 512x512 and 512x683 and 0.92 to 0.95 at 1024x1365
-    (one core with AVX-512). OpenVINO, whose Resize is fast at any size, takes 1.06 to 1.10 times
-    as long with products.
+    of its convolutions. All others leave that layout. OpenVINO, whose Resize is fast at any size,
+    gains nothing. docs/deploy.md has the times.
 
     Args:
         is_static: the sizes traced are the only ones.
@@ -51,11 +48,12 @@ class MatrixResizing(TorchFunctionMode):
         self.is_static = is_static
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is not F.interpolate or kwargs.get("mode") != "bilinear":
+        if func is not F.interpolate or not _is_plain(**kwargs):
             return func(*args, **(kwargs or {}))
         return self._resize(*args, **kwargs)
 
     def _resize(self, input: Tensor, size, **kwargs) -> Tensor:  # PyTorch's name
+        size = (size,) * 2 if isinstance(size, int | Tensor) else size
         if not self.is_static:
             return resize_bilinear(input, size)
         before, after = ([int(n) for n in sides] for sides in (input.shape[2:], size))
@@ -63,3 +61,8 @@ class MatrixResizing(TorchFunctionMode):
         if is_multiple or before[1] > _MAX_WIDTH:
             return F.interpolate(input, size=size, **kwargs)
         return resize_bilinear(input, after)
+
+
+def _is_plain(mode="nearest", size=None, align_corners=None, antialias=False, **_) -> bool:
+    """Whether F.interpolate with these keywords is what resize_bilinear computes."""
+    return mode == "bilinear" and size is not None and not align_corners and not antialias
