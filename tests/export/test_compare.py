@@ -12,6 +12,7 @@ from topformer_d2.export.compare import (
     compare_boxes,
     compare_labels,
     compare_values,
+    tolerance,
 )
 
 
@@ -24,6 +25,24 @@ def test_values_say_where():
     given[0, 2, 1] = np.nan
     assert compare_values("logits", expected, given).value == math.inf
     assert compare_values("logits", expected, given[:1]).value == math.inf
+
+
+@pytest.mark.parametrize(
+    "values, limit",
+    [
+        ([-3.0, 5.0], 1e-3),
+        ([0.0, 2e-4], 2e-7),
+        ([-1000.0, 58.0], 1058e-5),
+        ([-4.6001, -4.6], 4.6e-6),
+        ([0.0, 0.0], 0.0),
+    ],
+)
+def test_the_limit_goes_with_the_values(values, limit):
+    expected = torch.tensor(values)
+    assert tolerance(expected) == pytest.approx(limit, rel=0.1, abs=1e-20)
+    assert compare_values("logits", expected, expected.numpy()).share == 0.0
+    found = compare_values("logits", expected, expected.numpy() + np.float32(2 * limit + 1e-12))
+    assert found.share > 1 and f"of values up to {max(map(abs, values)):.3g}" in str(found)
 
 
 def test_labels_may_differ_where_logits_are_equal():
@@ -68,6 +87,10 @@ def test_boxes_are_matched_in_any_order_and_measured_by_their_size():
 def test_a_box_without_counterpart_counts_with_its_score(expected, given):
     value, _ = differences(detections(*expected), detections(*given))
     assert value == pytest.approx(max(SCORES[i] for i in {*expected} ^ {*given}))
+
+
+def test_where_both_find_nothing_nothing_is_compared():
+    assert list(compare_boxes(detections(), detections(), detections(0), DECODING)) == []
 
 
 def test_nms_may_choose_either_of_two_equal_scores():

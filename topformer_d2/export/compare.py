@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,15 @@ from torchvision.ops import box_iou
 
 from ..inference.export_info import BoxDecoding
 
-# The largest difference of a network that counts as the same.
+# The largest difference that counts as the same, of values whose range is 1 to 100.
 TOLERANCE = 1e-3
+# As a share of a larger range: float32 gives no better through many layers.
+_SHARE = 1e-5
+# As a share of the largest value, a bias perhaps, beside which the range is small; PyTorch's own
+# sums are rounded to a tenth of it.
+_ROUNDING = 1e-6
+# Where all are 0.
+_LEAST = 1e-30
 # Boxes of a class that are further apart than this are not the same box.
 _SAME_BOX = 0.05
 
@@ -26,11 +33,24 @@ class Difference:
         output: its name.
         value: not finite where shapes differ or a value is not.
         where: its place, in words.
+        limit: the most that counts as the same.
+        scale: the largest magnitude of the values expected; None of boxes and scores.
     """
 
     output: str
     value: float
     where: str
+    limit: float = TOLERANCE
+    scale: float | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the limit; up to 1 they count as the same."""
+        return self.value / self.limit if self.value else 0.0
+
+    def __str__(self) -> str:
+        values = "" if self.scale is None else f", of values up to {self.scale:.3g}"
+        return f"{self.output}: differs by {self.value:.2g}{values} ({self.where})"
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,16 @@ class Detections:
         return len(self.scores)
 
 
+def tolerance(expected: Tensor) -> float:
+    """The most that a network's values may differ from these.
+
+    TOLERANCE where their range, from the smallest to the largest, is the usual one. A share of it
+    where it is below 1, as an untrained network's may be, and where it is above 100.
+    """
+    spread, scale = float(expected.max() - expected.min()), float(expected.abs().max())
+    return max(TOLERANCE * min(spread, 1.0), _SHARE * spread, _ROUNDING * scale, _LEAST)
+
+
 def compare_values(output: str, expected: Tensor, given: np.ndarray) -> Difference:
     """The largest absolute difference of two arrays of one shape."""
     if tuple(expected.shape) != given.shape:
@@ -55,7 +85,8 @@ def compare_values(output: str, expected: Tensor, given: np.ndarray) -> Differen
     differences = (torch.from_numpy(given) - expected).abs().nan_to_num(nan=float("inf"))
     index = np.unravel_index(int(differences.argmax()), given.shape)
     where = f"index {tuple(map(int, index))}"
-    return Difference(output, float(differences.max()), where)
+    scale = float(expected.abs().max())
+    return Difference(output, float(differences.max()), where, tolerance(expected), scale)
 
 
 def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference:
@@ -74,7 +105,9 @@ def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference
     other = torch.from_numpy(given.astype(np.int64))
     found = compare_values(output, best, logits.gather(1, other[:, None])[:, 0].numpy())
     share = float((other != labels).float().mean())
-    return Difference(output, found.value, f"{found.where}, {share:.4%} of the pixels differ")
+    where = f"{found.where}, {share:.4%} of the pixels differ"
+    scale = float(logits.abs().max())
+    return replace(found, where=where, limit=tolerance(logits), scale=scale)
 
 
 def compare_boxes(
@@ -82,8 +115,9 @@ def compare_boxes(
 ) -> Iterator[Difference]:
     """The largest differences of boxes and of scores between detections that belong together.
 
-    A box's is divided by its longer side, as the network gives boxes in units of their size. A box
-    without a counterpart counts with its score, unless a difference of TOLERANCE explains it:
+    There are none where both have found nothing. A box's is divided by its longer side, as the
+    network gives boxes in units of their size. A box without a counterpart counts with its score,
+    unless a difference of TOLERANCE explains it:
     - its score is at the threshold, or below the last of a full list;
     - it is a candidate, and its overlap with another box of its class is at the NMS's;
     - it is a candidate, and the NMS chose between it and one of equal score;
@@ -94,6 +128,8 @@ def compare_boxes(
         candidates: those expected before it.
         limits: the NMS's.
     """
+    if not len(expected) and not len(given):
+        return
     pairs = list(_match(expected, given))
     boxes = Difference("boxes", 0.0, f"{len(pairs)} boxes")
     scores = Difference("scores", 0.0, f"{len(pairs)} boxes")

@@ -6,12 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from detectron2.modeling import build_model
+from torch import nn
 
 from ..checkpoint import SafeCheckpointer
 from ..errors import InputError, look_up
-from ..inference.export_info import ExportInfo
+from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from ..inference.sessions import SESSIONS
@@ -58,12 +60,11 @@ def export_model(
 
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
-            TOLERANCE. A file at `path` is then as it was.
+            what counts as the same (compare.tolerance). A file at `path` is then as it was.
     """
-    extension, write, runtime, libraries = look_up(FORMATS, file_format, "--format")
+    extension, _, _, libraries = look_up(FORMATS, file_format, "--format")
     target = Path(path)
-    if target.suffix != extension:
-        raise InputError(f"--output {path}: the name of an {file_format} file ends in {extension}")
+    _check_target(target, file_format, extension)
     for library in libraries:
         import_extra(library)
     cfg = cfg.clone()
@@ -80,17 +81,63 @@ def export_model(
     )
     info.versions.update(_versions(libraries))
     SafeCheckpointer(model, require_all=True).load(weights)
-    # A copy: what makes its graph faster is done to it here, and the model stays for the check.
-    network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # All is written in here and moved when it is done, the weights of a pair first.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        partial = Path(folder) / target.name
-        write(network, info, partial)
-        differences = check(SESSIONS[runtime](partial).run, model, info, sample_images(images))
-        for file in sorted(Path(folder).iterdir()):
+    samples = list(sample_images(images))
+    with _folder_beside(target) as folder:
+        if BOXES[0] in info.outputs:
+            # The threshold and the NMS can hide a network that is quite another: first without.
+            raw = describe(model, info.model, size=size, raw_boxes=True)
+            with tempfile.TemporaryDirectory(dir=folder) as twin:
+                _write_and_check(model, raw, Path(twin) / target.name, file_format, samples)
+        differences = _write_and_check(
+            model, info, Path(folder) / target.name, file_format, samples
+        )
+        for file in sorted(Path(folder).iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, differences
+
+
+def _check_target(target: Path, file_format: str, extension: str) -> None:
+    """Whether the files can be put there, as far as can be said beforehand."""
+    if target.suffix != extension:
+        raise InputError(
+            f"--output {target}: the name of an {file_format} file ends in {extension}"
+        )
+    for file in (target, target.with_suffix(".bin")) if extension == ".xml" else (target,):
+        if file.is_dir():
+            raise InputError(f"--output {target}: {file} is a folder; name a file")
+
+
+def _folder_beside(target: Path) -> tempfile.TemporaryDirectory:
+    """In which all is written, to be moved when it is done."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as e:
+        raise InputError(
+            f"--output {target}: {target.parent} is no folder to write in: {e.strerror}"
+        ) from e
+
+
+def _write_and_check(
+    model: nn.Module,
+    info: ExportInfo,
+    path: Path,
+    file_format: str,
+    images: list[tuple[str, np.ndarray]],
+) -> list[Difference]:
+    _, write, runtime, _ = FORMATS[file_format]
+    # A copy: what makes its graph faster is done to it here, and the model stays for the check.
+    network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
+    try:
+        write(network, info, path)
+        session = SESSIONS[runtime](path)
+    except OSError:
+        raise
+    except Exception as e:  # the libraries' exceptions have no base of their own
+        raise InputError(
+            f"the network cannot be exported as {file_format}: {e}; it was not written"
+        ) from e
+    return check(session.run, model, info, images)
 
 
 def _versions(libraries: tuple[str, ...]) -> dict[str, str]:

@@ -47,6 +47,7 @@ def describe(
             raise InputError(f"{flag} does not go with a {type(model).__name__}")
     if size is not None and min(size) < 1:
         raise InputError(f"--size is {tuple(size)}; 1 is the least")
+    _check_padding(model, size)
     outputs = []
     if has_pixels:
         outputs.append(LABELS if labels else LOGITS)
@@ -64,6 +65,17 @@ def describe(
         with_preprocessing=with_preprocessing,
         decoding=box_decoding(model) if raw_boxes else None,
     )
+
+
+def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
+    """Detectron2's own backbones with FPN have images padded, which is not in the graph."""
+    multiple = model.backbone.size_divisibility
+    if multiple > 1 and (size is None or any(side % multiple for side in size)):
+        given = "left out" if size is None else f"{size[0]} {size[1]}"
+        raise InputError(
+            f"MODEL.BACKBONE.NAME is one ({type(model.backbone).__name__}) that takes multiples of "
+            f"{multiple} alone, and --size is {given}: give a height and a width that are"
+        )
 
 
 class ExportNetwork(nn.Module):
@@ -153,7 +165,7 @@ class Preprocessing(nn.Module):
         """(H0, W0, 3) uint8 BGR to (1, 3, H, W) float32, normalised."""
         images = image.permute(2, 0, 1).unsqueeze(0).float()
         for size in self._sizes(image):
-            images = _resize(images, size)
+            images = resize(images, size)
         if self.is_rgb:
             images = images.flip(1)
         if self.size is not None:
@@ -188,12 +200,13 @@ class Preprocessing(nn.Module):
 def _label_map(logits: Tensor, sizes: list) -> Tensor:
     """The best class (N, H, W) of logits (N, K, h, w) resized to each of `sizes` in turn."""
     for size in sizes:
-        logits = _resize(logits, size)
+        logits = resize(logits, size)
     kind = torch.uint8 if logits.shape[1] <= 256 else torch.int32
     return logits.argmax(dim=1).to(kind)
 
 
-def _resize(x: Tensor, size) -> Tensor:
+def resize(x: Tensor, size) -> Tensor:
+    """Bilinear, align_corners=False, to (height, width), which may be traced."""
     # Not modeling.layers.resize, which would leave out what is needless at the size traced.
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
 

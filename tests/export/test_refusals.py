@@ -1,0 +1,162 @@
+"""What is not written, and what the message says."""
+
+import math
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from topformer_d2.errors import InputError
+from topformer_d2.export import export_model
+from topformer_d2.export import model as export_module
+from topformer_d2.export.network import describe
+from topformer_d2.inference import sessions
+from topformer_d2.inference.model_info import ModelInfo
+
+SEGMENTER = "seg_topformer_t_synthetic"
+
+
+def spoil(monkeypatch, change):
+    """Have another network exported than the one it is checked against."""
+    original = export_module.ExportNetwork
+
+    def spoiled(*args, **keys):
+        network = original(*args, **keys)
+        with torch.no_grad():
+            change(network.model)
+        return network
+
+    monkeypatch.setattr(export_module, "ExportNetwork", spoiled)
+
+
+def zero_backbone(model):
+    for parameter in model.backbone.parameters():
+        parameter.zero_()
+
+
+def test_a_network_that_differs_is_not_written(trained, tmp_path, monkeypatch):
+    cfg, _, weights = trained(SEGMENTER)
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"an earlier file")
+    spoil(monkeypatch, lambda model: model.sem_seg_head.classifier.bias[2].add_(0.01))
+    message = r"logits: differs by 0\.01, of values up to .* \(index \(\d+, 2, .*not written"
+    with pytest.raises(InputError, match=message):
+        export_model(cfg, weights, str(folder / "model.onnx"), size=(64, 64))
+    assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+    assert (folder / "model.onnx").read_bytes() == b"an earlier file"
+
+
+@pytest.mark.parametrize(
+    "name, output",
+    [
+        ("det_retinanet_lite_topformer_t", "class_logits"),
+        ("multitask_lite_topformer_t_synthetic", "logits"),
+        ("seg_topformer_t_synthetic", "logits"),
+        ("baseline_deeplabv3plus_mobilenetv2", "logits"),
+        ("baseline_retinanet_mobilenetv3", "class_logits"),
+    ],
+)
+def test_an_untrained_network_without_its_backbone_is_not_written(
+    untrained, tmp_path, monkeypatch, name, output
+):
+    """Its logits are small, and it finds no box; zeros would be near them."""
+    cfg, _, weights = untrained(name)
+    spoil(monkeypatch, zero_backbone)
+    path = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=f"{output}.*: differs by .*not written"):
+        export_model(cfg, weights, str(path), size=(96, 128))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("name", [SEGMENTER, "det_retinanet_lite_topformer_t"])
+def test_weights_that_are_not_finite_are_named(untrained, tmp_path, name):
+    def spoil_weights(model):
+        next(model.backbone.parameters()).view(-1)[0] = math.nan
+
+    cfg, _, weights = untrained(name, change=spoil_weights)
+    with pytest.raises(InputError, match=r"the model itself.* not finite: look at its weights"):
+        export_model(cfg, weights, str(tmp_path / "model.onnx"), size=(64, 64))
+
+
+def test_a_network_that_cannot_run_is_not_written(trained, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("broken graph")
+
+    cfg, _, weights = trained(SEGMENTER)
+    path = str(tmp_path / "model.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.OnnxRuntimeSession, "run", fail)
+        with pytest.raises(InputError, match=r"cannot be run on noise of .*: broken graph; it was"):
+            export_model(cfg, weights, path, size=(64, 64))
+    monkeypatch.setattr("torch.onnx.export", fail)
+    with pytest.raises(InputError, match="cannot be exported as onnx: broken graph; it was not"):
+        export_model(cfg, weights, path, size=(64, 64))
+
+
+def test_images_that_must_be_padded_are_refused(untrained):
+    cfg, _, _ = untrained("det_retinanet_lite_topformer_t")
+    info = ModelInfo.from_config(cfg)
+    plain = get_cfg()
+    plain.MODEL.DEVICE, plain.MODEL.META_ARCHITECTURE = "cpu", "RetinaNet"
+    plain.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    plain.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    plain.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    model = build_model(plain)
+    for size in (None, (64, 100)):
+        with pytest.raises(InputError, match=r"MODEL\.BACKBONE\.NAME.*multiples of 32.*--size is"):
+            describe(model, info, size=size)
+    assert describe(model, info, size=(64, 96)).size == (64, 96)
+
+
+def test_the_paths_are_tried_first(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_module, "ExportNetwork", None)
+    cfg, _, weights = trained(SEGMENTER)
+    (tmp_path / "model.onnx").mkdir()
+    (tmp_path / "model.bin").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name, file_format, message in (
+        ("model.onnx", "onnx", r"--output .*model\.onnx is a folder"),
+        ("model.xml", "openvino", r"--output .*model\.bin is a folder"),
+        ("file/model.onnx", "onnx", r"--output .*file is no folder to write in"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_model(cfg, weights, str(tmp_path / name), file_format=file_format)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"broken\.jpg cannot be read"):
+        export_model(cfg, weights, str(tmp_path / "m.onnx"), images=str(tmp_path / "images"))
+
+
+def test_an_interrupted_run_leaves_nothing(trained, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    cfg, _, weights = trained(SEGMENTER)
+    monkeypatch.setattr(export_module, "check", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_model(cfg, weights, str(tmp_path / "exported" / "model.onnx"), size=(64, 64))
+    assert not list((tmp_path / "exported").iterdir())
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"raw_boxes": True}, "--raw-boxes does not go with a TopFormerSegmentor"),
+        ({"size": (0, 64)}, r"--size is \(0, 64\)"),
+        ({"file_format": "onxx"}, r"--format is 'onxx' \(did you mean 'onnx'\?\)"),
+        ({"file_format": "openvino"}, r"ends in \.xml"),
+    ],
+)
+def test_wrong_arguments(trained, tmp_path, kwargs, message):
+    cfg, _, weights = trained(SEGMENTER)
+    with pytest.raises(InputError, match=message):
+        export_model(cfg, weights, str(tmp_path / "model.onnx"), **kwargs)
+
+
+def test_a_missing_library_is_named(trained, tmp_path, monkeypatch):
+    cfg, _, weights = trained(SEGMENTER)
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"needs onnxruntime .*pip install -e \"\.\[export\]\""):
+        export_model(cfg, weights, str(tmp_path / "model.onnx"))
