@@ -1,0 +1,50 @@
+"""Baselines are exported as they are built, at free sizes and at an odd one."""
+
+from pathlib import Path
+
+import pytest
+
+from topformer_d2.errors import InputError
+from topformer_d2.export import export_model
+from topformer_d2.export.reference import as_listed
+
+pytest.importorskip("timm", reason="baselines need it")
+pytest.importorskip("transformers", reason="baselines need it")
+
+KINDS = {  # of baselines; those that differ in one size or backbone are slow
+    "baseline_fcn8s_mobilenetv2",
+    "baseline_hrnet_w18_small",
+    "baseline_lraspp_mobilenetv3_large",
+    "baseline_retinanet_mobilenetv3",
+    "baseline_segformer_mit_b0",
+    "baseline_semantic_fpn_mobilenetv2",
+}
+BASELINES = sorted(path.stem for path in Path("configs").glob("baseline_*.yaml"))
+
+
+@pytest.mark.parametrize("size", [None, (97, 131)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in BASELINES],
+)
+def test_baselines_untrained(untrained, tmp_path, name, size):
+    cfg, _, weights = untrained(name)
+    _, differences = export_model(cfg, weights, str(tmp_path / "model.onnx"), size=size)
+    assert all(found.share < 0.5 for found in differences)
+    if "retinanet" in name:
+        assert "no image has any" in differences[0].where
+    else:
+        assert differences[0].value < 1e-4 * differences[0].scale
+
+
+def test_a_baseline_with_preprocessing(untrained, tmp_path):
+    cfg, _, weights = untrained("baseline_semantic_fpn_mobilenetv2", "INPUT.MIN_SIZE_TEST", "96")
+    path = str(tmp_path / "model.onnx")
+    _, (found,) = export_model(cfg, weights, path, with_preprocessing=True)
+    assert found.share < 1
+
+
+def test_the_reference_is_of_topformer_alone(untrained):
+    _, model, _ = untrained("baseline_lraspp_mobilenetv3_large")
+    with pytest.raises(InputError, match="--reference is for TopFormer"):
+        as_listed(model)
