@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 import numpy as np
 import torch
@@ -68,24 +69,27 @@ def to_tensors(seed: int, size: tuple[int, int], regions: int) -> tuple[Tensor, 
     return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.from_numpy(label)
 
 
-def plain(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0].argmax(0)
+def plain(batch: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of logits (1, K, h, w)."""
+    return F.interpolate(batch, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
 
 
 def compare(name: str, logits: Tensor, repetitions: int) -> None:
     """Print the times of both ways and where they differ."""
-    times = time_alternately(
-        [lambda: plain(logits, SIZE), lambda: label_map(logits, SIZE)], repetitions
-    )
-    slow, fast = np.median(times, axis=0)
-    ratio = np.median(times[:, 0] / times[:, 1])
-    differing = int((plain(logits, SIZE) != label_map(logits, SIZE)).sum())
+    batch = logits[None]
+    channels_last = batch.contiguous(memory_format=torch.channels_last)
+    calls = [partial(plain, batch), partial(plain, channels_last), partial(label_map, logits)]
+    times = time_alternately([partial(call, SIZE) for call in calls], repetitions)
+    slow, slow_channels_last, fast = np.median(times, axis=0)
+    ratio = np.median(times[:, 0] / times[:, 2])
+    differing = int((plain(batch, SIZE) != label_map(logits, SIZE)).sum())
     winners = logits.argmax(0)
     same = torch.ones(winners.shape[0] - 1, winners.shape[1] - 1, dtype=torch.bool)
     for shifted in (winners[1:, :-1], winners[:-1, 1:], winners[1:, 1:]):
         same &= shifted == winners[:-1, :-1]
     print(
-        f"{name}: plain {slow:.1f} ms, label_map {fast:.1f} ms ({ratio:.1f}x); "
+        f"{name}: plain {slow:.1f} ms, of channels-last logits {slow_channels_last:.1f} ms, "
+        f"label_map {fast:.1f} ms ({ratio:.1f}x the first); "
         f"{differing} of {SIZE[0] * SIZE[1]} pixels differ; "
         f"{100 * same.float().mean():.0f}% of cells decided at once"
     )

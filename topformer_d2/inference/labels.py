@@ -124,9 +124,11 @@ def _resize_by_classes(
     for first in range(0, len(logits), per_block):
         block = logits[None, first : first + per_block].float()
         _check_finite(block)
+        if block.device.type == "cpu":  # its resizing is then several times as fast
+            block = block.contiguous(memory_format=torch.channels_last)
         for (height, kept_height), (width, kept_width) in zip(*steps, strict=True):
             block = resize(block, (height, width))[..., :kept_height, :kept_width]
-        values, index = block[0].max(dim=0)
+        values, index = _max_of_classes(block[0])
         found = (block[0] - values).exp_().sum(dim=0) if confidence else None
         index = index.add_(first).to(_label_type(len(logits)))
         if best is None:
@@ -138,3 +140,11 @@ def _resize_by_classes(
             total = total * (best - new_best).exp_() + found * (values - new_best).exp_()
         best = new_best
     return (labels, total.reciprocal_()) if confidence else labels
+
+
+def _max_of_classes(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of (K, H, W), and its class; of classes side by side NumPy is fast at that."""
+    if values.device.type != "cpu":
+        return values.max(dim=0)
+    index = torch.from_numpy(values.permute(1, 2, 0).numpy().argmax(axis=2))
+    return values.gather(0, index[None])[0], index
