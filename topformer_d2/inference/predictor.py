@@ -86,8 +86,8 @@ class Predictor:
         """
         Args:
             images: one (H, W, 3) uint8 BGR, as OpenCV and Detectron2 read them, or a list or tuple
-                of several. Those of one size share batches where that is faster: of 8 images,
-                but on a CPU in PyTorch.
+                of several. Those of one size share batches of 8, except in PyTorch on a CPU, where
+                one by one is faster.
             confidence: also give the probability of each pixel's label; the label map takes longer.
 
         Returns:
