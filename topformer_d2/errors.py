@@ -48,7 +48,7 @@ def import_optional(module: str, user: str, install: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as e:
+    except ModuleNotFoundError as e:
         raise InputError(f"{user} needs {module} ({e}): pip install {install}") from e
 
 

@@ -1,9 +1,11 @@
 """Which files are data, reading images, and writing so that nothing half is left."""
 
 import os
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from PIL import Image
 
 from topformer_d2.data import files
-from topformer_d2.data.files import list_images, open_beside, read_image, write_beside, write_image
+from topformer_d2.data.files import list_images, read_image, write_beside, write_image
 from topformer_d2.data.sem_seg import label_files, load_image_label_pairs
 from topformer_d2.errors import InputError
 
@@ -130,9 +132,9 @@ def test_a_huge_image_names_the_limit(tmp_path, monkeypatch):
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     path.write_bytes(b"before")
-    with pytest.raises(KeyboardInterrupt), open_beside(path) as f:
-        f.write(b"half")
-        raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(files.os, "replace", Mock(side_effect=KeyboardInterrupt))
+        write_beside(path, b"half")
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError):
         write_beside(tmp_path / "folder", b"x")
@@ -149,16 +151,26 @@ def test_a_pipe_is_written_directly(tmp_path):
 
 
 def test_an_open_file_is_not_renamed_where_there_are_no_locks(tmp_path, monkeypatch):
-    is_closed, replace = [], os.replace
+    is_closed, opened, replace, open_locked = [], [], os.replace, files._open_locked
+
+    def open_and_keep(path):
+        opened.append(open_locked(path))
+        return opened[0]
 
     def check_and_replace(partial, target):
         is_closed.append(opened[0].closed)
         replace(partial, target)
 
     monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "_open_locked", open_and_keep)
     monkeypatch.setattr(files.os, "replace", check_and_replace)
-    opened = []
-    with open_beside(tmp_path / "x.json") as f:
-        opened.append(f)
-        f.write(b"whole")
+    write_beside(tmp_path / "x.json", b"whole")
     assert is_closed == [True] and (tmp_path / "x.json").read_bytes() == b"whole"
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="has no such folder")
+def test_a_file_below_dev_is_replaced():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        for content in (b"longer before", b"after"):
+            write_beside(Path(folder) / "x.json", content)
+        assert (Path(folder) / "x.json").read_bytes() == b"after"

@@ -62,6 +62,29 @@ def test_equals_the_argmax_of_resized_logits(seed, device):
     assert (expected.amax(0) - chosen).max() < 1e-4
 
 
+HARD = {
+    "integers": lambda x: x.round(),  # ties at nodes
+    "two values": lambda x: (x > 3).float(),
+    "planes": lambda x: x[:, :1, :1] * torch.linspace(-1, 1, x.shape[1])[:, None] + x[:, :1],
+    "equal pairs": lambda x: x[torch.arange(len(x)) // 2],
+    "tiny": lambda x: x * 1e-30,
+    "huge": lambda x: x * 1e30,
+    "saddles": lambda x: x * (-1.0) ** torch.arange(x[0].numel()).view(x.shape[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.parametrize("seed", range(12))
+def test_maps_that_are_hard_to_decide(kind, seed, monkeypatch):
+    monkeypatch.setattr("topformer_d2.inference.labels._DENSE", 0)
+    logits, size, chain = draw_case(seed)
+    logits = HARD[kind](logits)
+    labels = label_map(logits, size, **chain)
+    expected = resized(logits.double(), size, **chain)
+    chosen = expected.gather(0, labels[None].long())[0]
+    assert (expected.amax(0) - chosen).max() <= 1e-5 * expected.abs().max()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("seed", range(40))
 def test_confidence_is_the_winners_softmax(seed, device):

@@ -51,7 +51,7 @@ def test_folder_of_images(weights, tmp_path):
     inputs = list_images(str(source))
     problems = predict_files(predictor, inputs, str(source))
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(InputError, match=r"a_label\.png would overwrite the input"):
+    with pytest.raises(InputError, match=r"a_label\.png would overwrite an input"):
         predict_files(predictor, list_images(str(source)), str(source))
     assert len(problems) == 1 and "broken.jpg cannot be read" in problems[0]
     written = sorted(path.name for path in source.iterdir() if path not in before)
@@ -179,6 +179,13 @@ def test_a_full_disk_ends_the_run(weights, tmp_path, monkeypatch, number):
     paths = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png")]
     with pytest.raises(OSError, match=r"a_label\.png"):
         predict_files(predictor, paths, str(tmp_path / "out"))
+
+
+def test_boxes_are_not_written_over_a_picture(detector, tmp_path):
+    path, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    target = str(out / "a_overlay.jpg")
+    with pytest.raises(InputError, match=r"a_overlay\.jpg would overwrite a picture"):
+        predict_files(Predictor(*detector), [path], str(out), json_file=target)
 
 
 def test_boxes_before_ctrl_c_are_kept(detector, tmp_path, monkeypatch):

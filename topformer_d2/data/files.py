@@ -5,8 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +25,7 @@ except ImportError:  # Windows, where two runs at once are not kept apart
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_STREAMS = ("/dev/stdout", "/dev/stderr")
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 
@@ -161,30 +161,23 @@ def write_image(path: str, image: np.ndarray) -> None:
 
 
 def write_beside(path: Path, content: bytes) -> None:
-    """Write a file as open_beside does."""
-    with open_beside(path) as f:
-        f.write(content)
-
-
-@contextmanager
-def open_beside(path: Path) -> Iterator[BinaryIO]:
-    """A file to write under another name; renamed at the block's end, removed where that raises.
+    """Write a file under another name and rename it.
 
     So a run that fails or is killed leaves no half file and what was there before. The other name
     is the same for every run, so that what a killed one left is written over, and locked, so that
-    of two runs at once neither renames what the other is writing. A pipe or device, such as
-    /dev/stdout, is written directly.
+    of two runs at once neither renames what the other is writing. A pipe or device is written
+    directly, and /dev/stdout even where it is a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+    if str(path) in _STREAMS or (path.exists() and not path.is_file()):
         with open(path, "ab") as f:
-            yield f
+            f.write(content)
         return
     partial = path.with_name(f".{path.name}.partial")
     f = _open_locked(partial)
     try:
         f.truncate(0)
-        yield f
+        f.write(content)
         f.flush()
         if fcntl is None:
             f.close()  # Windows renames no open file

@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.engine import hooks as detectron2_hooks
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -213,14 +212,19 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
+    def _takes_label_maps(cls, cfg, evaluators) -> bool:
+        """Whether this toolkit's evaluators are at work; Detectron2's, and others', take logits."""
+        if evaluators is None:
+            own = cls.build_evaluator.__func__ is Trainer.build_evaluator.__func__
+            return own and not cfg.TEST.SEM_SEG_RLE
+        several = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+        return all(isinstance(each, (ConfusionEvaluator, BoxEvaluator)) for each in several)
+
+    @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
-        if evaluators is None:
-            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-        elif isinstance(evaluators, DatasetEvaluator):
-            evaluators = [evaluators]
-        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and all(
-            map(_takes_label_maps, evaluators)
+        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and cls._takes_label_maps(
+            cfg, evaluators
         ):
             model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
@@ -233,13 +237,6 @@ class Trainer(DefaultTrainer):
         results = evaluate_with_tta(cfg, model)
         _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results
-
-
-def _takes_label_maps(evaluator: DatasetEvaluator) -> bool:
-    """Whether it is this toolkit's; Detectron2's, and whoever else's, take logits."""
-    if isinstance(evaluator, DatasetEvaluators):
-        return all(map(_takes_label_maps, evaluator._evaluators))
-    return isinstance(evaluator, (ConfusionEvaluator, BoxEvaluator))
 
 
 def _draw_charts(folders: Iterable[str]) -> None:

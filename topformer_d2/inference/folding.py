@@ -19,8 +19,8 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
 
     Their activations then write over what the convolutions gave, and 1x1 convolutions are put as
     PyTorch is fast at on one thread. In inference the copy gives what `model` gives, float32
-    rounding aside; it cannot be trained. A norm that stands on its own, as where levels share a
-    convolution, stays.
+    rounding aside; it cannot be trained and stays on `model`'s device. A norm that stands on its
+    own, as where levels share a convolution, stays.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     for module in folded.modules():
@@ -40,7 +40,8 @@ def _fold(convolution: Conv2d) -> nn.Module:
     )
     convolution.norm = None
     convolution.activation = _IN_PLACE.get(convolution.activation, convolution.activation)
-    if convolution.weight.shape[1:] == (1, 1, 1) and convolution.stride == (1, 1):
+    is_depthwise = convolution.in_channels == convolution.groups == convolution.out_channels
+    if is_depthwise and _is_pointwise(convolution):
         return _Product(convolution)
     _use_onednn(convolution)
     return convolution
@@ -49,8 +50,17 @@ def _fold(convolution: Conv2d) -> nn.Module:
 def _use_onednn(convolution: nn.Conv2d) -> None:
     # Dilation says nothing here, but of 1x1 convolutions on one thread PyTorch gives oneDNN, which
     # takes half the time, those alone that have a stride or a dilation.
-    if convolution.kernel_size == (1, 1) and convolution.weight.device.type == "cpu":
+    on_cpu = convolution.weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if on_cpu and _is_pointwise(convolution):
         convolution.dilation = (2, 2)
+
+
+def _is_pointwise(convolution: nn.Conv2d) -> bool:
+    return (
+        convolution.kernel_size == (1, 1)
+        and convolution.stride == (1, 1)
+        and convolution.padding == (0, 0)
+    )
 
 
 class _Product(nn.Module):

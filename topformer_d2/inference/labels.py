@@ -19,7 +19,7 @@ _BAND = 1 << 22
 _RESIZED = 1 << 22
 _RESIZED_ELSEWHERE = 1 << 26
 # Pixels a node up to which looking for what need not be resized takes longer than resizing it.
-_DENSE = 4
+_DENSE = 8
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def label_map(
     device, or to few pixels, all logits are, some classes at a time.
 
     Args:
-        logits: (K, h, w), finite; a tensor or, on a CPU, TiledLogits.
+        logits: (K, h, w), finite, of magnitudes below 1e38; a tensor or, on a CPU, TiledLogits.
         size: (H, W) of the label map.
         input_size: (height, width) to which the logits are resized first, the network input's;
             None = straight to `size`.

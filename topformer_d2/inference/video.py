@@ -39,7 +39,9 @@ class VideoReader:
         capture = self._open()
         self.frame_rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
         self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        capture.release()
+        self._camera = None if isinstance(source, str) else capture  # which is slow to open again
+        if self._camera is None:
+            capture.release()
 
     def _open(self) -> cv2.VideoCapture:
         is_file = isinstance(self._source, str)
@@ -53,7 +55,7 @@ class VideoReader:
         return capture
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        capture = self._open()
+        capture, self._camera = self._camera or self._open(), None
         try:
             read, frame = capture.read()
             if not read:
@@ -87,7 +89,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         self._path, self._codec, self._frame_rate = Path(path), codec, frame_rate
         # The extension chooses the container.
         self._partial = self._path.with_name(f".partial.{self._path.name}")
-        self._writer, self._size = None, (0, 0)
+        self._writer, self._size, self._num_frames = None, (0, 0), 0
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame (H, W, 3) uint8 BGR, of the first one's size.
@@ -102,7 +104,10 @@ class VideoWriter(contextlib.AbstractContextManager):
             writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
             if not writer.isOpened():
                 self._partial.unlink(missing_ok=True)
-                raise self._error(size)
+                mend = "" if self._path.suffix.lower() == ".avi" else ": try .avi"
+                raise InputError(
+                    f"OpenCV cannot write {self._path} of {size[0]}x{size[1]} pixels{mend}"
+                )
             self._writer, self._size = writer, size
         if size != self._size:  # which OpenCV drops without a word
             raise InputError(
@@ -110,28 +115,34 @@ class VideoWriter(contextlib.AbstractContextManager):
                 f"{self._size[0]}x{self._size[1]}; a video has one size"
             )
         self._writer.write(frame)
+        self._num_frames += 1
 
-    def _error(self, size: tuple[int, int]) -> InputError:
-        mend = "" if self._path.suffix.lower() == ".avi" else ": try .avi"
-        return InputError(f"OpenCV cannot write {self._path} of {size[0]}x{size[1]} pixels{mend}")
-
-    def _is_readable(self) -> bool:
-        """Whether the first frame is there at its size: OpenCV tells of no failure."""
+    def _is_whole(self) -> bool:
+        """Whether all frames are there at their size: OpenCV tells of no failure."""
         capture = cv2.VideoCapture(str(self._partial))
         read, frame = capture.read()
+        num_frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         capture.release()
         # Odd sides lose a pixel.
-        return read and max(self._size[0] - frame.shape[1], self._size[1] - frame.shape[0]) <= 1
+        return (
+            read
+            and max(self._size[0] - frame.shape[1], self._size[1] - frame.shape[0]) <= 1
+            and num_frames == self._num_frames
+        )
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         if self._writer is None:
             return
         self._writer.release()
-        is_readable = self._is_readable()
+        is_whole = self._is_whole()
         wanted = error in (None, KeyboardInterrupt) or not self._path.exists()
-        if wanted and is_readable:
+        if wanted and is_whole:
             os.replace(self._partial, self._path)
             return
         self._partial.unlink(missing_ok=True)
         if error is None:
-            raise self._error(self._size)
+            raise InputError(
+                f"OpenCV did not write all {self._num_frames} frames of {self._path}, of "
+                f"{self._size[0]}x{self._size[1]} pixels: the disk may be full, or the frames too "
+                "large for the format"
+            )

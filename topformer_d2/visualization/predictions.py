@@ -6,9 +6,10 @@ import errno
 import json
 import mimetypes
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from detectron2.data import DatasetCatalog
 from tqdm.auto import tqdm
 
 from ..data.checks import load_records, missing_paths
-from ..data.files import open_beside, read_image, write_image
+from ..data.files import read_image, write_beside, write_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
 from ..inference import Predictor, Scene
@@ -83,33 +84,35 @@ def predict_files(
     if json_file:
         _check_json_target(json_file, info)
     names = output_names(paths)
-    labels = "sem_seg" in info.tasks
-    _refuse_overwriting(
-        paths,
-        *([os.path.join(output, f"{name}_label.png") for name in names] if labels else []),
-        *(os.path.join(output, f"{name}_overlay.jpg") for name in names),
-        *([json_file] if json_file else []),
-    )
+    endings = ["label.png", "overlay.jpg"] if "sem_seg" in info.tasks else ["overlay.jpg"]
+    pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
+    _refuse_overwriting("an input", paths, pictures)
+    if json_file:
+        _refuse_overwriting("an input", paths, [json_file])
+        _refuse_overwriting("a picture", pictures, [json_file])
     _make_folder(output)
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
-    problems, interrupt = [], None
-    with open_beside(Path(json_file)) if json_file else nullcontext() as lines:
-        try:
-            for path, name, image_id in zip(
-                tqdm(paths, unit="image"), names, image_ids, strict=True
-            ):
-                with _noting(path, problems):
-                    image = read_image(path)
-                    scene = predictor(image)
-                    if json_file:
-                        lines.write(_json_lines(scene, image_id, info.objects.ids))
-                    stem = os.path.join(output, name)
-                    _write_pictures(painter, image, scene.above(min_score), stem)
-        except KeyboardInterrupt as e:
-            interrupt = e  # its lines so far are kept
-    if interrupt:
-        raise interrupt
+    problems, lines = [], []
+    with _written_after_ctrl_c(json_file, lines):
+        for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
+            with _noting(path, problems):
+                image = read_image(path)
+                scene = predictor(image)
+                if json_file:
+                    lines += _json_lines(scene, image_id, info.objects.ids)
+                stem = os.path.join(output, name)
+                _write_pictures(painter, image, scene.above(min_score), stem)
     return problems
+
+
+@contextmanager
+def _written_after_ctrl_c(path: str | None, lines: list[str]) -> Iterator[None]:
+    """Write a text file of `lines` at the block's end, and where it is interrupted."""
+    try:
+        yield
+    finally:
+        if path and sys.exc_info()[0] in (None, KeyboardInterrupt):
+            write_beside(Path(path), "".join(lines).encode())
 
 
 @contextmanager
@@ -152,22 +155,20 @@ def _check_json_target(json_file: str, info: ModelInfo) -> None:
         )
 
 
-def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> bytes:
+def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[str]:
     """The boxes of one image in COCO's results format, one JSON object a line."""
-    lines = [
-        json.dumps(
-            {
-                "image_id": image_id,
-                "category_id": category_ids[category],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "score": score,
-            }
-        )
+    results = [
+        {
+            "image_id": image_id,
+            "category_id": category_ids[category],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+        }
         for (x0, y0, x1, y1), category, score in zip(
             scene.boxes.tolist(), scene.classes, scene.scores or [], strict=True
         )
     ]
-    return "".join(f"{line}\n" for line in lines).encode()
+    return [f"{json.dumps(result)}\n" for result in results]
 
 
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
@@ -184,11 +185,11 @@ def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[in
     return names
 
 
-def _refuse_overwriting(inputs: list[str], *targets: str) -> None:
-    taken = {os.path.realpath(path) for path in inputs}
+def _refuse_overwriting(what: str, paths: list[str], targets: list[str]) -> None:
+    taken = {os.path.realpath(path) for path in paths}
     for target in targets:
         if os.path.realpath(target) in taken:
-            raise InputError(f"{target} would overwrite the input: write it elsewhere")
+            raise InputError(f"{target} would overwrite {what}: write it elsewhere")
 
 
 def prediction_sheet(
