@@ -36,6 +36,7 @@ from topformer_d2.analysis.benchmark import (
     run_benchmark,
 )
 from topformer_d2.analysis.entries import (
+    check_reference,
     model_in_use,
     own_entries,
     peer_entries,
@@ -43,12 +44,15 @@ from topformer_d2.analysis.entries import (
     untrained_weights,
 )
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
+from topformer_d2.analysis.peers import PEERS, build_peer
 from topformer_d2.config import load_config
 from topformer_d2.data.files import check_image_name, write_image, write_json
 from topformer_d2.data.outputs import check_output
 from topformer_d2.data.synthetic import make_textures
 from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.export import FORMATS
 from topformer_d2.inference.backends import BACKENDS
+from topformer_d2.inference.extras import import_extra
 
 GPU_BATCHES = (1, 32)
 
@@ -95,7 +99,20 @@ def read_configs(args: argparse.Namespace) -> dict:
         counts = {name: cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES for name, cfg in configs.items()}
         if len(set(counts.values())) > 1:
             raise InputError(f"--compare takes configs of one number of classes; these: {counts}")
+        for name in PEERS:
+            build_peer(name, 1)  # or their library is missing
+    if args.reference:
+        for cfg in configs.values():
+            check_reference(cfg)
     return configs
+
+
+def import_runtimes(args: argparse.Namespace) -> None:
+    """InputError where one is missing."""
+    used = {*args.backends} | ({"onnxruntime"} if args.compare or args.reference else set())
+    for _, _, runtime, libraries in FORMATS.values():
+        for library in libraries if runtime in used else ():
+            import_extra(library)
 
 
 def main() -> None:
@@ -106,6 +123,7 @@ def main() -> None:
         for option, path in (("--chart", args.chart), ("--json", args.json)):
             if path:
                 check_output(path, option)
+        import_runtimes(args)
         configs = read_configs(args)
         keep_freed_memory()
         image = cv2.cvtColor(make_textures(0, *args.size)[0], cv2.COLOR_RGB2BGR)
@@ -153,12 +171,14 @@ def report(args: argparse.Namespace, results: list[Result]) -> dict:
     return record
 
 
-def report_gpu(args: argparse.Namespace, configs: dict, weights: dict) -> list[dict]:
+def report_gpu(
+    args: argparse.Namespace, configs: dict, weights: dict, device: str = "cuda"
+) -> list[dict]:
     """Print a table for each model, and return the times for the JSON."""
     gpu, size, records = torch.cuda.get_device_name(), tuple(args.size), []
     for name, cfg in configs.items():
-        model = model_in_use(cfg, weights[name], "cuda")
-        times = {n: time_on_gpu(model, size, n, args.repetitions) for n in GPU_BATCHES}
+        model = model_in_use(cfg, weights[name], device)
+        times = {n: time_on_gpu(model, size, n, args.repetitions, device) for n in GPU_BATCHES}
         print(f"\n{name}, {gpu}\n{format_gpu_times(times)}")
         records += [
             {"model": name, "device": gpu, "batch": batch, "form": form, "ms": ms}

@@ -5,7 +5,7 @@ TopFormer-T is trained briefly on images of 150 textures that the project makes 
 as a trained model gives them; beside them stands pure noise. Also the peak memory of a 4K label
 map.
 
-  python tools/benchmark_label_map.py
+  python tools/benchmark_label_map.py --save-weights textures.pth
 """
 
 import argparse
@@ -22,7 +22,10 @@ from torch.nn import functional as F
 
 from topformer_d2 import get_config
 from topformer_d2.analysis.latency import keep_freed_memory, time_alternately
+from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.data.outputs import check_output
 from topformer_d2.data.synthetic import NUM_TEXTURES, make_textures
+from topformer_d2.errors import show_input_errors
 from topformer_d2.inference import label_map
 
 STRIDE = 8
@@ -101,12 +104,18 @@ def main() -> None:
     )
     parser.add_argument("--iterations", type=int, default=800, help="of training; default: 800")
     parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--save-weights", metavar="FILE", help="of the trained model")
     args = parser.parse_args()
     if min(args.iterations, args.repetitions) < 1:
         parser.error("--iterations and --repetitions take 1 or more")
+    if args.save_weights:
+        with show_input_errors():
+            check_output(args.save_weights, "--save-weights")
     torch.set_num_threads(1)
     keep_freed_memory()
     model = train(args.iterations)
+    if args.save_weights:
+        save_state_dict(model.state_dict(), args.save_weights)
     image, label = to_tensors(10**6, SIZE, regions=12)
     with torch.no_grad():
         logits = model.predict([{"image": image}], finish=lambda found, *_: found)[0]["sem_seg"]

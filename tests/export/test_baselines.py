@@ -30,11 +30,10 @@ BASELINES = sorted(path.stem for path in Path("configs").glob("baseline_*.yaml")
 def test_baselines_untrained(untrained, tmp_path, name, size):
     cfg, _, weights = untrained(name)
     _, differences = export_model(cfg, weights, str(tmp_path / "model.onnx"), size=size)
-    assert all(found.share < 0.5 for found in differences)
-    if "retinanet" in name:
-        assert "no image has any" in differences[0].where
-    else:
-        assert differences[0].value < 1e-4 * differences[0].scale
+    assert all(found.share < 0.7 for found in differences)
+    # Of a detector that finds nothing, the head's raw outputs.
+    assert "boxes" not in {found.output for found in differences}
+    assert differences[0].value < 1e-4 * differences[0].scale
 
 
 def test_a_baseline_with_preprocessing(untrained, tmp_path):

@@ -53,12 +53,13 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
     export_model(cfg, weights, path, with_preprocessing=True, size=(64, 64))
     output = str(tmp_path / "o.onnx")
     with pytest.raises(InputError, match="without --with-preprocessing"):
-        quantize_onnx(path, images, output)
-    with pytest.raises(InputError, match=r"ends in \.onnx"):
-        quantize_onnx(path, images, str(tmp_path / "o.xml"))
+        quantize_onnx(path, images, str(tmp_path / "unmade" / "o.onnx"))
+    assert not (tmp_path / "unmade").exists()
     with pytest.raises(InputError, match=r"export_model\.py"):
         quantize_onnx(weights, images, output)
     export_model(cfg, weights, path, size=(64, 64))
+    with pytest.raises(InputError, match=r"ends in \.onnx"):
+        quantize_onnx(path, images, str(tmp_path / "o.xml"))
     with pytest.raises(InputError, match="no image"):
         quantize_onnx(path, str(tmp_path / "nowhere"), output)
     with pytest.raises(InputError, match="give it another name"):

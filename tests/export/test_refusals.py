@@ -119,10 +119,14 @@ def test_the_paths_are_tried_first(trained, tmp_path, monkeypatch):
     for name, file_format, message in (
         ("model.onnx", "onnx", r"--output .*model\.onnx is a folder"),
         ("model.xml", "openvino", r"--output .*model\.bin is a folder"),
-        ("file/model.onnx", "onnx", r"--output .*file is no folder to write in"),
+        ("file/model.onnx", "onnx", r"--output .*model\.onnx cannot be written: File exists"),
     ):
         with pytest.raises(InputError, match=message):
             export_model(cfg, weights, str(tmp_path / name), file_format=file_format)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"https://host/m\.onnx is a remote store's"):
+        export_model(cfg, weights, "https://host/m.onnx")
+    assert not (tmp_path / "https:").exists()
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"broken\.jpg cannot be read"):

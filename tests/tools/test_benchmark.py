@@ -5,14 +5,14 @@ import os
 import platform
 import runpy
 import sys
+from argparse import Namespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY, run_tool, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.analysis import benchmark
 from topformer_d2.analysis.benchmark import (
@@ -22,7 +22,7 @@ from topformer_d2.analysis.benchmark import (
     format_results,
     run_benchmark,
 )
-from topformer_d2.analysis.entries import own_entries, untrained_weights
+from topformer_d2.analysis.entries import model_in_use, own_entries, untrained_weights
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.analysis.peers import PEERS, build_peer, prepare_peer
 from topformer_d2.config import load_config
@@ -112,8 +112,9 @@ def test_machine_has_cores_and_versions():
 
 
 @pytest.mark.parametrize("name", ["seg_topformer_t", "det_retinanet_lite_topformer_t"])
-def test_forms_of_a_gpu_run_on_a_cpu(name):
-    model = build_model(get_config(name, ["MODEL.DEVICE", "cpu"])).eval()
+def test_forms_of_a_gpu_run_on_a_cpu(tmp_path, name):
+    cfg = get_config(name)
+    model = model_in_use(cfg, save_untrained(cfg, tmp_path / "w.pth"), "cpu")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     times = {n: time_on_gpu(model, (64, 64), n, 1, device="cpu") for n in (1, 2)}
     forms = [
@@ -125,6 +126,21 @@ def test_forms_of_a_gpu_run_on_a_cpu(name):
     assert min(times[1].values()) > 0
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert "batch 2, ms" in format_gpu_times(times)
+
+
+def test_the_gpus_times_by_model_batch_and_form(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    report_gpu = runpy.run_path(REPOSITORY / "tools" / "benchmark.py")["report_gpu"]
+    configs = {name: get_config("seg_topformer_t_synthetic") for name in "ab"}
+    weights = dict.fromkeys(configs, save_untrained(configs["a"], tmp_path / "w.pth"))
+    args = Namespace(size=[32, 64], repetitions=1)
+    rows = report_gpu(args, configs, weights, device="cpu")
+    assert [(row["model"], row["batch"]) for row in rows[::5]] == [
+        *(("a", 1), ("a", 32), ("b", 1), ("b", 32))
+    ]
+    assert {row["device"] for row in rows} == {"a GPU"} and rows[4]["form"] == "label maps"
+    assert min(row["ms"] for row in rows) > 0
+    assert "b, a GPU\n| form" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -173,6 +189,7 @@ def test_calls_have_the_number_of_threads(tmp_path):
 
 
 SEGMENTER = "configs/seg_topformer_t.yaml"
+BASELINE = "configs/baseline_lraspp_mobilenetv3_large.yaml"
 
 
 @pytest.mark.parametrize(
@@ -183,9 +200,18 @@ SEGMENTER = "configs/seg_topformer_t.yaml"
         ([SEGMENTER, SEGMENTER], "two configs 'seg_topformer_t'"),
         ([SEGMENTER, "--chart", "/proc/x.png"], "--chart /proc/x.png"),
         ([SEGMENTER, "--json", "configs"], "--json configs is a folder"),
+        ([BASELINE, "--reference"], "--reference is for TopFormer"),
+        ([SEGMENTER, "--compare"], "needs transformers"),
+        ([SEGMENTER, "--backends", "openvino"], "needs openvino"),
+        ([SEGMENTER, "--backends", "torch", "--reference"], "needs onnxruntime"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_once(monkeypatch, capsys, args, message):
+    if args[0] == BASELINE:
+        pytest.importorskip("timm", reason="baselines need it")
+    if "needs" in message:
+        monkeypatch.setitem(sys.modules, message.split()[1], None)
+    monkeypatch.setattr("topformer_d2.analysis.entries.save_state_dict", None)  # no work before
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--config-file", *args])
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(SystemExit, match="1"):
@@ -193,10 +219,15 @@ def test_what_cannot_be_done_is_refused_at_once(monkeypatch, capsys, args, messa
     assert message in capsys.readouterr().err
 
 
-def test_label_map_tool():
-    result = run_tool("benchmark_label_map.py", "--iterations", "1", "--repetitions", "1")
+def test_label_map_tool(tmp_path):
+    weights = str(tmp_path / "weights.pth")
+    few = ("--iterations", "1", "--repetitions", "1")
+    result = run_tool("benchmark_label_map.py", *few, "--save-weights", weights)
     assert result.returncode == 0, result.stderr
+    model_in_use(get_config("seg_topformer_t"), weights, "cpu")
     assert "150 classes, 512x680 from (64, 85)" in result.stdout
     assert result.stdout.count("label_map") == 2 and "MiB above the logits" in result.stdout
     refused = run_tool("benchmark_label_map.py", "--repetitions", "0")
     assert refused.returncode == 2 and "take 1 or more" in refused.stderr
+    refused = run_tool("benchmark_label_map.py", "--save-weights", tmp_path)
+    assert refused.returncode == 1 and "is a folder" in refused.stderr

@@ -108,6 +108,11 @@ def own_entries(
     return entries
 
 
+def check_reference(cfg) -> None:
+    """Raise InputError where a config's model has no reference_entry."""
+    as_listed(build_model(_on_device(cfg, "cpu")))
+
+
 def reference_entry(
     name: str, cfg, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
 ) -> Entry:

@@ -35,6 +35,8 @@ _SIZES = ((192, 256), (97, 131), (250, 161), (64, 64))
 # image's own size are held at once.
 _MAX_IMAGES = 4
 _MAX_SIDE = 1024
+# Up to it images come in batches, which twice those labels would be too much for.
+_MAX_BATCHED_SIDE = 256
 
 
 def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -45,10 +47,8 @@ def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
     """
     rng = np.random.default_rng(0)
     for height, width in _SIZES:
-        # Not from pixel to pixel: where the graph resizes images, float32's rounding of positions
-        # would come to more than what counts as the same.
-        grains = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
-        yield f"noise of {height}x{width}", cv2.resize(grains, (width, height))
+        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        yield f"noise of {height}x{width}", noise
     if folder is None:
         for seed, (height, width) in enumerate(_SIZES):
             image = make_sample(seed, height, width)[0]
@@ -69,7 +69,7 @@ def check(
     info: ExportInfo,
     images: Iterable[tuple[str, np.ndarray]],
 ) -> list[Difference]:
-    """The largest difference in each output over all images.
+    """The largest difference in each output over all images; none of boxes where none is found.
 
     Args:
         run: the exported network: its input to its outputs by name.
@@ -101,9 +101,6 @@ def check(
                 f"the exported network is not PyTorch's. {found}; {found.limit:.2g} is the most. "
                 "It was not written"
             )
-    if BOXES[0] in info.outputs and BOXES[0] not in largest:
-        where = "no image has any; the head's raw outputs were compared"
-        largest |= {name: Difference(name, 0.0, where) for name in BOXES[:2]}
     return list(largest.values())
 
 
@@ -160,7 +157,7 @@ def _find_boxes(model: nn.Module, images: Tensor, detections, with_nms: bool) ->
 def _to_input(image: np.ndarray, model: nn.Module, info: ExportInfo) -> Tensor:
     """The input of the exported network for an image (H, W, 3) uint8 BGR.
 
-    Where sizes and batch are free, it is a batch of the image and its mirror image.
+    Where the batch is free, it is a batch of the image, if it is small, and its mirror image.
     """
     if info.with_preprocessing:
         return torch.from_numpy(image)
@@ -168,16 +165,18 @@ def _to_input(image: np.ndarray, model: nn.Module, info: ExportInfo) -> Tensor:
         image = cv2.resize(image, info.size[::-1])
     planes = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     images = _normalize(planes, model, info)
-    return torch.cat([images, images.flip(3)]) if info.batch is None else images
+    is_batch = info.batch is None and max(image.shape[:2]) <= _MAX_BATCHED_SIDE
+    return torch.cat([images, images.flip(3)]) if is_batch else images
 
 
 def _preprocess(image: Tensor, model: nn.Module, info: ExportInfo) -> Tensor:
     """(H0, W0, 3) uint8 BGR to (1, 3, H, W), by the protocol's own sizes."""
     sizes = [info.size] if info.size else info.model.resizing().sizes(*image.shape[:2])
-    planes = image.permute(2, 0, 1)[None].float()
+    # In double, for PyTorch's float32 rounds positions by more than other runtimes do.
+    planes = image.permute(2, 0, 1)[None].double()
     for size in sizes:
         planes = resize(planes, size)
-    return _normalize(planes, model, info)
+    return _normalize(planes.float(), model, info)
 
 
 def _normalize(planes: Tensor, model: nn.Module, info: ExportInfo) -> Tensor:

@@ -16,8 +16,8 @@ from ..inference.export_info import BoxDecoding
 TOLERANCE = 1e-3
 # As a share of a larger range: float32 gives no better through many layers.
 _SHARE = 1e-5
-# As a share of the largest value, a bias perhaps, beside which the range is small; PyTorch's own
-# sums are rounded to a tenth of it.
+# As a share of the largest magnitude, a bias perhaps, beside which the range is small; PyTorch's
+# own sums are rounded to a tenth of it.
 _ROUNDING = 1e-6
 # Where all are 0.
 _LEAST = 1e-30
@@ -65,14 +65,16 @@ class Detections:
         return len(self.scores)
 
 
-def tolerance(expected: Tensor) -> float:
-    """The most that a network's values may differ from these.
+def tolerance(expected: Tensor) -> tuple[float, float]:
+    """The most that a network's values may differ from these, and their largest magnitude.
 
     TOLERANCE where their range, from the smallest to the largest, is the usual one. A share of it
-    where it is below 1, as an untrained network's may be, and where it is above 100.
+    where it is below 1, as an untrained network's may be, and where it is above 100. Never less
+    than _ROUNDING of the largest magnitude.
     """
-    spread, scale = float(expected.max() - expected.min()), float(expected.abs().max())
-    return max(TOLERANCE * min(spread, 1.0), _SHARE * spread, _ROUNDING * scale, _LEAST)
+    low, high = map(float, expected.aminmax())
+    spread, scale = high - low, max(abs(low), abs(high))
+    return max(TOLERANCE * min(spread, 1.0), _SHARE * spread, _ROUNDING * scale, _LEAST), scale
 
 
 def compare_values(output: str, expected: Tensor, given: np.ndarray) -> Difference:
@@ -85,8 +87,7 @@ def compare_values(output: str, expected: Tensor, given: np.ndarray) -> Differen
     differences = (torch.from_numpy(given) - expected).abs().nan_to_num(nan=float("inf"))
     index = np.unravel_index(int(differences.argmax()), given.shape)
     where = f"index {tuple(map(int, index))}"
-    scale = float(expected.abs().max())
-    return Difference(output, float(differences.max()), where, tolerance(expected), scale)
+    return Difference(output, float(differences.max()), where, *tolerance(expected))
 
 
 def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference:
@@ -106,8 +107,8 @@ def compare_labels(output: str, logits: Tensor, given: np.ndarray) -> Difference
     found = compare_values(output, best, logits.gather(1, other[:, None])[:, 0].numpy())
     share = float((other != labels).float().mean())
     where = f"{found.where}, {share:.4%} of the pixels differ"
-    scale = float(logits.abs().max())
-    return replace(found, where=where, limit=tolerance(logits), scale=scale)
+    limit, scale = tolerance(logits)
+    return replace(found, where=where, limit=limit, scale=scale)
 
 
 def compare_boxes(

@@ -12,6 +12,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
+from ..data.outputs import check_local_output, check_output
 from ..errors import InputError, look_up
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
@@ -56,15 +57,19 @@ def export_model(
         images: a folder of images to check on; None = synthetic ones.
 
     Returns:
-        the description in the file, and the largest differences from PyTorch by output.
+        the description in the file, and the largest differences from PyTorch by output; with boxes
+        also those of the head's raw outputs, and none of the boxes where no image has any.
 
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
-            what counts as the same (compare.tolerance). A file at `path` is then as it was.
+            what counts as the same (compare.tolerance). A file at `path` is then as it was, for
+            only what was checked is moved there. (OpenVINO's two files are moved one by one.)
     """
     extension, _, _, libraries = look_up(FORMATS, file_format, "--format")
     target = Path(path)
-    _check_target(target, file_format, extension)
+    check_local_output(os.fspath(path), "--output", extension)
+    if extension == ".xml":
+        check_output(str(target.with_suffix(".bin")), "--output")
     for library in libraries:
         import_extra(library)
     cfg = cfg.clone()
@@ -82,40 +87,20 @@ def export_model(
     info.versions.update(_versions(libraries))
     SafeCheckpointer(model, require_all=True).load(weights)
     samples = list(sample_images(images))
-    with _folder_beside(target) as folder:
+    differences: dict[str, Difference] = {}
+    # Beside the target, to be moved when it is done.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         if BOXES[0] in info.outputs:
             # The threshold and the NMS can hide a network that is quite another: first without.
             raw = describe(model, info.model, size=size, raw_boxes=True)
             with tempfile.TemporaryDirectory(dir=folder) as twin:
-                _write_and_check(model, raw, Path(twin) / target.name, file_format, samples)
-        differences = _write_and_check(
-            model, info, Path(folder) / target.name, file_format, samples
-        )
+                file = Path(twin) / target.name
+                differences |= _write_and_check(model, raw, file, file_format, samples)
+        file = Path(folder) / target.name
+        differences |= _write_and_check(model, info, file, file_format, samples)
         for file in sorted(Path(folder).iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
-    return info, differences
-
-
-def _check_target(target: Path, file_format: str, extension: str) -> None:
-    """Whether the files can be put there, as far as can be said beforehand."""
-    if target.suffix != extension:
-        raise InputError(
-            f"--output {target}: the name of an {file_format} file ends in {extension}"
-        )
-    for file in (target, target.with_suffix(".bin")) if extension == ".xml" else (target,):
-        if file.is_dir():
-            raise InputError(f"--output {target}: {file} is a folder; name a file")
-
-
-def _folder_beside(target: Path) -> tempfile.TemporaryDirectory:
-    """In which all is written, to be moved when it is done."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as e:
-        raise InputError(
-            f"--output {target}: {target.parent} is no folder to write in: {e.strerror}"
-        ) from e
+    return info, list(differences.values())
 
 
 def _write_and_check(
@@ -124,7 +109,8 @@ def _write_and_check(
     path: Path,
     file_format: str,
     images: list[tuple[str, np.ndarray]],
-) -> list[Difference]:
+) -> dict[str, Difference]:
+    """The largest differences by output."""
     _, write, runtime, _ = FORMATS[file_format]
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
     network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
@@ -137,7 +123,7 @@ def _write_and_check(
         raise InputError(
             f"the network cannot be exported as {file_format}: {e}; it was not written"
         ) from e
-    return check(session.run, model, info, images)
+    return {found.output: found for found in check(session.run, model, info, images)}
 
 
 def _versions(libraries: tuple[str, ...]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.files import list_images, read_image
 from ..data.inspection import spread_evenly
-from ..data.outputs import check_output
+from ..data.outputs import check_local_output
 from ..errors import InputError
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
@@ -22,10 +22,8 @@ from ..inference.extras import import_extra
 MAX_IMAGES = 32
 # What stays in float32, by the names of the graph's nodes.
 # The stem and the first block see the largest maps, where rounding costs most accuracy and where
-# ONNX Runtime's integer convolutions of few channels are slower than its float ones. TopFormer-T on
-# CamVid, mIoU 58.95 in float32: 58.22 with all in integers, 58.35 without the stem, 58.72 without
-# both, and 0.76, 0.66, 0.61 times float32's time on a CPU with AVX-512 VNNI.
-# Resizing by products (sim, join) is slower in integers too: 0.84 times float32, and 0.80 without.
+# ONNX Runtime's integer convolutions of few channels are slower than its float ones.
+# Resizing by products (sim, join) is slower in integers, too.
 # The rest is arithmetic of sizes and boxes, and what follows the logits.
 _FLOAT = re.compile(
     r"/pyramid/(stem|blocks\.0)/|/pool/|/(sim\d|join)/MatMul"
@@ -53,9 +51,8 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     """
     onnx = import_extra("onnx")
     quantization = import_extra("onnxruntime.quantization")
-    check_files(path, output)
+    backend = check_files(path, output)
     files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
-    backend = _open(path)
     target = Path(output)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         prepared, partial = str(Path(folder) / "prepared.onnx"), Path(folder) / target.name
@@ -82,32 +79,25 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     return len(files)
 
 
-def check_files(path: str, output: str) -> None:
-    """Raise InputError where `path` cannot be quantised, or `output` not be written.
+def check_files(path: str, output: str) -> FileBackend:
+    """The file at `path`, on one thread, where it can be quantised and `output` be written.
 
-    Arguments are quantize_onnx's.
+    Arguments and errors are quantize_onnx's.
     """
     if Path(path).suffix != ".onnx":
         raise InputError(f"--model {path}: an .onnx file of tools/export_model.py is quantised")
-    if Path(output).suffix != ".onnx":
-        raise InputError(f"--output {output}: the name of an onnx file ends in .onnx")
-    check_output(output, "--output")
-    _open(path)
-    if Path(output).exists() and os.path.samefile(path, output):
-        raise InputError(f"--output {output} is the file of --model: give it another name")
-    nodes = import_extra("onnx").load(path).graph.node
-    if any(node.op_type == "QuantizeLinear" for node in nodes):
-        raise InputError(f"--model {path} is in 8-bit integers already: name the float32 file")
-
-
-def _open(path: str) -> FileBackend:
-    """The file, on one thread; InputError where it is none that can be quantised."""
     backend = FileBackend(path, "onnxruntime", num_threads=1)
     if backend.does_resizing:
         raise InputError(
             f"{path} has the preprocessing inside: export it without --with-preprocessing to "
             "quantise it"
         )
+    nodes = import_extra("onnx").load(path).graph.node
+    if any(node.op_type == "QuantizeLinear" for node in nodes):
+        raise InputError(f"--model {path} is in 8-bit integers already: name the float32 file")
+    check_local_output(output, "--output", ".onnx")
+    if Path(output).exists() and os.path.samefile(path, output):
+        raise InputError(f"--output {output} is the file of --model: give it another name")
     return backend
 
 

@@ -37,7 +37,7 @@ class MatrixResizing(TorchFunctionMode):
 
     At sizes that are known and whole multiples of the map's, it has a Resize in the blocked layout
     of its convolutions. All others leave that layout. OpenVINO, whose Resize is fast at any size,
-    gains nothing. docs/deploy.md has the times.
+    gains nothing.
 
     Args:
         is_static: the sizes traced are the only ones.

@@ -1,0 +1,39 @@
+"""What exported files are checked on."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from topformer_d2 import get_config
+from topformer_d2.export.check import _preprocess, _to_input
+from topformer_d2.export.network import describe
+from topformer_d2.inference.model_info import ModelInfo
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    cfg = get_config("seg_topformer_t_synthetic", ["MODEL.DEVICE", "cpu"])
+    return build_model(cfg).eval(), ModelInfo.from_config(cfg)
+
+
+def test_resizing_is_exact_on_noise(segmenter):
+    """In float32 it would be further from the exact values than the exported file's."""
+    model, model_info = segmenter
+    info = describe(model, model_info, size=(4, 683), with_preprocessing=True)
+    image = np.random.default_rng(0).integers(0, 256, (4, 1023, 3), dtype=np.uint8)
+    places = (np.arange(683) + 0.5) * (1023 / 683) - 0.5
+    rows = image.transpose(2, 0, 1)[::-1].reshape(-1, 1023)  # RGB
+    exact = [np.interp(places, np.arange(1023), row) for row in rows]
+    exact = torch.tensor(np.array(exact)).view(3, 4, 683)
+    exact = (exact - model.pixel_mean) / model.pixel_std
+    given = _preprocess(torch.from_numpy(image), model, info)[0]
+    assert float((given - exact).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("side, batch", [(250, 2), (768, 1)])
+def test_small_images_alone_come_in_batches(segmenter, side, batch):
+    model, model_info = segmenter
+    info = describe(model, model_info, labels=True)
+    image = np.zeros((64, side, 3), np.uint8)
+    assert _to_input(image, model, info).shape == (batch, 3, 64, side)
