@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_opened(models, tmp_path):
     for size in (0, -64, 100, 128.0):
         with pytest.raises(InputError, match=f"tile_size is {size}; it takes a multiple of 64"):
             Predictor(cfg, weights, tile_size=size)
-    with pytest.raises(InputError, match=r"is a weights file: Predictor\(config, '.*\.pth'\)"):
+    with pytest.raises(InputError, match=r"\.pth is a weights file: name its config"):
         Predictor(weights)
     with pytest.raises(InputError, match=r"no weights file is named: .*Predictor\(config, weights"):
         Predictor(CONFIGS["segmenter"])  # as get_config takes it

@@ -229,7 +229,9 @@ def _choose(model: CfgNode | str, name: str | None) -> str:
         raise InputError(f"backend is {name!r}; known: {list(BACKENDS)}")
     suffix = "" if isinstance(model, CfgNode) else Path(model).suffix.lower()
     if suffix in _WEIGHTS:
-        raise InputError(f"{model} is a weights file: Predictor(config, {model!r})")
+        raise InputError(
+            f"{model} is a weights file: name its config (--config-file), and this as its weights"
+        )
     runs_in = _OF_EXTENSION.get(suffix, ("torch",))
     if name is None or name in runs_in:
         return name or runs_in[0]
