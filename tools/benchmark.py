@@ -9,8 +9,8 @@ raw outputs (an exported detector's are boxes, after NMS), "whole way" from the 
 label map or boxes. The first row is Detectron2's DefaultPredictor, with argmax for the label map.
 All calls alternate, so that what else the machine does falls on all alike; times are medians,
 ratios medians over the repetitions, "network / reference" beside the row that --reference adds.
-Other libraries' networks are prepared as ours are: BatchNorm folded, and channels last in PyTorch
-where that is faster. glibc keeps freed memory here
+Other libraries' networks are prepared as ours are: BatchNorm folded, and in PyTorch 1x1
+convolutions by oneDNN and channels last where that is faster. glibc keeps freed memory here
 (topformer_d2.analysis.keep_freed_memory); a Predictor leaves it as it is, and a network may then
 take 1.4 times as long. Without --weights the network is untrained: its label map takes longer than
 a trained one's, and a detector's scores are shifted so that it finds something. Where there is a
