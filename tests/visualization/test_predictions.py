@@ -17,7 +17,14 @@ from topformer_d2 import get_config
 from topformer_d2.data.files import list_images, read_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
-from topformer_d2.visualization import Painter, output_names, predict_files, predictions
+from topformer_d2.inference.video import VideoWriter
+from topformer_d2.visualization import (
+    Painter,
+    output_names,
+    predict_files,
+    predict_video,
+    predictions,
+)
 
 CONFIG = "seg_topformer_t_synthetic"
 DETECTOR_KEYS = [
@@ -209,6 +216,19 @@ def test_boxes_before_ctrl_c_are_kept(detector, tmp_path, monkeypatch):
     ids = [json.loads(line)["image_id"] for line in out.read_text().splitlines()]
     assert ids == ["a"] * 9 + ["b"] * 9
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(detector, tmp_path):
+    path = photo(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"--save-json .*a\.png/x\.jsonl cannot be written"):
+        predict_files(
+            Predictor(*detector), [path], str(tmp_path / "out"), json_file=f"{path}/x.jsonl"
+        )
+    video = str(tmp_path / "x.avi")
+    with VideoWriter(video, 25) as writer:
+        writer.write(read_image(path))
+    with pytest.raises(InputError, match=r"--output .*a\.png/x\.mp4 cannot be written"):
+        predict_video(Predictor(*detector), video, f"{path}/x.mp4")
 
 
 @pytest.mark.parametrize("name", ["o.mp4", "o.jpg"])

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from ..data.checks import load_records, missing_paths
 from ..data.files import read_image, write_beside, write_image
 from ..data.inspection import spread_evenly
+from ..data.outputs import check_output
 from ..errors import InputError
 from ..inference import Predictor, Scene
 from ..inference.model_info import ModelInfo
@@ -76,21 +77,22 @@ def predict_files(
 
     Raises:
         InputError: an output would overwrite an input, `output` is named as a picture or video is,
-            or there are no boxes or no category ids to write to json_file.
+            json_file cannot be written, or there are no boxes or no category ids to write to it.
         OSError: one that the next image would meet as well, such as a full disk.
     """
     info = predictor.info
     painter = Painter(info)
-    if json_file:
-        _check_json_target(json_file, info)
     names = output_names(paths)
     endings = ["label.png", "overlay.jpg"] if "sem_seg" in info.tasks else ["overlay.jpg"]
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
     _refuse_overwriting("an input", paths, pictures)
     if json_file:
+        _check_json_target(json_file, info)
         _refuse_overwriting("an input", paths, [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
     _make_folder(output)
+    if json_file:
+        check_output(json_file, "--save-json")
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
     problems, lines = [], []
     with _written_after_ctrl_c(json_file, lines):
@@ -146,8 +148,6 @@ def _check_json_target(json_file: str, info: ModelInfo) -> None:
     """Raise InputError, before the work and not after, where boxes cannot be written."""
     if "instances" not in info.tasks:
         raise InputError(f"this model finds no boxes to write to {json_file}")
-    if os.path.isdir(json_file):
-        raise InputError(f"{json_file} is a folder: name a file for the boxes")
     if info.objects.ids is None:
         raise InputError(
             f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "

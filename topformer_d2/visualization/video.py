@@ -7,6 +7,7 @@ import os
 import cv2
 from tqdm.auto import tqdm
 
+from ..data.outputs import check_output
 from ..errors import InputError
 from ..inference import Predictor
 from ..inference.video import VideoReader, VideoWriter
@@ -26,11 +27,13 @@ def predict_video(predictor: Predictor, source: str, output: str, *, min_score: 
         The number of frames.
 
     Raises:
-        InputError: the source cannot be read, or the output is no name for a video or the source's.
+        InputError: the source cannot be read, or the output not be written, is no name for a video
+            or the source's.
     """
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output} would overwrite the input: use another name")
     reader, painter = VideoReader(source), Painter(predictor.info)
+    check_output(output, "--output")
     done = 0
     with VideoWriter(output, reader.frame_rate) as writer:
         for frame in tqdm(reader, total=reader.num_frames or None, unit="frame"):
