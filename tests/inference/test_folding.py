@@ -6,7 +6,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 from torch.nn import functional as F
 
-from topformer_d2.inference.folding import fold_batch_norm
+from topformer_d2.inference.folding import optimize_for_inference
 
 
 @pytest.mark.parametrize("activation", [None, F.relu, F.relu6, F.gelu])
@@ -34,7 +34,7 @@ def test_folded_convolution(out_channels, groups, stride, padding, is_product, a
         activation=activation,
     )
     model = nn.Sequential(convolution).eval()
-    folded = fold_batch_norm(model)
+    folded = optimize_for_inference(model)
     assert isinstance(folded[0], Conv2d) != is_product
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert model[0].dilation == (1, 1)

@@ -13,7 +13,7 @@ from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
-from topformer_d2.inference.folding import fold_batch_norm
+from topformer_d2.inference.folding import optimize_for_inference
 from topformer_d2.inference.video import VideoReader, VideoWriter
 from topformer_d2.visualization import predict_video
 
@@ -119,7 +119,7 @@ def test_batches_have_an_end(models, monkeypatch):
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_folded_batch_norms_change_nothing(models, kind):
     model = models[kind][2]
-    folded = fold_batch_norm(model)
+    folded = optimize_for_inference(model)
     left = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     count = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
     assert len(left) <= (0 if kind == "segmenter" else count / 3)
