@@ -27,7 +27,7 @@ from topformer_d2.analysis import (
     profile_parts,
 )
 from topformer_d2.config import load_config, model_tasks
-from topformer_d2.data.files import check_image_name, write_image
+from topformer_d2.data.images import check_image_name, write_image
 from topformer_d2.errors import InputError, show_input_errors
 
 # Of what goes with --config-file alone.

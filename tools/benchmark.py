@@ -46,11 +46,11 @@ from topformer_d2.analysis.entries import (
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.analysis.peers import PEERS, build_peer
 from topformer_d2.config import load_config
-from topformer_d2.data.files import check_image_name, write_image, write_json
-from topformer_d2.data.outputs import check_output
+from topformer_d2.data.images import check_image_name, write_image
 from topformer_d2.data.synthetic import make_textures
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.export import FORMATS
+from topformer_d2.files import check_output, write_json
 from topformer_d2.inference.backends import BACKENDS
 from topformer_d2.inference.extras import import_extra
 

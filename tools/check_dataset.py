@@ -22,9 +22,9 @@ import sys
 from pathlib import Path
 
 from topformer_d2.config import load_config
-from topformer_d2.data.files import write_beside
 from topformer_d2.data.inspection import inspect_config, inspect_datasets
 from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.files import write_beside
 
 
 def main() -> None:

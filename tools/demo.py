@@ -35,7 +35,7 @@ def train(folder: str, seed: int) -> tuple[float, float]:
 def draw_sheet(folder: str) -> str:
     """Write a sheet of validation images with truth and prediction; returns its path."""
     from topformer_d2 import get_config
-    from topformer_d2.data.files import write_image
+    from topformer_d2.data.images import write_image
     from topformer_d2.inference import Predictor
     from topformer_d2.visualization import prediction_sheet
 

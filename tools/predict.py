@@ -15,7 +15,7 @@ import sys
 from PIL import Image
 
 from topformer_d2.config import load_config
-from topformer_d2.data.files import list_images
+from topformer_d2.data.images import list_images
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import BACKENDS

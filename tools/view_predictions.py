@@ -10,7 +10,7 @@ import os
 from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
-from topformer_d2.data.files import check_image_name, write_image
+from topformer_d2.data.images import check_image_name, write_image
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.inference import Predictor
 from topformer_d2.visualization import prediction_sheet

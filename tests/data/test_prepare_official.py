@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from tests.data import archives
 from tests.data.archives import MAKERS, content, records
 from tests.helpers import REPOSITORY
-from topformer_d2.data import files
 from topformer_d2.data.prepare.sem_seg import DATASETS, prepare_sem_seg
 from topformer_d2.data.prepare.voc import prepare_voc
 from topformer_d2.errors import InputError
+from topformer_d2.files import writing
 
 CAMVID = REPOSITORY.parent / "shared" / "data" / "CamVid"
 
@@ -67,7 +67,7 @@ def _stop_after(count: int, prepare, sources: list[str], root: str) -> None:
                 made.append(path)
             replace(partial, path)
 
-    files.os.replace = replace_some
+    writing.os.replace = replace_some
     tqdm.set_lock(threading.RLock())  # by default one lock for the tests as well
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     prepare(sources, root)

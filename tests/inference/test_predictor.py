@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tests.helpers import photo, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
-from topformer_d2.data.files import read_image
+from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.helpers import photo, save_untrained
 from topformer_d2 import get_config
-from topformer_d2.data.files import list_images, read_image, write_image
+from topformer_d2.data.images import list_images, read_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
 from topformer_d2.inference.video import VideoWriter
@@ -145,7 +145,7 @@ def test_outputs_of_files_from_several_folders_do_not_collide(tmp_path):
 
 def test_one_images_trouble_does_not_end_the_run(weights, tmp_path):
     predictor = Predictor(get_config(CONFIG), weights)
-    long_name = "x" * 245
+    long_name = "x" * 250
     paths = [photo(tmp_path / f"{name}.png") for name in ("a", long_name, "b", "c", "d")]
     wide = str(tmp_path / "wide.png")
     cv2.imwrite(wide, np.zeros((2, 65600, 3), np.uint8))

@@ -15,6 +15,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 from ..errors import InputError, summarize
+from ..files import writing_beside
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
 
@@ -126,12 +127,13 @@ def save_state_dict(
 
 
 def _save(write: Callable[[BinaryIO], object], path: str) -> None:
-    """Write a file beside and rename it; a remote store has no rename."""
-    written = path if "://" in path else f"{path}.partial"
-    with PathManager.open(written, "wb") as f:
-        write(f)
-    if written != path:
-        os.replace(written, path)  # PathManager.mv does not overwrite
+    """Write a file beside and rename it, on the disk at the end; a remote store has no rename."""
+    if "://" in path:
+        with PathManager.open(path, "wb") as f:
+            write(f)
+    else:
+        with writing_beside(path, durable=True) as f:
+            write(f)
 
 
 class SafeCheckpointer(DetectionCheckpointer):

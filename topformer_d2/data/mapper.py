@@ -14,7 +14,7 @@ from ..errors import InputError
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .boxes import corners
 from .checks import check_image_size, check_label_range, check_label_size
-from .files import read_image, read_label
+from .images import read_image, read_label
 
 
 class TaskMapper:

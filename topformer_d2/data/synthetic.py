@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from .categories import Categories
-from .files import write_image
+from .images import write_image
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring")
 SYNTHETIC_CATEGORIES = Categories(

@@ -12,8 +12,8 @@ from detectron2.structures import Instances
 from faster_coco_eval import COCO, COCOeval_faster
 
 from ..data.checks import load_records
-from ..data.files import write_json
 from ..errors import InputError
+from ..files import write_json
 
 
 def evaluate_boxes(

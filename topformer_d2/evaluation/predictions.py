@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data.checks import check_dataset_present, load_records
-from ..data.files import read_image
+from ..data.images import read_image
 from ..errors import InputError, about
 from ..inference import Predictor
 from ..inference.model_info import ClassTable

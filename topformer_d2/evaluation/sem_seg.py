@@ -14,8 +14,9 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from ..data.checks import check_label_range, load_records
-from ..data.files import read_label, write_json
+from ..data.images import read_label
 from ..errors import InputError
+from ..files import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ..data.augmentation import fit_within
-from ..data.files import list_images, read_image
+from ..data.images import list_images, read_image
 from ..data.inspection import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError

@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
-from ..data.outputs import check_local_output, check_output
 from ..errors import InputError, look_up
+from ..files import check_local_output, check_output
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo

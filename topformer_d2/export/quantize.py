@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.files import list_images, read_image
+from ..data.images import list_images, read_image
 from ..data.inspection import spread_evenly
-from ..data.outputs import check_local_output
 from ..errors import InputError
+from ..files import check_local_output
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
 from ..inference.extras import import_extra

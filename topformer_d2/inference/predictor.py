@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
-from ..data.files import list_images, read_image
+from ..data.images import list_images, read_image
 from ..errors import InputError, about
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..data.boxes import corners
-from ..data.files import read_label
+from ..data.images import read_label
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data.files import IMAGE_EXTENSIONS
+from ..data.images import IMAGE_EXTENSIONS
 from ..errors import InputError
 
 

@@ -17,7 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from ..data.files import write_bytes
+from ..files import write_bytes
 
 # Up to this many classes the cells of a confusion matrix have room for their numbers.
 _MOST_NUMBERED = 30
@@ -30,14 +30,13 @@ def draw_evaluation(folder: str) -> None:
     """Write confusion.png and iou.png beside the sem_seg_evaluation.json of `folder`."""
     with PathManager.open(os.path.join(folder, "sem_seg_evaluation.json"), "r") as f:
         saved = json.load(f)
+    metrics = {k: math.nan if v is None else v for k, v in saved["metrics"].items()}
     iou = {
-        key.removeprefix("IoU-"): value
-        for key, value in saved["metrics"].items()
-        if key.startswith("IoU-")
+        key.removeprefix("IoU-"): value for key, value in metrics.items() if key.startswith("IoU-")
     }
     confusion = confusion_chart(np.array(saved["confusion"]), list(iou))
     save_chart(confusion, os.path.join(folder, "confusion.png"))
-    save_chart(iou_chart(iou, saved["metrics"]["mIoU"]), os.path.join(folder, "iou.png"))
+    save_chart(iou_chart(iou, metrics["mIoU"]), os.path.join(folder, "iou.png"))
 
 
 def draw_curves(folder: str) -> None:

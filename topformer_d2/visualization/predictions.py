@@ -17,10 +17,10 @@ from detectron2.data import DatasetCatalog
 from tqdm.auto import tqdm
 
 from ..data.checks import load_records, missing_paths
-from ..data.files import read_image, write_beside, write_image
+from ..data.images import read_image, write_image
 from ..data.inspection import spread_evenly
-from ..data.outputs import check_output
 from ..errors import InputError
+from ..files import check_output, write_beside
 from ..inference import Predictor, Scene
 from ..inference.model_info import ModelInfo
 from .painter import Painter

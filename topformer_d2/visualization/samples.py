@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.checks import check_label_size, load_records
-from ..data.files import read_image
+from ..data.images import read_image
 from ..data.inspection import spread_evenly
 from ..data.loader import SeededMap
 from ..data.mapper import TaskMapper

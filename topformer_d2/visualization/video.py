@@ -7,8 +7,8 @@ import os
 import cv2
 from tqdm.auto import tqdm
 
-from ..data.outputs import check_output
 from ..errors import InputError
+from ..files import check_output
 from ..inference import Predictor
 from ..inference.video import VideoReader, VideoWriter
 from .painter import Painter

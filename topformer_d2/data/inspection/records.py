@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from ...config import model_tasks
 from ..boxes import corners
 from ..checks import check_image_size, check_label_range, check_label_size
-from ..files import UNREADABLE, png_bit_depth, read_image, read_label
+from ..images import UNREADABLE, png_bit_depth, read_image, read_label
 from ..tasks import tasks_of
 from .findings import Tally
 

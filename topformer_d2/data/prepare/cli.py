@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from ...errors import show_input_errors
+from ...files import write_beside
 from ..builtin import datasets_root
-from ..files import write_beside
 from .sem_seg import prepare_sem_seg
 
 _SHOWN = 20  # problems of a report on the terminal; a half-copied folder makes tens of thousands

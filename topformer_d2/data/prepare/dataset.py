@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import has_extension
+from ..images import has_extension
 from .source import Source
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...files import write_json
 from ..categories import CAMVID_OBJECTS, load_categories
-from ..files import read_label, write_json
+from ..images import read_label
 from ..sem_seg import load_image_label_pairs
 from .sem_seg import Report, prepare_sem_seg
 

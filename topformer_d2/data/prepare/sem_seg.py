@@ -13,8 +13,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ...errors import InputError
+from ...files import write_beside
 from ..categories import load_categories
-from ..files import UNREADABLE, write_beside, write_image
+from ..images import UNREADABLE, write_image
 from .cityscapes import CITYSCAPES
 from .coco2017 import COCO_2017
 from .coco_stuff10k import COCO_STUFF_10K

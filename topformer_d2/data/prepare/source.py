@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from PIL import ExifTags, Image
 
 from ...errors import InputError
-from ..files import IMAGE_EXTENSIONS, UNREADABLE
+from ..images import IMAGE_EXTENSIONS, UNREADABLE
 
 # What reading a file of a damaged archive raises; the last is a compression that Python lacks.
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)

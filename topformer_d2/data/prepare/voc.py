@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..files import IMAGE_EXTENSIONS, write_beside, write_json
+from ...files import write_beside, write_json
+from ..images import IMAGE_EXTENSIONS
 from .source import DAMAGED, Source
 
 _CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")

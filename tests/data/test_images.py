@@ -1,19 +1,14 @@
-"""Which files are data, reading images, and writing so that nothing half is left."""
+"""Which files are data, and reading and writing images."""
 
 import os
-import tempfile
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest.mock import Mock
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from topformer_d2.data import files
-from topformer_d2.data.files import list_images, read_image, write_beside, write_image
+from topformer_d2.data.images import list_images, read_image, write_image
 from topformer_d2.data.sem_seg import label_files, load_image_label_pairs
 from topformer_d2.errors import InputError
 
@@ -41,40 +36,6 @@ def test_hidden_files_are_no_data_and_extensions_have_any_case(tmp_path):
     touch(tmp_path / "labels", "x.png")
     with pytest.raises(InputError, match=r"x\.PNG and x\.png share a stem"):
         label_files(labels)
-
-
-def test_two_runs_at_once_write_one_after_the_other(tmp_path, monkeypatch):
-    path, replace = tmp_path / "x.json", os.replace
-    is_written, may_rename, second_is_done = (threading.Event() for _ in range(3))
-
-    def wait_and_replace(partial, target):
-        if not is_written.is_set():
-            is_written.set()
-            assert may_rename.wait(10)
-        replace(partial, target)
-
-    def write_second():
-        write_beside(path, b"second")
-        second_is_done.set()
-
-    monkeypatch.setattr(files.os, "replace", wait_and_replace)
-    first = threading.Thread(target=write_beside, args=(path, b"the first"))
-    second = threading.Thread(target=write_second)
-    first.start()
-    assert is_written.wait(10)
-    second.start()
-    assert not second_is_done.wait(0.2) and not path.exists()
-    may_rename.set()
-    first.join(10), second.join(10)
-    assert second_is_done.is_set() and path.read_bytes() == b"second"
-    assert os.listdir(tmp_path) == ["x.json"]
-
-
-def test_what_a_killed_run_left_is_written_over(tmp_path):
-    (tmp_path / ".x.json.partial").write_bytes(b"longer than what is written now")
-    write_beside(tmp_path / "x.json", b"whole")
-    assert (tmp_path / "x.json").read_bytes() == b"whole"
-    assert os.listdir(tmp_path) == ["x.json"]
 
 
 def test_list_images(tmp_path):
@@ -127,50 +88,3 @@ def test_a_huge_image_names_the_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match=r"x\.png cannot .* raise PIL\.Image\.MAX_IMAGE_PIXELS"):
         read_image(path)
-
-
-def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    path.write_bytes(b"before")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files.os, "replace", Mock(side_effect=KeyboardInterrupt))
-        write_beside(path, b"half")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(IsADirectoryError):
-        write_beside(tmp_path / "folder", b"x")
-    assert path.read_bytes() == b"before" and sorted(os.listdir(tmp_path)) == ["folder", "x.json"]
-
-
-def test_a_pipe_is_written_directly(tmp_path):
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with ThreadPoolExecutor() as pool:
-        content = pool.submit(pipe.read_bytes)
-        write_beside(pipe, b"x")
-        assert content.result(10) == b"x" and pipe.is_fifo()
-
-
-def test_an_open_file_is_not_renamed_where_there_are_no_locks(tmp_path, monkeypatch):
-    is_closed, opened, replace, open_locked = [], [], os.replace, files._open_locked
-
-    def open_and_keep(path):
-        opened.append(open_locked(path))
-        return opened[0]
-
-    def check_and_replace(partial, target):
-        is_closed.append(opened[0].closed)
-        replace(partial, target)
-
-    monkeypatch.setattr(files, "fcntl", None)
-    monkeypatch.setattr(files, "_open_locked", open_and_keep)
-    monkeypatch.setattr(files.os, "replace", check_and_replace)
-    write_beside(tmp_path / "x.json", b"whole")
-    assert is_closed == [True] and (tmp_path / "x.json").read_bytes() == b"whole"
-
-
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="has no such folder")
-def test_a_file_below_dev_is_replaced():
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        for content in (b"longer before", b"after"):
-            write_beside(Path(folder) / "x.json", content)
-        assert (Path(folder) / "x.json").read_bytes() == b"after"

@@ -1,12 +1,9 @@
-"""Finding, reading and writing image and label files."""
+"""Finding, reading and writing images and label maps."""
 
 from __future__ import annotations
 
 import glob
-import json
 import os
-from contextlib import suppress
-from pathlib import Path
 from typing import BinaryIO
 
 import cv2
@@ -16,16 +13,11 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps
 
 from ..errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs at once are not kept apart
-    fcntl = None
+from ..files import write_beside
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-_STREAMS = ("/dev/stdout", "/dev/stderr")
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 
@@ -157,63 +149,4 @@ def write_image(path: str, image: np.ndarray) -> None:
             f"{path}: {width}x{height} pixels cannot be written as {extension}; a .jpg has at most "
             "65500 a side, a .webp 16383"
         )
-    write_beside(Path(path), content.tobytes())
-
-
-def write_beside(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it.
-
-    So a run that fails or is killed leaves no half file and what was there before. The other name
-    is the same for every run, so that what a killed one left is written over, and locked, so that
-    of two runs at once neither renames what the other is writing. A pipe or device is written
-    directly, and /dev/stdout even where it is a file.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if str(path) in _STREAMS or (path.exists() and not path.is_file()):
-        with open(path, "ab") as f:
-            f.write(content)
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    f = _open_locked(partial)
-    try:
-        f.truncate(0)
-        f.write(content)
-        f.flush()
-        if fcntl is None:
-            f.close()  # Windows renames no open file
-        os.replace(partial, path)
-    except BaseException:
-        if fcntl is None:
-            f.close()
-        partial.unlink(missing_ok=True)
-        raise
-    finally:
-        f.close()
-
-
-def _open_locked(path: Path) -> BinaryIO:
-    """The file, open for writing, and locked until it is closed or its process ends."""
-    while True:
-        f = open(path, "ab")  # noqa: SIM115 (the caller closes it)
-        if fcntl is None:
-            return f
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(f, fcntl.LOCK_EX)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(f.fileno()), os.stat(path)):
-                return f
-        f.close()  # whoever held the lock has renamed it: this is the finished file
-
-
-def write_json(path: str, content) -> None:
-    """Write JSON as write_bytes does."""
-    write_bytes(path, json.dumps(content).encode())
-
-
-def write_bytes(path: str, content: bytes) -> None:
-    """Write a file beside and renamed; to a remote store, which has no rename, directly."""
-    if "://" in path:
-        with PathManager.open(path, "wb") as f:
-            f.write(content)
-    else:
-        write_beside(Path(path), content)
+    write_beside(path, content.tobytes())

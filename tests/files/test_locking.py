@@ -1,0 +1,72 @@
+"""One process writes into an output folder at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from topformer_d2.errors import InputError
+from topformer_d2.files import locked_output
+
+# Holds the lock, forks a child that outlives it as a loader's worker may, and waits to be killed.
+_HOLD = """
+import os, sys, time
+from topformer_d2.files import locked_output
+with locked_output(sys.argv[1], "training"):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+"""
+
+
+def test_another_process_is_refused_and_told_who_holds_it_until_that_is_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as holder:
+        try:
+            assert int(holder.stdout.readline()) == holder.pid
+            who = rf"process {holder.pid} on .*, training since"
+            with pytest.raises(InputError, match=who), locked_output(tmp_path, "evaluation"):
+                pass
+            os.kill(holder.pid, signal.SIGKILL)
+            holder.wait(10)
+            with locked_output(tmp_path, "evaluation"):
+                pass
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
+
+
+def test_a_process_may_nest_and_take_it_again(tmp_path):
+    folder = tmp_path / "new"
+    for _ in range(2):
+        with locked_output(folder, "training"), locked_output(str(folder), "evaluation"):
+            assert os.listdir(folder) == [".lock"]
+
+
+def test_a_link_named_as_the_lock_is_not_followed(tmp_path):
+    (tmp_path / "outside").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(OSError), locked_output(tmp_path / "run", "training"):
+        pass
+    assert (tmp_path / "outside").read_text() == "kept"
+
+
+def test_threads_of_one_process_share_it(tmp_path):
+    def hold():
+        with locked_output(tmp_path, "training"):
+            pass
+
+    with locked_output(tmp_path, "training"):
+        thread = threading.Thread(target=hold)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()

@@ -1,0 +1,28 @@
+"""Reading what may be damaged or hostile, and writing so that nothing whole is ever lost."""
+
+from .locking import locked_output
+from .reading import check_regular_file, parse_json, read_json, read_text
+from .writing import (
+    check_local_output,
+    check_output,
+    folder_beside,
+    write_beside,
+    write_bytes,
+    write_json,
+    writing_beside,
+)
+
+__all__ = [
+    "check_local_output",
+    "check_output",
+    "check_regular_file",
+    "folder_beside",
+    "locked_output",
+    "parse_json",
+    "read_json",
+    "read_text",
+    "write_beside",
+    "write_bytes",
+    "write_json",
+    "writing_beside",
+]

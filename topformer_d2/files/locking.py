@@ -1,0 +1,108 @@
+"""Locks that the kernel releases when their process ends, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs at once are not kept apart
+    fcntl = None
+
+LOCK_NAME = ".lock"
+_guard = threading.Lock()
+# {folder: [its open lock file, how many blocks of this process hold it]}
+_held: dict[str, list] = {}
+
+
+@contextlib.contextmanager
+def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
+    """Hold a folder as the one process that writes into it; the folder is made where missing.
+
+    The lock is one of the file ".lock" in the folder. It ends with its process, so that a killed
+    one leaves nothing to clean up. A process may nest such blocks. Where the file system has no
+    locks (some network ones), and for a remote store, nothing is held.
+
+    Args:
+        folder: that is written into.
+        purpose: what this process does there, such as "training", for the others' message.
+
+    Raises:
+        InputError: another process holds it; the message names that process.
+    """
+    if fcntl is None or "://" in os.fspath(folder):
+        yield
+        return
+    key = os.path.realpath(folder)
+    with _guard:
+        if key in _held:
+            _held[key][1] += 1
+        else:
+            _held[key] = [_lock(Path(folder), purpose), 1]
+    try:
+        yield
+    finally:
+        with _guard:
+            _held[key][1] -= 1
+            if not _held[key][1]:
+                _held.pop(key)[0].close()
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file or folder for this process alone; False where another has it.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _lock(folder: Path, purpose: str):
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_NAME
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+    file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8", errors="replace")
+    try:
+        is_free = try_lock(file.fileno())
+    except OSError:  # a file system without locks
+        return file
+    if not is_free:
+        holder = file.read(2000).strip() or "another process"
+        file.close()
+        raise InputError(
+            f"{folder} is in use by {holder}. Wait until that ends, stop it, or write to another "
+            "folder"
+        )
+    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]) if sys.argv else ""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.truncate(0)
+    file.write(
+        f"process {os.getpid()} on {socket.gethostname()}, {purpose} since {since}: {command[:500]}"
+    )
+    file.flush()
+    return file
+
+
+def _let_go() -> None:
+    """In a forked child: it shares the lock, and would keep it after its parent's death."""
+    for file, _ in _held.values():
+        file.close()  # of this process; the parent's stays locked
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
