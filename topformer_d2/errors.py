@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,11 +74,17 @@ def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 
     An OSError, such as a full disk or a folder that is a file, is the user's to mend as well.
-    Ctrl-C ends with one word and status 130.
+    Ctrl-C ends with one word and status 130; a reader that has left, as of `| head -1`, ends it
+    without a word and with 141, a shell's status for that.
     """
+    atexit.register(_drop_closed_stdout)  # for what is printed after the block
     try:
         yield
+        if _drop_closed_stdout():
+            raise SystemExit(141)
     except (InputError, OSError) as e:
+        if isinstance(e, BrokenPipeError) and _drop_closed_stdout():
+            raise SystemExit(141) from None
         # One raised in a loader's worker arrives wrapped in the text of its traceback.
         message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
         print(f"error: {message}", file=sys.stderr)
@@ -84,3 +92,16 @@ def show_input_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _drop_closed_stdout() -> bool:
+    """Whether nobody reads stdout any more; what is left to write there is then dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush it once more at its end, and report that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    except (ValueError, AttributeError):  # closed by the program, or there is none
+        pass
+    return False
