@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -166,12 +168,26 @@ class TrainLoader:
             # Its own generator: the default one would take a number from the model's.
             generator=torch.Generator().manual_seed(self.seed),
         )
-        for batch in loader:
+        for batch in _deaths_at_reading(loader):
             for sample in batch:
                 if "sem_seg" in sample:
                     # What losses take; as bytes until here, a sixth more images a second arrive.
                     sample["sem_seg"] = sample["sem_seg"].long()
             yield batch
+
+
+def _deaths_at_reading(loader: DataLoader) -> Iterator[list[dict]]:
+    """The batches; a process of the loader that has died is an error when the next one is read.
+
+    PyTorch's handler of SIGCHLD would raise it wherever the training is, perhaps in the middle of
+    an update.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGCHLD) if in_main and hasattr(signal, "SIGCHLD") else None
+    batches = iter(loader)  # starts the processes
+    if previous is not None:
+        signal.signal(signal.SIGCHLD, previous)
+    yield from batches
 
 
 def init_worker(_: int) -> None:

@@ -72,7 +72,8 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     """
     text = str(error)
     if isinstance(error, InputError):
-        return text
+        # One raised in a loader's process arrives in the text of its traceback.
+        return text.rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
