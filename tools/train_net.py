@@ -15,10 +15,11 @@ from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 
 from topformer_d2.checkpoint import SafeCheckpointer
-from topformer_d2.config import load_config
+from topformer_d2.config import check_parts, load_config
 from topformer_d2.data import check_config
 from topformer_d2.engine import StopRequested, Trainer, describe_death, setup_run
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.engine.processes import check_processes, check_single_run
+from topformer_d2.errors import InputError, about, show_input_errors
 from topformer_d2.files import locked_output
 
 logger = logging.getLogger("topformer_d2.train_net")
@@ -63,12 +64,15 @@ def main(args) -> dict | None:
 def check(args) -> int:
     """Say what is wrong once, before any process is started; returns the number of processes."""
     with show_input_errors():
-        check_config(load_config(args.config_file, args.opts), train=not args.eval_only)
-        if args.num_gpus > max(1, torch.cuda.device_count()):
-            raise InputError(
-                f"--num-gpus is {args.num_gpus}, but this machine has {torch.cuda.device_count()}"
-            )
-    return max(1, args.num_gpus)
+        check_single_run()
+        with about("--num-gpus, --num-machines, --machine-rank"):
+            processes = check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+            if args.num_machines > 1 and args.dist_url == "auto":
+                raise InputError("several machines need --dist-url tcp://HOST:PORT of the first")
+        cfg = load_config(args.config_file, args.opts)
+        check_parts(cfg)
+        check_config(cfg, train=not args.eval_only)
+    return processes
 
 
 if __name__ == "__main__":

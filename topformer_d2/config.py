@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
-from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
+from detectron2.modeling import (
+    ANCHOR_GENERATOR_REGISTRY,
+    BACKBONE_REGISTRY,
+    META_ARCH_REGISTRY,
+    SEM_SEG_HEADS_REGISTRY,
+    SemanticSegmentor,
+)
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.utils.file_io import PathManager
-from yaml import YAMLError
+from fvcore.common.registry import Registry
 
+from .config_merging import merge_file, merge_opts
+from .config_ranges import check_values
 from .errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
-
-# What yacs and fvcore raise for an unknown key or a value of the wrong type.
-_MERGE_ERRORS = (KeyError, ValueError, AssertionError)
 
 # What load_config does last; rooms that stand after this one add to it.
 _AFTER_LOADING: list[Callable[[CN], None]] = []
@@ -173,12 +178,7 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
         InputError: it is not registered, or neither a segmenter nor a dense detector.
     """
     name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = [registered for registered, _ in META_ARCH_REGISTRY]
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {name!r}, which is not registered"
-            f"{did_you_mean(name, known)}"
-        )
+    _check_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
     kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
     arch = META_ARCH_REGISTRY.get(name)
     tasks = getattr(arch, "tasks", None) or tuple(
@@ -190,6 +190,25 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
             "such as RetinaNet, which are what is trained here"
         )
     return tasks
+
+
+def check_parts(cfg: CN) -> None:
+    """Raise InputError where a part of the model has a name that is not registered."""
+    tasks, model = model_tasks(cfg), cfg.MODEL
+    _check_registered(BACKBONE_REGISTRY, model.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
+    if "sem_seg" in tasks:
+        name = model.SEM_SEG_HEAD.NAME
+        _check_registered(SEM_SEG_HEADS_REGISTRY, name, "MODEL.SEM_SEG_HEAD.NAME")
+    if "instances" in tasks:
+        name = model.ANCHOR_GENERATOR.NAME
+        _check_registered(ANCHOR_GENERATOR_REGISTRY, name, "MODEL.ANCHOR_GENERATOR.NAME")
+
+
+def _check_registered(registry: Registry, name: str, key: str) -> None:
+    if name not in registry:
+        known = [registered for registered, _ in registry]
+        hint = did_you_mean(str(name), known)
+        raise InputError(f"{key} is {name!r}, which is not registered{hint}")
 
 
 def single_task_opts(cfg: CN, task: str) -> list[str]:
@@ -221,7 +240,7 @@ def list_configs() -> list[str]:
     return sorted(path.stem for path in config_folder().glob("*.yaml"))
 
 
-def get_config(name: str, opts: Sequence[str] = ()) -> CN:
+def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """A shipped config, ready to use: `get_config("seg_topformer_t")`.
 
     Args:
@@ -232,8 +251,9 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
         A mutable Detectron2 config whose MODEL.DEVICE fits this machine.
 
     Raises:
-        InputError: no such config, or `opts` holds an unknown key or a value of the wrong type.
+        InputError: no such config, or `opts` holds an unknown key or a value that it does not take.
     """
+    name = os.fspath(name)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         known = list_configs()
@@ -241,28 +261,30 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
     return load_config(str(path), opts)
 
 
-def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
+def load_config(
+    config_file: str | os.PathLike, opts: Sequence[str] = (), *, allow_remote: bool = False
+) -> CN:
     """Detectron2's defaults, the toolkit's keys, then `config_file`, then `opts`.
 
-    The datasets of its DATASETS.FOLDERS are registered.
+    The file is data, and so is every file that its `_BASE_` leads to: what asks for a Python object
+    is refused (docs/security.md). The datasets of its DATASETS.FOLDERS are registered.
+
+    Args:
+        config_file: path of a YAML file; "" = none.
+        opts: KEY VALUE pairs.
+        allow_remote: fetch files whose path has a scheme, such as https://.
 
     Raises:
-        InputError: the file does not exist, a key is unknown or its value of the wrong type, or
-            DATASETS.FOLDERS is wrong.
+        InputError: a file is missing or is not such a config, a key is unknown, a value is of the
+            wrong type or out of its range, or DATASETS.FOLDERS is wrong.
     """
     cfg = get_cfg()
     add_topformer_config(cfg)
-    if config_file and not PathManager.isfile(config_file):
-        raise InputError(f"config file {config_file} does not exist")
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file)
-    except (*_MERGE_ERRORS, OSError, AttributeError, RecursionError, YAMLError) as e:
-        raise _config_error(config_file, e, cfg) from e
-    try:
-        cfg.merge_from_list(list(opts))
-    except _MERGE_ERRORS as e:
-        raise _config_error("command line", e, cfg) from e
+    config_file = os.fspath(config_file)
+    if config_file:
+        merge_file(cfg, config_file, allow_remote=allow_remote)
+    merge_opts(cfg, opts)
+    check_values(cfg)
     fit_device(cfg)
     for function in _AFTER_LOADING:
         function(cfg)
@@ -270,21 +292,25 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
 
 
 def fit_device(cfg: CN) -> None:
-    """Fall back from a GPU that this machine lacks to the CPU, and say so in the log."""
-    if str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %r but there is no GPU: using the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
+    """Fall back from a GPU that this machine lacks to the CPU, and say so in the log.
 
-
-def _flatten(node: CN, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in node.items():
-        keys += _flatten(value, f"{prefix}{key}.") if isinstance(value, CN) else [f"{prefix}{key}"]
-    return keys
-
-
-def _config_error(source: str, error: Exception, cfg: CN) -> InputError:
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    # yacs words it differently for files and for lists.
-    _, unknown, key = text.replace(" config key", " key").partition("Non-existent key: ")
-    return InputError(f"{source}: {text}{did_you_mean(key, _flatten(cfg)) if unknown else ''}")
+    Raises:
+        InputError: MODEL.DEVICE is not the name of a device, or this machine lacks it.
+    """
+    name = cfg.MODEL.DEVICE
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as e:
+        raise InputError(f"MODEL.DEVICE is {name!r}; it takes cpu, cuda or cuda:N") from e
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            logger.warning("MODEL.DEVICE is %r but there is no GPU: using the CPU", name)
+            cfg.MODEL.DEVICE = "cpu"
+        elif device.index is not None and device.index >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise InputError(f"MODEL.DEVICE is {name!r}; the last GPU here is 'cuda:{last}'")
+        return
+    try:
+        torch.empty(1, device=device).cpu()
+    except Exception as e:  # each device raises another type
+        raise InputError(f"MODEL.DEVICE is {name!r}, which this machine lacks: use cpu") from e

@@ -12,11 +12,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
 
-from topformer_d2 import get_config
+from tests.helpers import save_untrained
+from topformer_d2 import Predictor, get_config
 from topformer_d2.config import load_config
 from topformer_d2.data import build_train_loader, check_config
 from topformer_d2.data.folders import read_classes, register_folders
 from topformer_d2.errors import InputError
+from topformer_d2.inference.model_info import ModelInfo
 from topformer_d2.visualization import Painter
 
 SYNTHETIC = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
@@ -100,13 +102,62 @@ def test_the_kept_config_does_the_same(config_file, tmp_path):
     again = load_config(str(tmp_path / "kept.yaml"))
     assert again.dump() == cfg.dump()
     elsewhere = ["DATASETS.FOLDERS.own_val.IMAGES", "elsewhere"]
-    with pytest.raises(InputError, match="'own_val' is registered already, with other files"):
-        load_config(str(tmp_path / "kept.yaml"), elsewhere)
-    forget()
     cfg = load_config(str(tmp_path / "kept.yaml"), elsewhere)
     assert MetadataCatalog.get("own_val").image_root == "elsewhere"
     with pytest.raises(InputError, match=r"own_val names elsewhere, but .*elsewhere is missing"):
         check_config(cfg, train=False)
+
+
+def test_the_config_loaded_last_decides(config_file, tmp_path, caplog):
+    """As in a notebook: a path is corrected, and a second model has datasets of the same names."""
+    load_config(config_file(CLASSES="clases.txt"), [*OWN, *SMALL])
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "topformer_d2"):
+        right = load_config(config_file(), [*OWN, *SMALL])
+    assert "'own_train' has other files than before" in caplog.text
+    assert right.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6
+    weights = save_untrained(right, tmp_path / "m.safetensors")
+    predictor = Predictor(right, weights)
+    (tmp_path / "two.txt").write_text("one\ntwo\nthree\nfour\nfive\nsix\nseven")
+    second = config_file(CLASSES="two.txt")
+    text = (tmp_path / second).read_text().replace("CLASSES: classes.txt", "CLASSES: two.txt")
+    (tmp_path / second).write_text(text.replace('"CLASSES": "classes.txt"', '"CLASSES": "two.txt"'))
+    assert load_config(second, OWN).MODEL.SEM_SEG_HEAD.NUM_CLASSES == 7
+    assert MetadataCatalog.get("own_val").stuff_classes[0] == "one"
+    assert list(predictor.info.pixels.names) == NAMES  # an open one keeps them
+    build_train_loader(right)  # and the first config is still its own
+    assert MetadataCatalog.get("own_val").stuff_classes == NAMES
+
+
+def test_inference_needs_no_data(config_file, tmp_path):
+    cfg = load_config(config_file(), [*OWN, "INPUT.MIN_SIZE_TEST", "64"])
+    weights = save_untrained(cfg, tmp_path / "m.safetensors")
+    text = cfg.dump().replace("files/", "gone/").replace("classes.txt", "gone.txt")
+    (tmp_path / "kept.yaml").write_text(text)
+    forget()
+    predictor = Predictor(str(tmp_path / "kept.yaml"), weights)
+    image = cv2.imread(os.path.join(SYNTHETIC, "images/val/00012.png"))
+    assert predictor(image).label.shape == image.shape[:2]
+
+
+@pytest.mark.parametrize("task", BASES)
+def test_names_where_the_test_datasets_are_left_out(config_file, task):
+    path = config_file(task)
+    for train in ("('own_train',)", "()"):
+        forget()
+        cfg = load_config(path, ["DATASETS.TRAIN", train, "DATASETS.TEST", "()"])
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.RETINANET.NUM_CLASSES = 6, 5
+        info = ModelInfo.from_config(cfg)
+        assert list(info.pixels.names) == ([] if task == "boxes" else NAMES)
+        assert ("disc" in info.objects.names) == (task != "pixels")
+
+
+def test_names_of_the_first_dataset_that_has_as_many(config_file):
+    load_config(config_file(CLASSES="gone.txt"), OWN)
+    cfg = load_config(config_file(CLASSES="gone.txt"), [*OWN, "DATASETS.TEST", "('own_train',)"])
+    cfg.DATASETS.TRAIN = ("own_val",)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 6
+    assert list(ModelInfo.from_config(cfg).pixels.names) == NAMES
 
 
 def names_of(cfg, task):

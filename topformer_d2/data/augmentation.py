@@ -20,7 +20,7 @@ from fvcore.transforms.transform import (
     TransformList,
 )
 
-from ..errors import InputError
+from ..config_ranges import check_values
 
 
 class ResizeTransform(Transform):
@@ -203,16 +203,14 @@ class PhotometricDistortion(T.Augmentation):
 
 
 def build_train_augmentation(cfg) -> list[T.Augmentation]:
-    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters)."""
+    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
+
+    Raises:
+        InputError: a value of the config is out of its range.
+    """
+    check_values(cfg)  # again, for programs change what load_config gave
     augmentations: list[T.Augmentation] = []
     if len(cfg.INPUT.SCALE_RANGE):
-        if len(cfg.INPUT.SCALE_RANGE) != 2:
-            raise InputError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; it takes two ratios")
-        if len(cfg.INPUT.MIN_SIZE_TRAIN) != 1:
-            raise InputError(
-                f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with INPUT.SCALE_RANGE it "
-                "takes one size, which the range multiplies"
-            )
         augmentations.append(
             ResizeByRatio(
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
@@ -226,10 +224,6 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
         )
     elif crop.ENABLED:
         augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
-    if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
-        raise InputError(
-            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; known: horizontal, vertical, none"
-        )
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
             RandomFlip(

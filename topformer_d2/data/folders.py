@@ -48,20 +48,24 @@ def use_folders(cfg: CfgNode) -> None:
 
 
 def register_folders(cfg: CfgNode) -> None:
-    """Register the entries of DATASETS.FOLDERS that TRAIN and TEST name; again, it does nothing.
+    """Register the entries of DATASETS.FOLDERS that TRAIN and TEST name; all where they are empty.
 
-    Others may be a base config's, whose files need not be there. Nor need images and labels; where
-    the classes cannot be read because their file is missing, a warning says so, and pictures number
-    them.
+    The config given last decides what a name means: an entry with other files than before replaces
+    the one before, and the log says so. What is the same is left as it is.
+
+    Other entries may be a base config's, whose files need not be there. Nor need images and labels;
+    where the classes cannot be read because their file is missing, a warning says so, and pictures
+    number them.
 
     Raises:
-        InputError: an entry lacks a key or has an unknown one, its name is another dataset's, or
-            its classes file or COCO JSON is none.
+        InputError: an entry lacks a key or has an unknown one, its name is that of a dataset which
+            is not one of DATASETS.FOLDERS, or its classes file or COCO JSON cannot be used.
     """
-    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
-        if name not in cfg.DATASETS.FOLDERS:
+    folders = cfg.DATASETS.FOLDERS
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
+        if name not in folders:
             continue
-        entry = cfg.DATASETS.FOLDERS[name]
+        entry = folders[name]
         _check_keys(name, entry)
         definition = dict(entry)
         ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
@@ -69,23 +73,28 @@ def register_folders(cfg: CfgNode) -> None:
         stamp = (*map(_stamp, files), ignore_label)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
-            if metadata.get("folders") == definition and metadata.get("stamp") == stamp:
-                continue
-            if metadata.get("folders") != definition:
+            known = metadata.get("folders")
+            if known is None:
                 raise InputError(
-                    f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, with "
-                    "other files: choose another name"
+                    f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, and is "
+                    "not one of DATASETS.FOLDERS: choose another name"
                 )
-            # Anew, for the classes have changed since.
+            if known == definition and metadata.get("stamp") == stamp:
+                continue
+            if known != definition:
+                logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
         _register(name, definition, ignore_label)
         MetadataCatalog.get(name).stamp = stamp
 
 
-def _stamp(path: str) -> int:
-    """Changes with the file's content; 0 where it is missing, or elsewhere than on this machine."""
-    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
+def _stamp(path: str) -> tuple[str, int, int]:
+    """Changes with the file, its content and the working directory; 0 where it is missing."""
+    if not os.path.isfile(path):
+        return os.path.abspath(path), 0, 0
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_mtime_ns, status.st_size
 
 
 def _check_keys(name: str, entry) -> None:

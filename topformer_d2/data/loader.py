@@ -30,6 +30,7 @@ from ..config import model_tasks
 from ..errors import InputError
 from .boxes import clean_boxes
 from .checks import load_records, train_weights
+from .folders import register_folders
 from .mapper import TaskMapper
 from .tasks import tasks_of
 
@@ -200,11 +201,14 @@ def init_worker(_: int) -> None:
 
 
 def build_train_loader(cfg) -> TrainLoader:
-    """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more).
+    """The training stream of DATASETS.TRAIN, drawn from SEED; -1 = from a seed drawn here.
+
+    All processes of a run get the same stream, and must call this together.
 
     Raises:
         InputError: a dataset has no image to train on, or DATASETS.TRAIN_WEIGHTS does not fit.
     """
+    register_folders(cfg)  # another config may have been loaded since
     datasets = [_train_records(cfg, name) for name in cfg.DATASETS.TRAIN]
     weights = train_weights(cfg)
     return TrainLoader(
@@ -212,7 +216,7 @@ def build_train_loader(cfg) -> TrainLoader:
         TaskMapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        seed=cfg.SEED,
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         parts=list(zip(map(len, datasets), weights, strict=True)) if weights else (),
     )
@@ -235,6 +239,7 @@ def _train_records(cfg, name: str) -> list[dict]:
 
 def build_test_loader(cfg, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
+    register_folders(cfg)  # another config may have been loaded since
     records = DatasetFromList(load_records(dataset_name), copy=False)
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(

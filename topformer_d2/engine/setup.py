@@ -12,8 +12,10 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config_ranges import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
+from .processes import check_single_run
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +35,11 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
 
     Raises:
         InputError: the datasets are absent, do not fit the model, or some files of theirs are
-            wrong.
+            wrong; or this process is one of several that have not joined (check_single_run).
     """
+    check_single_run()
     args = args or argparse.Namespace(config_file="", eval_only=False)
+    check_values(cfg)
     check_config(cfg, train=not args.eval_only)
     if comm.is_main_process():  # where it raises, the launcher ends the other processes
         arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])

@@ -35,12 +35,7 @@ _IN_ITERATIONS = (
 def batch_scale(cfg) -> float:
     """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
     solver = cfg.SOLVER
-    if solver.REFERENCE_BATCH < 0:
-        raise InputError(
-            f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}; it takes the batch that the "
-            "config's rate and iterations are meant for, or 0"
-        )
-    if not solver.REFERENCE_BATCH or solver.IMS_PER_BATCH < 1:  # the loader refuses such a batch
+    if not solver.REFERENCE_BATCH:
         return 1.0
     return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 

@@ -16,7 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
-from ..config import model_tasks
+from ..config import check_parts, model_tasks
+from ..config_ranges import check_values
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import (
@@ -35,6 +36,7 @@ from .ema import AverageWeights
 from .failures import UndoStep, explain_failure
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .precise_bn import build_precise_bn
+from .processes import check_single_run
 from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
 from .train_loop import AccumulatingTrainer
 
@@ -65,9 +67,12 @@ class Trainer(DefaultTrainer):
             cfg: a Detectron2 config with the toolkit's keys.
 
         Raises:
-            InputError: mixed precision without a GPU, no iterations, a batch that cannot be split,
-                a test dataset without an evaluator, or test-time augmentation of a detector.
+            InputError: a value out of its range, mixed precision without a GPU, a batch that cannot
+                be split, a test dataset without an evaluator, or test-time augmentation of a
+                detector.
         """
+        check_single_run()
+        check_values(cfg)
         for name in cfg.DATASETS.TEST:
             evaluator_type(name)
         if cfg.TEST.AUG.ENABLED:
@@ -266,6 +271,11 @@ class Trainer(DefaultTrainer):
         self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
+    def build_model(cls, cfg):
+        check_parts(cfg)
+        return super().build_model(cfg)
+
+    @classmethod
     def build_optimizer(cls, cfg, model):
         return build_optimizer(cfg, model)
 
@@ -325,14 +335,10 @@ def _inference_folder(cfg, dataset_name: str) -> str:
 
 def _check_solver(cfg) -> None:
     solver = cfg.SOLVER
-    if solver.MAX_ITER < 1:
-        raise InputError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; it takes 1 or more")
     if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
         raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
-    if not 0 <= solver.EMA_DECAY < 1:
-        raise InputError(f"SOLVER.EMA_DECAY is {solver.EMA_DECAY}; it takes 0 or more, below 1")
     steps, processes = solver.ACCUMULATION_STEPS, comm.get_world_size()
-    if steps < 1 or solver.IMS_PER_BATCH % (steps * processes):
+    if solver.IMS_PER_BATCH % (steps * processes):
         raise InputError(
             f"SOLVER.ACCUMULATION_STEPS is {steps}, into which SOLVER.IMS_PER_BATCH "
             f"{solver.IMS_PER_BATCH} on {processes} processes cannot be split equally"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
@@ -18,6 +17,7 @@ from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from ..inference.sessions import SESSIONS
+from ..modeling import build_model
 from .check import check, sample_images
 from .compare import Difference
 from .network import ExportNetwork, describe

@@ -11,14 +11,13 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
 from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
-from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from ..modeling import TopFormerMultiTask, TopFormerSegmentor, build_model
 from .export_info import BOXES, LABELS, LOGITS
 from .folding import optimize_for_inference
 from .model_info import ModelInfo

@@ -34,10 +34,19 @@ class ClassTable:
 
     @classmethod
     def from_datasets(cls, names: Sequence[str], task: str, num_classes: int) -> ClassTable:
-        """The classes of the first of these registered datasets that has some for `task`."""
-        dataset = next((name for name in names if has_task(name, task)), "")
-        metadata = MetadataCatalog.get(dataset) if dataset else {}
+        """The classes of the first of these registered datasets that has as many for `task`.
+
+        Where none has, the first of them that is for this task at all; its classes are numbered.
+        """
         kind = "stuff" if task == "sem_seg" else "thing"
+        having = [name for name in names if has_task(name, task)]
+        fitting = [
+            name
+            for name in having
+            if len(MetadataCatalog.get(name).get(f"{kind}_classes") or ()) == num_classes
+        ]
+        dataset = next(iter(fitting + having), "")
+        metadata = MetadataCatalog.get(dataset) if dataset else {}
         class_names, colors = class_styles(metadata, kind, num_classes)
         to_index = metadata.get("thing_dataset_id_to_contiguous_id") if kind == "thing" else None
         ids = {index: source for source, index in to_index.items()} if to_index else {}
@@ -76,9 +85,15 @@ class ModelInfo:
 
     @classmethod
     def from_config(cls, cfg, dataset_name: str | None = None) -> ModelInfo:
-        """Of a config's model, its classes named by `dataset_name`, then by DATASETS.TEST."""
+        """Of a config's model.
+
+        Its classes are named by `dataset_name`, then by DATASETS.TEST and TRAIN; where
+        those are empty, by DATASETS.FOLDERS.
+        """
         tasks = model_tasks(cfg)
-        datasets = ([dataset_name] if dataset_name else []) + list(cfg.DATASETS.TEST)
+        named = [dataset_name] if dataset_name else []
+        sets = cfg.DATASETS
+        datasets = [*named, *sets.TEST, *sets.TRAIN] or list(sets.get("FOLDERS", ()))
         counts = {
             "sem_seg": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "instances": cfg.MODEL.RETINANET.NUM_CLASSES,
