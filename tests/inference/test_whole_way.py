@@ -1,5 +1,6 @@
 """The toolkit's Predictor: against Detectron2's, in tiles, in batches, from videos."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -160,14 +161,14 @@ def test_images_in_tiles_keep_their_own_size(models, monkeypatch):
     assert seen == [(100, 128, 3)] * 3 + [(90, 120, 3)]
 
 
-def test_a_video_in_and_out(models, tmp_path):
+def test_a_video_in_and_out(models, tmp_path, caplog):
     cfg, weights, _ = models["joint"]
     predictor = Predictor(cfg, weights)
     source, output = str(tmp_path / "in.avi"), str(tmp_path / "new" / "out.mp4")
     with VideoWriter(source, 12) as writer:
         for seed in range(4):
             writer.write(picture(64, 96, seed))
-    assert predict_video(predictor, source, output, min_score=0.99) == 4
+    assert predict_video(predictor, source, output, min_score=0.99) == (4, None)
     reader = VideoReader(output)
     assert (reader.num_frames, reader.frame_rate) == (4, 12)
     frames = [*reader]
@@ -175,6 +176,11 @@ def test_a_video_in_and_out(models, tmp_path):
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.mp4"]
     found = [scene.label.shape for _, scene in predictor.video(source)]
     assert found == [(64, 96)] * 4
+    os.truncate(source, os.path.getsize(source) * 3 // 4)
+    done, problem = predict_video(predictor, source, output)
+    assert 0 < done == len([*VideoReader(output)]) < 4
+    assert f"in.avi is cut: it ends after {done} frames of the 4" in problem
+    assert len([*predictor.video(source)]) == done and problem in caplog.text
     with pytest.raises(InputError, match="overwrite the input"):
         predict_video(predictor, source, source)
     with pytest.raises(InputError, match=r"as \.mp4 or \.avi"):

@@ -126,15 +126,20 @@ class Predictor:
             yield file, scene
 
     def video(
-        self, source: str | int, *, confidence: bool = False
+        self, source: str | os.PathLike | int, *, confidence: bool = False
     ) -> Iterator[tuple[np.ndarray, Scene]]:
         """The frames (H, W, 3) of a video file or camera, each with what is in it.
+
+        Frames that cannot be decoded are left out, and counted in a warning in the log at the end.
 
         Raises:
             InputError: it cannot be read.
         """
-        for frame in VideoReader(source):
+        reader = VideoReader(source)
+        for frame in reader:
             yield frame, self(frame, confidence=confidence)
+        if reader.problem:
+            logger.warning("%s", reader.problem)
 
     def _predict(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
         scenes: list[Scene] = [Scene()] * len(images)
