@@ -49,7 +49,7 @@ def model(tmp_path_factory):
 def assert_same(scene, expected):
     assert scene.label.shape == expected.label.shape and scene.label.dtype == np.uint8
     assert (scene.label == expected.label).mean() >= 0.999
-    assert scene.classes == expected.classes
+    assert scene.classes.tolist() == expected.classes.tolist()
     np.testing.assert_allclose(scene.scores, expected.scores, atol=1e-4)
     np.testing.assert_allclose(scene.boxes, expected.boxes, atol=0.05)
 

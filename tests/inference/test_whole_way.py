@@ -73,7 +73,7 @@ def test_answers_are_detectron2s(models, kind, size):
         assert len(scene.boxes) == len(instances) > 0
         np.testing.assert_allclose(scene.scores, instances.scores, atol=1e-4)
         np.testing.assert_allclose(scene.boxes, instances.pred_boxes.tensor, atol=1e-2)
-        assert scene.classes == instances.pred_classes.tolist()
+        assert scene.classes.tolist() == instances.pred_classes.tolist()
 
 
 def test_confidence_and_batches(models):
@@ -145,7 +145,7 @@ def test_tiles_of_a_model(models, kind):
         assert scene.label.shape == (200, 300) and (scene.label != plain.label).any()
     if kind != "segmenter":
         assert len(scene.boxes) > 0 and (scene.boxes.max(0) <= [300, 200, 300, 200]).all()
-        assert scene.scores == sorted(scene.scores, reverse=True)
+        assert (np.diff(scene.scores) <= 0).all()
         assert scene.boxes[:, 2].max() > 200  # of the tiles on the right, too
 
 
@@ -244,6 +244,6 @@ def test_a_model_that_cannot_be_opened(models, tmp_path):
     with pytest.raises(InputError, match=r"no config 'seg_topformer_x' \(did you mean"):
         Predictor("seg_topformer_x", weights)
     (tmp_path / "x.avi").write_bytes(b"no video")
-    for name, message in (("x.avi", "is no video that OpenCV"), ("y.avi", "does not exist")):
+    for name, message in (("x.avi", "is not a video that OpenCV"), ("y.avi", "does not exist")):
         with pytest.raises(InputError, match=message):
             VideoReader(str(tmp_path / name))

@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..data.augmentation import ResizeTransform
 from ..data.images import list_images, read_image
 from ..errors import InputError, about
+from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
 from .scene import Scene
@@ -161,7 +161,7 @@ class Predictor:
         if self._tile_size and max(input_size) > self._tile_size:
             return [self._predict_tiled(image, size, confidence) for image in resized]
         outputs = self.backend.run(resized)
-        return [_to_scene(output, size, input_size, confidence) for output in outputs]
+        return [to_scene(output, self.info, size, input_size, confidence) for output in outputs]
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """To the size at which the backend takes it, in tiles where it is large."""
@@ -184,18 +184,19 @@ class Predictor:
             )
             return None if output.logits is None else output.logits.cpu()
 
-        scene = Scene()
+        fields = {}
         if "sem_seg" in self.info.tasks:
             logits = TiledLogits(run, image, tile_size)
-            _set_labels(
-                scene, label_map(logits, size, input_size=input_size, confidence=confidence)
+            fields = labels_of(
+                label_map(logits, size, input_size=input_size, confidence=confidence)
             )
         else:
             for y, x in tile_places(input_size, tile_size):
                 run(image[y : y + tile_size, x : x + tile_size], y, x)
+        found = NetworkOutput()
         if "instances" in self.info.tasks:
-            _set_boxes(scene, merge_boxes(outputs, input_size, tile_size), size, input_size)
-        return scene
+            found = merge_boxes(outputs, input_size, tile_size)
+        return Scene(size=size, info=self.info, **fields, **boxes_of(found, size, input_size))
 
     def _check_tiling(self) -> None:
         if self.backend.does_resizing or self.backend.size is not None:
@@ -235,50 +236,3 @@ def _check_image(image: np.ndarray) -> None:
                 + ("" if shape is None else f" of shape {shape} and type {dtype}")
             )
         )
-
-
-def _to_scene(
-    output: NetworkOutput,
-    size: tuple[int, int],
-    input_size: tuple[int, int],
-    confidence: bool,
-) -> Scene:
-    """What a network found in an image of `size`, given to it at `input_size`."""
-    scene = Scene()
-    if output.logits is not None:
-        network_size = output.network_size or input_size
-        _set_labels(
-            scene, label_map(output.logits, size, input_size=network_size, confidence=confidence)
-        )
-    elif output.labels is not None:
-        if confidence:
-            raise InputError("this file gives labels alone: export it with logits for confidence")
-        label = cv2.resize(output.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        scene.label = _narrow(label)
-    if output.boxes is not None:
-        _set_boxes(scene, output, size, input_size)
-    return scene
-
-
-def _set_labels(scene: Scene, found: Tensor | tuple[Tensor, Tensor]) -> None:
-    labels, scores = found if isinstance(found, tuple) else (found, None)
-    scene.label = _narrow(labels.cpu().numpy())
-    scene.confidence = None if scores is None else scores.cpu().numpy()
-
-
-def _narrow(labels: np.ndarray) -> np.ndarray:
-    """uint8 as it is, wider integers as uint16."""
-    return labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
-
-
-def _set_boxes(
-    scene: Scene, output: NetworkOutput, size: tuple[int, int], input_size: tuple[int, int]
-) -> None:
-    """Boxes at `input_size` as boxes within `size`, those without an area left out."""
-    height, width = size
-    scale = np.array([width / input_size[1], height / input_size[0]] * 2, np.float32)
-    boxes = (output.boxes * scale).clip(0, np.array([width, height] * 2, np.float32))
-    keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    scene.boxes = boxes[keep]
-    scene.classes = output.classes[keep].tolist()
-    scene.scores = output.scores[keep].tolist()
