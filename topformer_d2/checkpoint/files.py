@@ -136,6 +136,20 @@ def _save(write: Callable[[BinaryIO], object], path: str) -> None:
             write(f)
 
 
+def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    """Raise InputError where weights are NaN or infinite: every answer would be, or be missing."""
+    wrong = [
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if wrong:
+        raise InputError(
+            f"{path} has NaN or infinite values in {summarize(wrong)}. The training that wrote it "
+            "had diverged: take a checkpoint from before, and train with a lower SOLVER.BASE_LR"
+        )
+
+
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically.
 
@@ -171,9 +185,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
+            _check_finite(converted, filename)
             logger.info("%s is an official checkpoint:\n%s", filename, report)
             return {"model": converted}
         weights = _weights_of(loaded, filename)
+        _check_finite(weights, filename)
         return loaded if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
