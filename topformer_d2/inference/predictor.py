@@ -18,6 +18,7 @@ from ..errors import InputError, about
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
+from .model_info import ModelInfo
 from .scene import Scene
 from .threads import threads
 from .tiled_boxes import merge_boxes
@@ -25,6 +26,13 @@ from .tiles import ALIGNMENT, TiledLogits, tile_places
 from .video import VideoReader
 
 logger = logging.getLogger(__name__)
+
+# The threads of PyTorch and the runtimes are not there after a fork, and a call would wait for ever.
+_FORKED = (
+    "this Predictor was opened before this process was forked, and does not work after that: start "
+    'processes by multiprocessing\'s "spawn", to which a Predictor can be sent, or fork first and '
+    "open a Predictor in each process"
+)
 
 
 class Predictor:
@@ -34,6 +42,7 @@ class Predictor:
     stretched to that; the network runs; labels and boxes come at the image's own size.
 
     Several threads may call it at once; in OpenVINO the network then runs for one after the other.
+    It can be pickled, copied and sent to a spawned process: it is then opened again from its files.
 
     Attributes:
         info: of the model: its tasks, classes and colours.
@@ -68,17 +77,30 @@ class Predictor:
             InputError: the model cannot be read or run so, or the tile size does not fit it.
         """
         _check_numbers(num_threads, tile_size)
-        self.backend = open_backend(
-            model if isinstance(model, CfgNode) else os.fspath(model),
-            os.fspath(weights) if weights else None,
-            backend,
-            num_threads,
-        )
+        model = model.clone() if isinstance(model, CfgNode) else os.fspath(model)
+        weights = os.fspath(weights) if weights else None
+        self.backend = open_backend(model, weights, backend, num_threads)
         self.info = self.backend.info
+        self._process = os.getpid()
+        # Another process may stand in another folder.
+        self._model = (
+            os.path.abspath(model) if isinstance(model, str) and os.path.exists(model) else model
+        )
+        self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
+        self._backend_name = backend
         self._num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
             self._check_tiling()
+
+    def __reduce__(self):
+        """Pickled and copied as what opens it again, from the same files, with the same classes."""
+        keys = {
+            "backend": self._backend_name,
+            "num_threads": self._num_threads,
+            "tile_size": self._tile_size,
+        }
+        return _open_again, (type(self), self._model, self._weights, keys, self.info)
 
     def __call__(
         self, images: np.ndarray | Sequence[np.ndarray], *, confidence: bool = False
@@ -95,8 +117,11 @@ class Predictor:
             uint16; boxes in pixels, best first.
 
         Raises:
-            InputError: an image is no such array or has no pixels, or the model cannot do this.
+            InputError: an image is not such an array or has no pixels, the model cannot do this or
+                gives NaN, or this process was forked from the one that opened the Predictor.
         """
+        if os.getpid() != self._process:
+            raise InputError(_FORKED)
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
@@ -209,6 +234,13 @@ class Predictor:
                 "tile_size needs logits, which are blended where tiles overlap, and this file ends "
                 "in a label map: export it with logits, or leave the tiles out"
             )
+
+
+def _open_again(kind: type[Predictor], model, weights, keys: dict, info: ModelInfo) -> Predictor:
+    predictor = kind(model, weights, **keys)
+    # The classes' names may come from a dataset that is registered in the other process alone.
+    predictor.info = predictor.backend.info = info
+    return predictor
 
 
 def _round_up(side: int, divisor: int) -> int:
