@@ -66,11 +66,12 @@ def test_weights_that_fit_in_part_are_refused(weights, tmp_path):
         Predictor(get_config(CONFIG), path)
 
 
-def _in_a_child(predictor, image, results):
-    try:
-        results.put(predictor(image).label.tobytes())
-    except Exception as e:
-        results.put(e)
+def _in_a_child(steps, results):
+    for step in steps:
+        try:
+            results.put(step())
+        except Exception as e:
+            results.put(e)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -80,13 +81,16 @@ def test_a_forked_process_is_told_and_does_not_hang(weights):
     predictor(image)
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
-    child = context.Process(target=_in_a_child, args=(predictor, image, results))
+    steps = [lambda: predictor(image).label.sum(), lambda: Predictor(CONFIG, weights).backend]
+    child = context.Process(target=_in_a_child, args=(steps, results))
     child.start()
     child.join(60)
     try:
         assert child.exitcode == 0
-        error = results.get()
-        assert isinstance(error, InputError) and "forked" in str(error) and "spawn" in str(error)
+        for _ in steps:
+            error = results.get()
+            assert isinstance(error, InputError) and "forked" in str(error)
+            assert "spawn" in str(error)
     finally:
         child.kill()
 

@@ -27,12 +27,14 @@ from .video import VideoReader
 
 logger = logging.getLogger(__name__)
 
-# The threads of PyTorch and the runtimes are not there after a fork, and a call would wait for ever.
+# PyTorch's and the runtimes' threads are gone after a fork; a call would wait for them for ever.
 _FORKED = (
-    "this Predictor was opened before this process was forked, and does not work after that: start "
+    "this process was forked from one that had opened a Predictor, and would hang: start "
     'processes by multiprocessing\'s "spawn", to which a Predictor can be sent, or fork first and '
     "open a Predictor in each process"
 )
+# The process in which a Predictor first ran on several threads; a fork has its parent's.
+_threads_run_in: int | None = None
 
 
 class Predictor:
@@ -74,9 +76,12 @@ class Predictor:
                 protocol's rule and run in one pass.
 
         Raises:
-            InputError: the model cannot be read or run so, or the tile size does not fit it.
+            InputError: the model cannot be read or run so, the tile size does not fit it, or this
+                process was forked from one in which a Predictor has run on several threads.
         """
         _check_numbers(num_threads, tile_size)
+        if _threads_run_in not in (None, os.getpid()):
+            raise InputError(_FORKED)
         model = model.clone() if isinstance(model, CfgNode) else os.fspath(model)
         weights = os.fspath(weights) if weights else None
         self.backend = open_backend(model, weights, backend, num_threads)
@@ -120,8 +125,11 @@ class Predictor:
             InputError: an image is not such an array or has no pixels, the model cannot do this or
                 gives NaN, or this process was forked from the one that opened the Predictor.
         """
+        global _threads_run_in
         if os.getpid() != self._process:
             raise InputError(_FORKED)
+        if self._num_threads != 1:
+            _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
