@@ -70,9 +70,11 @@ def predict(args: argparse.Namespace) -> int:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     predictor = load_predictor(args)
     if not paths:
-        done = predict_video(predictor, args.input, args.output, min_score=args.min_score)
+        done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
         print(f"{done} frames done: {os.path.abspath(args.output)}")
-        return 0
+        if problem:
+            print(f"warning: {problem}", file=sys.stderr)
+        return 1 if problem else 0
     problems = predict_files(
         predictor, paths, args.output, min_score=args.min_score, json_file=args.save_json
     )

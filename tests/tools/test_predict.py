@@ -75,6 +75,12 @@ def test_an_exported_model_on_a_video_in_tiles(tmp_path):
     assert result.returncode == 0 and "3 frames done" in result.stdout, result.stderr
     frames = [*VideoReader(str(output))]
     assert len(frames) == 3 and frames[0].shape == (64, 160, 3) and frames[2].mean() > 100
+    content = source.read_bytes()
+    source.write_bytes(content[: content.rindex(b"00dc", 0, content.find(b"idx1"))])
+    result = predict(*arguments, "--input", source, "--output", tmp_path / "cut.mp4")
+    assert result.returncode == 1 and "in.wmv is cut: it ends after" in result.stderr
+    assert 0 < len([*VideoReader(tmp_path / "cut.mp4")]) < 3
+    source.write_bytes(content)
     result = predict(*arguments[:-1], 65, "--input", source, "--output", output)
     assert result.returncode == 1 and "error: tile_size is 65" in result.stderr
     assert len([*VideoReader(str(output))]) == 3

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
 
 from ..errors import InputError, summarize
 from ..files import read_text, write_beside
@@ -59,9 +60,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
+            _check_finite(converted, filename)
             logger.info("%s is an official checkpoint:\n%s", filename, report)
             return {"model": converted}
         weights = weights_of(loaded, filename)
+        _check_finite(weights, filename)
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
@@ -222,3 +225,17 @@ def _read_tag(folder: Path) -> Path:
     if not os.path.lexists(folder / name):
         raise InputError(f"{tag} names {name[:80]!r}, which does not exist")
     return folder / name
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    """Raise InputError where weights are NaN or infinite: every answer would be, or be missing."""
+    wrong = [
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if wrong:
+        raise InputError(
+            f"{path} has NaN or infinite values in {summarize(wrong)}. The training that wrote it "
+            "had diverged: take a checkpoint from before, and train with a lower SOLVER.BASE_LR"
+        )

@@ -31,6 +31,7 @@ from ..evaluation.tta import build_resizes, tta_folder
 from ..files import locked_output
 from ..inference import LabelMapModel
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from ..modeling.meta_arch import check_detector
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
 from .failures import UndoStep, explain_failure
@@ -307,6 +308,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
+        check_detector(model)
         if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and cls._takes_label_maps(
             cfg, evaluators
         ):

@@ -18,6 +18,7 @@ from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor, build_model
+from ..modeling.meta_arch import check_detector
 from .export_info import BOXES, LABELS, LOGITS
 from .folding import optimize_for_inference
 from .model_info import ModelInfo
@@ -95,6 +96,7 @@ class TorchBackend:
         self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
+        check_detector(model)
         # Channels last: a CPU then takes about 0.7 times as long.
         self.model = optimize_for_inference(model).to(memory_format=torch.channels_last)
 

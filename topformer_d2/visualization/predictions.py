@@ -157,6 +157,7 @@ def _check_json_target(json_file: str, info: ModelInfo) -> None:
 
 def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[str]:
     """The boxes of one image in COCO's results format, one JSON object a line."""
+    scores = [] if scene.scores is None else scene.scores.tolist()
     results = [
         {
             "image_id": image_id,
@@ -165,7 +166,7 @@ def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) 
             "score": score,
         }
         for (x0, y0, x1, y1), category, score in zip(
-            scene.boxes.tolist(), scene.classes, scene.scores or [], strict=True
+            scene.boxes.tolist(), scene.classes.tolist(), scores, strict=True
         )
     ]
     return [f"{json.dumps(result)}\n" for result in results]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..heads import LiteRetinaNetHead
 from .batching import run_by_size
+from .finite import check_finite
 
 
 class FastRetinaNet(RetinaNet):
@@ -31,6 +32,7 @@ class FastRetinaNet(RetinaNet):
     def forward_inference(self, images, features: list[Tensor], predictions) -> list[Instances]:
         """One Instances an image, best first: pred_boxes (XYXY, pixels), scores, pred_classes."""
         logits, deltas = predictions
+        check_finite(logits, deltas)
         anchors = self.anchor_generator(features)
         return [
             self._select(
