@@ -68,7 +68,7 @@ def detections(*indices, boxes=BOXES, scores=SCORES, classes=CLASSES) -> Detecti
 
 def candidates(*kept, boxes=BOXES, scores=SCORES, classes=CLASSES, anchor=0.0) -> Candidates:
     found = detections(*range(len(boxes)), boxes=boxes, scores=scores, classes=classes)
-    units = anchor + (found.boxes[:, 2:] - found.boxes[:, :2]).amax(dim=1)
+    units = anchor + (found.boxes[:, 2:] - found.boxes[:, :2]).repeat(1, 2)
     return Candidates(found, units, torch.tensor(kept, dtype=torch.int64), (100, 200))
 
 

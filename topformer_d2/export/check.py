@@ -154,22 +154,25 @@ def _find_boxes(
     found = _decode(every, images, logits, deltas)
     # The same ones in the same order, where they start from.
     anchors = _decode(every, images, logits, [torch.zeros_like(level) for level in deltas])
-    numbers: dict[tuple, list[int]] = {}
-    for i, key in enumerate(_keys(found)):
-        numbers.setdefault(key, []).append(i)
-    indices = [numbers[key].pop(0) for key in _keys(kept)]
     height, width = (a / b for a, b in zip(size, images.shape[2:], strict=True))
     scale = torch.tensor([width, height, width, height])
     boxes, starts = found.boxes * scale, anchors.boxes * scale
-    units = sum((each[:, 2:] - each[:, :2]).amax(dim=1) for each in (boxes, starts))
+    units = sum((each[:, 2:] - each[:, :2]).repeat(1, 2) for each in (boxes, starts))
     found = Detections(boxes, found.scores, found.classes)
-    return Candidates(found, units, torch.tensor(indices, dtype=torch.int64), tuple(size))
+    kept = Detections(kept.boxes * scale, kept.scores, kept.classes)
+    return Candidates(found, units, _locate(kept, found, units), tuple(size))
 
 
-def _keys(found: Detections) -> list[tuple]:
-    """By which the same detection is found again."""
-    values = torch.cat([found.boxes, found.scores[:, None], found.classes[:, None].float()], dim=1)
-    return [tuple(row) for row in values.tolist()]
+def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
+    """(m,): where each of `kept` is in `found`; of another number they differ in the last bits."""
+    distances = ((kept.boxes[:, None] - found.boxes).abs() / units).amax(dim=2)
+    distances += (kept.scores[:, None] - found.scores).abs()
+    distances.masked_fill_(kept.classes[:, None] != found.classes, float("inf"))
+    indices = []
+    for row in distances:
+        indices.append(int(row.argmin()))
+        distances[:, indices[-1]] = float("inf")
+    return torch.tensor(indices, dtype=torch.int64)
 
 
 def _decode(model: nn.Module, images: Tensor, logits, deltas) -> Detections:

@@ -39,8 +39,8 @@ class Candidates:
 
     Attributes:
         all: before the NMS, also those just below the threshold; their boxes are not clipped.
-        units: (n,) of each one: the longer side of its anchor plus its own, in pixels. Where a raw
-            value is off by a little, the box is off by at most that share of its unit.
+        units: (n, 4) of each coordinate: the anchor's width or height plus the box's, in pixels.
+            Where a raw value is off by a little, a coordinate is off by at most that share of it.
         kept: (m,) indices of those after the NMS.
         size: (height, width) that the network's boxes are clipped to.
     """
@@ -56,7 +56,7 @@ class Limits:
     """The most that counts as the same; more where more of the raw outputs does.
 
     Attributes:
-        boxes: of the distance of a box, as a share of its unit.
+        boxes: of the distance of a coordinate, as a share of its unit.
         scores: of the distance of a score.
     """
 
@@ -70,7 +70,7 @@ def compare_boxes(
     """The largest differences of boxes and of scores between detections that belong together.
 
     There are none where both have found nothing. Boxes are compared as a user sees them, clipped to
-    the image, and a distance is divided by the box's unit (Candidates): on noise there are boxes
+    the image, and a distance is divided by its unit (Candidates): on noise there are boxes
     that lie thousands of pixels outside or whose sides are below a pixel, and float32 gives those
     no better. What only one of the two finds counts with its score, unless a difference within the
     limits explains it:
@@ -104,7 +104,7 @@ def compare_boxes(
                 near[g] = candidate
         distance, gap = float(distances[candidate, g]), float(gaps[candidate, g])
         if distance > boxes.value:
-            found = f"{where}, as a share of its longer side and its anchor's"
+            found = f"{where}, as a share of its side and its anchor's"
             boxes = Difference("boxes", distance, found, limits.boxes)
         if gap > scores.value:
             scores = Difference("scores", gap, where, limits.scores)
@@ -117,13 +117,13 @@ def compare_boxes(
 
 
 def _distances(expected: Candidates, given: Detections) -> tuple[Tensor, Tensor]:
-    """(n, m): of each candidate's box from each given one, in its unit, and of their scores.
+    """(n, m): of each candidate's box from each given one, in its units, and of their scores.
 
     Infinite where the classes differ.
     """
     sides = torch.tensor(expected.size[::-1] * 2, dtype=torch.float32)
     shown = torch.minimum(expected.all.boxes.clamp(min=0), sides)
-    distances = (shown[:, None] - given.boxes).abs().amax(dim=2) / expected.units[:, None]
+    distances = ((shown[:, None] - given.boxes).abs() / expected.units[:, None]).amax(dim=2)
     gaps = (expected.all.scores[:, None] - given.scores).abs()
     other = expected.all.classes[:, None] != given.classes
     return tuple(
@@ -188,15 +188,15 @@ def _unexplained(
 def _doubt(expected: Candidates, given: Detections, pairs: Tensor) -> Tensor:
     """(n,): how much the overlap of each candidate may be off, by what the boxes given are.
 
-    A coordinate that is off by e moves the area by at most 2 e of the sum of both sides.
+    Where both ends of a side are off by e, the area is off by the share 2 e / side.
     """
     found = torch.nonzero(pairs >= 0).flatten()
     if not len(found):
         return torch.zeros(len(expected.all))
     distances, _ = _distances(expected, given)
-    off = distances[pairs[found], found].max() * expected.units
+    off = distances[pairs[found], found].max() * expected.units[:, :2]
     sides = (expected.all.boxes[:, 2:] - expected.all.boxes[:, :2]).clamp(min=_LEAST_SIDE)
-    return 2 * off * (1 / sides).sum(dim=1)
+    return 2 * (off / sides).sum(dim=1)
 
 
 def _difference(found: Detections, i: int, who: str, limits: Limits) -> Difference:

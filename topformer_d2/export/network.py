@@ -63,7 +63,7 @@ def describe(
         size=None if size is None else (size[0], size[1]),
         batch=1 if is_single else None,
         with_preprocessing=with_preprocessing,
-        decoding=box_decoding(model) if raw_boxes else None,
+        decoding=box_decoding(model) if has_boxes else None,
     )
 
 
