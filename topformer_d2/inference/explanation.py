@@ -66,6 +66,7 @@ def as_text(explanation: dict) -> str:
 
 
 def _explain_outputs(info: ExportInfo) -> dict[str, str]:
+    clipped = "clipped" if info.format > 1 else "not clipped"
     frame = "the image" if info.with_preprocessing else "the input"
     sentences = {
         LOGITS: "float32 (batch, classes, height, width) at a lower resolution than the input's. "
@@ -74,7 +75,7 @@ def _explain_outputs(info: ExportInfo) -> dict[str, str]:
         LABELS: f"integers (batch, height, width) of the size of {frame}: the class of each pixel. "
         "Names: model.pixels.names.",
         BOXES[0]: f"float32 (num_boxes, 4): x0, y0, x1, y1 in pixels of {frame}, from its upper "
-        "left corner, clipped to it. Best first. Leave out those without an area, which lie "
+        f"left corner, {clipped} to it. Best first. Leave out those without an area, which lie "
         "outside.",
         BOXES[1]: "float32 (num_boxes): of each box, 0 to 1.",
         BOXES[2]: "int64 (num_boxes): the class of each box. Names: model.objects.names.",
@@ -95,7 +96,11 @@ def _explain_outputs(info: ExportInfo) -> dict[str, str]:
 
 def _explain_boxes(info: ExportInfo) -> str:
     decoding = info.decoding
-    done = "To be done" if info.has_raw_boxes else "Done in the graph"
+    done = (
+        "To be done, and boxes then to be clipped to the input"
+        if info.has_raw_boxes
+        else "Done in the graph"
+    )
     return (
         f"{done}: on the levels of strides {list(decoding.strides)} the anchors are "
         "decoding.cell_anchors around ((column + offset) * stride, (row + offset) * stride), with "

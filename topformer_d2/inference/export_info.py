@@ -56,7 +56,7 @@ class BoxDecoding:
         decoding = cls(
             strides=strides,
             cell_anchors=values.take(
-                "cell_anchors", tuple_of(tuple_of(box, most=1000), len(strides))
+                "cell_anchors", tuple_of(tuple_of(box, most=1000), len(strides), one_for="strides")
             ),
             offset=values.take("offset", number(0, 1)),
             box_weights=values.take("box_weights", tuple_of(number(1e-6, 1e6), 4)),

@@ -113,14 +113,17 @@ def optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-def tuple_of(check: Check, length: int | None = None, most: int = 1 << 16) -> Check:
-    """A list of so many, or of up to `most`, as a tuple."""
+def tuple_of(
+    check: Check, length: int | None = None, most: int = 1 << 16, one_for: str = ""
+) -> Check:
+    """A list of so many, or of up to `most`, as a tuple; `one_for` says why there are so many."""
 
     def check_all(values) -> tuple:
         if not isinstance(values, list) or len(values) > most:
             raise ValueError(f"a list of up to {most} values is expected")
         if length is not None and len(values) != length:
-            raise ValueError(f"a list of {length} values is expected")
+            reason = f", one for each of {one_for}" if one_for else ""
+            raise ValueError(f"a list of {length} values is expected{reason}")
         checked = []
         for i, value in enumerate(values):
             try:

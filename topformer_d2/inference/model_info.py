@@ -124,15 +124,15 @@ class ModelInfo:
     @classmethod
     def from_fields(cls, values: Fields) -> ModelInfo:
         """Of an object of JSON that anybody may have written; ValueError where it is another."""
-        color = tuple_of(integer(0, 255), 3)
+        color, source = tuple_of(integer(0, 255), 3), integer(-_MOST, _MOST)
         tables = {}
         for key in ("pixels", "objects"):
             table = values.object(key)
             names = table.take("names", tuple_of(text))
             tables[key] = ClassTable(
                 names=names,
-                colors=table.take("colors", tuple_of(color, len(names))),
-                ids=table.take("ids", optional(tuple_of(integer(-_MOST, _MOST), len(names)))),
+                colors=table.take("colors", tuple_of(color, len(names), one_for="names")),
+                ids=table.take("ids", optional(tuple_of(source, len(names), one_for="names"))),
                 dataset=table.take("dataset", text),
             )
             table.end()
