@@ -172,5 +172,5 @@ def test_files_that_cannot_be_run(model, tmp_path):
     for name, backend in (("x.onnx", "onnxruntime"), ("x.xml", "openvino")):
         (tmp_path / name).write_bytes(b"no model")
         (tmp_path / "x.bin").touch()
-        with pytest.raises(InputError, match=f"x.{name[2:]} is no "):
+        with pytest.raises(InputError, match=f"x.{name[2:]} is not a "):
             Predictor(str(tmp_path / name), backend=backend)

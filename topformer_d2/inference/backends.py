@@ -149,7 +149,7 @@ class FileBackend:
         self.batch = export.batch or _BATCH
         self.gives_labels = LABELS in export.outputs
         self.does_resizing = export.with_preprocessing
-        if export.decoding is not None:
+        if export.has_raw_boxes:
             raise InputError(
                 f"{path} gives raw detections, for other runtimes: export it with boxes"
             )
