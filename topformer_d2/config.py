@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
@@ -21,14 +24,34 @@ logger = logging.getLogger(__name__)
 # What yacs and fvcore raise for an unknown key or a value of the wrong type.
 _MERGE_ERRORS = (KeyError, ValueError, AssertionError)
 
+# What Detectron2's own trainers run in place of SOLVER.SCHEDULE: both fall smoothly to 0.
+SCHEDULE_FALLBACK = "WarmupCosineLR"
+
 # What load_config does last; rooms that stand after this one add to it.
 _AFTER_LOADING: list[Callable[[CN], None]] = []
+# What describe_datasets does; likewise.
+_WHEN_BUILDING: list[Callable[[CN], None]] = []
 
 
 def after_loading(function: Callable[[CN], None]) -> Callable[[CN], None]:
     """Decorator: load_config calls `function` with the config that it has read."""
     _AFTER_LOADING.append(function)
     return function
+
+
+def when_building(function: Callable[[CN], None]) -> Callable[[CN], None]:
+    """Decorator: describe_datasets calls `function` with the config of a model that is built."""
+    _WHEN_BUILDING.append(function)
+    return function
+
+
+def describe_datasets(cfg: CN) -> None:
+    """Have Detectron2 know the datasets of a config that load_config may not have seen.
+
+    Every builder of a backbone calls it, so it takes effect in other programs too.
+    """
+    for function in _WHEN_BUILDING:
+        function(cfg)
 
 
 def add_topformer_config(cfg: CN) -> None:
@@ -114,6 +137,12 @@ def add_topformer_config(cfg: CN) -> None:
     # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
+    # Class names of boxes and of pixels, in the order of their indices. get_config and load_config
+    # write them here, so that a dumped config tells them where the data is absent: Detectron2's
+    # metadata of a dataset that has no names gets these when a model is built.
+    cfg.DATASETS.THING_CLASSES = []
+    cfg.DATASETS.STUFF_CLASSES = []
+
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
     # whatever its size. Empty = every image comes equally often.
     cfg.DATASETS.TRAIN_WEIGHTS = []
@@ -132,6 +161,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0
+    # WarmupPolyLR stands in for LR_SCHEDULER_NAME where that is SCHEDULE_FALLBACK, the nearest that
+    # Detectron2's own trainers know; "" = LR_SCHEDULER_NAME as it is. A config file or a command
+    # that names LR_SCHEDULER_NAME alone gets what it names; that takes WarmupPolyLR too.
+    cfg.SOLVER.SCHEDULE = ""
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
@@ -164,6 +197,64 @@ def add_topformer_config(cfg: CN) -> None:
 
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+
+
+def complete_config(cfg: CN) -> CN:
+    """The config itself, or where it lacks keys of add_topformer_config a copy that has them.
+
+    Other programs merge a config file into Detectron2's defaults alone: what the file does not name
+    is then absent, and has its default. No key that is there is changed.
+    """
+    if not _lacks(cfg, _toolkit_keys()):
+        return cfg
+    completed = cfg.clone()
+    completed.defrost()
+    _fill(completed, _toolkit_keys())
+    if cfg.is_frozen():
+        completed.freeze()
+    return completed
+
+
+@functools.cache
+def _toolkit_keys() -> CN:
+    """The keys that add_topformer_config adds to Detectron2's, with their defaults."""
+    plain, ours = get_cfg(), get_cfg()
+    add_topformer_config(ours)
+    return _without(ours, plain)
+
+
+def _without(cfg: CN, other: CN) -> CN:
+    kept = CN()
+    for key, value in cfg.items():
+        if key not in other:
+            kept[key] = value
+        elif isinstance(value, CN) and (rest := _without(value, other[key])):
+            kept[key] = rest
+    return kept
+
+
+def _lacks(cfg: CN, keys: CN) -> bool:
+    return any(
+        key not in cfg
+        or (isinstance(value, CN) and isinstance(cfg[key], CN) and _lacks(cfg[key], value))
+        for key, value in keys.items()
+    )
+
+
+def _fill(cfg: CN, keys: CN) -> None:
+    for key, value in keys.items():
+        if key not in cfg:
+            cfg[key] = copy.deepcopy(value)
+        elif isinstance(value, CN) and isinstance(cfg[key], CN):
+            _fill(cfg[key], value)
+
+
+def schedule_name(cfg: CN) -> str:
+    """The schedule of the toolkit's Trainer: SOLVER.SCHEDULE, or SOLVER.LR_SCHEDULER_NAME."""
+    solver = cfg.SOLVER
+    if solver.SCHEDULE and solver.LR_SCHEDULER_NAME == SCHEDULE_FALLBACK:
+        return solver.SCHEDULE
+    return solver.LR_SCHEDULER_NAME
 
 
 def model_tasks(cfg: CN) -> tuple[str, ...]:
@@ -257,16 +348,35 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
     try:
         if config_file:
             cfg.merge_from_file(config_file)
+        plain_schedule = _names_only_detectron2s_schedule(config_file, opts)
     except (*_MERGE_ERRORS, OSError, AttributeError, RecursionError, YAMLError) as e:
         raise _config_error(config_file, e, cfg) from e
     try:
         cfg.merge_from_list(list(opts))
     except _MERGE_ERRORS as e:
         raise _config_error("command line", e, cfg) from e
+    if plain_schedule:
+        cfg.SOLVER.SCHEDULE = ""
     fit_device(cfg)
     for function in _AFTER_LOADING:
         function(cfg)
     return cfg
+
+
+def _names_only_detectron2s_schedule(config_file: str, opts: Sequence[str]) -> bool:
+    """Whether the command, or the file nearest to it that speaks of the schedule, names
+    LR_SCHEDULER_NAME and not SCHEDULE. The shipped files name both.
+    """
+    given = {key.removeprefix("SOLVER.") for key in opts[::2] if key.startswith("SOLVER.")}
+    while not given & {"SCHEDULE", "LR_SCHEDULER_NAME"} and config_file:
+        with PathManager.open(config_file) as f:
+            content = yaml.safe_load(f) or {}
+        given = set(content.get("SOLVER") or ())
+        base = content.get("_BASE_", "")
+        if base and not base.startswith(("/", "~", "http://", "https://")):
+            base = str(Path(config_file).parent / base)
+        config_file = base
+    return "SCHEDULE" not in given and "LR_SCHEDULER_NAME" in given
 
 
 def fit_device(cfg: CN) -> None:

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from ..config import model_tasks
 from ..errors import InputError, did_you_mean
 from .folders import register_folders
-from .tasks import TASKS_OF_TYPE, flag_tasks, tasks_of
+from .tasks import flag_tasks, registered_tasks, tasks_of
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
@@ -161,8 +161,7 @@ def _used_tasks(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """
     if len(tasks) == 1:
         return tasks
-    kind = MetadataCatalog.get(name).get("evaluator_type")
-    has = TASKS_OF_TYPE.get(kind) or tasks_of(load_records(name))
+    has = registered_tasks(name) or tasks_of(load_records(name))
     if not has:
         raise InputError(f"dataset {name!r} has neither pixel labels nor boxes")
     return has

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from ..config import model_tasks
 from ..data import build_test_loader
 from ..data.augmentation import FitForTest
-from ..data.tasks import TASKS_OF_TYPE
+from ..data.tasks import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
-from .builder import evaluator_type
 from .sem_seg import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
@@ -133,7 +132,7 @@ def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     own_size.INPUT.TEST_SIZE_DIVISOR = 1
     results = {}
     for name in cfg.DATASETS.TEST:
-        if "sem_seg" not in TASKS_OF_TYPE[evaluator_type(name)]:
+        if "sem_seg" not in registered_tasks(name):
             continue
         evaluator = ConfusionEvaluator(name, output_dir=tta_folder(cfg, name))
         found = inference_on_dataset(tta, build_test_loader(own_size, name), evaluator)

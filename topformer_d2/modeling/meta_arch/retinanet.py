@@ -10,6 +10,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ...config import complete_config, describe_datasets
 from ..heads import LiteRetinaNetHead
 from .batching import run_by_size
 
@@ -107,6 +108,7 @@ class LiteRetinaNet(FastRetinaNet):
 
     @classmethod
     def from_config(cls, cfg):
+        describe_datasets(complete_config(cfg))  # with the number of classes that it has
         # RetinaNet builds its own head with the rest; a small one, as it is not used.
         without_head = cfg.clone()
         without_head.defrost()
