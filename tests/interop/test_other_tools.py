@@ -15,8 +15,11 @@ from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
 from tests.helpers import REPOSITORY, photo, save_untrained
-from topformer_d2 import Scene, add_topformer_config, get_config
+from topformer_d2 import Predictor, Scene, add_topformer_config, get_config
 from topformer_d2.config import complete_config, config_folder, load_config
+from topformer_d2.data import check_config
+from topformer_d2.engine import Trainer
+from topformer_d2.engine.solver import WarmupPoly
 
 NAMES = ["disc", "square", "triangle", "cross", "ring"]
 
@@ -84,6 +87,25 @@ def test_a_shipped_config_merged_without_our_keys_builds_the_same_model(name):
     states = [build_model(each).state_dict() for each in (cfg, ours)]
     shapes = [{key: value.shape for key, value in state.items()} for state in states]
     assert shapes[0] == shapes[1]
+
+
+def test_our_trainer_takes_a_config_without_our_keys(tmp_path):
+    cfg = get_cfg()
+    cfg.set_new_allowed(True)
+    cfg.merge_from_file(str(config_folder() / "seg_topformer_t_synthetic.yaml"))
+    small = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64", "MODEL.DEVICE", "cpu"]
+    small += ["DATALOADER.NUM_WORKERS", "0", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1"]
+    cfg.merge_from_list([*small, "OUTPUT_DIR", str(tmp_path)])
+    assert not hasattr(cfg.SOLVER, "EMA_DECAY")
+    check_config(cfg, train=True)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert type(trainer.optimizer) is torch.optim.AdamW
+    assert isinstance(trainer.scheduler._multiplier, WarmupPoly)
+    assert trainer._last_eval_results["sem_seg"]["mIoU"] >= 0
+    predictor = Predictor(cfg, str(tmp_path / "model_final.pth"))
+    assert predictor(np.zeros((64, 80, 3), np.uint8)).label.shape == (64, 80)
 
 
 def test_a_config_keeps_its_class_names_where_its_files_are_gone(tmp_path):

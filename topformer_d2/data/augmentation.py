@@ -20,6 +20,7 @@ from fvcore.transforms.transform import (
     TransformList,
 )
 
+from ..config import complete_config
 from ..errors import InputError
 
 
@@ -204,6 +205,7 @@ class PhotometricDistortion(T.Augmentation):
 
 def build_train_augmentation(cfg) -> list[T.Augmentation]:
     """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters)."""
+    cfg = complete_config(cfg)
     augmentations: list[T.Augmentation] = []
     if len(cfg.INPUT.SCALE_RANGE):
         if len(cfg.INPUT.SCALE_RANGE) != 2:
@@ -244,4 +246,5 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
 
 def build_test_augmentation(cfg) -> T.Augmentation:
     """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
-    return FitForTest(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR)
+    keys = complete_config(cfg).INPUT
+    return FitForTest(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, keys.TEST_SIZE_DIVISOR)

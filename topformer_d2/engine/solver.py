@@ -36,7 +36,7 @@ _IN_ITERATIONS = (
 
 def batch_scale(cfg) -> float:
     """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
-    solver = cfg.SOLVER
+    solver = complete_config(cfg).SOLVER
     if solver.REFERENCE_BATCH < 0:
         raise InputError(
             f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}; it takes the batch that the "

@@ -225,7 +225,7 @@ class Trainer(DefaultTrainer):
     def _takes_label_maps(cls, cfg, evaluators) -> bool:
         """Whether this toolkit's evaluators are at work; Detectron2's, and others', take logits."""
         if evaluators is None:
-            return cls._has_own_evaluators() and not cfg.TEST.SEM_SEG_RLE
+            return cls._has_own_evaluators() and not complete_config(cfg).TEST.SEM_SEG_RLE
         several = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         return all(isinstance(each, (ConfusionEvaluator, BoxEvaluator)) for each in several)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data.checks import load_records
 from ..data.tasks import known_evaluator_types, registered_tasks
 from ..errors import InputError
@@ -14,7 +14,7 @@ from .sem_seg import ConfusionEvaluator
 
 
 def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    if not cfg.TEST.SEM_SEG_RLE:
+    if not complete_config(cfg).TEST.SEM_SEG_RLE:
         return ConfusionEvaluator(dataset_name, output_dir=output_dir)
     for record in load_records(dataset_name):
         if "sem_seg" not in record["tasks"]:

@@ -13,7 +13,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data import build_test_loader
 from ..data.augmentation import FitForTest
 from ..data.tasks import registered_tasks
@@ -88,6 +88,7 @@ def build_resizes(cfg) -> list[T.Augmentation]:
     Raises:
         InputError: the model does no segmentation, or the sizes are no sizes.
     """
+    cfg = complete_config(cfg)
     if "sem_seg" not in model_tasks(cfg):
         raise InputError(
             "TEST.AUG.ENABLED is for segmentation, but MODEL.META_ARCHITECTURE is "
@@ -125,6 +126,7 @@ def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     Raises:
         InputError: as build_resizes.
     """
+    cfg = complete_config(cfg)
     tta = SegmentationTTA(cfg, model)
     own_size = cfg.clone()
     own_size.defrost()

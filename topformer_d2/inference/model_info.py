@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from detectron2.data import MetadataCatalog
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.styles import class_styles
 from ..data.tasks import has_task
@@ -77,6 +77,7 @@ class ModelInfo:
     @classmethod
     def from_config(cls, cfg, dataset_name: str | None = None) -> ModelInfo:
         """Of a config's model, its classes named by `dataset_name`, then by DATASETS.TEST."""
+        cfg = complete_config(cfg)
         tasks = model_tasks(cfg)
         datasets = ([dataset_name] if dataset_name else []) + list(cfg.DATASETS.TEST)
         counts = {
