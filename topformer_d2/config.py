@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -26,14 +28,34 @@ from .errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
+# What Detectron2's own trainers run in place of SOLVER.SCHEDULE: both fall smoothly to 0.
+SCHEDULE_FALLBACK = "WarmupCosineLR"
+
 # What load_config does last; rooms that stand after this one add to it.
 _AFTER_LOADING: list[Callable[[CN], None]] = []
+# What describe_datasets does; likewise.
+_WHEN_BUILDING: list[Callable[[CN], None]] = []
 
 
 def after_loading(function: Callable[[CN], None]) -> Callable[[CN], None]:
     """Decorator: load_config calls `function` with the config that it has read."""
     _AFTER_LOADING.append(function)
     return function
+
+
+def when_building(function: Callable[[CN], None]) -> Callable[[CN], None]:
+    """Decorator: describe_datasets calls `function` with the config of a model that is built."""
+    _WHEN_BUILDING.append(function)
+    return function
+
+
+def describe_datasets(cfg: CN) -> None:
+    """Have Detectron2 know the datasets of a config that load_config may not have seen.
+
+    Every builder of a backbone calls it, so it takes effect in other programs too.
+    """
+    for function in _WHEN_BUILDING:
+        function(cfg)
 
 
 def add_topformer_config(cfg: CN) -> None:
@@ -119,6 +141,12 @@ def add_topformer_config(cfg: CN) -> None:
     # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
+    # Class names of boxes and of pixels, in the order of their indices. get_config and load_config
+    # write them here, so that a dumped config tells them where the data is absent: Detectron2's
+    # metadata of a dataset that has no names gets these when a model is built.
+    cfg.DATASETS.THING_CLASSES = []
+    cfg.DATASETS.STUFF_CLASSES = []
+
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
     # whatever its size. Empty = every image comes equally often.
     cfg.DATASETS.TRAIN_WEIGHTS = []
@@ -137,6 +165,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0
+    # WarmupPolyLR stands in for LR_SCHEDULER_NAME where that is SCHEDULE_FALLBACK, the nearest that
+    # Detectron2's own trainers know; "" = LR_SCHEDULER_NAME as it is. A config file or a command
+    # that names LR_SCHEDULER_NAME alone gets what it names; that takes WarmupPolyLR too.
+    cfg.SOLVER.SCHEDULE = ""
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
@@ -169,6 +201,64 @@ def add_topformer_config(cfg: CN) -> None:
 
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
+
+
+def complete_config(cfg: CN) -> CN:
+    """The config itself, or where it lacks keys of add_topformer_config a copy that has them.
+
+    Other programs merge a config file into Detectron2's defaults alone: what the file does not name
+    is then absent, and has its default. No key that is there is changed.
+    """
+    if not _lacks(cfg, _toolkit_keys()):
+        return cfg
+    completed = cfg.clone()
+    completed.defrost()
+    _fill(completed, _toolkit_keys())
+    if cfg.is_frozen():
+        completed.freeze()
+    return completed
+
+
+@functools.cache
+def _toolkit_keys() -> CN:
+    """The keys that add_topformer_config adds to Detectron2's, with their defaults."""
+    plain, ours = get_cfg(), get_cfg()
+    add_topformer_config(ours)
+    return _without(ours, plain)
+
+
+def _without(cfg: CN, other: CN) -> CN:
+    kept = CN()
+    for key, value in cfg.items():
+        if key not in other:
+            kept[key] = value
+        elif isinstance(value, CN) and (rest := _without(value, other[key])):
+            kept[key] = rest
+    return kept
+
+
+def _lacks(cfg: CN, keys: CN) -> bool:
+    return any(
+        key not in cfg
+        or (isinstance(value, CN) and isinstance(cfg[key], CN) and _lacks(cfg[key], value))
+        for key, value in keys.items()
+    )
+
+
+def _fill(cfg: CN, keys: CN) -> None:
+    for key, value in keys.items():
+        if key not in cfg:
+            cfg[key] = copy.deepcopy(value)
+        elif isinstance(value, CN) and isinstance(cfg[key], CN):
+            _fill(cfg[key], value)
+
+
+def schedule_name(cfg: CN) -> str:
+    """The schedule of the toolkit's Trainer: SOLVER.SCHEDULE, or SOLVER.LR_SCHEDULER_NAME."""
+    solver = cfg.SOLVER
+    if solver.SCHEDULE and solver.LR_SCHEDULER_NAME == SCHEDULE_FALLBACK:
+        return solver.SCHEDULE
+    return solver.LR_SCHEDULER_NAME
 
 
 def model_tasks(cfg: CN) -> tuple[str, ...]:

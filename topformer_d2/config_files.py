@@ -62,6 +62,7 @@ class _Reader:
         if self._count > MAX_FILES:
             raise InputError(f"{chain[0]}: {BASE_KEY} leads to more than {MAX_FILES} files")
         values = parse_config(self._read_text(path, below), path)
+        complete_schedule(values)
         bases = values.pop(BASE_KEY, [])
         merged: dict[str, Any] = {}
         for base in bases if isinstance(bases, list) else [bases]:
@@ -88,6 +89,17 @@ class _Reader:
         except ValueError as e:  # InputError, or iopath's, for what can be no address
             source = f" ({below[-1]} names it as {BASE_KEY})" if below else ""
             raise InputError(f"{e if isinstance(e, InputError) else f'{path}: {e}'}{source}") from e
+
+
+def complete_schedule(values: dict[str, Any]) -> None:
+    """A file that names SOLVER.LR_SCHEDULER_NAME alone means that, whatever SCHEDULE its base has.
+
+    Args:
+        values: of one file, without its `_BASE_`; changed in place.
+    """
+    solver = values.get("SOLVER")
+    if isinstance(solver, dict) and "LR_SCHEDULER_NAME" in solver:
+        solver.setdefault("SCHEDULE", "")
 
 
 def _path_of_base(base: str, path: str) -> str:

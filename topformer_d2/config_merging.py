@@ -73,6 +73,8 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     pairs = [opts] if isinstance(opts, str) else list(opts)
     if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
         raise InputError(f"command line: {reprlib.repr(pairs)}; it takes pairs of KEY VALUE")
+    if "SOLVER.LR_SCHEDULER_NAME" in pairs[::2] and "SOLVER.SCHEDULE" not in pairs[::2]:
+        pairs += ["SOLVER.SCHEDULE", ""]  # as complete_schedule does for a file
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         *sections, name = key.split(".")
         node = cfg

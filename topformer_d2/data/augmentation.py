@@ -20,6 +20,7 @@ from fvcore.transforms.transform import (
     TransformList,
 )
 
+from ..config import complete_config
 from ..config_ranges import check_values
 
 
@@ -208,6 +209,7 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
     Raises:
         InputError: a value of the config is out of its range.
     """
+    cfg = complete_config(cfg)
     check_values(cfg)  # again, for programs change what load_config gave
     augmentations: list[T.Augmentation] = []
     if len(cfg.INPUT.SCALE_RANGE):
@@ -238,4 +240,5 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
 
 def build_test_augmentation(cfg) -> T.Augmentation:
     """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
-    return FitForTest(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR)
+    keys = complete_config(cfg).INPUT
+    return FitForTest(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, keys.TEST_SIZE_DIVISOR)

@@ -85,7 +85,7 @@ def register_folders(cfg: CfgNode) -> None:
                 logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        _register(name, definition, ignore_label)
+        _register(name, definition, cfg)
         MetadataCatalog.get(name).stamp = stamp
 
 
@@ -115,16 +115,16 @@ def _check_keys(name: str, entry) -> None:
         raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
 
 
-def _register(name: str, definition: dict, ignore_label: int) -> None:
+def _register(name: str, definition: dict, cfg: CfgNode) -> None:
     images, boxes = definition["IMAGES"], definition.get("BOXES")
     metadata = {"folders": definition}
     if boxes:
-        metadata |= _classes_of_boxes(name, boxes)
+        metadata |= _classes_of_boxes(name, boxes, cfg)
     if "LABELS" not in definition:
         register_boxes(name, boxes, images, **metadata)
         return
     labels, file = definition["LABELS"], definition["CLASSES"]
-    stuff = _classes_of_pixels(name, file, ignore_label)
+    stuff = _classes_of_pixels(name, file, cfg)
     metadata["classes_file"] = file
     if boxes:
         register_multitask(name, boxes, images, labels, stuff=stuff, **metadata)
@@ -132,16 +132,24 @@ def _register(name: str, definition: dict, ignore_label: int) -> None:
         register_sem_seg(name, images, labels, stuff, **metadata)
 
 
-def _classes_of_pixels(name: str, file: str, ignore_label: int) -> Categories:
+def _classes_of_pixels(name: str, file: str, cfg: CfgNode) -> Categories:
+    ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     if PathManager.isfile(file):
         return read_classes(file, ignore_label)
-    _warn_missing(name, "CLASSES", file)
-    return Categories((), (), (), ignore_label)
+    # A dumped config's; of another dataset, if their number is not the model's.
+    known = tuple(cfg.DATASETS.STUFF_CLASSES)
+    if not known or len(known) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        known = ()
+        _warn_missing(name, "CLASSES", file)
+    return Categories(known, (), tuple(range(len(known))), ignore_label)
 
 
-def _classes_of_boxes(name: str, file: str) -> dict:
+def _classes_of_boxes(name: str, file: str, cfg: CfgNode) -> dict:
     if PathManager.isfile(file):
         return class_metadata(read_coco(file))
+    known = list(cfg.DATASETS.THING_CLASSES)
+    if known and len(known) == cfg.MODEL.RETINANET.NUM_CLASSES:
+        return {"thing_classes": known}
     _warn_missing(name, "BOXES", file)
     return {}
 

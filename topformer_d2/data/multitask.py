@@ -79,7 +79,9 @@ def register_multitask(
         json_file=json_file,
         image_root=image_root,
         sem_seg_root=label_root,
-        evaluator_type="multitask",
+        # What Detectron2's own tools can evaluate of both; "tasks" is for this toolkit.
+        evaluator_type="coco",
+        tasks=("sem_seg", "instances"),
         **stuff.stuff_metadata(),
         **metadata,
     )

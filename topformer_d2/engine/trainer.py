@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
-from ..config import check_parts, model_tasks
+from ..config import check_parts, complete_config, model_tasks
 from ..config_ranges import check_values
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
@@ -69,13 +69,15 @@ class Trainer(DefaultTrainer):
 
         Raises:
             InputError: a value out of its range, mixed precision without a GPU, a batch that cannot
-                be split, a test dataset without an evaluator, or test-time augmentation of a
-                detector.
+                be split, a test dataset that build_evaluator does not know, where no subclass
+                overrides that, or test-time augmentation of a detector.
         """
         check_single_run()
+        cfg = complete_config(cfg)
         check_values(cfg)
-        for name in cfg.DATASETS.TEST:
-            evaluator_type(name)
+        if self._has_own_evaluators():
+            for name in cfg.DATASETS.TEST:
+                evaluator_type(name)
         if cfg.TEST.AUG.ENABLED:
             build_resizes(cfg)
         given = cfg
@@ -297,11 +299,17 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
+    def _has_own_evaluators(cls) -> bool:
+        """Whether build_evaluator is this class's, and not a subclass's."""
+        # A subclass may have it as a class method, as here, or as a static one.
+        own = Trainer.build_evaluator.__func__
+        return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
+
+    @classmethod
     def _takes_label_maps(cls, cfg, evaluators) -> bool:
         """Whether this toolkit's evaluators are at work; Detectron2's, and others', take logits."""
         if evaluators is None:
-            own = cls.build_evaluator.__func__ is Trainer.build_evaluator.__func__
-            return own and not cfg.TEST.SEM_SEG_RLE
+            return cls._has_own_evaluators() and not complete_config(cfg).TEST.SEM_SEG_RLE
         several = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         return all(isinstance(each, (ConfusionEvaluator, BoxEvaluator)) for each in several)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from detectron2.data import MetadataCatalog
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.styles import class_styles
 from ..data.tasks import has_task
@@ -92,6 +92,7 @@ class ModelInfo:
         Its classes are named by `dataset_name`, then by DATASETS.TEST and TRAIN; where
         those are empty, by DATASETS.FOLDERS.
         """
+        cfg = complete_config(cfg)
         tasks = model_tasks(cfg)
         named = [dataset_name] if dataset_name else []
         sets = cfg.DATASETS
