@@ -88,7 +88,7 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
         (lambda c: c["images"].clear(), r"has no 'images'"),
         (lambda c: c.pop("categories"), r"has no 'categories'"),
         (lambda c: c["categories"][0].update(name="d"), r"\['d'\], but .* with \['cat'\]"),
-        (None, "is no JSON"),
+        (None, "is not JSON"),
     ],
     ids=[
         *("no box", "three numbers", "text", "category", "ignore", "crowd"),

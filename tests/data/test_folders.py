@@ -234,7 +234,7 @@ def test_classes_as_editors_write_them(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is no JSON"), ("{}", "is no COCO JSON"), ('{"images": []}', "has no 'images'")],
+    [("{", "is not JSON"), ("{}", "is not a COCO JSON"), ('{"images": []}', "has no 'images'")],
 )
 def test_a_wrong_json_is_named(config_file, tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(content)
