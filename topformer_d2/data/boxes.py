@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .categories import Categories
 from .coco_json import (
+    JSON_READER,
     LARGEST_COORDINATE,
     check_inside,
     class_metadata,
@@ -87,7 +88,11 @@ def register_boxes(
     if categories is not None:
         metadata |= categories.thing_metadata()
     MetadataCatalog.get(name).set(
-        json_file=json_file, image_root=image_root, evaluator_type="coco", **metadata
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="coco",
+        json_reader=JSON_READER,
+        **metadata,
     )
 
 

@@ -6,9 +6,8 @@ import os
 import reprlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
@@ -17,6 +16,8 @@ from ..files import read_json
 
 # A coordinate beyond it is not a pixel's; float32, in which boxes are computed, is exact up to it.
 LARGEST_COORDINATE = 2**24
+# Metadata "json_reader" of datasets whose records are read here, as the evaluation reads them.
+JSON_READER = "topformer_d2"
 _LARGEST_ID = 2**53  # what JSON readers that have floats alone keep
 _LARGEST_CATEGORY = 2**31 - 1  # what faster-coco-eval keeps
 _LONGEST_NAME = 200
@@ -28,7 +29,7 @@ _COCO_TYPES = {
     "categories": {"id": (int,), "name": (str,)},
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
 }
-_NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
+NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
 
 
 def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]]:
@@ -193,9 +194,7 @@ def _read_annotation(annotation: dict, to_index: dict) -> dict:
     category = annotation["category_id"]
     if (
         len(bbox) == 4
-        and all(
-            type(v) in _NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox
-        )
+        and all(type(v) in NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox)
         and category in to_index
         and crowd in (0, 1)
         and not annotation.get("ignore")
@@ -214,108 +213,12 @@ def _read_annotation(annotation: dict, to_index: dict) -> dict:
         raise InputError(f"{what} has 'ignore', which COCO's evaluation does not: use 'iscrowd'")
     if crowd not in (0, 1):
         raise InputError(f"{what} has iscrowd {shortened(crowd)}; it takes 0 or 1")
-    if len(bbox) != 4 or not all(type(value) in _NUMBERS for value in bbox):
+    if len(bbox) != 4 or not all(type(value) in NUMBERS for value in bbox):
         raise InputError(f"{what} has the bbox {shortened(bbox)}; it takes x, y, width, height")
     raise InputError(
         f"{what} has the bbox {shortened(bbox)}, with a number that is not finite or beyond "
         f"{LARGEST_COORDINATE}; it takes x, y, width, height in pixels"
     )
-
-
-def box_truth(name: str, records: Sequence[dict]) -> dict:
-    """What the boxes of a dataset are evaluated against: a COCO JSON's three parts.
-
-    The annotations have "image_id", "category_id", "bbox" (x, y, width, height), "area" and
-    "iscrowd"; "annotations" is missing where the dataset's JSON has none. A file that Detectron2's
-    own evaluator has left in the output folder is not read.
-
-    Args:
-        name: of a registered dataset. Where its metadata names a COCO JSON, that is read, by the
-            reader that training has.
-        records: of the dataset; read where there is no such JSON.
-
-    Raises:
-        InputError: as read_coco and read_boxes; a record has no "image_id" or another's; or the
-            categories are not as many as the dataset's classes.
-    """
-    metadata = MetadataCatalog.get(name)
-    classes = metadata.get("thing_classes")
-    json_file = metadata.get("json_file")
-    # Detectron2's evaluator names its conversion in the metadata, where an older one may stand.
-    if json_file and os.path.basename(json_file) != f"{name}_coco_format.json":
-        truth = _truth_of_json(json_file)
-    else:
-        truth = _truth_of_records(name, records, metadata)
-    if classes and len(classes) != len(truth["categories"]):
-        raise InputError(
-            f"dataset {name!r} has {len(classes)} classes, but {json_file or 'it'} has "
-            f"{len(truth['categories'])} categories"
-        )
-    return truth
-
-
-def _truth_of_json(json_file: str) -> dict:
-    content = read_coco(json_file, annotated=False)
-    truth = {
-        "images": [{"id": image["id"]} for image in content["images"]],
-        "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
-    }
-    if content.get("annotations") is not None:
-        truth["annotations"] = [
-            {
-                "image_id": raw["image_id"],
-                "category_id": raw["category_id"],
-                "bbox": box["bbox"],
-                "area": _area(raw),
-                "iscrowd": box["iscrowd"],
-            }
-            for raw, box in read_boxes(content, json_file)
-        ]
-    return truth
-
-
-def _area(annotation: dict) -> float:
-    """The area that says whether an object is small: the mask's in COCO, else the box's."""
-    area = annotation.get("area")
-    if type(area) in _NUMBERS and 0 <= area <= LARGEST_COORDINATE**2:
-        return area
-    return annotation["bbox"][2] * annotation["bbox"][3]
-
-
-def _truth_of_records(name: str, records: Sequence[dict], metadata) -> dict:
-    # As in Detectron2, a dataset without such a table has the indices for ids.
-    to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
-    ids = {index: source for source, index in to_index.items()}
-    classes = metadata.get("thing_classes") or []
-    images, annotations, seen = [], [], set()
-    for record in records:
-        image_id = record.get("image_id")
-        if image_id is None or image_id in seen:
-            what = "no 'image_id'" if image_id is None else f"another's 'image_id' {image_id!r}"
-            raise InputError(
-                f"the record of {record['file_name']} of dataset {name!r} has {what}, which the "
-                "evaluation of boxes takes: give each image its own"
-            )
-        seen.add(image_id)
-        images.append({"id": image_id})
-        for annotation in record.get("annotations", ()):
-            try:
-                x0, y0, x1, y1 = map(float, corners(annotation))
-                category, crowd = annotation["category_id"], int(annotation.get("iscrowd", 0))
-            except (KeyError, OverflowError, TypeError, ValueError) as e:
-                what = f"{record['file_name']}: the annotation {shortened(annotation)}"
-                raise InputError(f"{what} is malformed: {e!r}") from e
-            annotations.append(
-                {
-                    "image_id": image_id,
-                    "category_id": ids.get(category, category),
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": (x1 - x0) * (y1 - y0),
-                    "iscrowd": crowd,
-                }
-            )
-    categories = [{"id": ids.get(i, i), "name": class_} for i, class_ in enumerate(classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def corners(annotation: dict) -> tuple[float, float, float, float]:

@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .boxes import load_boxes
 from .categories import Categories
+from .coco_json import JSON_READER
 from .sem_seg import label_files
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def register_multitask(
         image_root=image_root,
         sem_seg_root=label_root,
         evaluator_type="multitask",
+        json_reader=JSON_READER,
         **stuff.stuff_metadata(),
         **metadata,
     )

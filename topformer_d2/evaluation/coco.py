@@ -14,7 +14,7 @@ from detectron2.structures import Instances
 from faster_coco_eval import COCO, COCOeval_faster
 
 from ..data.checks import load_records
-from ..data.coco_json import box_truth
+from ..data.coco_truth import box_truth
 from ..errors import InputError
 from ..files import write_json
 
