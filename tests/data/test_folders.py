@@ -263,7 +263,15 @@ def test_classes_that_differ_between_the_splits(config_file, tmp_path):
         (b"a 1 2 3\nb", "1 of 2 classes have a colour"),
         (b"a 1 2 300", r"line 1: the colour \(1, 2, 300\)"),
         (b"\n \n", "is empty"),
-        (b"caf\xe9", "is no UTF-8 text"),
+        (b"caf\xe9", "is not UTF-8 text"),
+        (b"# names\na\nb", "line 1 begins with '#'"),
+        (b"a\nb\x07c", r"line 2: .*'b\\x07c' has the character '\\x07'"),
+        (b"a\nb\xe2\x80\xa8c", "line 2: .*has the character '.u2028'"),
+        (b"a\n" + b"b" * 500, "line 2: .*500 characters"),
+        (b"a\n" + b"1" * 5000, "line 2: 5000 characters"),
+        (b"a\n" * (1 << 20), "is larger than"),
+        (b"a:1,2,3::\nb:1,2,300::", r"line 2: the colour \(1, 2, 300\)"),
+        (b"# label:color_rgb:parts:actions\na:1,2,3::\nb:::", "1 of 2 classes have a colour"),
     ],
 )
 def test_a_wrong_classes_file_names_the_line(tmp_path, content, message):
@@ -279,9 +287,21 @@ def test_classes_as_editors_write_them(tmp_path):
     assert (classes.source_ids, classes.ignore_label) == ((0, 1), 9)
 
 
+def test_the_labelmap_of_cvat(tmp_path):
+    header = "# label:color_rgb:parts:actions\n"
+    (tmp_path / "c.txt").write_text(f"{header}background:0,0,0::\ntraffic light:9,8,255:a,b:\n")
+    classes = read_classes(str(tmp_path / "c.txt"))
+    assert classes.names == ("background", "traffic light")
+    assert classes.colors == ((0, 0, 0), (9, 8, 255)) and classes.source_ids == (0, 1)
+    (tmp_path / "c.txt").write_text("a:::\nb:::\n")
+    assert read_classes(str(tmp_path / "c.txt")).names == ("a", "b")
+    (tmp_path / "c.txt").write_text("ratio 1:2\nb\n")  # a colon in a name
+    assert read_classes(str(tmp_path / "c.txt")).names == ("ratio 1:2", "b")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is no JSON"), ("{}", "is no COCO JSON"), ('{"images": []}', "has no 'images'")],
+    [("{", "is not JSON"), ("{}", "is not a COCO JSON"), ('{"images": []}', "has no 'images'")],
 )
 def test_a_wrong_json_is_named(config_file, tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(content)

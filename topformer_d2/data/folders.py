@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,11 +11,15 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
-from .boxes import class_metadata, read_coco, register_boxes
+from .boxes import register_boxes
 from .categories import Categories
+from .class_list import read_classes
+from .coco_json import class_metadata, read_coco
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
 from .tasks import has_task
+
+__all__ = ["read_classes", "register_folders", "use_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -159,37 +162,3 @@ def _warn_missing(name: str, key: str, file: str) -> None:
         "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
         *(name, key, os.path.abspath(file)),
     )
-
-
-def read_classes(path: str, ignore_label: int = 255) -> Categories:
-    """The classes of a text file: one name a line, the first is label 0.
-
-    A line may end in a colour, three numbers from 0 to 255 (red, green, blue); then all do.
-
-    Raises:
-        InputError: the file is no UTF-8 text, has an empty line within or a name twice, or colours
-            on some lines only.
-    """
-    try:
-        with PathManager.open(path, "rb") as f:
-            lines = f.read().decode("utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path} is no UTF-8 text: {e}") from e
-    names, colors = [], []
-    for number, line in enumerate(lines, start=1):
-        name, *numbers = re.fullmatch(r"(.*?)(?:\s+(\d+)\s+(\d+)\s+(\d+))?", line.strip()).groups()
-        color = tuple(int(n) for n in numbers if n is not None)
-        if not name or name in names:
-            problem = f"{name!r} stands there twice" if name else "the line has no name"
-            raise InputError(f"{path}, line {number}: {problem}; it takes one class a line")
-        if max(color, default=0) > 255:
-            raise InputError(f"{path}, line {number}: the colour {color} has a number above 255")
-        names.append(name)
-        colors += [color] if color else []
-    if not names:
-        raise InputError(f"{path} is empty; it takes one class a line")
-    if colors and len(colors) < len(names):
-        raise InputError(
-            f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none"
-        )
-    return Categories(tuple(names), tuple(colors), tuple(range(len(names))), ignore_label)

@@ -18,6 +18,8 @@ from ..files import write_beside
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# Formats, as Pillow names them, that do not keep the values of the pixels.
+LOSSY_FORMATS = ("JPEG", "MPO")
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 
@@ -83,17 +85,25 @@ def read_label(path: str) -> np.ndarray:
     """(H, W) uint8 ids of a label PNG.
 
     Raises:
-        InputError: it cannot be read, or is not 8-bit single-channel. A palette PNG is refused
-            because Detectron2 reads one as luminance, and one of fewer bits because Pillow scales
-            its ids to 255; both make other ids of its own.
+        InputError: it cannot be read, is a JPEG by its content, or is not 8-bit single-channel. A
+            palette PNG is refused because Detectron2 reads one as luminance, and one of fewer bits
+            because Pillow scales its ids to 255; both make other ids of its own.
     """
     try:
         with PathManager.open(path, "rb") as f:
             bits = png_bit_depth(f)
             with Image.open(f) as image:
+                if image.format in LOSSY_FORMATS:
+                    raise InputError(
+                        f"{path} is a {image.format} file, whatever its name: that changes pixels "
+                        "near the borders to other classes. Write the label anew, as a PNG, from "
+                        "where it was drawn"
+                    )
                 if image.mode == "L" and bits in (None, 8):
                     return np.asarray(image)
                 mode = image.mode
+    except InputError:
+        raise
     except UNREADABLE as e:
         raise InputError(f"{path} cannot be read: {e}") from e
     what = f"mode {mode!r}" if bits in (None, 8) else f"mode {mode!r} and {bits} bits"
