@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
@@ -200,13 +201,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: str, content) -> None:
-    """Write JSON as write_bytes does. NaN and infinity, which JSON does not have, become null."""
-    write_bytes(path, json.dumps(_finite(content), allow_nan=False).encode())
+def write_json(path: str, content, *, indent: int | None = None) -> None:
+    """Write JSON as write_bytes does. NaN and infinity, which JSON does not have, become null.
+
+    NumPy's numbers and arrays are written as Python's.
+    """
+    write_bytes(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
 
 
 def _finite(value):
     """A copy of nested dicts and lists whose floats that are not finite are None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.images import list_images, read_image
-from ..errors import InputError, about
+from ..errors import InputError, printable, trouble_of_one
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
@@ -143,20 +143,27 @@ class Predictor:
     ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
-        A file that cannot be read is left out, with a warning in the log.
+        A file that cannot be read or predicted, as one that is too large for the memory, is left
+        out, with a warning in the log.
 
         Raises:
-            InputError: there is no image, or the model cannot do this.
+            InputError: there is no image, or none could be predicted.
         """
-        for file in list_images(os.fspath(path)):
+        done, problem = 0, ""
+        for file in list_images(path):
             try:
-                image = read_image(file)
-            except InputError as e:
-                logger.warning("skipped: %s", e)
+                scene = self(read_image(file), confidence=confidence)
+            except Exception as e:
+                reason = trouble_of_one(e)
+                if reason is None:
+                    raise
+                problem = reason if file in reason else f"{file}: {reason}"
+                logger.warning("skipped: %s", printable(problem, newlines=True))
                 continue
-            with about(file):
-                scene = self(image, confidence=confidence)
+            done += 1
             yield file, scene
+        if not done:
+            raise InputError(f"no image could be predicted: {problem}")
 
     def video(
         self, source: str | os.PathLike | int, *, confidence: bool = False
