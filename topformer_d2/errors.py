@@ -154,7 +154,7 @@ def show_input_errors() -> Iterator[None]:
 
     An OSError, such as a full disk or a folder that is a file, is the user's to fix as well, and
     so is a lack of memory. Ctrl-C ends with one word and status 130, Terminated with 143. A reader
-    that has left, as of `| head -1`, ends it without a word and with 141, a shell's status for that.
+    that has left, as of `| head -1`, ends it without a word and with 141, as a shell does.
     """
     atexit.register(_drop_closed_stdout)  # for what is printed after the block
     try:
