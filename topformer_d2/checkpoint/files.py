@@ -29,6 +29,8 @@ _ARRAYS_ALONE = (
 # What DistributedDataParallel and Lightning put before all keys; torch.compile's is anywhere.
 _WRAPPERS = ("module.", "model.")
 _COMPILED = "_orig_mod."
+# The start of the official checkpoints' keys, which are converted first.
+_OFFICIAL = ("backbone.tpm.", "tpm.")
 # Under which a .safetensors file of ours keeps the hash of its tensors.
 _HASH = "topformer_d2.sha256"
 # With it torch.save began its files before they were zip archives.
@@ -147,14 +149,18 @@ def strip_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
 def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     """The weights in a file's content: under "model", under Lightning's "state_dict", or bare."""
     weights = loaded.get("model", loaded.get("state_dict", loaded))
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(value, Tensor) for value in weights.values()
+    if isinstance(weights, Mapping):
+        weights = strip_wrappers(weights)
+    if (
+        not isinstance(weights, Mapping)
+        or not all(isinstance(value, Tensor) for value in weights.values())
+        or any(key.startswith(_OFFICIAL) for key in weights)
     ):
         raise InputError(
             f"{path} is no checkpoint of this toolkit; an official one is converted by "
             "`python tools/convert_weights.py IN OUT`"
         )
-    return strip_wrappers(weights)
+    return weights
 
 
 def local_file(path: str) -> str:
