@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -221,7 +222,7 @@ def list_configs() -> list[str]:
     return sorted(path.stem for path in config_folder().glob("*.yaml"))
 
 
-def get_config(name: str, opts: Sequence[str] = ()) -> CN:
+def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """A shipped config, ready to use: `get_config("seg_topformer_t")`.
 
     Args:
@@ -234,6 +235,7 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
     Raises:
         InputError: no such config, or `opts` holds an unknown key or a value of the wrong type.
     """
+    name = os.fspath(name)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not path.is_file():
         known = list_configs()
@@ -241,7 +243,7 @@ def get_config(name: str, opts: Sequence[str] = ()) -> CN:
     return load_config(str(path), opts)
 
 
-def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
+def load_config(config_file: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """Detectron2's defaults, the toolkit's keys, then `config_file`, then `opts`.
 
     The datasets of its DATASETS.FOLDERS are registered.
@@ -250,6 +252,7 @@ def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
         InputError: the file does not exist, a key is unknown or its value of the wrong type, or
             DATASETS.FOLDERS is wrong.
     """
+    config_file = os.fspath(config_file)
     cfg = get_cfg()
     add_topformer_config(cfg)
     if config_file and not PathManager.isfile(config_file):

@@ -43,6 +43,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
             tensors and plain Python values; the message has a line of Python that saves what is
             of use in it.
     """
+    path = os.fspath(path)
     local = _local_file(path)
     try:
         if path.endswith(".safetensors"):
@@ -76,12 +77,13 @@ def _why_refused(local: str) -> str:
     return "is not a readable weights file"
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a checkpoint of this toolkit, bare or beside a training's state.
 
     Raises:
         InputError: as read_state_dict, or the file holds something else.
     """
+    path = os.fspath(path)
     return dict(_weights_of(read_state_dict(path), path))
 
 
@@ -117,6 +119,7 @@ def save_state_dict(
         wrapper: the tensors stand under it in a .pth; the official files' is "state_dict".
         state: further entries of a .pth, plain Python values.
     """
+    path = os.fspath(path)
     if not path.endswith(".safetensors"):
         _save(lambda f: torch.save({wrapper: state_dict, **state}, f), path)
         return
