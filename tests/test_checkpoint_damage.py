@@ -115,3 +115,13 @@ def test_a_folder_without_checkpoints(tmp_path):
     save_state_dict({"a": torch.ones(1)}, str(tmp_path / "pretrained.pth"))
     assert not checkpointer(tmp_path).has_checkpoint()
     assert read_state_dict(str(tmp_path / "pretrained.pth"))
+
+
+def test_a_file_without_true_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"x": torch.ones(3)}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_state_dict(str(tmp_path / "x.pth"))["x"].tolist() == [1, 1, 1]

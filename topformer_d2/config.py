@@ -368,9 +368,9 @@ def load_config(
         InputError: a file is missing or is not such a config, a key is unknown, a value is of the
             wrong type or out of its range, or DATASETS.FOLDERS is wrong.
     """
+    config_file = os.fspath(config_file)
     cfg = get_cfg()
     add_topformer_config(cfg)
-    config_file = os.fspath(config_file)
     if config_file:
         merge_file(cfg, config_file, allow_remote=allow_remote)
     merge_opts(cfg, opts)

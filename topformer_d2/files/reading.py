@@ -49,6 +49,7 @@ def read_bytes(path: str, *, most: int | None = None) -> bytes:
     Raises:
         InputError: it is missing, is not a regular file, is too large or cannot be read.
     """
+    path = os.fspath(path)
     if "://" not in path:
         check_regular_file(path)
     try:
