@@ -89,8 +89,13 @@ class OpenVinoSession:
         else:
             has_checksum = _check_xml(self._path)
         core = openvino.Core()
-        # Its default is bfloat16 where the processor has it.
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        # Its default is bfloat16 where the processor has it. It keeps the operators that it has
+        # prepared for each size of image; by default so many that varying sizes take gigabytes.
+        config = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "CPU_RUNTIME_CACHE_CAPACITY": 100,
+        }
         if num_threads:
             config["INFERENCE_NUM_THREADS"] = num_threads
         try:
