@@ -20,8 +20,7 @@ from fvcore.transforms.transform import (
     TransformList,
 )
 
-from ..config import complete_config
-from ..config_ranges import check_values
+from ..config import check_values, complete_config
 
 
 class ResizeTransform(Transform):

@@ -12,7 +12,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config_ranges import check_values
+from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
 from .processes import check_single_run

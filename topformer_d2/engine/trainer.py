@@ -16,8 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
-from ..config import check_parts, complete_config, model_tasks
-from ..config_ranges import check_values
+from ..config import check_parts, check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import (

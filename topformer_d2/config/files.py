@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from .errors import InputError, about
-from .files.reading import read_text
+from ..errors import InputError, about
+from ..files.reading import read_text
 
 BASE_KEY = "_BASE_"
 _MERGE_TAG = "tag:yaml.org,2002:merge"

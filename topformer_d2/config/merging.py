@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from detectron2.config.compat import guess_version
 
-from .config_files import BASE_KEY, read_config
-from .errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean
+from .files import BASE_KEY, read_config
 
 # What yacs and fvcore raise for an unknown key or a value of the wrong type, and what Python raises
 # for text that is taken for a value and is not one, such as a thousand brackets.

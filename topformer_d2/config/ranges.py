@@ -14,7 +14,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from .errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean
 
 _INFINITY = math.inf
 
