@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import writing_beside
+from ..files import check_regular_file, writing_beside
 
 # What a user may run on a file that is refused; `old` and `new` are names of files.
 _TENSORS_ALONE = (
@@ -179,7 +179,10 @@ def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
 
 
 def local_file(path: str) -> str:
-    local = PathManager.get_local_path(path)
+    try:
+        local = PathManager.get_local_path(path)
+    except (OSError, NotImplementedError) as e:  # of a remote one that cannot be fetched
+        raise InputError(f"weights file {path} cannot be read: {e}") from e
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
     if not os.path.isfile(local):
@@ -215,5 +218,7 @@ def save_file(write: Callable[[BinaryIO], object], path: str) -> None:
         with PathManager.open(path, "wb") as f:
             write(f)
     else:
+        if os.path.exists(path):
+            check_regular_file(path)  # writing into a pipe would wait for ever
         with writing_beside(path, durable=True) as f:
             write(f)
