@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
+from topformer_d2.checkpoint.files import strip_prefix
 from topformer_d2.errors import InputError
 
 
@@ -45,6 +46,23 @@ def test_other_wrappers_keys(tmp_path):
             SafeCheckpointer(model, require_all=True).load(path)
             assert torch.equal(model.weight, own["weight"])
             nn.init.zeros_(model.weight)
+
+
+@pytest.mark.parametrize("prefix", ["ema.", "net.", "student.model.", "_fsdp_wrapped_module."])
+def test_any_prefix_before_the_models_keys(tmp_path, prefix):
+    model = nn.Sequential(OrderedDict(body=nn.Linear(2, 3), head=nn.Linear(3, 1)))
+    given = {prefix + key: value + 1 for key, value in model.state_dict().items()}
+    # torch.optim.swa_utils.AveragedModel has a counter beside the wrapped model.
+    torch.save({"model": {**given, "n_averaged": torch.tensor(3)}}, tmp_path / "x.pth")
+    SafeCheckpointer(model, require_all=True).load(str(tmp_path / "x.pth"))
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, given[prefix + key])
+
+
+def test_two_models_in_a_file_are_not_guessed_between():
+    own = nn.Linear(2, 2).state_dict()
+    both = {f"{name}.{key}": value for name in ("student", "teacher") for key, value in own.items()}
+    assert strip_prefix(both, own) == both
 
 
 class Training:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, summarize
 from ..files import check_regular_file, read_text, write_beside
-from .files import local_file, read_state_dict, save_file, weights_of
+from .files import local_file, read_state_dict, save_file, strip_prefix, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
 
@@ -67,7 +67,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
-        checkpoint["model"] = place_topformer(checkpoint["model"], self.model.state_dict())
+        own = self.model.state_dict()
+        checkpoint["model"] = place_topformer(strip_prefix(checkpoint["model"], own), own)
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"

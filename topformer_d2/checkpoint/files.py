@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pickle
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, BinaryIO
 
 import torch
@@ -26,9 +29,10 @@ _ARRAYS_ALONE = (
     "'model': {k: torch.as_tensor(v) for k, v in found.get('model', found).items() "
     "if hasattr(v, 'shape')}}, new)"
 )
-# What DistributedDataParallel and Lightning put before all keys; torch.compile's is anywhere.
+# What DistributedDataParallel and Lightning put before all keys.
 _WRAPPERS = ("module.", "model.")
-_COMPILED = "_orig_mod."
+# What torch.compile, FSDP and activation checkpointing put anywhere.
+_INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # The start of the official checkpoints' keys, which are converted first.
 _OFFICIAL = ("backbone.tpm.", "tpm.")
 # Under which a .safetensors file of ours keeps the hash of its tensors.
@@ -148,10 +152,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 def strip_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
     """`weights` without what other programs' wrappers put before all keys.
 
-    DistributedDataParallel's is "module.", torch.compile's "_orig_mod." and Lightning's "model.";
-    they may be nested.
+    DistributedDataParallel's is "module.", torch.compile's "_orig_mod.", FSDP's
+    "_fsdp_wrapped_module." and Lightning's "model."; they may be nested.
     """
-    names = {key: str(key).replace(_COMPILED, "") for key in weights}
+    names = {key: _INNER_WRAPPERS.sub("", str(key)) for key in weights}
     while names and (
         prefix := next(
             (w for w in _WRAPPERS if all(name.startswith(w) for name in names.values())), None
@@ -159,6 +163,30 @@ def strip_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
     ):
         names = {key: name.removeprefix(prefix) for key, name in names.items()}
     return {names[key]: value for key, value in weights.items()}
+
+
+def strip_prefix(weights: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """`weights` without the prefix, such as "ema.", behind which most of a model's keys stand.
+
+    Keys without it are left as they are.
+
+    Args:
+        own: the model's keys.
+    """
+    found = Counter(
+        key[: len(key) - len(rest)]
+        for key in weights
+        for rest in itertools.accumulate(key.split(".")[::-1], lambda end, part: f"{part}.{end}")
+        if rest in own
+    )
+    if not found:
+        return dict(weights)
+    prefix, count = found.most_common(1)[0]
+    if count <= found[""] or list(found.values()).count(count) > 1:
+        return dict(weights)
+    behind = {key.removeprefix(prefix) for key in weights if key.startswith(prefix)}
+    rest = {key: value for key, value in weights.items() if key not in behind}
+    return {key.removeprefix(prefix): value for key, value in rest.items()}
 
 
 def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:

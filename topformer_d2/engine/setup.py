@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import os
 import shlex
 import sys
 from functools import partial
 
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
+from ..errors import InputError
 from .processes import check_single_run
 
 logger = logging.getLogger(__name__)
@@ -44,6 +48,7 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
     if comm.is_main_process():  # where it raises, the launcher ends the other processes
         arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
         check_samples(cfg, train=not args.eval_only, arguments=arguments)
+    _check_scheme(cfg.OUTPUT_DIR)
     _end_earlier_logs()
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     default_setup(cfg, args)
@@ -55,6 +60,23 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
                 _handlers.append((name, handler))
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
+
+
+def _check_scheme(folder: str) -> None:
+    """Raise InputError where OUTPUT_DIR is remote, and nothing here can write there."""
+    if "://" not in folder:
+        return
+    try:
+        PathManager.mkdirs(folder)
+    except (NotImplementedError, ValueError) as e:
+        raise InputError(f"OUTPUT_DIR is {folder}, where nothing can be written: {e!r}") from e
+    if os.path.isdir(folder):  # taken for a path of this machine
+        with contextlib.suppress(OSError):
+            os.removedirs(folder)
+        raise InputError(
+            f"OUTPUT_DIR is {folder}, whose scheme iopath's PathManager does not know: register a "
+            "handler for it, or name a folder of this machine"
+        )
 
 
 def _end_earlier_logs() -> None:
