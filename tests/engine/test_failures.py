@@ -9,7 +9,7 @@ import torch
 
 from tests.engine.test_resume import options, run
 from topformer_d2.checkpoint import read_state_dict
-from topformer_d2.engine import Trainer, describe_death, setup_run
+from topformer_d2.engine import Trainer, describe_death, setup, setup_run
 from topformer_d2.engine.failures import explain_failure
 from topformer_d2.errors import InputError
 from topformer_d2.files import locked_output
@@ -90,6 +90,26 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiny_config, tmp_path, monkeypa
     names = os.listdir(cfg.OUTPUT_DIR)
     assert not [name for name in names if name.endswith(".partial")]
     assert [name for name in names if name.endswith(".pth")] == ["model_0000001.pth"]
+
+
+def test_an_output_dir_on_a_full_disk_is_named(tiny_config, tmp_path, monkeypatch):
+    def write(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(setup, "default_setup", write)
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space left") as failed:
+        full.setattr(os, "write", write)
+        with locked_output(tmp_path / "output", "training"):  # holds all the same
+            setup_run(tiny_config())
+    assert failed.value.filename == str(tmp_path / "output")
+
+
+@pytest.mark.parametrize("folder", ["http://host/a", "unknown://host/a"])
+def test_an_output_dir_that_nothing_here_can_write(tiny_config, tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"OUTPUT_DIR is {folder}"):
+        setup_run(tiny_config("OUTPUT_DIR", folder))
+    assert not list(tmp_path.iterdir())
 
 
 def test_two_trainings_in_one_folder(tiny_config, tmp_path):

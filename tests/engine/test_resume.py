@@ -117,6 +117,22 @@ def test_resuming_with_another_model_or_optimizer_is_refused(tiny_config, tmp_pa
             run(tiny_config(*options(tmp_path, "5", "run"), key, value), resume=True)
 
 
+def test_a_state_without_learning_rate_or_with_a_damaged_seed_is_refused(tiny_config, tmp_path):
+    folder = tmp_path / "run"
+    run(tiny_config(*options(tmp_path, "5", "run"), "SOLVER.MAX_ITER", "2"))
+    content = torch.load(folder / "model_final.pth", weights_only=True)
+    hooks = content["trainer"]["hooks"]
+    for change, message in (
+        ({"LRScheduler": {}}, "no state of the learning rate"),
+        ({"SeedEachStep": {"seed": -3}}, "its seed is -3"),
+        ({"SeedEachStep": {"other": 1}}, "'seed'"),
+    ):
+        content["trainer"]["hooks"] = hooks | change
+        torch.save(content, folder / "model_final.pth")
+        with pytest.raises(InputError, match=rf"checkpoint of .*run.*{message}"):
+            run(tiny_config(*options(tmp_path, "5", "run")), resume=True)
+
+
 def test_no_iterations(tiny_config):
     with pytest.raises(InputError, match=r"SOLVER\.MAX_ITER is 0"):
         Trainer(tiny_config("SOLVER.MAX_ITER", "0"))

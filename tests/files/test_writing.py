@@ -159,3 +159,21 @@ def test_a_local_file_of_one_extension(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             check_local_output(path, "--output", ".onnx")
+
+
+def test_a_full_disk_under_a_library_that_says_something_else(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = tmp_path / "x.onnx"
+    with pytest.raises(RuntimeError, match="Protobuf"), folder_beside(target):
+        raise RuntimeError("Protobuf serialization failed")  # of another cause
+    monkeypatch.setattr(writing.tempfile, "TemporaryFile", full)
+    with (
+        pytest.raises(OSError, match="No space left") as failed,
+        folder_beside(target) as folder,
+        folder_beside(folder / "x.onnx"),
+    ):
+        raise RuntimeError("Protobuf serialization failed")
+    assert failed.value.filename == str(target)
+    assert not list(tmp_path.iterdir())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import logging
 import os
 import shlex
 import sys
 from functools import partial
+from typing import IO
 
 from detectron2.engine import default_setup
 from detectron2.utils import comm
@@ -51,13 +53,19 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
     _check_scheme(cfg.OUTPUT_DIR)
     _end_earlier_logs()
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
-    for name, earlier in before.items():
-        for handler in logging.getLogger(name).handlers:
-            if handler not in earlier:
-                handler.handleError = partial(_tell_once, handler)
-                _handlers.append((name, handler))
+    shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        default_setup(cfg, args)
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
+    except OSError as e:  # a full disk's does not say of which file
+        raise OSError(e.errno, e.strerror, e.filename or cfg.OUTPUT_DIR) from e
+    finally:
+        logging.raiseExceptions = shows_errors
+        for name, earlier in before.items():
+            for handler in logging.getLogger(name).handlers:
+                if handler not in earlier:
+                    _keep_quiet(handler)
+                    _handlers.append((name, handler))
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
 
@@ -86,6 +94,21 @@ def _end_earlier_logs() -> None:
     _handlers.clear()
     # It remembers which files it has made handlers for.
     setup_logger.cache_clear()
+
+
+def _keep_quiet(handler: logging.Handler) -> None:
+    """Let a line that cannot be logged, as on a full disk, end in one warning."""
+    handler.handleError = partial(_tell_once, handler)
+    stream = getattr(handler, "stream", None)
+    if stream not in (None, sys.stdout, sys.stderr):
+        # Detectron2 has it closed at exit, which writes what is left in its buffer.
+        atexit.unregister(stream.close)
+        atexit.register(_close, stream)
+
+
+def _close(stream: IO) -> None:
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def _tell_once(handler: logging.Handler, _record: logging.LogRecord) -> None:

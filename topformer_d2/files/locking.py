@@ -89,11 +89,10 @@ def _lock(folder: Path, purpose: str):
         )
     command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]) if sys.argv else ""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.truncate(0)
-    file.write(
-        f"process {os.getpid()} on {socket.gethostname()}, {purpose} since {since}: {command[:500]}"
-    )
-    file.flush()
+    holder = f"process {os.getpid()} on {socket.gethostname()}, {purpose} since {since}"
+    with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
+        os.truncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{holder}: {command[:500]}".encode(errors="replace"))
     return file
 
 

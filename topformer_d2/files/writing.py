@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -118,6 +119,9 @@ def folder_beside(target: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         target: a file; its folder is made where it is missing.
+
+    Raises:
+        OSError: the disk is full; with the name of the target, whatever a library made of that.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,10 +129,26 @@ def folder_beside(target: str | os.PathLike) -> Iterator[Path]:
     folder, descriptor = _create(target, _open_new_folder)
     try:
         yield folder
+    except Exception as e:
+        if _is_of_full_disk(e, folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from e
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _is_of_full_disk(error: Exception, folder: Path) -> bool:
+    """Whether a full disk is behind an error, which libraries word in many ways."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    try:
+        with tempfile.TemporaryFile(dir=folder) as f:
+            f.write(bytes(1 << 16))
+    except OSError as e:
+        return e.errno == errno.ENOSPC
+    return False
 
 
 def _create(target: Path, open_new: Callable[[Path], int | None]) -> tuple[Path, int | None]:
