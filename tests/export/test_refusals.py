@@ -133,7 +133,7 @@ def test_boxes_of_an_untrained_regression_are_the_same_as_they_are_seen(trained)
     """Far outside of the image, and smaller than a pixel; float32 gives them no better."""
     cfg, model, _ = trained(*DETECTOR)
     with torch.no_grad():
-        model.head.bbox_pred.weight.mul_(300.0)
+        model.head.bbox_pred.weight.mul_(30.0)
     info = describe(model, ModelInfo.from_config(cfg), size=(96, 128))
     network = export_module.ExportNetwork(model, info)
 
