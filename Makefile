@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: env demo test test-slow lint format clean
+.PHONY: env demo test test-slow test-faults lint format clean
 
 env: $(READY)
 
@@ -25,6 +25,11 @@ test: env lint
 
 test-slow: env
 	$(BIN)/python -m pytest -q -m slow
+
+# make test-faults MINUTES=30: kill, fill disks and damage files on purpose, for so many minutes.
+MINUTES ?= 10
+test-faults: env
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --output docs/reliability.md
 
 lint: env
 	$(BIN)/ruff check .

@@ -46,6 +46,9 @@ setup(
         "baselines": BASELINES,
         "export": EXPORT,
         "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
+        # Not in "dev", nor in requirements.lock: both need opencv-python, which has the same files
+        # as opencv-python-headless and, on a machine without a display's libraries, fails to load.
+        "interop": ["sahi>=0.11.20", "supervision>=0.25"],
         "dev": [
             *BASELINES,
             *EXPORT,
@@ -53,7 +56,11 @@ setup(
             "ruff>=0.9",
             "pypi-simple>=1.6",
             "scipy>=1.10",
-            "setuptools>=77",
+            "fastapi>=0.115",  # docs/other_tools.md's service, and its test client
+            "httpx>=0.27",
+            "pytest-xdist>=3.6",
+            # The model zoo of Detectron2's main branch imports pkg_resources, which 82 dropped.
+            "setuptools>=77,<82",
         ],
     },
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from topformer_d2.errors import InputError, did_you_mean, show_input_errors
+from topformer_d2.errors import InputError, Terminated, did_you_mean, show_input_errors
 
 
 @pytest.mark.parametrize(
@@ -11,10 +11,18 @@ from topformer_d2.errors import InputError, did_you_mean, show_input_errors
         (InputError("a.png cannot be read"), 1, "error: a.png cannot be read\n"),
         # As a loader's worker passes it on.
         (InputError("Caught\nTraceback\nx.InputError: a.png: no\n"), 1, "error: a.png: no\n"),
-        (OSError(28, "No space left on device", "a.pth"), 1, "error: [Errno 28] No space"),
+        (
+            OSError(28, "No space left on device", "a.pth"),
+            1,
+            "error: a.pth: No space left on device\n",
+        ),
+        (MemoryError(), 1, "error: not enough memory"),
+        (InputError("\x1b[2J\u202e\udcff"), 1, "error: \\x1b[2J\\u202e\\udcff\n"),
+        (InputError("a\nerror: b"), 1, "error: a\n  error: b\n"),
+        (Terminated(), 143, "terminated\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
-    ids=["input", "worker", "disk", "Ctrl-C"],
+    ids=["input", "worker", "disk", "memory", "escapes", "lines", "SIGTERM", "Ctrl-C"],
 )
 def test_one_message_and_a_status(capsys, error, status, printed):
     with pytest.raises(SystemExit) as stop, show_input_errors():

@@ -15,7 +15,6 @@ import argparse
 import os
 
 import torch
-from detectron2.modeling import build_model
 
 from topformer_d2.analysis import (
     complexity,
@@ -29,6 +28,7 @@ from topformer_d2.analysis import (
 from topformer_d2.config import load_config, model_tasks
 from topformer_d2.data.images import check_image_name, write_image
 from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.modeling import build_model
 
 # Of what goes with --config-file alone.
 DEFAULTS = {"size": (512, 512), "depth": 2, "repetitions": 30, "chart": None}

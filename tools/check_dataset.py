@@ -16,15 +16,13 @@ docs/checking_data.md has the table.
 """
 
 import argparse
-import json
 import os
 import sys
-from pathlib import Path
 
 from topformer_d2.config import load_config
 from topformer_d2.data.inspection import inspect_config, inspect_datasets
-from topformer_d2.errors import InputError, show_input_errors
-from topformer_d2.files import write_beside
+from topformer_d2.errors import InputError, printable, show_input_errors
+from topformer_d2.files import write_json
 
 
 def main() -> None:
@@ -49,9 +47,9 @@ def main() -> None:
             report = inspect_config(load_config(args.config_file, args.names))
         else:
             report = inspect_datasets(args.names)
-        print(report)
+        print(printable(str(report)))
         if args.json:
-            write_beside(Path(args.json), json.dumps(report.as_dict(), indent=1).encode())
+            write_json(args.json, report.as_dict(), indent=1)
     sys.exit(1 if report.errors else 0)
 
 

@@ -12,14 +12,12 @@ import argparse
 import os
 import sys
 
-from PIL import Image
-
 from topformer_d2.config import load_config
-from topformer_d2.data.images import list_images
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.data.images import MAX_PIXELS, list_images, looks_like_image
+from topformer_d2.errors import InputError, printable, show_input_errors, terminating_in_order
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import BACKENDS
-from topformer_d2.inference.video import is_video
+from topformer_d2.inference.video import VideoReader, is_video
 from topformer_d2.visualization import predict_files, predict_video
 
 
@@ -51,12 +49,17 @@ def main() -> None:
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
     parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="an image of more is skipped, as a small file can claim any size; raise it for large "
+        "ones, best with --tile-size, at 10 bytes of memory a pixel; default: %(default)s",
+    )
+    parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
     args = parser.parse_args()
-    # Pillow refuses twice as many: large images are what --tile-size is for, up to 3 GB of them.
-    Image.MAX_IMAGE_PIXELS = 2**29
-    with show_input_errors():
+    with show_input_errors(), terminating_in_order():
         status = predict(args)
     sys.exit(status)
 
@@ -65,22 +68,58 @@ def predict(args: argparse.Namespace) -> int:
     """The tool's exit status: 1 where an image could not be read or its pictures written."""
     if not 0 <= args.min_score <= 1:
         raise InputError(f"--min-score is {args.min_score}; it takes 0 to 1")
-    paths = [] if is_video(args.input) else list_images(args.input, "--input")
+    if args.max_pixels < 1:
+        raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
+    paths = [] if shows_video(args) else list_images(args.input, "--input")
     if not paths and args.save_json:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     predictor = load_predictor(args)
     if not paths:
-        done = predict_video(predictor, args.input, args.output, min_score=args.min_score)
+        done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
         print(f"{done} frames done: {os.path.abspath(args.output)}")
-        return 0
+        if problem:
+            print(f"warning: {problem}", file=sys.stderr)
+        return 1 if problem else 0
     problems = predict_files(
-        predictor, paths, args.output, min_score=args.min_score, json_file=args.save_json
+        predictor,
+        paths,
+        args.output,
+        min_score=args.min_score,
+        json_file=args.save_json,
+        max_pixels=args.max_pixels,
     )
     done = len(paths) - len(problems)
-    print(f"{done} of {len(paths)} images done: {os.path.abspath(args.output)}")
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+    print(f"{done} of {len(paths)} images done: {printable(os.path.abspath(args.output))}")
+    for problem in shortened(problems, paths):
+        print("skipped:", problem.replace("of max_pixels", "of --max-pixels"), file=sys.stderr)
     return 1 if problems else 0
+
+
+def shows_video(args: argparse.Namespace) -> bool:
+    """Whether --input is a video: by its content, where its name does not say what it is."""
+    to_video = args.output.lower().endswith((".mp4", ".avi"))
+    if to_video and args.input.lower().endswith(".gif") and os.path.isfile(args.input):
+        return True
+    if not is_video(args.input) or looks_like_image(args.input):
+        return False
+    try:
+        VideoReader(args.input)
+    except InputError as e:
+        raise InputError(
+            f"--input {args.input} is neither an image nor a video that can be read"
+        ) from e
+    return True
+
+
+def shortened(problems: list[str], paths: list[str]) -> list[str]:
+    """The problems, or one line for all where every image has the same."""
+    if len(problems) != len(paths) or len(paths) < 2:
+        return problems
+    reasons = {
+        problem.replace(printable(path, newlines=True), "").lstrip(": ")
+        for problem, path in zip(problems, paths, strict=True)
+    }
+    return [f"all {len(paths)} images: {reasons.pop()}"] if len(reasons) == 1 else problems
 
 
 def load_predictor(args: argparse.Namespace) -> Predictor:

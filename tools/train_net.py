@@ -6,17 +6,21 @@ python tools/train_net.py --config-file ... --resume
 python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/model_final.pth
 """
 
+import contextlib
 import logging
 import sys
 
 import torch
 from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
 
 from topformer_d2.checkpoint import SafeCheckpointer
-from topformer_d2.config import load_config
+from topformer_d2.config import check_parts, load_config
 from topformer_d2.data import check_config
-from topformer_d2.engine import StopRequested, Trainer, setup_run
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.engine import StopRequested, Trainer, describe_death, setup_run
+from topformer_d2.engine.processes import check_processes, check_single_run
+from topformer_d2.errors import InputError, about, show_input_errors
+from topformer_d2.files import locked_output
 
 logger = logging.getLogger("topformer_d2.train_net")
 
@@ -39,9 +43,12 @@ def evaluate(cfg, resume: bool) -> dict:
 
 def main(args) -> dict | None:
     """One process of the run; returns the evaluation's results."""
-    with show_input_errors():
+    with show_input_errors(), contextlib.ExitStack() as stack:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
+        if comm.is_main_process() and cfg.OUTPUT_DIR:
+            purpose = "evaluation" if args.eval_only else "training"
+            stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose))
         setup_run(cfg, args)
         if args.eval_only:
             return evaluate(cfg, args.resume)
@@ -57,12 +64,15 @@ def main(args) -> dict | None:
 def check(args) -> int:
     """Say what is wrong once, before any process is started; returns the number of processes."""
     with show_input_errors():
-        check_config(load_config(args.config_file, args.opts), train=not args.eval_only)
-        if args.num_gpus > max(1, torch.cuda.device_count()):
-            raise InputError(
-                f"--num-gpus is {args.num_gpus}, but this machine has {torch.cuda.device_count()}"
-            )
-    return max(1, args.num_gpus)
+        check_single_run()
+        with about("--num-gpus, --num-machines, --machine-rank"):
+            processes = check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+            if args.num_machines > 1 and args.dist_url == "auto":
+                raise InputError("several machines need --dist-url tcp://HOST:PORT of the first")
+        cfg = load_config(args.config_file, args.opts)
+        check_parts(cfg)
+        check_config(cfg, train=not args.eval_only)
+    return processes
 
 
 if __name__ == "__main__":
@@ -77,4 +87,9 @@ if __name__ == "__main__":
             args=(arguments,),
         )
     except torch.multiprocessing.ProcessExitedException as e:
-        sys.exit(e.exit_code)  # that process has said what was wrong
+        if e.exit_code >= 0:
+            sys.exit(e.exit_code)  # that process has said what was wrong
+        rank = arguments.machine_rank * arguments.num_gpus + e.error_index
+        message, status = describe_death(rank, e.exit_code)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(status)

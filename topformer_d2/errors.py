@@ -1,10 +1,16 @@
-"""The one exception for what a user can mend, and how the tools show it."""
+"""The one exception for what a user can fix, and how the tools show it."""
 
 from __future__ import annotations
 
+import atexit
 import difflib
+import errno
 import importlib
+import os
+import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
@@ -12,9 +18,67 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Control characters but newline and tab, what turns the direction of text, and half characters,
+# which stand for the bytes of a file name that is not UTF-8.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# What the libraries say when an allocation fails; none of them raises a MemoryError.
+_NO_MEMORY = re.compile(
+    r"out of memory|can't allocate memory|insufficient memory|bad_?alloc|failed to allocate",
+    re.IGNORECASE,
+)
+# What the next file meets as well: a full or read-only disk, no permission, a reader that is gone.
+_ENDS_RUN = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(errno.EACCES, errno.EPERM, errno.EPIPE),
+)
+
+
+def printable(text: str, *, newlines: bool = False) -> str:
+    """`text` as a terminal can show it: what would control the terminal is escaped, as in "\\x1b".
+
+    Args:
+        text: such as the name of a file that somebody else named.
+        newlines: also escape those, as in a name.
+    """
+    text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return text.replace("\n", "\\n") if newlines else text
+
 
 class InputError(ValueError):
-    """A config, dataset, image or weight file is not usable; the message names it and the mend."""
+    """A config, dataset, image or weight file is not usable; the message names it and the fix."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which keeps what is done as Ctrl-C does."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a library, PyTorch, OpenCV and the runtimes among them, could not get memory."""
+    if isinstance(error, MemoryError):
+        return True
+    return not isinstance(error, InputError) and bool(_NO_MEMORY.search(str(error)))
+
+
+def trouble_of_one(error: Exception) -> str | None:
+    """What is wrong with one file of many, or None where the others would meet it as well."""
+    if is_out_of_memory(error):
+        return "not enough memory for an image of this size"
+    if isinstance(error, OSError) and error.errno not in _ENDS_RUN:
+        return printable(describe_os_error(error), newlines=True)
+    return str(error) if isinstance(error, InputError) else None
+
+
+def describe_os_error(error: OSError) -> str:
+    """ "FILE: No space left on device", without Python's number."""
+    if error.strerror is None:
+        return str(error)
+    name = "" if error.filename is None else f"{error.filename}: "
+    return f"{name}{error.strerror}"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -68,19 +132,64 @@ def about(path: str) -> Iterator[None]:
 
 
 @contextmanager
+def terminating_in_order() -> Iterator[None]:
+    """Raise Terminated within the block at SIGTERM; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 
-    An OSError, such as a full disk or a folder that is a file, is the user's to mend as well.
-    Ctrl-C ends with one word and status 130.
+    An OSError, such as a full disk or a folder that is a file, is the user's to fix as well, and
+    so is a lack of memory. Ctrl-C ends with one word and status 130, Terminated with 143. A reader
+    that has left, as of `| head -1`, ends it without a word and with 141, as a shell does.
     """
+    atexit.register(_drop_closed_stdout)  # for what is printed after the block
     try:
         yield
-    except (InputError, OSError) as e:
-        # One raised in a loader's worker arrives wrapped in the text of its traceback.
-        message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
-        print(f"error: {message}", file=sys.stderr)
+        if _drop_closed_stdout():
+            raise SystemExit(141)
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        print("terminated" if terminated else "interrupted", file=sys.stderr)
+        raise SystemExit(143 if terminated else 130) from None
+    except Exception as e:
+        if isinstance(e, BrokenPipeError) and _drop_closed_stdout():
+            raise SystemExit(141) from None
+        if isinstance(e, OSError):
+            message = describe_os_error(e)
+        elif isinstance(e, InputError):
+            # One raised in a loader's worker arrives wrapped in the text of its traceback.
+            message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
+        elif is_out_of_memory(e):
+            message = f"not enough memory: use smaller images or batches ({e!r})"
+        else:
+            raise
+        # Further lines are set in, so that no name with a newline looks like a message of its own.
+        print("error:", printable(message).replace("\n", "\n  "), file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+
+
+def _drop_closed_stdout() -> bool:
+    """Whether nobody reads stdout any more; what is left to write there is then dropped."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush it once more at its end, and report that.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    except (ValueError, AttributeError):  # closed by the program, or there is none
+        pass
+    return False

@@ -60,6 +60,30 @@ def with_value(label, value):
     return Image.fromarray(label)
 
 
+def save_as_jpeg(path):
+    Image.open(path).save(path, format="JPEG")
+
+
+def copy_label(record, scale):
+    """Make the image of a record its label, in grey."""
+    label = np.array(Image.open(record["sem_seg_file_name"]))
+    Image.fromarray(np.where(label == 255, 255, label * scale).astype(np.uint8)).save(
+        record["file_name"]
+    )
+
+
+def edit_all_labels(records, change):
+    for record in records:
+        edit_label(record, lambda label: Image.fromarray(change(label).astype(np.uint8)))
+
+
+def edit_all_boxes(records, change):
+    """Replace each box (x, y, width, height) by change(box, record)."""
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation["bbox"] = [float(v) for v in change(annotation["bbox"], record)]
+
+
 def cut(path):
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[: len(content) // 2])

@@ -88,7 +88,7 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
         (lambda c: c["images"].clear(), r"has no 'images'"),
         (lambda c: c.pop("categories"), r"has no 'categories'"),
         (lambda c: c["categories"][0].update(name="d"), r"\['d'\], but .* with \['cat'\]"),
-        (None, "is no JSON"),
+        (None, "is not JSON"),
     ],
     ids=[
         *("no box", "three numbers", "text", "category", "ignore", "crowd"),
@@ -123,6 +123,90 @@ def test_a_json_that_is_wrong_is_named(tmp_path, change, message):
         load_boxes("checked", str(path), "images")
     MetadataCatalog.remove("checked")
     assert str(path) in str(error.value)
+
+
+def _coco():
+    return {
+        "images": [{"id": i, "file_name": f"{i}.jpg", "width": 90, "height": 80} for i in (1, 2)],
+        "annotations": [
+            {"id": 5 + i, "image_id": i, "category_id": 7, "bbox": [1, 2, 3, 4.5]} for i in (1, 2)
+        ],
+        "categories": [{"id": 7, "name": "cat"}, {"id": 9, "name": "dog"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        *(
+            ("annotations", "bbox", [1, 2, bad, 4], r"annotation 6 of image 1.*bbox")
+            for bad in (math.nan, math.inf, -math.inf, 1e39, 10**400, 2**25, True, None, "3", [3])
+        ),
+        ("annotations", "category_id", True, "category_id: an integer"),
+        ("annotations", "category_id", 7.0, "category_id: an integer"),
+        ("annotations", "category_id", "7", "category_id: an integer"),
+        ("annotations", "iscrowd", [[1]], r"annotation 6 of image 1 has iscrowd \[\[1\]\]"),
+        ("annotations", "image_id", 1.5, "image_id"),
+        *(
+            ("images", side, bad, f"image 1 has the '{side}' {bad!s:.6}")
+            for side in ("width", "height")
+            for bad in (0, -3, 2**31, 10**400)
+        ),
+        ("images", "width", True, "width: an integer"),
+        ("images", "width", 90.5, "width: an integer"),
+        ("images", "id", True, "id: an integer"),
+        ("images", "id", 10**300, "image 1000.*'id' is beyond"),
+        ("images", "file_name", "", "image 1 has the 'file_name' ''"),
+        ("images", "file_name", " ", "image 1 has the 'file_name'"),
+        ("images", "file_name", "a\0.jpg", "image 1 has the 'file_name'"),
+        ("images", "file_name", "/etc/passwd", "'file_name' '/etc/passwd' .* leads out"),
+        ("images", "file_name", "a/../../b.jpg", "'file_name' 'a/../../b.jpg' .* leads out"),
+        ("images", "file_name", "http://x/a.jpg", "'file_name' 'http://x/a.jpg' .* leads out"),
+        ("categories", "id", "7", "id: an integer"),
+        ("categories", "id", 7.0, "id: an integer"),
+        ("categories", "id", -1, "category 'cat' has the 'id' -1"),
+        ("categories", "id", 10**300, "category 'cat' has the 'id' 1000"),
+        ("categories", "name", "", "category 7: the class has no name"),
+        ("categories", "name", "a\x1b[31m", "category 7: .* has the character"),
+        ("categories", "name", "a" * 10_000, "category 7: .* 10000 characters"),
+        ("categories", "name", "dog", "categories 7 and 9 have one name, 'dog'"),
+        ("categories", "name", "\ud800", "lone surrogate"),
+    ],
+)
+def test_odd_values_of_a_json_are_named(tmp_path, part, key, value, message):
+    content = _coco()
+    content[part][0][key] = value
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as error:
+        load_boxes("checked", str(path), str(tmp_path))
+    assert str(path) in str(error.value) and len(str(error.value)) < 900
+
+
+def test_a_json_that_is_nested_or_no_file_is_refused(tmp_path):
+    path = tmp_path / "boxes.json"
+    path.write_text('{"images": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(InputError, match=r"boxes\.json is JSON that is nested too deep"):
+        load_boxes("checked", str(path), str(tmp_path))
+    path.write_text(json.dumps({**_coco(), "images": [[[[["x" * 10**6]]]]]}))
+    with pytest.raises(InputError, match=r"'images'") as error:
+        load_boxes("checked", str(path), str(tmp_path))
+    assert len(str(error.value)) < 900
+    with pytest.raises(InputError, match="is a folder"):
+        load_boxes("checked", str(tmp_path), str(tmp_path))
+
+
+def test_file_names_inside_the_folder(tmp_path):
+    content = _coco()
+    content["images"][0]["file_name"] = str(tmp_path / "images" / "1.jpg")
+    content["images"][1]["file_name"] = "a/../2.jpg"
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    records = load_boxes("inside", str(tmp_path / "boxes.json"), str(tmp_path / "images"))
+    MetadataCatalog.remove("inside")
+    assert [r["file_name"] for r in records] == [
+        str(tmp_path / "images/1.jpg"),
+        str(tmp_path / "images/a/../2.jpg"),
+    ]
 
 
 @pytest.fixture

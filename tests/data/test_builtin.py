@@ -27,11 +27,11 @@ REGISTERED = [
     ("pascal_context_60_sem_seg", "train val", 60, None, "sem_seg"),
     ("synthetic_sem_seg", "train val", 6, None, "sem_seg"),
     ("bccd", "train val", None, 3, "coco"),
-    ("camvid_multitask", "train val test", 11, 3, "multitask"),
+    ("camvid_multitask", "train val test", 11, 3, "coco"),
     ("coco_2017", "train val", None, 80, "coco"),
     ("synthetic_boxes", "train val", None, 5, "coco"),
-    ("coco_2017_multitask", "train val", 171, 80, "multitask"),
-    ("synthetic_multitask", "train val", 6, 5, "multitask"),
+    ("coco_2017_multitask", "train val", 171, 80, "coco"),
+    ("synthetic_multitask", "train val", 6, 5, "coco"),
 ]
 
 

@@ -12,11 +12,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
 
-from topformer_d2 import get_config
+from tests.helpers import save_untrained
+from topformer_d2 import Predictor, get_config
 from topformer_d2.config import load_config
 from topformer_d2.data import build_train_loader, check_config
 from topformer_d2.data.folders import read_classes, register_folders
 from topformer_d2.errors import InputError
+from topformer_d2.inference.model_info import ModelInfo
 from topformer_d2.visualization import Painter
 
 SYNTHETIC = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
@@ -77,7 +79,7 @@ SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER
 def test_a_config_alone_brings_files_names_and_counts(config_file, task):
     cfg = load_config(config_file(task), [*OWN, *SMALL, "SEED", "1"])
     metadata = MetadataCatalog.get("own_val")
-    types = {"pixels": "sem_seg", "boxes": "coco", "both": "multitask"}
+    types = {"pixels": "sem_seg", "boxes": "coco", "both": "coco"}
     assert metadata.evaluator_type == types[task]
     if task != "boxes":
         assert metadata.stuff_classes == NAMES and cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6
@@ -100,13 +102,62 @@ def test_the_kept_config_does_the_same(config_file, tmp_path):
     again = load_config(str(tmp_path / "kept.yaml"))
     assert again.dump() == cfg.dump()
     elsewhere = ["DATASETS.FOLDERS.own_val.IMAGES", "elsewhere"]
-    with pytest.raises(InputError, match="'own_val' is registered already, with other files"):
-        load_config(str(tmp_path / "kept.yaml"), elsewhere)
-    forget()
     cfg = load_config(str(tmp_path / "kept.yaml"), elsewhere)
     assert MetadataCatalog.get("own_val").image_root == "elsewhere"
     with pytest.raises(InputError, match=r"own_val names elsewhere, but .*elsewhere is missing"):
         check_config(cfg, train=False)
+
+
+def test_the_config_loaded_last_decides(config_file, tmp_path, caplog):
+    """As in a notebook: a path is corrected, and a second model has datasets of the same names."""
+    load_config(config_file(CLASSES="clases.txt"), [*OWN, *SMALL])
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "topformer_d2"):
+        right = load_config(config_file(), [*OWN, *SMALL])
+    assert "'own_train' has other files than before" in caplog.text
+    assert right.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 6
+    weights = save_untrained(right, tmp_path / "m.safetensors")
+    predictor = Predictor(right, weights)
+    (tmp_path / "two.txt").write_text("one\ntwo\nthree\nfour\nfive\nsix\nseven")
+    second = config_file(CLASSES="two.txt")
+    text = (tmp_path / second).read_text().replace("CLASSES: classes.txt", "CLASSES: two.txt")
+    (tmp_path / second).write_text(text.replace('"CLASSES": "classes.txt"', '"CLASSES": "two.txt"'))
+    assert load_config(second, OWN).MODEL.SEM_SEG_HEAD.NUM_CLASSES == 7
+    assert MetadataCatalog.get("own_val").stuff_classes[0] == "one"
+    assert list(predictor.info.pixels.names) == NAMES  # an open one keeps them
+    build_train_loader(right)  # and the first config is still its own
+    assert MetadataCatalog.get("own_val").stuff_classes == NAMES
+
+
+def test_inference_needs_no_data(config_file, tmp_path):
+    cfg = load_config(config_file(), [*OWN, "INPUT.MIN_SIZE_TEST", "64"])
+    weights = save_untrained(cfg, tmp_path / "m.safetensors")
+    text = cfg.dump().replace("files/", "gone/").replace("classes.txt", "gone.txt")
+    (tmp_path / "kept.yaml").write_text(text)
+    forget()
+    predictor = Predictor(str(tmp_path / "kept.yaml"), weights)
+    image = cv2.imread(os.path.join(SYNTHETIC, "images/val/00012.png"))
+    assert predictor(image).label.shape == image.shape[:2]
+
+
+@pytest.mark.parametrize("task", BASES)
+def test_names_where_the_test_datasets_are_left_out(config_file, task):
+    path = config_file(task)
+    for train in ("('own_train',)", "()"):
+        forget()
+        cfg = load_config(path, ["DATASETS.TRAIN", train, "DATASETS.TEST", "()"])
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.RETINANET.NUM_CLASSES = 6, 5
+        info = ModelInfo.from_config(cfg)
+        assert list(info.pixels.names) == ([] if task == "boxes" else NAMES)
+        assert ("disc" in info.objects.names) == (task != "pixels")
+
+
+def test_names_of_the_first_dataset_that_has_as_many(config_file):
+    load_config(config_file(CLASSES="gone.txt"), OWN)
+    cfg = load_config(config_file(CLASSES="gone.txt"), [*OWN, "DATASETS.TEST", "('own_train',)"])
+    cfg.DATASETS.TRAIN = ("own_val",)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 6
+    assert list(ModelInfo.from_config(cfg).pixels.names) == NAMES
 
 
 def names_of(cfg, task):
@@ -123,18 +174,14 @@ def test_names_without_the_images(config_file, tmp_path, task, caplog):
     names = names_of(cfg, task)
     expected = {"pixels": ["disc"], "boxes": ["square"], "both": ["disc", "square"]}
     assert [of_one[1] for of_one in names] == expected[task]
-    # With the file of the classes gone as well, the kept config still has their number.
+    # With the file of the classes gone as well, the kept config still has their names.
     (tmp_path / "kept.yaml").write_text(cfg.dump().replace("instances_", "gone_"))
     (tmp_path / "classes.txt").unlink()
     forget()
     with caplog.at_level(logging.WARNING, "topformer_d2"):
         cfg = load_config(str(tmp_path / "kept.yaml"))
-    keys = {"pixels": ["CLASSES"], "boxes": ["BOXES"], "both": ["CLASSES", "BOXES"]}[task]
-    for key in keys:
-        assert re.search(rf"own_train\.{key}: .* is missing, so the classes have no", caplog.text)
-    numbered = names_of(cfg, task)
-    assert [of_one[:2] for of_one in numbered] == [["class 0", "class 1"]] * len(names)
-    assert list(map(len, numbered)) == list(map(len, names))
+    assert "is missing" not in caplog.text
+    assert names_of(cfg, task) == names
     with pytest.raises(InputError, match=r"own_train names gone, but"):
         check_config(cfg, train=True)
 
@@ -216,7 +263,15 @@ def test_classes_that_differ_between_the_splits(config_file, tmp_path):
         (b"a 1 2 3\nb", "1 of 2 classes have a colour"),
         (b"a 1 2 300", r"line 1: the colour \(1, 2, 300\)"),
         (b"\n \n", "is empty"),
-        (b"caf\xe9", "is no UTF-8 text"),
+        (b"caf\xe9", "is not UTF-8 text"),
+        (b"# names\na\nb", "line 1 begins with '#'"),
+        (b"a\nb\x07c", r"line 2: .*'b\\x07c' has the character '\\x07'"),
+        (b"a\nb\xe2\x80\xa8c", "line 2: .*has the character '.u2028'"),
+        (b"a\n" + b"b" * 500, "line 2: .*500 characters"),
+        (b"a\n" + b"1" * 5000, "line 2: 5000 characters"),
+        (b"a\n" * (1 << 20), "is larger than"),
+        (b"a:1,2,3::\nb:1,2,300::", r"line 2: the colour \(1, 2, 300\)"),
+        (b"# label:color_rgb:parts:actions\na:1,2,3::\nb:::", "1 of 2 classes have a colour"),
     ],
 )
 def test_a_wrong_classes_file_names_the_line(tmp_path, content, message):
@@ -232,9 +287,21 @@ def test_classes_as_editors_write_them(tmp_path):
     assert (classes.source_ids, classes.ignore_label) == ((0, 1), 9)
 
 
+def test_the_labelmap_of_cvat(tmp_path):
+    header = "# label:color_rgb:parts:actions\n"
+    (tmp_path / "c.txt").write_text(f"{header}background:0,0,0::\ntraffic light:9,8,255:a,b:\n")
+    classes = read_classes(str(tmp_path / "c.txt"))
+    assert classes.names == ("background", "traffic light")
+    assert classes.colors == ((0, 0, 0), (9, 8, 255)) and classes.source_ids == (0, 1)
+    (tmp_path / "c.txt").write_text("a:::\nb:::\n")
+    assert read_classes(str(tmp_path / "c.txt")).names == ("a", "b")
+    (tmp_path / "c.txt").write_text("ratio 1:2\nb\n")  # a colon in a name
+    assert read_classes(str(tmp_path / "c.txt")).names == ("ratio 1:2", "b")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is no JSON"), ("{}", "is no COCO JSON"), ('{"images": []}', "has no 'images'")],
+    [("{", "is not JSON"), ("{}", "is not a COCO JSON"), ('{"images": []}', "has no 'images'")],
 )
 def test_a_wrong_json_is_named(config_file, tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(content)

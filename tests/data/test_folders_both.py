@@ -132,12 +132,12 @@ def test_a_file_that_comes_later(load, name, caplog):
     check_config(cfg, train=True)
 
 
-def test_other_files_under_the_same_name_are_refused(load):
+def test_other_files_under_the_same_name_replace_those_before(load):
     load("own_both")
     for key in ("BOXES", "LABELS"):
         opts = [f"DATASETS.FOLDERS.own_both.{key}", "elsewhere"]
-        with pytest.raises(InputError, match="'own_both' is registered already, with other files"):
-            load("own_both", opts=opts)
+        load("own_both", opts=opts)
+        assert MetadataCatalog.get("own_both").folders[key] == "elsewhere"
 
 
 def test_classes_that_differ_between_the_datasets_of_a_kind(load):

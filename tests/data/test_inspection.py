@@ -11,8 +11,10 @@ from tests.data.damage import (
     IMAGE,
     LABEL,
     box,
+    copy_label,
     cut,
     edit_label,
+    save_as_jpeg,
     save_deep,
     save_few_bits,
     save_palette,
@@ -20,6 +22,7 @@ from tests.data.damage import (
     set_boxes,
     with_value,
 )
+from tests.data.test_sets import CASES as SETS
 from tests.helpers import REPOSITORY
 from topformer_d2.data.boxes import clean_boxes
 from topformer_d2.data.inspection import (
@@ -99,6 +102,31 @@ CASES = {
         IMAGE,
         r"\[1, 2, 3, 3\] of class 2 in 50x40, and 1 more",
     ),
+    "beyond float32": (
+        "malformed box",
+        lambda r: set_boxes(r, box([1, 2, 1e39, 3])),
+        IMAGE,
+        "1e",
+    ),
+    "400 digits": (
+        "malformed box",
+        lambda r: set_boxes(r, box([1, 2.5, 10**400, 3])),
+        IMAGE,
+        "malformed box: .*1, 2.5, 1000",
+    ),
+    "JPEG by content": ("JPEG label", lambda r: save_as_jpeg(r[LABEL]), LABEL, "is a JPEG file"),
+    "label as image": (
+        "image is its label",
+        lambda r: copy_label(r, 1),
+        IMAGE,
+        "one value for each class",
+    ),
+    "scaled label as image": (
+        "image shows its label",
+        lambda r: copy_label(r, 127),
+        IMAGE,
+        "one value for each class",
+    ),
     "flat": ("box of no area", lambda r: set_boxes(r, box([1, 2, 0, 3])), IMAGE, "no area"),
     "outside": (
         "box outside the image",
@@ -150,8 +178,9 @@ def test_every_kind_of_finding(both, tmp_path, case):
 
 
 def test_every_kind_has_a_case():
-    elsewhere = {"config", "dataset", "class never seen"}
-    assert {kind for kind, *_ in CASES.values()} | elsewhere == SEVERITY.keys()
+    elsewhere = {"config", "dataset", "class never seen", "image in training and test"}
+    of_sets = {kind for kind, *_ in SETS.values()}
+    assert {kind for kind, *_ in CASES.values()} | of_sets | elsewhere == SEVERITY.keys()
     text = (REPOSITORY / "docs/checking_data.md").read_text()
     for kind, severity in SEVERITY.items():
         assert f"\n| {kind} | {severity} |" in text
@@ -168,8 +197,8 @@ def test_errors_are_what_stops_training(both, case):
         image_format="RGB",
         num_labels=2,
     )
-    # This one goes through and is wrong: an index past the end of the classes.
-    stops = SEVERITY[kind] == "error" and kind != "class out of range"
+    # These go through and are wrong: an index past the end of the classes, a copy of the label.
+    stops = SEVERITY[kind] == "error" and kind not in ("class out of range", "image is its label")
     try:
         mapper(clean_boxes([both[1]])[0])
     except InputError:

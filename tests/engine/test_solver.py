@@ -5,7 +5,9 @@ import torch
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
+from topformer_d2.config import config_folder, load_config, schedule_name
 from topformer_d2.engine import build_lr_scheduler, build_optimizer
+from topformer_d2.engine.solver import WarmupPoly
 from topformer_d2.errors import InputError
 
 
@@ -48,6 +50,47 @@ def test_groups():
         rate = 3e-4 if name.startswith("backbone.") else 3e-3
         # The norms' parameters decay too: the official exemption matches none of their names.
         assert settings[id(parameter)] == (pytest.approx(rate), 0.01, (0.9, 0.999)), name
+
+
+SHIPPED = "seg_topformer_t"
+MULTI_STEP, COSINE, POLY = "WarmupMultiStepLR", "WarmupCosineLR", "WarmupPolyLR"
+
+
+@pytest.mark.parametrize(
+    ("solver", "opts", "expected"),
+    [
+        ("", [], POLY),
+        # Files and commands of before there was SOLVER.SCHEDULE.
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {POLY}}}", [], POLY),
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {MULTI_STEP}}}", [], MULTI_STEP),
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {COSINE}}}", [], COSINE),
+        ("", ["SOLVER.LR_SCHEDULER_NAME", COSINE], COSINE),
+        ("", ["SOLVER.LR_SCHEDULER_NAME", POLY], POLY),
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {MULTI_STEP}}}", ["SOLVER.LR_SCHEDULER_NAME", POLY], POLY),
+        # A dumped config names both.
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {COSINE}, SCHEDULE: {POLY}}}", [], POLY),
+        (f"SOLVER: {{LR_SCHEDULER_NAME: {COSINE}, SCHEDULE: ''}}", [], COSINE),
+        ("", ["SOLVER.SCHEDULE", ""], COSINE),
+    ],
+)
+def test_the_nearest_that_names_the_schedule_decides(tmp_path, solver, opts, expected):
+    between = tmp_path / "between.yaml"
+    between.write_text(f"_BASE_: {config_folder() / SHIPPED}.yaml\n{solver}")
+    (tmp_path / "own.yaml").write_text("_BASE_: between.yaml\nSOLVER:\n  MAX_ITER: 100\n")
+    cfg = load_config(str(tmp_path / "own.yaml"), opts)
+    assert schedule_name(cfg) == expected
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = build_lr_scheduler(cfg, optimizer)
+    assert isinstance(scheduler._multiplier, WarmupPoly) == (expected == POLY)
+    (tmp_path / "dumped.yaml").write_text(cfg.dump())
+    assert schedule_name(load_config(str(tmp_path / "dumped.yaml"))) == expected
+
+
+def test_an_unknown_schedule_is_named():
+    cfg = get_config(SHIPPED, ["SOLVER.SCHEDULE", "WarmupPoly"])
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0)
+    with pytest.raises(InputError, match=r"SOLVER\.SCHEDULE is 'WarmupPoly'.*WarmupPolyLR"):
+        build_lr_scheduler(cfg, optimizer)
 
 
 def test_other_optimizers_and_schedules():

@@ -1,6 +1,7 @@
 """Boxes evaluated as pycocotools does, on results of every awkward kind."""
 
 import json
+import logging
 import math
 
 import numpy as np
@@ -10,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from faster_coco_eval import COCO
 
-from topformer_d2.data.boxes import corners, register_boxes
+from topformer_d2.data.boxes import corners, load_boxes, register_boxes
 from topformer_d2.errors import InputError
 from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
 from topformer_d2.evaluation.comparison import (
@@ -86,13 +87,15 @@ def test_evaluator_round_trip(dataset, tmp_path):
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
-def test_nothing_found_is_zero(dataset):
+def test_nothing_found_is_zero_and_said(dataset, caplog):
     name, truth, _ = dataset
     evaluator = BoxEvaluator(name)
     evaluator.reset()
     for record, output in as_outputs(truth, []):
         evaluator.process([record], [output])
-    assert evaluator.evaluate()["bbox"]["AP"] == 0.0
+    with caplog.at_level(logging.WARNING, "topformer_d2"):
+        assert evaluator.evaluate()["bbox"]["AP"] == 0.0
+    assert "generated: NOTHING WAS FOUND in 20 images" in caplog.text
 
 
 def test_results_of_one_image():
@@ -131,6 +134,59 @@ def test_image_and_annotation_ids_of_any_kind(tmp_path, ids):
     assert [metrics[key] for key in METRICS] == pytest.approx(expected.tolist(), abs=1e-3)
     written = json.loads((tmp_path / "coco_instances_results.json").read_text())
     assert written[0]["image_id"] in {image["id"] for image in truth["images"]}
+
+
+def test_what_training_reads_is_evaluated(tmp_path):
+    """No ids, a byte order mark, areas that are no numbers, true for 1; and a stale conversion."""
+    truth, results = generate_boxes(10, num_classes=3, seed=2)
+    expected = 100 * evaluate_with_pycocotools(truth, results)
+    areas = [math.nan, None, "12", -1, [3], math.inf]
+    for number, entry in enumerate(truth["annotations"]):
+        del entry["id"]
+        entry["iscrowd"] = bool(entry["iscrowd"])
+        if number < len(areas):
+            entry["area"] = areas[number]
+    (tmp_path / "truth.json").write_text("\ufeff" + json.dumps(truth))
+    (tmp_path / "odd_coco_format.json").write_text('{"images": []}')
+    register_boxes("odd", str(tmp_path / "truth.json"), str(tmp_path))
+    DatasetCatalog.get("odd")
+    evaluator = BoxEvaluator("odd", output_dir=str(tmp_path))
+    # As Detectron2's evaluator would have left it in this process.
+    MetadataCatalog.remove("odd")
+    ids = {c["id"]: i for i, c in enumerate(truth["categories"])}
+    MetadataCatalog.get("odd").set(
+        json_file=str(tmp_path / "odd_coco_format.json"),
+        thing_classes=[c["name"] for c in truth["categories"]],
+        thing_dataset_id_to_contiguous_id=ids,
+    )
+    metadata = dict(MetadataCatalog.get("odd").as_dict())
+    records = load_boxes("other", str(tmp_path / "truth.json"), str(tmp_path))
+    DatasetCatalog.remove("odd")
+    DatasetCatalog.register("odd", lambda: records)
+    stale = BoxEvaluator("odd", output_dir=str(tmp_path))
+    assert MetadataCatalog.get("odd").as_dict() == metadata
+    for name in ("odd", "other"):
+        MetadataCatalog.remove(name)
+    DatasetCatalog.remove("odd")
+    for each in (evaluator, stale):
+        for record, output in as_outputs(truth, results):
+            each.process([record], [output])
+        metrics = each.evaluate()["bbox"]
+        assert metrics["AP"] == pytest.approx(expected[0], abs=1e-3)
+
+
+def test_a_record_without_an_image_id_is_named():
+    records = [{"file_name": "a.jpg", "height": 9, "width": 9, "annotations": []}]
+    DatasetCatalog.register("no_ids", lambda: records)
+    MetadataCatalog.get("no_ids").set(thing_classes=["a"])
+    with pytest.raises(InputError, match=r"a\.jpg of dataset 'no_ids' has no 'image_id'"):
+        BoxEvaluator("no_ids")
+    records *= 2
+    records[0]["image_id"] = 3
+    with pytest.raises(InputError, match=r"a\.jpg .* has another's 'image_id' 3"):
+        BoxEvaluator("no_ids")
+    DatasetCatalog.remove("no_ids")
+    MetadataCatalog.remove("no_ids")
 
 
 def test_records_without_a_json_are_converted(tmp_path, synthetic_dataset):

@@ -1,6 +1,7 @@
 """The streamed confusion matrix against direct computations and Detectron2's evaluator."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -105,3 +106,21 @@ def test_builder(tiny_config, tmp_path):
         build_evaluator(tiny_config(), "lvis_v1_val", str(tmp_path))
     with pytest.raises(InputError, match="evaluator_type 'lvis'"):  # before training, not after
         Trainer(tiny_config("DATASETS.TEST", "('lvis_v1_val',)"))
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "'ground' alone"), (255, "have none")])
+def test_truth_of_one_class_is_warned_of(caplog, value, words):
+    evaluator = ConfusionEvaluator(DATASET)
+    truth = np.full((4, 5), 255, np.uint8)
+    truth[0] = value
+    evaluator.update(np.zeros((4, 5), np.int64), truth)
+    with caplog.at_level(logging.WARNING, "topformer_d2"):
+        evaluator.evaluate()
+    assert "mIoU SAYS NOTHING" in caplog.text and words in caplog.text
+    caplog.clear()
+    truth[1] = 1
+    evaluator.update(np.zeros((4, 5), np.int64), truth)
+    truth[2] = 2
+    evaluator.update(np.zeros((4, 5), np.int64), truth)
+    evaluator.evaluate()
+    assert "mIoU SAYS NOTHING" not in caplog.text

@@ -1,6 +1,9 @@
 """The Predictor on exported files, against PyTorch's."""
 
-from concurrent.futures import ThreadPoolExecutor
+import copy
+import multiprocessing
+import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +52,7 @@ def model(tmp_path_factory):
 def assert_same(scene, expected):
     assert scene.label.shape == expected.label.shape and scene.label.dtype == np.uint8
     assert (scene.label == expected.label).mean() >= 0.999
-    assert scene.classes == expected.classes
+    assert scene.classes.tolist() == expected.classes.tolist()
     np.testing.assert_allclose(scene.scores, expected.scores, atol=1e-4)
     np.testing.assert_allclose(scene.boxes, expected.boxes, atol=0.05)
 
@@ -88,6 +91,19 @@ def test_threads_share_a_predictor(model, tmp_path, file_format):
     with ThreadPoolExecutor(3) as pool:
         for image, scene in zip(images, pool.map(predictor, images), strict=True):
             assert_same(scene, predictor(image))
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_predictor_is_sent_to_a_spawned_process(model, tmp_path, file_format):
+    path = tmp_path / FORMATS[file_format]
+    export_model(*model, str(path), file_format=file_format)
+    predictor, image = Predictor(path, num_threads=1), picture(96, 130)
+    assert_same(pickle.loads(pickle.dumps(predictor))(image), predictor(image))
+    assert_same(copy.deepcopy(predictor)(image), predictor(image))
+    if file_format == "onnx":  # one start of a process is enough
+        spawned = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawned) as pool:
+            assert_same(pool.submit(predictor, image).result(timeout=120), predictor(image))
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"cut")])
@@ -156,5 +172,5 @@ def test_files_that_cannot_be_run(model, tmp_path):
     for name, backend in (("x.onnx", "onnxruntime"), ("x.xml", "openvino")):
         (tmp_path / name).write_bytes(b"no model")
         (tmp_path / "x.bin").touch()
-        with pytest.raises(InputError, match=f"x.{name[2:]} is no "):
+        with pytest.raises(InputError, match=f"x.{name[2:]} is not a "):
             Predictor(str(tmp_path / name), backend=backend)

@@ -30,7 +30,7 @@ def test_objects_have_the_datasets_ids():
 
 def test_classes_without_a_dataset_are_numbered():
     cfg = get_config("seg_topformer_t_camvid")
-    cfg.DATASETS.TEST = ()
+    cfg.DATASETS.TEST = cfg.DATASETS.TRAIN = ()
     info = ModelInfo.from_config(cfg)
     assert info.pixels.names[10] == "class 10" and info.pixels.dataset == ""
     assert len(info.pixels.colors) == 11

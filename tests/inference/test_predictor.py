@@ -1,5 +1,10 @@
 """Detectron2's DefaultPredictor, on this project's models."""
 
+import copy
+import multiprocessing
+import os
+import pickle
+import shutil
 import subprocess
 import sys
 
@@ -59,3 +64,52 @@ def test_weights_that_fit_in_part_are_refused(weights, tmp_path):
     save_state_dict(backbone, path)
     with pytest.raises(InputError, match=r"sem_seg_head\.\S+ is missing"):
         Predictor(get_config(CONFIG), path)
+
+
+def _in_a_child(steps, results):
+    for step in steps:
+        try:
+            results.put(step())
+        except Exception as e:
+            results.put(e)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_is_told_and_does_not_hang(weights):
+    predictor = Predictor(get_config(CONFIG, ["MODEL.DEVICE", "cpu"]), weights, num_threads=2)
+    image = np.zeros((64, 96, 3), np.uint8)
+    predictor(image)
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    steps = [lambda: predictor(image).label.sum(), lambda: Predictor(CONFIG, weights).backend]
+    child = context.Process(target=_in_a_child, args=(steps, results))
+    child.start()
+    child.join(60)
+    try:
+        assert child.exitcode == 0
+        for _ in steps:
+            error = results.get()
+            assert isinstance(error, InputError) and "forked" in str(error)
+            assert "spawn" in str(error)
+    finally:
+        child.kill()
+
+
+def test_a_predictor_is_pickled_and_copied(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(weights, "m.safetensors")
+    cfg = get_config(CONFIG, ["MODEL.DEVICE", "cpu"])
+    predictor = Predictor(cfg, "m.safetensors", tile_size=64, num_threads=1)
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 9  # the caller's own from here on
+    image = np.random.default_rng(0).integers(0, 256, (64, 130, 3), dtype=np.uint8)
+    expected = predictor(image).label
+    monkeypatch.chdir("/")
+    for copied in (pickle.loads(pickle.dumps(predictor)), copy.deepcopy(predictor)):
+        assert copied.info == predictor.info and copied.backend is not predictor.backend
+        assert np.array_equal(copied(image).label, expected)
+
+
+def test_a_predictor_needs_no_data(weights):
+    cfg = get_config(CONFIG, ["DATASETS.TEST", "('nowhere',)", "DATASETS.TRAIN", "('nor_here',)"])
+    scene = Predictor(cfg, weights)(np.zeros((32, 40, 3), np.uint8))
+    assert scene.label.shape == (32, 40) and scene.size == (32, 40)

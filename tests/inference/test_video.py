@@ -1,6 +1,9 @@
 """Frames into a video file and out of it."""
 
 import os
+import shutil
+import struct
+import subprocess
 import sys
 
 import cv2
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from topformer_d2.errors import InputError
+from topformer_d2.inference import video
 from topformer_d2.inference.video import VideoReader, VideoWriter, is_video
 
 
@@ -89,6 +93,142 @@ def test_a_full_disk_is_told(tmp_path, name):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []
+
+
+def test_frames_that_the_header_alone_has_are_not_written(tmp_path, monkeypatch):
+    """A container's header says how many frames were meant to be there."""
+    path = tmp_path / "x.avi"
+    write(path, 3)
+    before = path.read_bytes()
+
+    class Losing:
+        def __init__(self, name, *args):
+            self.name, self.inner = name, real(name, *args)
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def release(self):
+            self.inner.release()
+            os.truncate(self.name, os.path.getsize(self.name) // 2)
+
+    real = cv2.VideoWriter
+    monkeypatch.setattr(cv2, "VideoWriter", Losing)
+    with pytest.raises(InputError, match=r"did not write all 20 frames of .*x\.avi"):
+        write(path, 20)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["x.avi"]
+
+
+def test_a_disk_that_fills_up_ends_a_video_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "x.mp4"
+    write(path, 3)
+    monkeypatch.setattr(video, "_free_bytes", lambda path: 0)
+    with (
+        pytest.raises(InputError, match=r"x\.mp4 cannot be written: the disk is full"),
+        VideoWriter(str(path), 25) as writer,
+    ):
+        writer.write(frame())
+    assert count(path) == 3 and os.listdir(tmp_path) == ["x.mp4"]
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.avi"])
+def test_a_disk_of_its_own_that_is_full(tmp_path, name):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        write(disk / name, 3)
+        with pytest.raises(InputError, match=rf"{name} cannot be written: the disk is full"):
+            write(disk / name, 200)
+        assert count(disk / name) == 3 and os.listdir(disk) == [name]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def moving(path, codec, num_frames=60):
+    """A video of an object that moves, in any container."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 25, (96, 64))
+    if not writer.isOpened():
+        pytest.skip(f"OpenCV has no {codec} for {path.suffix} here")
+    base = cv2.resize(frame(8, 12), (96, 64))
+    for i in range(num_frames):
+        writer.write(np.roll(base, 3 * i, axis=1))
+    writer.release()
+    return path
+
+
+CONTAINERS = [
+    *(("x.mp4", "mp4v"), ("x.mov", "mp4v"), ("x.avi", "MJPG"), ("x.avi", "XVID")),
+    *(("x.mkv", "mp4v"), ("x.mkv", "MJPG"), ("x.webm", "VP80"), ("x.wmv", "WMV2")),
+]
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_a_damaged_video_is_read_on_and_told(tmp_path, name, codec):
+    path = moving(tmp_path / name, codec)
+    whole = VideoReader(path)
+    assert len([*whole]) == 60 and whole.problem is None
+    content = bytearray(path.read_bytes())
+    third, sixth = len(content) // 3, len(content) // 6
+    content[third : third + sixth] = bytes(sixth)
+    path.write_bytes(content)
+    damaged = VideoReader(path)
+    read = len([*damaged])
+    assert 10 < read < 60
+    assert f"{name} is damaged: {60 - read} of 60 frames could not be read" in damaged.problem
+
+
+@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
+def test_a_cut_video_is_told(tmp_path, name, codec):
+    path = moving(tmp_path / name, codec)
+    if name in ("x.mp4", "x.mov"):
+        at_front(path)
+    os.truncate(path, path.stat().st_size // 2)
+    cut = VideoReader(path)
+    read = len([*cut])
+    if name == "x.wmv":  # it no longer says how long it was
+        assert 20 < read < 40 and cut.num_frames == 0
+    else:
+        assert 20 < read < 40 and f"is cut: it ends after {read} frames" in cut.problem
+
+
+def at_front(path):
+    """Put an MP4 file's description before the frames, as files for the web have it."""
+    content = path.read_bytes()
+    at, boxes = 0, {}
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        boxes[content[at + 4 : at + 8]] = content[at : at + size]
+        at += size
+    description = bytearray(boxes[b"moov"])
+    place = description.find(b"stco")
+    (chunks,) = struct.unpack_from(">I", description, place + 8)
+    for i in range(chunks):
+        at = place + 12 + 4 * i
+        (offset,) = struct.unpack_from(">I", description, at)
+        struct.pack_into(">I", description, at, offset + len(description))
+    others = b"".join(box for name, box in boxes.items() if name not in (b"ftyp", b"moov"))
+    path.write_bytes(boxes[b"ftyp"] + description + others)
+
+
+def test_a_trimmed_video_is_whole(tmp_path):
+    """An edit list of an MP4 file leaves frames out that the file counts."""
+    path = moving(tmp_path / "x.mp4", "mp4v")
+    content = bytearray(path.read_bytes())
+    place = content.find(b"mdhd")
+    (timescale,) = struct.unpack_from(">I", content, place + 16)
+    struct.pack_into(">Ii", content, content.find(b"elst") + 12, 1600, timescale * 8 // 10)
+    path.write_bytes(content)
+    trimmed = VideoReader(path)
+    assert (len([*trimmed]), trimmed.num_frames, trimmed.problem) == (40, 60, None)
+
+
+def test_no_pipe_is_read(tmp_path):
+    os.mkfifo(tmp_path / "x.mp4")
+    with pytest.raises(InputError, match=r"x\.mp4 is a pipe"):
+        VideoReader(tmp_path / "x.mp4")
 
 
 def test_odd_sides_lose_a_pixel_at_most(tmp_path):

@@ -1,6 +1,11 @@
 """tools/predict.py as a user runs it."""
 
+import argparse
+import importlib.util
 import json
+import os
+import signal
+import sys
 
 import cv2
 import numpy as np
@@ -8,10 +13,17 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tests.helpers import photo, run_tool, save_untrained
+from tests.helpers import REPOSITORY, photo, run_tool, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.data.images import read_image
+from topformer_d2.errors import InputError
 from topformer_d2.inference.video import VideoReader, VideoWriter
+from topformer_d2.visualization import predictions
+
+_spec = importlib.util.spec_from_file_location("predict_tool", REPOSITORY / "tools" / "predict.py")
+tool = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tool)
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
 SEGMENTER = "seg_topformer_t_synthetic"
@@ -75,6 +87,12 @@ def test_an_exported_model_on_a_video_in_tiles(tmp_path):
     assert result.returncode == 0 and "3 frames done" in result.stdout, result.stderr
     frames = [*VideoReader(str(output))]
     assert len(frames) == 3 and frames[0].shape == (64, 160, 3) and frames[2].mean() > 100
+    content = source.read_bytes()
+    source.write_bytes(content[: content.rindex(b"00dc", 0, content.find(b"idx1"))])
+    result = predict(*arguments, "--input", source, "--output", tmp_path / "cut.mp4")
+    assert result.returncode == 1 and "in.wmv is cut: it ends after" in result.stderr
+    assert 0 < len([*VideoReader(tmp_path / "cut.mp4")]) < 3
+    source.write_bytes(content)
     result = predict(*arguments[:-1], 65, "--input", source, "--output", output)
     assert result.returncode == 1 and "error: tile_size is 65" in result.stderr
     assert len([*VideoReader(str(output))]) == 3
@@ -110,3 +128,56 @@ def test_skips_a_corrupt_file_and_says_so(tmp_path):
         "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
     )
     assert result.returncode == 1 and "absent.pth does not exist" in result.stderr
+
+
+def test_what_is_neither_an_image_nor_a_video_is_told_so(tmp_path):
+    (tmp_path / "a.xyz").write_bytes(b"neither")
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0 ftypheic")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name, words in (
+        ("a.xyz", "a.xyz is neither an image nor a video"),
+        ("pipe.png", "pipe.png is a pipe"),
+        ("/dev/zero", "/dev/zero is a device"),
+        ("rtsp://host/stream", "streams and URLs are not read"),
+    ):
+        source = name if "/" in name else tmp_path / name
+        args = argparse.Namespace(
+            min_score=0.5, max_pixels=9, input=str(source), output=str(tmp_path / "out")
+        )
+        with pytest.raises(InputError) as error:
+            tool.predict(args)
+        assert words in str(error.value) and ".mp4" not in str(error.value)
+    args.input = str(tmp_path / "a.heic")
+    assert not tool.shows_video(args)
+    with pytest.raises(InputError, match=r"a\.heic cannot be read: .*\(needs pillow-heif\)"):
+        read_image(args.input)
+
+
+def test_one_reason_of_all_images_is_told_once():
+    paths = [f"{name}.png" for name in "abc"]
+    problems = [f"{path}: its boxes hold NaN" for path in paths]
+    assert tool.shortened(problems, paths) == ["all 3 images: its boxes hold NaN"]
+    assert tool.shortened(problems[:2], paths) == problems[:2]
+    problems[0] = "a.png cannot be read"
+    assert tool.shortened(problems, paths) == problems
+
+
+def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        photo(tmp_path / f"{name}.png")
+    out, write = tmp_path / "boxes.jsonl", predictions.write_image
+
+    def write_and_stop(path, image):
+        if "b_overlay" in path:
+            os.kill(os.getpid(), signal.SIGTERM)
+        write(path, image)
+
+    monkeypatch.setattr(predictions, "write_image", write_and_stop)
+    arguments = ["--input", tmp_path, "--output", tmp_path / "out", "--save-json", out]
+    monkeypatch.setattr(sys, "argv", list(map(str, ["predict.py", *joint, *arguments])))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        tool.main()
+    assert stop.value.code == 143 and "terminated" in capsys.readouterr().err
+    ids = {json.loads(line)["image_id"] for line in out.read_text().splitlines()}
+    assert ids == {"a", "b"} and signal.getsignal(signal.SIGTERM) == before

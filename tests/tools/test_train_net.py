@@ -54,11 +54,26 @@ def test_twenty_iterations_then_evaluation(tmp_path):
         ([*CONFIG, "SOLVER.BASELR", "1"], "SOLVER.BASELR"),
         ([*CONFIG, "MODEL.TOPFORMER.VARIANT", "nano"], "known: tiny, small, base"),
         ([*CONFIG, "--eval-only"], "add MODEL.WEIGHTS"),
-        ([*CONFIG, "--num-gpus", "99"], "--num-gpus is 99"),
+        ([*CONFIG, "--num-gpus", "99"], "number of GPUs is 99"),
+        ([*CONFIG, "--num-gpus", "-3"], "number of GPUs is -3"),
+        ([*CONFIG, "--num-machines", "2"], "--num-machines"),
+        ([*CONFIG, "MODEL.BACKBONE.NAME", "resnet"], "MODEL.BACKBONE.NAME is 'resnet'"),
         ([*CONFIG, "MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--config-file", "nowhere.yaml"], "nowhere.yaml does not exist"),
     ],
-    ids=["dataset", "classes", "key", "variant", "no weights", "GPUs", "weights", "file"],
+    ids=[
+        "dataset",
+        "classes",
+        "key",
+        "variant",
+        "no weights",
+        "GPUs",
+        "-GPUs",
+        "machines",
+        "backbone",
+        "weights",
+        "file",
+    ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     if arguments[1] != "nowhere.yaml":

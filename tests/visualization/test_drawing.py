@@ -91,7 +91,7 @@ def test_boxes_above_a_score():
     boxes = np.array([[1.0, 2, 3, 4], [0, 0, 9, 9]])
     scene = Scene(boxes=boxes, classes=[2, 1], scores=[0.5, 0.2]).above(0.5)
     assert scene.boxes.tolist() == [[1, 2, 3, 4]]
-    assert (scene.classes, scene.scores) == ([2], [0.5])
+    assert (scene.classes.tolist(), scene.scores.tolist()) == ([2], [0.5])
     truth = Scene(label=np.ones((2, 2)), boxes=boxes, classes=[2, 1])
     assert truth.above(0.5) is truth
 

@@ -143,6 +143,61 @@ def test_outputs_of_files_from_several_folders_do_not_collide(tmp_path):
     assert output_names(["/some/where/a.jpg"]) == ["a"]
 
 
+def test_names_of_outputs_never_collide(tmp_path):
+    names = output_names(["d/x.jpg", "d/x.png", "d/x.jpg.png", "d/A.bmp", "d/a.BMP", "d/A.bmp"])
+    assert names[:3] == ["x.jpg", "x.png", "x.jpg.png"] and names[5] == "A.bmp-3"
+    random = np.random.default_rng(0)
+    parts = ["x", "X", ".jpg", ".png", "-2", "_overlay", "e\u0301", "\xe9", "\xdf", "ss", "/y"]
+    for _ in range(300):
+        paths = ["/d/x" + "".join(random.choice(parts, 3)) for _ in range(8)]
+        names = output_names(paths)
+        assert len({predictions._folded(name) for name in names}) == len(paths)
+        assert names == output_names(paths)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        cv2.error("(-4:Insufficient memory) Failed to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("std::bad_alloc"),
+    ],
+    ids=["python", "opencv", "torch", "openvino"],
+)
+def test_no_memory_for_one_image_is_its_trouble_alone(detector, tmp_path, monkeypatch, error):
+    predictor, out = Predictor(*detector), tmp_path / "boxes.jsonl"
+    for name in ("a", "b", "c"):
+        photo(tmp_path / f"{name}.png", 60 if name == "b" else 90)
+    os.mkfifo(tmp_path / "pipe.png")
+    run = predictor.backend.run
+
+    def fail_once(images):
+        if fail_once.calls.append(1) or len(fail_once.calls) % 3 == 2:
+            raise error
+        return run(images)
+
+    fail_once.calls = []
+    monkeypatch.setattr(predictor.backend, "run", fail_once)
+    problems = predict_files(
+        predictor, list_images(tmp_path), tmp_path / "out", json_file=out, max_pixels=10_800
+    )
+    assert len(problems) == 2 and "pipe.png is a pipe" in problems[1]
+    assert "b.png: not enough memory" in problems[0]
+    assert {json.loads(line)["image_id"] for line in out.read_text().splitlines()} == {"a", "c"}
+    found = [Path(path).stem for path, _ in predictor.folder(tmp_path)]
+    assert found == ["a", "c"]
+    monkeypatch.setattr(predictor.backend, "run", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict_files(predictor, list_images(tmp_path), tmp_path / "out")
+
+
+def test_a_folder_of_which_nothing_can_be_predicted_is_an_error(detector, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"no image could be predicted: .*a\.png cannot be read"):
+        list(Predictor(*detector).folder(tmp_path))
+
+
 def test_one_images_trouble_does_not_end_the_run(weights, tmp_path):
     predictor = Predictor(get_config(CONFIG), weights)
     long_name = "x" * 250
@@ -195,7 +250,7 @@ def test_boxes_are_not_written_over_a_picture(detector, tmp_path):
         predict_files(Predictor(*detector), [path], str(out), json_file=target)
 
 
-def test_boxes_before_ctrl_c_are_kept(detector, tmp_path, monkeypatch):
+def test_boxes_of_what_was_done_are_kept_however_the_run_ends(detector, tmp_path, monkeypatch):
     predictor, out = Predictor(*detector), tmp_path / "boxes.jsonl"
     paths = [photo(tmp_path / f"{name}.png") for name in "abc"]
     out.write_text("of an earlier run")
@@ -210,11 +265,16 @@ def test_boxes_before_ctrl_c_are_kept(detector, tmp_path, monkeypatch):
         with pytest.raises(type(error)):
             predict_files(predictor, paths, str(tmp_path / "out"), json_file=str(out))
 
-    predict(RuntimeError())
-    assert out.read_text() == "of an earlier run"
+    for error in (KeyboardInterrupt(), OSError(errno.ENOSPC, "full"), RuntimeError()):
+        out.write_text("of an earlier run")
+        predict(error)
+        ids = [json.loads(line)["image_id"] for line in out.read_text().splitlines()]
+        assert ids == ["a"] * 9 + ["b"] * 9
+    out.write_text("of an earlier run")
+    paths.insert(0, paths.pop(1))
+    monkeypatch.setattr(predictions, "_json_lines", lambda *_: [])
     predict(KeyboardInterrupt())
-    ids = [json.loads(line)["image_id"] for line in out.read_text().splitlines()]
-    assert ids == ["a"] * 9 + ["b"] * 9
+    assert out.read_text() == "of an earlier run"
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 from torch.nn import functional as F
 
 from ..checkpoint import save_state_dict
@@ -21,6 +20,7 @@ from ..inference.backends import resize_for
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from ..inference.threads import threads
+from ..modeling import build_model
 from .benchmark import Entry
 from .complexity import Network, complexity, count_macs
 from .latency import shift_scores

@@ -14,11 +14,11 @@ from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from importlib.resources import files
 
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from ..config import get_config, list_configs
 from ..errors import InputError
+from ..modeling import build_model
 from .complexity import Cost, complexity
 
 MAX_DEVIATION = Decimal("0.01")

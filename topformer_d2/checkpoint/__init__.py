@@ -1,6 +1,7 @@
 """Weight files, official keys in ours and back, and single tasks' models in joint ones."""
 
-from .files import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
+from .checkpointer import SafeCheckpointer, training_checkpoints
+from .files import read_state_dict, read_weights, save_state_dict, strip_wrappers
 from .official import (
     ConversionReport,
     convert_official_state_dict,
@@ -22,4 +23,6 @@ __all__ = [
     "read_weights",
     "save_state_dict",
     "split_parts",
+    "strip_wrappers",
+    "training_checkpoints",
 ]

@@ -1,8 +1,8 @@
-"""Weight files: read without running code, written beside and renamed."""
+"""Weight files: read without running code, checked for damage, written beside and renamed."""
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import pickle
 import zipfile
@@ -10,16 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from ..errors import InputError, summarize
+from ..errors import InputError
 from ..files import writing_beside
-from .official import convert_official_state_dict, is_official
-from .parts import place_topformer
-
-logger = logging.getLogger(__name__)
 
 # What a user may run on a file that is refused; `old` and `new` are names of files.
 _TENSORS_ALONE = (
@@ -31,6 +26,13 @@ _ARRAYS_ALONE = (
     "'model': {k: torch.as_tensor(v) for k, v in found.get('model', found).items() "
     "if hasattr(v, 'shape')}}, new)"
 )
+# What DistributedDataParallel and Lightning put before all keys; torch.compile's is anywhere.
+_WRAPPERS = ("module.", "model.")
+_COMPILED = "_orig_mod."
+# The start of the official checkpoints' keys, which are converted first.
+_OFFICIAL = ("backbone.tpm.", "tpm.")
+# Under which a .safetensors file of ours keeps the hash of its tensors.
+_HASH = "topformer_d2.sha256"
 # With it torch.save began its files before they were zip archives.
 _TORCH_PICKLE = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
@@ -39,17 +41,19 @@ def read_state_dict(path: str) -> dict[str, Any]:
     """Read a .safetensors file or a .pth file without executing pickled code.
 
     Raises:
-        InputError: the file does not exist, is not readable, or holds pickled objects other than
-            tensors and plain Python values; the message has a line of Python that saves what is
-            of use in it.
+        InputError: the file does not exist, is not readable, is damaged, or holds pickled objects
+            other than tensors and plain Python values; the message has a line of Python that saves
+            what is of use in it.
     """
-    local = _local_file(path)
+    path = os.fspath(path)
+    local = local_file(path)
     try:
         if path.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return load_file(local)
+            return _read_safetensors(local)
+        _check_archive(local)
         loaded = torch.load(local, map_location="cpu", weights_only=True)
+    except _Damaged as e:
+        raise InputError(f"{path} is damaged ({e}): download or copy it again") from e
     except pickle.UnpicklingError as e:
         raise InputError(f"{path} {_why_refused(local)}") from e
     except Exception as e:  # torch and safetensors raise many types for a broken file
@@ -57,6 +61,61 @@ def read_state_dict(path: str) -> dict[str, Any]:
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
     return loaded
+
+
+class _Damaged(Exception):
+    """A file's content is not what was written."""
+
+
+def _check_archive(local: str) -> None:
+    """Raise _Damaged where a .pth's records differ from their checksums, as PyTorch does not."""
+    if not zipfile.is_zipfile(local):
+        return
+    try:
+        with zipfile.ZipFile(local) as archive:
+            # torch.save compresses nothing, so that no record is larger than the file.
+            if sum(info.file_size for info in archive.infolist()) > os.path.getsize(local):
+                raise _Damaged("its records claim to be larger than the file")
+            damaged = [info.filename for info in archive.infolist() if _differs(archive, info)]
+            count = len(archive.infolist())
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as e:
+        raise _Damaged(str(e)) from e
+    # PyTorch can be told to write none, which are those of no record then.
+    if 0 < len(damaged) < count:
+        raise _Damaged(f"the checksum of {damaged[0]!r} differs")
+
+
+def _differs(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Whether a record's content is not what its checksum says."""
+    with archive.open(info) as record:
+        try:
+            while record.read(1 << 20):
+                pass
+        except zipfile.BadZipFile:
+            return True
+    return False
+
+
+def _read_safetensors(local: str) -> dict[str, Tensor]:
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(local, framework="pt") as f:
+        expected = (f.metadata() or {}).get(_HASH)
+    tensors = load_file(local)
+    if expected is not None and _hash(tensors) != expected:
+        raise _Damaged("its sha256 differs")
+    return tensors
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _why_refused(local: str) -> str:
@@ -76,19 +135,41 @@ def _why_refused(local: str) -> str:
     return "is not a readable weights file"
 
 
-def read_weights(path: str) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """The tensors of a checkpoint of this toolkit, bare or beside a training's state.
 
     Raises:
         InputError: as read_state_dict, or the file holds something else.
     """
-    return dict(_weights_of(read_state_dict(path), path))
+    path = os.fspath(path)
+    return dict(weights_of(read_state_dict(path), path))
 
 
-def _weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
-    weights = loaded.get("model", loaded)
-    if not isinstance(weights, Mapping) or not all(
-        isinstance(value, Tensor) for value in weights.values()
+def strip_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """`weights` without what other programs' wrappers put before all keys.
+
+    DistributedDataParallel's is "module.", torch.compile's "_orig_mod." and Lightning's "model.";
+    they may be nested.
+    """
+    names = {key: str(key).replace(_COMPILED, "") for key in weights}
+    while names and (
+        prefix := next(
+            (w for w in _WRAPPERS if all(name.startswith(w) for name in names.values())), None
+        )
+    ):
+        names = {key: name.removeprefix(prefix) for key, name in names.items()}
+    return {names[key]: value for key, value in weights.items()}
+
+
+def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
+    """The weights in a file's content: under "model", under Lightning's "state_dict", or bare."""
+    weights = loaded.get("model", loaded.get("state_dict", loaded))
+    if isinstance(weights, Mapping):
+        weights = strip_wrappers(weights)
+    if (
+        not isinstance(weights, Mapping)
+        or not all(isinstance(value, Tensor) for value in weights.values())
+        or any(key.startswith(_OFFICIAL) for key in weights)
     ):
         raise InputError(
             f"{path} is no checkpoint of this toolkit; an official one is converted by "
@@ -97,7 +178,7 @@ def _weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     return weights
 
 
-def _local_file(path: str) -> str:
+def local_file(path: str) -> str:
     local = PathManager.get_local_path(path)
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
@@ -117,16 +198,18 @@ def save_state_dict(
         wrapper: the tensors stand under it in a .pth; the official files' is "state_dict".
         state: further entries of a .pth, plain Python values.
     """
+    path = os.fspath(path)
     if not path.endswith(".safetensors"):
-        _save(lambda f: torch.save({wrapper: state_dict, **state}, f), path)
+        save_file(lambda f: torch.save({wrapper: state_dict, **state}, f), path)
         return
     from safetensors.torch import save
 
-    content = save({key: value.contiguous() for key, value in state_dict.items()})
-    _save(lambda f: f.write(content), path)
+    tensors = {key: value.contiguous() for key, value in state_dict.items()}
+    content = save(tensors, metadata={"format": "pt", _HASH: _hash(tensors)})
+    save_file(lambda f: f.write(content), path)
 
 
-def _save(write: Callable[[BinaryIO], object], path: str) -> None:
+def save_file(write: Callable[[BinaryIO], object], path: str) -> None:
     """Write a file beside and rename it, on the disk at the end; a remote store has no rename."""
     if "://" in path:
         with PathManager.open(path, "wb") as f:
@@ -134,85 +217,3 @@ def _save(write: Callable[[BinaryIO], object], path: str) -> None:
     else:
         with writing_beside(path, durable=True) as f:
             write(f)
-
-
-class SafeCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically.
-
-    It takes official checkpoints as they are, and logs what it used of them.
-
-    Attributes:
-        saved_model: whose weights save() writes; the model itself, or the average of its weights.
-    """
-
-    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
-        """
-        Args:
-            model, save_dir, kwargs: as for DetectionCheckpointer.
-            require_all: refuse weights that leave a tensor of the model as it was, as inference
-                needs; training may start from a part.
-        """
-        super().__init__(model, save_dir, **kwargs)
-        self.require_all = require_all
-        self.saved_model = self.model
-
-    def load(self, path: str, *args, **kwargs) -> dict:
-        """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
-        if not path and self.require_all:
-            raise InputError(
-                "no weights file is named: --weights of a tool, Predictor(config, weights), or "
-                "MODEL.WEIGHTS of the config"
-            )
-        if path:
-            _local_file(path)  # fvcore only asserts that it is there
-        return super().load(path, *args, **kwargs)
-
-    def _load_file(self, filename: str):
-        loaded = read_state_dict(filename)
-        if is_official(loaded):
-            converted, report = convert_official_state_dict(loaded)
-            logger.info("%s is an official checkpoint:\n%s", filename, report)
-            return {"model": converted}
-        weights = _weights_of(loaded, filename)
-        return loaded if "model" in loaded else {"model": weights}
-
-    def _load_model(self, checkpoint: dict):
-        checkpoint["model"] = place_topformer(checkpoint["model"], self.model.state_dict())
-        incompatible = super()._load_model(checkpoint)
-        wrong = [
-            f"{key} is {tuple(given)} there and {tuple(own)} here"
-            for key, given, own in incompatible.incorrect_shapes
-        ]
-        # What inference does not use: a counter that old files lack, and the weights of the losses.
-        unused = ("num_batches_tracked", "loss_weighting.log_variance")
-        misshapen = {key for key, *_ in incompatible.incorrect_shapes}
-        wrong += [
-            f"{key} is missing"
-            for key in incompatible.missing_keys
-            if key not in misshapen and not key.endswith(unused)
-        ]
-        if self.require_all and wrong:
-            heads = {
-                "sem_seg_head.": "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)",
-                "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS), MODEL.FPN",
-            }
-            own = self.model.state_dict()
-            keys = [text for start, text in heads.items() if any(k.startswith(start) for k in own)]
-            raise InputError(
-                f"the weights do not fit the config: {summarize(wrong)}. "
-                f"Check {', '.join(['MODEL.TOPFORMER', *keys])} "
-                "and, where DATASETS.FOLDERS names the data, its classes"
-            )
-        return incompatible
-
-    def save(self, name: str, **kwargs) -> None:
-        """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
-        if not self.save_dir or not self.save_to_disk:
-            return
-        data = {"model": self.saved_model.state_dict(), **kwargs}
-        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
-        basename = f"{name}.pth"
-        path = os.path.join(self.save_dir, basename)
-        self.logger.info("Saving checkpoint to %s", path)
-        _save(lambda f: torch.save(data, f), path)
-        self.tag_last_checkpoint(basename)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError, summarize
 from ..modeling.backbone import VARIANTS, TopFormer
 from ..modeling.heads import TopFormerSegmentationHead
+from .files import strip_wrappers
 from .official_keys import names_for_official, names_for_ours
 from .parts import split_parts, topformer_prefix
 
@@ -173,10 +174,10 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
 def _candidates(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each wrapper's weights, in the order of _WRAPPERS; bare weights under ""."""
     return {
-        name: _strip_module(state_dict[name])
+        name: strip_wrappers(state_dict[name])
         for name in _WRAPPERS
         if isinstance(state_dict.get(name), Mapping)
-    } or {"": _strip_module(state_dict)}
+    } or {"": strip_wrappers(state_dict)}
 
 
 def _hint_for_own(weights: Mapping[str, Any]) -> str:
@@ -187,10 +188,6 @@ def _hint_for_own(weights: Mapping[str, Any]) -> str:
         "out of a joint model, `--merge OTHER` joins a segmenter and a detector, `--to-official` "
         "gives it the official keys"
     )
-
-
-def _strip_module(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(key).removeprefix("module."): value for key, value in state_dict.items()}
 
 
 def _has_prefix(keys: Mapping[str, Any], prefix: str) -> bool:

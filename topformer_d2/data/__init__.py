@@ -1,6 +1,9 @@
 """Datasets, augmentation and loading; importing this registers the datasets with Detectron2."""
 
-from . import builtin  # noqa: F401  (registers)
+from . import (
+    builtin,  # noqa: F401  (registers)
+    naming,  # noqa: F401  (takes part in load_config)
+)
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .checks import check_config, dataset_paths
 from .folders import register_folders

@@ -20,7 +20,7 @@ from fvcore.transforms.transform import (
     TransformList,
 )
 
-from ..errors import InputError
+from ..config import check_values, complete_config
 
 
 class ResizeTransform(Transform):
@@ -203,16 +203,15 @@ class PhotometricDistortion(T.Augmentation):
 
 
 def build_train_augmentation(cfg) -> list[T.Augmentation]:
-    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters)."""
+    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
+
+    Raises:
+        InputError: a value of the config is out of its range.
+    """
+    cfg = complete_config(cfg)
+    check_values(cfg)  # again, for programs change what load_config gave
     augmentations: list[T.Augmentation] = []
     if len(cfg.INPUT.SCALE_RANGE):
-        if len(cfg.INPUT.SCALE_RANGE) != 2:
-            raise InputError(f"INPUT.SCALE_RANGE is {cfg.INPUT.SCALE_RANGE}; it takes two ratios")
-        if len(cfg.INPUT.MIN_SIZE_TRAIN) != 1:
-            raise InputError(
-                f"INPUT.MIN_SIZE_TRAIN is {cfg.INPUT.MIN_SIZE_TRAIN}; with INPUT.SCALE_RANGE it "
-                "takes one size, which the range multiplies"
-            )
         augmentations.append(
             ResizeByRatio(
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
@@ -226,10 +225,6 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
         )
     elif crop.ENABLED:
         augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
-    if cfg.INPUT.RANDOM_FLIP not in ("horizontal", "vertical", "none"):
-        raise InputError(
-            f"INPUT.RANDOM_FLIP is {cfg.INPUT.RANDOM_FLIP!r}; known: horizontal, vertical, none"
-        )
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
             RandomFlip(
@@ -244,4 +239,5 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
 
 def build_test_augmentation(cfg) -> T.Augmentation:
     """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
-    return FitForTest(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR)
+    keys = complete_config(cfg).INPUT
+    return FitForTest(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, keys.TEST_SIZE_DIVISOR)

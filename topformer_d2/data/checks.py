@@ -9,10 +9,10 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..errors import InputError, did_you_mean
 from .folders import register_folders
-from .tasks import TASKS_OF_TYPE, flag_tasks, tasks_of
+from .tasks import flag_tasks, registered_tasks, tasks_of
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
@@ -93,6 +93,7 @@ def check_config(cfg, *, train: bool) -> None:
             or its classes or its ignored label are not the model's; or none of TRAIN has labels for
             one of the tasks; or DATASETS.TRAIN_WEIGHTS does not fit DATASETS.TRAIN.
     """
+    cfg = complete_config(cfg)
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     needed = "TRAIN" if train else "TEST"
     if not cfg.DATASETS[needed]:
@@ -141,7 +142,7 @@ def _check_best_metrics(cfg, tasks: dict[str, tuple[str, ...]]) -> None:
 
 def train_weights(cfg) -> list[float]:
     """DATASETS.TRAIN_WEIGHTS, empty or a positive number for each of TRAIN; else InputError."""
-    weights = list(cfg.DATASETS.TRAIN_WEIGHTS)
+    weights = list(complete_config(cfg).DATASETS.TRAIN_WEIGHTS)
     if weights and (
         len(weights) != len(cfg.DATASETS.TRAIN)
         or not all(isinstance(w, (int, float)) and 0 < w < math.inf for w in weights)
@@ -161,8 +162,7 @@ def _used_tasks(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """
     if len(tasks) == 1:
         return tasks
-    kind = MetadataCatalog.get(name).get("evaluator_type")
-    has = TASKS_OF_TYPE.get(kind) or tasks_of(load_records(name))
+    has = registered_tasks(name) or tasks_of(load_records(name))
     if not has:
         raise InputError(f"dataset {name!r} has neither pixel labels nor boxes")
     return has

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -12,11 +11,15 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
-from .boxes import class_metadata, read_coco, register_boxes
+from .boxes import register_boxes
 from .categories import Categories
+from .class_list import read_classes
+from .coco_json import class_metadata, read_coco
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
 from .tasks import has_task
+
+__all__ = ["read_classes", "register_folders", "use_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,20 +51,24 @@ def use_folders(cfg: CfgNode) -> None:
 
 
 def register_folders(cfg: CfgNode) -> None:
-    """Register the entries of DATASETS.FOLDERS that TRAIN and TEST name; again, it does nothing.
+    """Register the entries of DATASETS.FOLDERS that TRAIN and TEST name; all where they are empty.
 
-    Others may be a base config's, whose files need not be there. Nor need images and labels; where
-    the classes cannot be read because their file is missing, a warning says so, and pictures number
-    them.
+    The config given last decides what a name means: an entry with other files than before replaces
+    the one before, and the log says so. What is the same is left as it is.
+
+    Other entries may be a base config's, whose files need not be there. Nor need images and labels;
+    where the classes cannot be read because their file is missing, a warning says so, and pictures
+    number them.
 
     Raises:
-        InputError: an entry lacks a key or has an unknown one, its name is another dataset's, or
-            its classes file or COCO JSON is none.
+        InputError: an entry lacks a key or has an unknown one, its name is that of a dataset which
+            is not one of DATASETS.FOLDERS, or its classes file or COCO JSON cannot be used.
     """
-    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
-        if name not in cfg.DATASETS.FOLDERS:
+    folders = cfg.DATASETS.FOLDERS
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
+        if name not in folders:
             continue
-        entry = cfg.DATASETS.FOLDERS[name]
+        entry = folders[name]
         _check_keys(name, entry)
         definition = dict(entry)
         ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
@@ -69,23 +76,28 @@ def register_folders(cfg: CfgNode) -> None:
         stamp = (*map(_stamp, files), ignore_label)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
-            if metadata.get("folders") == definition and metadata.get("stamp") == stamp:
-                continue
-            if metadata.get("folders") != definition:
+            known = metadata.get("folders")
+            if known is None:
                 raise InputError(
-                    f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, with "
-                    "other files: choose another name"
+                    f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, and is "
+                    "not one of DATASETS.FOLDERS: choose another name"
                 )
-            # Anew, for the classes have changed since.
+            if known == definition and metadata.get("stamp") == stamp:
+                continue
+            if known != definition:
+                logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        _register(name, definition, ignore_label)
+        _register(name, definition, cfg)
         MetadataCatalog.get(name).stamp = stamp
 
 
-def _stamp(path: str) -> int:
-    """Changes with the file's content; 0 where it is missing, or elsewhere than on this machine."""
-    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
+def _stamp(path: str) -> tuple[str, int, int]:
+    """Changes with the file, its content and the working directory; 0 where it is missing."""
+    if not os.path.isfile(path):
+        return os.path.abspath(path), 0, 0
+    status = os.stat(path)
+    return os.path.abspath(path), status.st_mtime_ns, status.st_size
 
 
 def _check_keys(name: str, entry) -> None:
@@ -106,16 +118,16 @@ def _check_keys(name: str, entry) -> None:
         raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
 
 
-def _register(name: str, definition: dict, ignore_label: int) -> None:
+def _register(name: str, definition: dict, cfg: CfgNode) -> None:
     images, boxes = definition["IMAGES"], definition.get("BOXES")
     metadata = {"folders": definition}
     if boxes:
-        metadata |= _classes_of_boxes(name, boxes)
+        metadata |= _classes_of_boxes(name, boxes, cfg)
     if "LABELS" not in definition:
         register_boxes(name, boxes, images, **metadata)
         return
     labels, file = definition["LABELS"], definition["CLASSES"]
-    stuff = _classes_of_pixels(name, file, ignore_label)
+    stuff = _classes_of_pixels(name, file, cfg)
     metadata["classes_file"] = file
     if boxes:
         register_multitask(name, boxes, images, labels, stuff=stuff, **metadata)
@@ -123,16 +135,24 @@ def _register(name: str, definition: dict, ignore_label: int) -> None:
         register_sem_seg(name, images, labels, stuff, **metadata)
 
 
-def _classes_of_pixels(name: str, file: str, ignore_label: int) -> Categories:
+def _classes_of_pixels(name: str, file: str, cfg: CfgNode) -> Categories:
+    ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     if PathManager.isfile(file):
         return read_classes(file, ignore_label)
-    _warn_missing(name, "CLASSES", file)
-    return Categories((), (), (), ignore_label)
+    # A dumped config's; of another dataset, if their number is not the model's.
+    known = tuple(cfg.DATASETS.STUFF_CLASSES)
+    if not known or len(known) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
+        known = ()
+        _warn_missing(name, "CLASSES", file)
+    return Categories(known, (), tuple(range(len(known))), ignore_label)
 
 
-def _classes_of_boxes(name: str, file: str) -> dict:
+def _classes_of_boxes(name: str, file: str, cfg: CfgNode) -> dict:
     if PathManager.isfile(file):
         return class_metadata(read_coco(file))
+    known = list(cfg.DATASETS.THING_CLASSES)
+    if known and len(known) == cfg.MODEL.RETINANET.NUM_CLASSES:
+        return {"thing_classes": known}
     _warn_missing(name, "BOXES", file)
     return {}
 
@@ -142,37 +162,3 @@ def _warn_missing(name: str, key: str, file: str) -> None:
         "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
         *(name, key, os.path.abspath(file)),
     )
-
-
-def read_classes(path: str, ignore_label: int = 255) -> Categories:
-    """The classes of a text file: one name a line, the first is label 0.
-
-    A line may end in a colour, three numbers from 0 to 255 (red, green, blue); then all do.
-
-    Raises:
-        InputError: the file is no UTF-8 text, has an empty line within or a name twice, or colours
-            on some lines only.
-    """
-    try:
-        with PathManager.open(path, "rb") as f:
-            lines = f.read().decode("utf-8-sig").rstrip().splitlines()
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path} is no UTF-8 text: {e}") from e
-    names, colors = [], []
-    for number, line in enumerate(lines, start=1):
-        name, *numbers = re.fullmatch(r"(.*?)(?:\s+(\d+)\s+(\d+)\s+(\d+))?", line.strip()).groups()
-        color = tuple(int(n) for n in numbers if n is not None)
-        if not name or name in names:
-            problem = f"{name!r} stands there twice" if name else "the line has no name"
-            raise InputError(f"{path}, line {number}: {problem}; it takes one class a line")
-        if max(color, default=0) > 255:
-            raise InputError(f"{path}, line {number}: the colour {color} has a number above 255")
-        names.append(name)
-        colors += [color] if color else []
-    if not names:
-        raise InputError(f"{path} is empty; it takes one class a line")
-    if colors and len(colors) < len(names):
-        raise InputError(
-            f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none"
-        )
-    return Categories(tuple(names), tuple(colors), tuple(range(len(names))), ignore_label)

@@ -2,24 +2,71 @@
 
 from __future__ import annotations
 
+import functools
 import glob
+import logging
 import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from ..errors import InputError
-from ..files import write_beside
+from ..errors import InputError, printable
+from ..files import check_regular_file, write_beside
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-# What Pillow raises for a file that is no image, is cut off, or claims to be enormous.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+logger = logging.getLogger(__name__)
+
+# Pictures that Pillow decodes itself, without a program such as Ghostscript. MPO are JPEGs of some
+# cameras; the last is pillow-heif's.
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM", "TGA"),
+    "HEIF",
+)
+_FEATURES = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
+_HEIF_EXTENSIONS = (".heic", ".heif", ".hif")
+_WRITTEN_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Formats, as Pillow names them, that do not keep the values of the pixels.
+LOSSY_FORMATS = ("JPEG", "MPO")
+# What Pillow raises for a file that is not an image, is cut off, or claims to be enormous.
+UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, struct.error),
+    *(zlib.error, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError),
+)
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
+# The most pixels of an image that is read: where Pillow refuses by default. A small file can claim
+# any number of them.
+MAX_PIXELS = 2 * 89_478_485
+# While Pillow decodes an image and NumPy copies it.
+_BYTES_PER_PIXEL = 10
+
+
+def _readable() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Formats and extensions of what this build of Pillow reads."""
+    try:
+        import pillow_heif
+    except ImportError:
+        pass
+    else:
+        pillow_heif.register_heif_opener()
+    Image.init()
+    formats = tuple(
+        name
+        for name in _FORMATS
+        if name in Image.OPEN and (name not in _FEATURES or features.check(_FEATURES[name]))
+    )
+    found = sorted(e for e, name in Image.registered_extensions().items() if name in formats)
+    return formats, tuple(found)
+
+
+_READ_FORMATS, IMAGE_EXTENSIONS = _readable()
 
 
 def has_extension(name: str, *extensions: str) -> bool:
@@ -33,77 +80,201 @@ def has_extension(name: str, *extensions: str) -> bool:
     return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
 
 
-def list_images(source: str, option: str = "") -> list[str]:
+def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
     """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
+
+    The log says which files of a folder are left out because they are not read; hidden ones are
+    left out in silence.
 
     Args:
         source: as the user gave it.
         option: of a tool by which it was given, for the message.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or it is a URL, a pipe or a device.
     """
-    if os.path.isdir(source):
-        found = sorted(
-            os.path.join(source, name) for name in os.listdir(source) if has_extension(name)
+    source = os.fspath(source)
+    left_out = ""
+    if "://" in source:
+        raise InputError(
+            f"{option} {source}: streams and URLs are not read; save it as a file".lstrip()
         )
-    elif os.path.isfile(source):
+    if os.path.isdir(source):
+        names = [name for name in sorted(os.listdir(source)) if name[0] != "."]
+        # A link to itself is none either, and is told when it is read.
+        names = [name for name in names if not os.path.isdir(os.path.join(source, name))]
+        found = [os.path.join(source, name) for name in names if has_extension(name)]
+        left_out = _describe_left_out([name for name in names if not has_extension(name)])
+        if left_out and found:
+            logger.warning("%s: %s", printable(source), left_out % len(names))
+    elif os.path.lexists(source):
+        try:
+            check_regular_file(source)
+        except InputError as e:
+            raise InputError(f"{option} {e}".lstrip()) from e
         found = [source]
     else:
-        found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
+        found = sorted(
+            path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)
+        )
     if not found:
-        raise InputError(f"{option} {source}: no image there (a file, a folder or a glob)".lstrip())
+        why = f"; {left_out % len(names)}" if left_out else ""
+        raise InputError(
+            f"{option} {source}: no image there (a file, a folder or a glob){why}".lstrip()
+        )
     return found
 
 
-def read_image(path: str, image_format: str = "BGR") -> np.ndarray:
+def _describe_left_out(names: list[str], most: int = 3) -> str:
+    """What is said of files that are not read, with a place for the number of all files."""
+    if not names:
+        return ""
+    names = sorted(names, key=lambda name: not name.lower().endswith(_HEIF_EXTENSIONS))
+    listed = ", ".join(
+        printable(name, newlines=True).replace("%", "%%") + _why_unread(name)
+        for name in names[:most]
+    )
+    more = f", ... ({len(names) - most} more)" if len(names) > most else ""
+    return f"{len(names)} of %d files are not images that can be read: {listed}{more}"
+
+
+def _why_unread(name: str) -> str:
+    return " (needs pillow-heif)" if name.lower().endswith(_HEIF_EXTENSIONS) else ""
+
+
+def looks_like_image(path: str | os.PathLike) -> bool:
+    """Whether a file's extension or its content is an image's; a file is opened for the latter."""
+    path = os.fspath(path)
+    if path.lower().endswith((*IMAGE_EXTENSIONS, *_HEIF_EXTENSIONS)):
+        return True
+    try:
+        check_regular_file(path)
+        with open(path, "rb") as f, Image.open(f, formats=_READ_FORMATS):
+            return True
+    except Image.DecompressionBombError:
+        return True
+    except UNREADABLE:
+        return False
+
+
+@contextmanager
+def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """A file and the image in it, of which the header is read and found to be acceptable."""
+    if "://" not in path:
+        check_regular_file(path)
+    size = ""
+    try:
+        with PathManager.open(path, "rb") as f, _open(f, max_pixels) as image:
+            width, height = image.size
+            size = f" ({width}x{height} pixels)"
+            if width * height > max_pixels:
+                gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
+                raise InputError(
+                    f"{path} has {width}x{height} pixels, more than the {max_pixels} of max_pixels;"
+                    f" to read it takes about {gigabytes:.1f} GB of memory"
+                )
+            if not width * height:
+                raise InputError(f"{path} has no pixels ({width}x{height})")
+            yield f, image
+    except InputError:
+        raise
+    except MemoryError as e:
+        raise InputError(f"{path} cannot be read: not enough memory{size}") from e
+    except UNREADABLE as e:
+        reason = e.strerror if isinstance(e, OSError) and e.strerror else e
+        if isinstance(e, UnidentifiedImageError):
+            reason = "it is not an image of a format that is read" + _why_unread(path)
+        raise InputError(f"{path} cannot be read: {reason or type(e).__name__}") from e
+
+
+def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Image.open, which may be of more pixels than Pillow's limit for the whole process."""
+    try:
+        return Image.open(file, formats=_READ_FORMATS)
+    except Image.DecompressionBombError:
+        file.seek(0)
+        start = file.read(16)
+        for name in _READ_FORMATS:
+            factory, accepts = Image.OPEN[name]
+            if accepts is None or accepts(start) is True:
+                file.seek(0)
+                try:
+                    return factory(file, "")
+                except (SyntaxError, LookupError, TypeError, struct.error):
+                    continue
+        raise
+
+
+@functools.cache
+def _say_first_frame_alone(path: str, image_format: str) -> None:
+    logger.warning("%s: of a %s of several images the first is read", printable(path), image_format)
+
+
+def read_image(
+    path: str | os.PathLike, image_format: str = "BGR", *, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """(H, W, 3) uint8, turned by its EXIF orientation, as Detectron2 reads it.
 
+    Of an animation or a TIFF of several pages it is the first image.
+
+    Args:
+        path: of a file, not of a pipe or device.
+        image_format: the order of the channels.
+        max_pixels: an image of more is refused by its header, before memory is taken for it.
+
     Raises:
-        InputError: it cannot be read, or is grey with more than 8 bits: Pillow makes all that is
-            above 255 white.
+        InputError: it cannot be read, is too large, or is grey with more than 8 bits: Pillow makes
+            all that is above 255 white.
     """
-    try:
-        with PathManager.open(path, "rb") as f, Image.open(f) as image:
-            mode = image.mode
-            if not mode.startswith(("I", "F")):
-                return convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)
-    except Image.DecompressionBombError as e:
-        mend = "raise PIL.Image.MAX_IMAGE_PIXELS to read it all the same"
-        raise InputError(f"{path} cannot be read: {e} If it is none, {mend}") from e
-    except UNREADABLE as e:
-        raise InputError(f"{path} cannot be read: {e}") from e
+    path = os.fspath(path)
+    with _opened(path, max_pixels) as (_, image):
+        mode = image.mode
+        if image.format in ("GIF", "TIFF") and getattr(image, "is_animated", False):
+            _say_first_frame_alone(path, image.format)
+        if not mode.startswith(("I", "F")):
+            return convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)
     raise InputError(
         f"{path} has mode {mode!r}, grey with more than 8 bits: scale it to 0..255 and write it "
         "with 8"
     )
 
 
-def read_label(path: str) -> np.ndarray:
+def read_label(path: str | os.PathLike) -> np.ndarray:
     """(H, W) uint8 ids of a label PNG.
 
     Raises:
-        InputError: it cannot be read, or is not 8-bit single-channel. A palette PNG is refused
-            because Detectron2 reads one as luminance, and one of fewer bits because Pillow scales
-            its ids to 255; both make other ids of its own.
+        InputError: it cannot be read, is a JPEG by its content, or is not 8-bit single-channel. A
+            palette PNG is refused because Detectron2 reads one as luminance, and one of fewer bits
+            because Pillow scales its ids to 255; both make other ids of its own.
     """
-    try:
-        with PathManager.open(path, "rb") as f:
-            bits = png_bit_depth(f)
-            with Image.open(f) as image:
-                if image.mode == "L" and bits in (None, 8):
-                    return np.asarray(image)
-                mode = image.mode
-    except UNREADABLE as e:
-        raise InputError(f"{path} cannot be read: {e}") from e
+    path = os.fspath(path)
+    with _opened(path, MAX_PIXELS) as (file, image):
+        if image.format in LOSSY_FORMATS:
+            raise InputError(
+                f"{path} is a {image.format} file, whatever its name: that changes pixels near the "
+                "borders to other classes. Write the label anew, as a PNG, from where it was drawn"
+            )
+        bits = _bit_depth_of_open(file)
+        if image.mode == "L" and bits in (None, 8):
+            return np.asarray(image)
+        mode = image.mode
     what = f"mode {mode!r}" if bits in (None, 8) else f"mode {mode!r} and {bits} bits"
-    mend = ""
+    fix = ""
     if mode in ("P", "PA"):
-        mend = (
+        fix = (
             ". Its indices become one by "
             "Image.fromarray(numpy.asarray(Image.open(path))).save(path)"
         )
-    raise InputError(f"{path} has {what}; a label is an 8-bit single-channel PNG (mode 'L'){mend}")
+    raise InputError(f"{path} has {what}; a label is an 8-bit single-channel PNG (mode 'L'){fix}")
+
+
+def _bit_depth_of_open(file: BinaryIO) -> int | None:
+    """png_bit_depth of a file that Pillow is reading."""
+    place = file.tell()
+    file.seek(0)
+    bits = png_bit_depth(file)
+    file.seek(place)
+    return bits
 
 
 def png_bit_depth(file: BinaryIO) -> int | None:
@@ -113,13 +284,13 @@ def png_bit_depth(file: BinaryIO) -> int | None:
     return start[24] if start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 25 else None
 
 
-def check_image_name(path: str) -> None:
+def check_image_name(path: str | os.PathLike) -> None:
     """Raise InputError where `path` has no image's extension."""
-    if os.path.splitext(path)[1].lower() not in IMAGE_EXTENSIONS:
-        raise InputError(f"{path}: the name of a picture ends in {', '.join(IMAGE_EXTENSIONS)}")
+    if os.path.splitext(path)[1].lower() not in _WRITTEN_EXTENSIONS:
+        raise InputError(f"{path}: the name of a picture ends in {', '.join(_WRITTEN_EXTENSIONS)}")
 
 
-def write_image(path: str, image: np.ndarray) -> None:
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write `image` (BGR, or a single-channel map) by its extension, beside it and renamed.
 
     The folder is made where it is missing.

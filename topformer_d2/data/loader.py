@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -28,6 +30,7 @@ from ..config import model_tasks
 from ..errors import InputError
 from .boxes import clean_boxes
 from .checks import load_records, train_weights
+from .folders import register_folders
 from .mapper import TaskMapper
 from .tasks import tasks_of
 
@@ -166,12 +169,26 @@ class TrainLoader:
             # Its own generator: the default one would take a number from the model's.
             generator=torch.Generator().manual_seed(self.seed),
         )
-        for batch in loader:
+        for batch in _deaths_at_reading(loader):
             for sample in batch:
                 if "sem_seg" in sample:
                     # What losses take; as bytes until here, a sixth more images a second arrive.
                     sample["sem_seg"] = sample["sem_seg"].long()
             yield batch
+
+
+def _deaths_at_reading(loader: DataLoader) -> Iterator[list[dict]]:
+    """The batches; a process of the loader that has died is an error when the next one is read.
+
+    PyTorch's handler of SIGCHLD would raise it wherever the training is, perhaps in the middle of
+    an update.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    previous = signal.getsignal(signal.SIGCHLD) if in_main and hasattr(signal, "SIGCHLD") else None
+    batches = iter(loader)  # starts the processes
+    if previous is not None:
+        signal.signal(signal.SIGCHLD, previous)
+    yield from batches
 
 
 def init_worker(_: int) -> None:
@@ -184,11 +201,14 @@ def init_worker(_: int) -> None:
 
 
 def build_train_loader(cfg) -> TrainLoader:
-    """The training stream of DATASETS.TRAIN, drawn from SEED (0 or more).
+    """The training stream of DATASETS.TRAIN, drawn from SEED; -1 = from a seed drawn here.
+
+    All processes of a run get the same stream, and must call this together.
 
     Raises:
         InputError: a dataset has no image to train on, or DATASETS.TRAIN_WEIGHTS does not fit.
     """
+    register_folders(cfg)  # another config may have been loaded since
     datasets = [_train_records(cfg, name) for name in cfg.DATASETS.TRAIN]
     weights = train_weights(cfg)
     return TrainLoader(
@@ -196,7 +216,7 @@ def build_train_loader(cfg) -> TrainLoader:
         TaskMapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        seed=cfg.SEED,
+        seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         parts=list(zip(map(len, datasets), weights, strict=True)) if weights else (),
     )
@@ -219,6 +239,7 @@ def _train_records(cfg, name: str) -> list[dict]:
 
 def build_test_loader(cfg, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
+    register_folders(cfg)  # another config may have been loaded since
     records = DatasetFromList(load_records(dataset_name), copy=False)
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(

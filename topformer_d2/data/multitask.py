@@ -10,6 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from .boxes import load_boxes
 from .categories import Categories
+from .coco_json import JSON_READER
 from .sem_seg import label_files
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ def register_multitask(
         json_file=json_file,
         image_root=image_root,
         sem_seg_root=label_root,
-        evaluator_type="multitask",
+        # What Detectron2's own tools can evaluate of both; "tasks" is for this toolkit.
+        evaluator_type="coco",
+        tasks=("sem_seg", "instances"),
+        json_reader=JSON_READER,
         **stuff.stuff_metadata(),
         **metadata,
     )

@@ -8,12 +8,12 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
 
-# What a dataset has by its evaluator_type; of others the records tell.
-TASKS_OF_TYPE = {
+# What a dataset has by its evaluator_type, unless its metadata have "tasks".
+_TASKS_OF_TYPE = {
     "sem_seg": ("sem_seg",),
     "cityscapes_sem_seg": ("sem_seg",),
     "coco": ("instances",),
-    "multitask": ("sem_seg", "instances"),
+    "multitask": ("sem_seg", "instances"),  # of a program's own registration
 }
 
 # What a record has where it is labelled for a task.
@@ -52,11 +52,24 @@ def flag_tasks(records: Sequence[dict]) -> list[dict]:
     return [{"tasks": tasks, **record} for record in records]
 
 
+def registered_tasks(name: str) -> tuple[str, ...]:
+    """The tasks that a registered dataset has labels for by its metadata; empty if they do not say.
+
+    "tasks" in the metadata say so, else the evaluator_type.
+    """
+    metadata = MetadataCatalog.get(name)
+    return tuple(metadata.get("tasks") or _TASKS_OF_TYPE.get(metadata.get("evaluator_type"), ()))
+
+
+def known_evaluator_types() -> list[str]:
+    """Those that say what a dataset has."""
+    return list(_TASKS_OF_TYPE)
+
+
 def has_task(name: str, task: str) -> bool:
     """Whether a registered dataset has labels for a task, as far as its metadata say.
 
     By its evaluator_type first: Detectron2's Cityscapes of pixels has thing_classes as well.
     """
-    metadata = MetadataCatalog.get(name)
-    tasks = TASKS_OF_TYPE.get(metadata.get("evaluator_type"))
-    return task in tasks if tasks else bool(metadata.get(_CLASSES[task]))
+    tasks = registered_tasks(name)
+    return task in tasks if tasks else bool(MetadataCatalog.get(name).get(_CLASSES[task]))

@@ -1,5 +1,6 @@
 """Training: what Detectron2's trainer does not do (recipe's optimizer, exact resume, progress)."""
 
+from .failures import describe_death
 from .hooks import StopRequested
 from .setup import setup_run
 from .solver import WarmupPoly, build_lr_scheduler, build_optimizer, scale_to_batch
@@ -11,6 +12,7 @@ __all__ = [
     "WarmupPoly",
     "build_lr_scheduler",
     "build_optimizer",
+    "describe_death",
     "scale_to_batch",
     "setup_run",
 ]

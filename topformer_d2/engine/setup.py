@@ -5,15 +5,23 @@ from __future__ import annotations
 import argparse
 import logging
 import shlex
+import sys
+from functools import partial
 
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
+from .processes import check_single_run
 
 logger = logging.getLogger(__name__)
+
+_LOGGERS = ("fvcore", "detectron2", "topformer_d2")
+# (logger's name, handler) of this process's last run.
+_handlers: list[tuple[str, logging.Handler]] = []
 
 
 def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
@@ -27,14 +35,43 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
 
     Raises:
         InputError: the datasets are absent, do not fit the model, or some files of theirs are
-            wrong.
+            wrong; or this process is one of several that have not joined (check_single_run).
     """
+    check_single_run()
     args = args or argparse.Namespace(config_file="", eval_only=False)
+    check_values(cfg)
     check_config(cfg, train=not args.eval_only)
     if comm.is_main_process():  # where it raises, the launcher ends the other processes
         arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
         check_samples(cfg, train=not args.eval_only, arguments=arguments)
+    _end_earlier_logs()
+    before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
+    for name, earlier in before.items():
+        for handler in logging.getLogger(name).handlers:
+            if handler not in earlier:
+                handler.handleError = partial(_tell_once, handler)
+                _handlers.append((name, handler))
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
+
+
+def _end_earlier_logs() -> None:
+    """Let an earlier run of this process keep its log.txt for its own lines."""
+    for name, handler in _handlers:
+        logging.getLogger(name).removeHandler(handler)
+    _handlers.clear()
+    # It remembers which files it has made handlers for.
+    setup_logger.cache_clear()
+
+
+def _tell_once(handler: logging.Handler, _record: logging.LogRecord) -> None:
+    """In place of a traceback for each line that cannot be logged, as on a full disk."""
+    error = sys.exc_info()[1]
+    handler.handleError = lambda _record: None
+    try:
+        where = getattr(getattr(handler, "stream", None), "name", "the log")
+        print(f"warning: {where} cannot be written: {error}", file=sys.stderr)
+    except OSError:  # standard error is closed as well
+        pass

@@ -18,7 +18,9 @@ from detectron2.solver.build import (
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
+from ..config import complete_config, schedule_name
 from ..errors import InputError, look_up
+from ..modeling.recipe import forget_recipe
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +36,8 @@ _IN_ITERATIONS = (
 
 def batch_scale(cfg) -> float:
     """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
-    solver = cfg.SOLVER
-    if solver.REFERENCE_BATCH < 0:
-        raise InputError(
-            f"SOLVER.REFERENCE_BATCH is {solver.REFERENCE_BATCH}; it takes the batch that the "
-            "config's rate and iterations are meant for, or 0"
-        )
-    if not solver.REFERENCE_BATCH or solver.IMS_PER_BATCH < 1:  # the loader refuses such a batch
+    solver = complete_config(cfg).SOLVER
+    if not solver.REFERENCE_BATCH:
         return 1.0
     return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 
@@ -64,7 +61,7 @@ def scale_to_batch(cfg):
     scaled.SOLVER.BASE_LR = cfg.SOLVER.BASE_LR * scale
     changed = [f"SOLVER.BASE_LR {cfg.SOLVER.BASE_LR:g} -> {scaled.SOLVER.BASE_LR:g}"]
     for name in _IN_ITERATIONS:
-        if name == "SOLVER.STEPS" and cfg.SOLVER.LR_SCHEDULER_NAME != "WarmupMultiStepLR":
+        if name == "SOLVER.STEPS" and schedule_name(cfg) != "WarmupMultiStepLR":
             continue
         section, key = name.split(".")
         old = cfg[section][key]
@@ -117,13 +114,20 @@ class WarmupPoly(ParamScheduler):
 
 
 def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
-    """WarmupPolyLR from SOLVER, or any scheduler that Detectron2 knows by LR_SCHEDULER_NAME."""
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+    """WarmupPolyLR, where schedule_name says so, or the one that Detectron2 knows by that name.
+
+    Raises:
+        InputError: SOLVER.SCHEDULE or SOLVER.LR_SCHEDULER_NAME is unknown.
+    """
+    cfg = complete_config(cfg)
+    solver, name = cfg.SOLVER, schedule_name(cfg)
+    if name != "WarmupPolyLR":
+        if name != solver.LR_SCHEDULER_NAME:
+            raise InputError(f"SOLVER.SCHEDULE is {name!r}; it takes 'WarmupPolyLR' or ''")
         try:
             return build_detectron2_lr_scheduler(cfg, optimizer)
         except ValueError as e:
-            raise InputError(f"SOLVER.LR_SCHEDULER_NAME {solver.LR_SCHEDULER_NAME!r}: {e}") from e
+            raise InputError(f"SOLVER.LR_SCHEDULER_NAME {name!r}: {e}") from e
     schedule = WarmupPoly(
         solver.MAX_ITER,
         power=solver.POLY_LR_POWER,
@@ -139,6 +143,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     Raises:
         InputError: SOLVER.OPTIMIZER is unknown, or CLIP_TYPE where gradients are clipped.
     """
+    cfg = complete_config(cfg)
+    forget_recipe(model)
     solver, clipping = cfg.SOLVER, cfg.SOLVER.CLIP_GRADIENTS
     if clipping.ENABLED:
         clip_types = {kind.value: kind for kind in GradientClipType}

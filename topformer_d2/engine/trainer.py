@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
@@ -14,8 +15,8 @@ from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
-from ..checkpoint import SafeCheckpointer
-from ..config import model_tasks
+from ..checkpoint import SafeCheckpointer, training_checkpoints
+from ..config import check_parts, check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError
 from ..evaluation import (
@@ -26,12 +27,16 @@ from ..evaluation import (
     evaluator_type,
 )
 from ..evaluation.tta import build_resizes, tta_folder
+from ..files import locked_output
 from ..inference import LabelMapModel
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from ..modeling.meta_arch import check_detector
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
+from .failures import UndoStep, explain_failure
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .precise_bn import build_precise_bn
+from .processes import check_single_run
 from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
 from .train_loop import AccumulatingTrainer
 
@@ -39,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class _WithoutInputErrors(logging.Filter):
-    """Keeps Detectron2's loop from logging the traceback of an error that the user can mend."""
+    """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], InputError))
@@ -62,11 +67,16 @@ class Trainer(DefaultTrainer):
             cfg: a Detectron2 config with the toolkit's keys.
 
         Raises:
-            InputError: mixed precision without a GPU, no iterations, a batch that cannot be split,
-                a test dataset without an evaluator, or test-time augmentation of a detector.
+            InputError: a value out of its range, mixed precision without a GPU, a batch that cannot
+                be split, a test dataset that build_evaluator does not know, where no subclass
+                overrides that, or test-time augmentation of a detector.
         """
-        for name in cfg.DATASETS.TEST:
-            evaluator_type(name)
+        check_single_run()
+        cfg = complete_config(cfg)
+        check_values(cfg)
+        if self._has_own_evaluators():
+            for name in cfg.DATASETS.TEST:
+                evaluator_type(name)
         if cfg.TEST.AUG.ENABLED:
             build_resizes(cfg)
         given = cfg
@@ -97,7 +107,9 @@ class Trainer(DefaultTrainer):
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self._seed_hook = SeedEachStep(cfg.SEED)
-        hooks = [self._seed_hook]
+        self._undo = UndoStep(self.checkpointer.model, self.optimizer)
+        self._has_failed = False
+        hooks = [self._seed_hook, self._undo]
         if "instances" in model_tasks(cfg):
             hooks.append(KeepLossNormalizer(self.checkpointer))
         hooks += [detectron2_hooks.IterationTimer(), detectron2_hooks.LRScheduler()]
@@ -135,27 +147,96 @@ class Trainer(DefaultTrainer):
             InputError: the weights cannot be read or do not fit the model, or the checkpoint is
                 another optimizer's.
         """
+        if not resume and comm.is_main_process():
+            self._warn_of_earlier_run()
         # A run goes on with all of its weights; only a new one may start from a part.
         self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
         super().resume_or_load(resume=resume)
         self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
 
+    def _warn_of_earlier_run(self) -> None:
+        folder = self.cfg.OUTPUT_DIR
+        earlier = [] if not folder or "://" in folder else training_checkpoints(folder)
+        if earlier:
+            names = ", ".join(path.name for path, _ in earlier[:3])
+            logger.warning(
+                "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
+                "--resume goes on from them, and another OUTPUT_DIR keeps them",
+                *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
+            )
+
+    def train(self):
+        """As DefaultTrainer's; no other process may write to OUTPUT_DIR meanwhile.
+
+        Raises:
+            InputError: what the user can fix, as a full disk, too little memory, a loss that is
+                not finite or a process of the loader that was killed; what was trained is kept
+                where that is possible, and the message says from where --resume goes on.
+        """
+        if not comm.is_main_process() or not self.cfg.OUTPUT_DIR:
+            return super().train()
+        with locked_output(self.cfg.OUTPUT_DIR, "training"):
+            return super().train()
+
     def run_step(self) -> None:
-        """One iteration; where a file cannot be used, what was trained until then is kept."""
+        """One iteration; where it fails, what was trained until then is kept."""
         # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from a function's
         # third call on: the first iterations of a resumed run would differ in their last bits.
         on_gpu = str(self.cfg.MODEL.DEVICE).startswith("cuda")
         try:
             with torch.jit.optimized_execution(on_gpu):
                 super().run_step()
+        except Exception as e:
+            message = self._explain(e)
+            if message is None:
+                raise
+            raise InputError(f"{message}. {self._keep_state()}") from e
+
+    def after_step(self) -> None:
+        try:
+            super().after_step()
+        except Exception as e:
+            message = self._explain(e)
+            if message is None or isinstance(e, InputError):
+                raise
+            raise InputError(f"{message}. {self._last_saved()}") from e
+
+    def after_train(self) -> None:
+        if not self._has_failed:
+            super().after_train()
+            return
+        self.storage.iter = self.iter
+        for hook in self._hooks:  # each restores what is its own
+            with contextlib.suppress(OSError, InputError):  # such as the disk that is full
+                hook.after_train()
+
+    def _explain(self, error: Exception) -> str | None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        folder = self.cfg.OUTPUT_DIR
+        message = explain_failure(error, iteration=self.iter, rate=rate, folder=folder)
+        self._has_failed = message is not None
+        return message and message.rstrip(". \n")
+
+    def _keep_state(self) -> str:
+        """Save the state after the last whole iteration; says where --resume goes on."""
+        if not comm.is_main_process() or self.iter == self.start_iter or not self._undo.undo():
+            return self._last_saved()
+        self.iter -= 1  # the last one that is done, which the checkpoint takes from here
+        try:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        except (OSError, RuntimeError, MemoryError) as e:
+            return f"Its state could not be saved ({e}). {self._last_saved()}"
+        return f"stopped after iteration {self.iter}; --resume goes on from there"
+
+    def _last_saved(self) -> str:
+        try:
+            last = self.checkpointer.get_checkpoint_file()
         except InputError:
-            # Raised when the batch is loaded, before anything has changed.
-            if self.iter > self.start_iter and comm.is_main_process():
-                self.iter -= 1  # the last one that is done, which the checkpoint takes from here
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-                logger.info("stopped after iteration %d; --resume goes on from there", self.iter)
-            raise
+            last = ""
+        if not last:
+            return "There is no checkpoint yet: start again"
+        return f"--resume goes on from {last}"
 
     def state_dict(self) -> dict:
         state = super().state_dict()
@@ -192,6 +273,11 @@ class Trainer(DefaultTrainer):
         self._trainer.load_state_dict(state_dict["_trainer"])
 
     @classmethod
+    def build_model(cls, cfg):
+        check_parts(cfg)
+        return super().build_model(cfg)
+
+    @classmethod
     def build_optimizer(cls, cfg, model):
         return build_optimizer(cfg, model)
 
@@ -212,17 +298,24 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
+    def _has_own_evaluators(cls) -> bool:
+        """Whether build_evaluator is this class's, and not a subclass's."""
+        # A subclass may have it as a class method, as here, or as a static one.
+        own = Trainer.build_evaluator.__func__
+        return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
+
+    @classmethod
     def _takes_label_maps(cls, cfg, evaluators) -> bool:
         """Whether this toolkit's evaluators are at work; Detectron2's, and others', take logits."""
         if evaluators is None:
-            own = cls.build_evaluator.__func__ is Trainer.build_evaluator.__func__
-            return own and not cfg.TEST.SEM_SEG_RLE
+            return cls._has_own_evaluators() and not complete_config(cfg).TEST.SEM_SEG_RLE
         several = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         return all(isinstance(each, (ConfusionEvaluator, BoxEvaluator)) for each in several)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
+        check_detector(model)
         if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and cls._takes_label_maps(
             cfg, evaluators
         ):
@@ -251,14 +344,10 @@ def _inference_folder(cfg, dataset_name: str) -> str:
 
 def _check_solver(cfg) -> None:
     solver = cfg.SOLVER
-    if solver.MAX_ITER < 1:
-        raise InputError(f"SOLVER.MAX_ITER is {solver.MAX_ITER}; it takes 1 or more")
     if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
         raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
-    if not 0 <= solver.EMA_DECAY < 1:
-        raise InputError(f"SOLVER.EMA_DECAY is {solver.EMA_DECAY}; it takes 0 or more, below 1")
     steps, processes = solver.ACCUMULATION_STEPS, comm.get_world_size()
-    if steps < 1 or solver.IMS_PER_BATCH % (steps * processes):
+    if solver.IMS_PER_BATCH % (steps * processes):
         raise InputError(
             f"SOLVER.ACCUMULATION_STEPS is {steps}, into which SOLVER.IMS_PER_BATCH "
             f"{solver.IMS_PER_BATCH} on {processes} processes cannot be split equally"

@@ -1,20 +1,20 @@
-"""From a dataset's evaluator_type to its evaluator."""
+"""From what a dataset has labels for to its evaluator."""
 
 from __future__ import annotations
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data.checks import load_records
-from ..data.tasks import TASKS_OF_TYPE
+from ..data.tasks import known_evaluator_types, registered_tasks
 from ..errors import InputError
 from .coco import BoxEvaluator
 from .sem_seg import ConfusionEvaluator
 
 
 def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    if not cfg.TEST.SEM_SEG_RLE:
+    if not complete_config(cfg).TEST.SEM_SEG_RLE:
         return ConfusionEvaluator(dataset_name, output_dir=output_dir)
     for record in load_records(dataset_name):
         if "sem_seg" not in record["tasks"]:
@@ -35,19 +35,21 @@ _BUILDERS = {"sem_seg": _sem_seg, "instances": _boxes}
 def evaluator_type(dataset_name: str) -> str:
     """The evaluator_type of a registered dataset; InputError where it has no evaluator here."""
     kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind not in TASKS_OF_TYPE:
+    if not registered_tasks(dataset_name):
         raise InputError(
-            f"dataset {dataset_name!r} has evaluator_type {kind!r}; known: {list(TASKS_OF_TYPE)}"
+            f"dataset {dataset_name!r} has evaluator_type {kind!r}; known: "
+            f"{known_evaluator_types()}. For another one, override Trainer.build_evaluator"
         )
     return kind
 
 
 def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    """The evaluator of a registered dataset, by its evaluator_type.
+    """The evaluator of a registered dataset, by its metadata's evaluator_type or tasks.
 
     Of a dataset with both kinds of labels, what the model is trained for is evaluated.
     """
-    tasks = TASKS_OF_TYPE[evaluator_type(dataset_name)]
+    evaluator_type(dataset_name)
+    tasks = registered_tasks(dataset_name)
     if len(tasks) > 1:
         tasks = model_tasks(cfg)
     evaluators = [_BUILDERS[task](cfg, dataset_name, output_dir) for task in tasks]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
+import logging
 import os
 
+import torch
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from faster_coco_eval import COCO, COCOeval_faster
 
 from ..data.checks import load_records
+from ..data.coco_truth import box_truth
 from ..errors import InputError
 from ..files import write_json
 
@@ -83,8 +86,9 @@ def _use_dataset_ids(results: list[dict], metadata) -> None:
 class BoxEvaluator(COCOEvaluator):
     """Detectron2's COCOEvaluator for boxes alone, computed by faster-coco-eval.
 
-    Results come in COCOEvaluator's dict, {"bbox": {"AP": 0..100, ...}}; where a model finds nothing
-    they are 0 and not NaN.
+    The truth is read as training reads it (see box_truth), so what a check of the dataset accepts
+    is evaluated. Results come in COCOEvaluator's dict, {"bbox": {"AP": 0..100, ...}}; where a model
+    finds nothing they are 0 and not NaN, and a warning says so.
     """
 
     def __init__(
@@ -98,73 +102,83 @@ class BoxEvaluator(COCOEvaluator):
         """
         Args:
             dataset_name: a registered dataset; where its metadata names no COCO JSON, its records
-                are converted to one in output_dir.
+                are the truth.
             output_dir: where evaluate() writes coco_instances_results.json (COCO's results format)
                 and bbox_evaluation.json (the metrics); None = nowhere.
             distributed: collect the results of all processes.
             max_dets_per_image: that count, of a class; None = COCO's 100.
+
+        Raises:
+            InputError: as box_truth.
         """
-        super().__init__(
-            dataset_name,
-            tasks=("bbox",),
-            distributed=distributed,
-            output_dir=output_dir,
-            max_dets_per_image=max_dets_per_image,
-        )
+        # Not COCOEvaluator's: it reads the JSON with pycocotools, which is stricter, and trusts a
+        # conversion of the records that an earlier run has left in output_dir.
+        self._logger = logging.getLogger(__name__)
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._distributed = distributed
+        self._tasks = ("bbox",)
+        self._cpu_device = torch.device("cpu")
         self._output_dir = None  # else it also pickles all predictions there
         self._results_folder = output_dir
-        self._numbers = {image["id"]: n for n, image in enumerate(self._coco_api.imgs.values(), 1)}
-        self._truth = COCO(_renumbered(self._coco_api.dataset, self._numbers))
+        self._most = 100 if max_dets_per_image is None else max_dets_per_image
+        self._predictions: list[dict] = []
+        records = load_records(dataset_name)
+        truth = box_truth(dataset_name, records)
+        self._do_evaluation = "annotations" in truth
+        self._numbers = {image["id"]: n for n, image in enumerate(truth["images"], 1)}
+        self._truth = COCO(_renumbered(truth, self._numbers))
         self._without_boxes = {  # by their "tasks"; what is found there is neither right nor wrong
-            record["image_id"]
-            for record in load_records(dataset_name)
-            if "instances" not in record["tasks"]
+            record["image_id"] for record in records if "instances" not in record["tasks"]
         }
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
         _use_dataset_ids(results, self._metadata)
         self._write("coco_instances_results.json", results)
+        name = self._metadata.name
+        if not results:
+            self._logger.warning(
+                "%s: NOTHING WAS FOUND in %d images, so AP is 0. Is the model trained, are the "
+                "weights its own, or is MODEL.RETINANET.SCORE_THRESH_TEST too high?",
+                *(name, len(predictions)),
+            )
         if not self._do_evaluation:
-            self._logger.info("%s has no annotations to compare with", self._metadata.name)
+            self._logger.info("%s has no annotations to compare with", name)
             return
+        if not self._truth.anns:
+            self._logger.warning("%s has no object, so AP says nothing", name)
+        for result in results:
+            if result["image_id"] not in self._numbers:
+                raise InputError(f"{name} has no image with the id {result['image_id']!r}")
         evaluation = evaluate_boxes(
             self._truth,
             [{**result, "image_id": self._numbers[result["image_id"]]} for result in results],
             image_ids=[
                 self._numbers[i] for i in img_ids or self._numbers if i not in self._without_boxes
             ],
-            max_detections=self._max_dets_per_image[-1],
+            max_detections=self._most,
         )
         names = self._metadata.get("thing_classes")
         metrics = self._derive_coco_results(evaluation, "bbox", class_names=names)
         self._results["bbox"] = metrics
-        # JSON has no NaN.
-        written = {key: value if math.isfinite(value) else None for key, value in metrics.items()}
-        self._write("bbox_evaluation.json", {"metrics": written})
+        self._write("bbox_evaluation.json", {"metrics": metrics})
 
     def _write(self, name: str, content) -> None:
         if self._results_folder:
             write_json(os.path.join(self._results_folder, name), content)
 
 
-def _renumbered(dataset: dict, image_numbers: dict) -> dict:
-    """The boxes of a COCO JSON with images and annotations numbered from 1.
+def _renumbered(truth: dict, image_numbers: dict) -> dict:
+    """box_truth's content with images and annotations numbered from 1.
 
     faster-coco-eval takes numbers alone, and, as pycocotools does, an annotation 0 for none.
     """
-    annotations = [
-        {
-            "id": n,
-            "image_id": image_numbers[a["image_id"]],
-            "category_id": a["category_id"],
-            "bbox": a["bbox"],
-            "area": a.get("area", a["bbox"][2] * a["bbox"][3]),
-            "iscrowd": a.get("iscrowd", 0),
-        }
-        for n, a in enumerate(
-            (a for a in dataset.get("annotations", []) if a["image_id"] in image_numbers), start=1
-        )
-    ]
-    images = [{**image, "id": image_numbers[image["id"]]} for image in dataset["images"]]
-    return {"images": images, "annotations": annotations, "categories": dataset["categories"]}
+    annotations = [a for a in truth.get("annotations", ()) if a["image_id"] in image_numbers]
+    return {
+        "images": [{"id": n} for n in image_numbers.values()],
+        "annotations": [
+            {**a, "id": n, "image_id": image_numbers[a["image_id"]]}
+            for n, a in enumerate(annotations, start=1)
+        ],
+        "categories": truth["categories"],
+    }

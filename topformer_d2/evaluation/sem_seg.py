@@ -148,8 +148,21 @@ class ConfusionEvaluator(DatasetEvaluator):
                 return None
             self.matrix = np.sum(matrices, axis=0)
         metrics = metrics_from_confusion(self.matrix, self.class_names)
+        self._warn_of_few_classes()
         logger.info("%s:\n%s", self._dataset_name, format_table(metrics, self.class_names))
         if self._output_dir:
             path = os.path.join(self._output_dir, "sem_seg_evaluation.json")
             write_json(path, {"metrics": metrics, "confusion": self.matrix.tolist()})
         return OrderedDict(sem_seg=metrics)
+
+    def _warn_of_few_classes(self) -> None:
+        """A warning where a model that learnt nothing could have this mIoU."""
+        seen = np.flatnonzero(self.matrix.sum(axis=1))
+        if seen.size > 1:
+            return
+        what = f"pixels of the class {self.class_names[seen[0]]!r} alone" if seen.size else "none"
+        logger.warning(
+            "%s: mIoU SAYS NOTHING: of %d classes, the labels of the images that were evaluated "
+            "have %s. Are they 0/255 masks (%d is ignored)? Write the classes as 0, 1, ...",
+            *(self._dataset_name, len(self.class_names), what, self.ignore_label),
+        )

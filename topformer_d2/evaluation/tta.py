@@ -13,13 +13,12 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data import build_test_loader
 from ..data.augmentation import FitForTest
-from ..data.tasks import TASKS_OF_TYPE
+from ..data.tasks import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
-from .builder import evaluator_type
 from .sem_seg import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
@@ -89,6 +88,7 @@ def build_resizes(cfg) -> list[T.Augmentation]:
     Raises:
         InputError: the model does no segmentation, or the sizes are no sizes.
     """
+    cfg = complete_config(cfg)
     if "sem_seg" not in model_tasks(cfg):
         raise InputError(
             "TEST.AUG.ENABLED is for segmentation, but MODEL.META_ARCHITECTURE is "
@@ -126,6 +126,7 @@ def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     Raises:
         InputError: as build_resizes.
     """
+    cfg = complete_config(cfg)
     tta = SegmentationTTA(cfg, model)
     own_size = cfg.clone()
     own_size.defrost()
@@ -133,7 +134,7 @@ def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
     own_size.INPUT.TEST_SIZE_DIVISOR = 1
     results = {}
     for name in cfg.DATASETS.TEST:
-        if "sem_seg" not in TASKS_OF_TYPE[evaluator_type(name)]:
+        if "sem_seg" not in registered_tasks(name):
             continue
         evaluator = ConfusionEvaluator(name, output_dir=tta_folder(cfg, name))
         found = inference_on_dataset(tta, build_test_loader(own_size, name), evaluator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import cv2
@@ -20,13 +20,8 @@ from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
 from .boxes import box_decoding
-from .compare import (
-    Detections,
-    Difference,
-    compare_boxes,
-    compare_labels,
-    compare_values,
-)
+from .compare import TOLERANCE, Difference, compare_labels, compare_values, tolerance
+from .compare_boxes import Candidates, Detections, Limits, compare_boxes
 from .network import resize, run_network
 
 # Where sizes are free: some that are multiples of 64 and some odd ones, either way round.
@@ -126,31 +121,67 @@ def compare_outputs(
             logits = resize(logits, x.shape[:2])
         yield compare_labels(LABELS, logits, given.pop(LABELS))
     if BOXES[0] in given:
-        expected, candidates = (
-            _find_boxes(model, images, detections, with_nms) for with_nms in (True, False)
-        )
-        if info.with_preprocessing:
-            height, width = (a / b for a, b in zip(x.shape[:2], images.shape[2:], strict=True))
-            for found in (expected, candidates):
-                found.boxes.mul_(torch.tensor([width, height, width, height]))
+        size = x.shape[:2] if info.with_preprocessing else x.shape[2:]
         found = Detections(*(torch.from_numpy(given.pop(name)) for name in BOXES))
-        yield from compare_boxes(expected, found, candidates, box_decoding(model))
+        limits = _limits(model, *detections)
+        expected = _find_boxes(model, images, detections, size, limits)
+        yield from compare_boxes(expected, found, box_decoding(model), limits)
     if given:
         for name, values in zip(given, (*detections[0], *detections[1]), strict=True):
             yield compare_values(name, values, given[name])
 
 
-def _find_boxes(model: nn.Module, images: Tensor, detections, with_nms: bool) -> Detections:
-    """By the meta-architecture's own decoding; without NMS all candidates."""
-    if not with_nms:
-        model = copy.copy(model)
-        model.test_nms_thresh, model.max_detections_per_image = 1.0, 1 << 30
+def _limits(model: nn.Module, logits: Sequence[Tensor], deltas: Sequence[Tensor]) -> Limits:
+    """What may be off in boxes and scores where the raw outputs are off by their own tolerance."""
+    weight = min(model.box2box_transform.weights)
+    return Limits(
+        boxes=max(TOLERANCE, *(tolerance(level)[0] / weight for level in deltas)),
+        # The sigmoid is a quarter as steep, at most.
+        scores=max(TOLERANCE, *(tolerance(level)[0] / 4 for level in logits)),
+    )
+
+
+def _find_boxes(
+    model: nn.Module, images: Tensor, detections, size: Sequence[int], limits: Limits
+) -> Candidates:
+    """By the meta-architecture's own decoding, in pixels of an input of `size`."""
+    logits, deltas = detections
+    # Without NMS, and with what is just below the threshold.
+    every = copy.copy(model)
+    every.test_nms_thresh, every.max_detections_per_image = 2.0, 1 << 30
+    every.test_score_thresh = max(model.test_score_thresh - 2 * limits.scores, 1e-6)
+    kept = _decode(model, images, logits, deltas)
+    found = _decode(every, images, logits, deltas)
+    # The same ones in the same order, where they start from.
+    anchors = _decode(every, images, logits, [torch.zeros_like(level) for level in deltas])
+    height, width = (a / b for a, b in zip(size, images.shape[2:], strict=True))
+    scale = torch.tensor([width, height, width, height])
+    boxes, starts = found.boxes * scale, anchors.boxes * scale
+    units = sum((each[:, 2:] - each[:, :2]).repeat(1, 2) for each in (boxes, starts))
+    found = Detections(boxes, found.scores, found.classes)
+    kept = Detections(kept.boxes * scale, kept.scores, kept.classes)
+    return Candidates(found, units, _locate(kept, found, units), tuple(size))
+
+
+def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
+    """(m,): where each of `kept` is in `found`; of another number they differ in the last bits."""
+    distances = ((kept.boxes[:, None] - found.boxes).abs() / units).amax(dim=2)
+    distances += (kept.scores[:, None] - found.scores).abs()
+    distances.masked_fill_(kept.classes[:, None] != found.classes, float("inf"))
+    indices = []
+    for row in distances:
+        indices.append(int(row.argmin()))
+        distances[:, indices[-1]] = float("inf")
+    return torch.tensor(indices, dtype=torch.int64)
+
+
+def _decode(model: nn.Module, images: Tensor, logits, deltas) -> Detections:
     batch = ImageList(images, [tuple(images.shape[2:])])
     with warnings.catch_warnings():
         # Detectron2's anchors leave out a keyword.
         warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
         # Of the features it uses the sizes alone, for its anchors.
-        found = model.forward_inference(batch, list(detections[0]), detections)[0]
+        found = model.forward_inference(batch, list(logits), [list(logits), list(deltas)])[0]
     return Detections(found.pred_boxes.tensor.clone(), found.scores, found.pred_classes)
 
 

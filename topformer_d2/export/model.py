@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.modeling import build_model
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
 from ..errors import InputError, look_up
-from ..files import check_local_output, check_output
+from ..files import check_local_output, check_output, folder_beside
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
 from ..inference.sessions import SESSIONS
+from ..modeling import build_model
 from .check import check, sample_images
 from .compare import Difference
 from .network import ExportNetwork, describe
@@ -89,16 +89,16 @@ def export_model(
     samples = list(sample_images(images))
     differences: dict[str, Difference] = {}
     # Beside the target, to be moved when it is done.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+    with folder_beside(target) as folder:
         if BOXES[0] in info.outputs:
             # The threshold and the NMS can hide a network that is quite another: first without.
             raw = describe(model, info.model, size=size, raw_boxes=True)
-            with tempfile.TemporaryDirectory(dir=folder) as twin:
-                file = Path(twin) / target.name
-                differences |= _write_and_check(model, raw, file, file_format, samples)
-        file = Path(folder) / target.name
-        differences |= _write_and_check(model, info, file, file_format, samples)
-        for file in sorted(Path(folder).iterdir()):  # the weights of a pair first
+            twin = folder / "raw"
+            twin.mkdir()
+            differences |= _write_and_check(model, raw, twin / target.name, file_format, samples)
+            shutil.rmtree(twin)
+        differences |= _write_and_check(model, info, folder / target.name, file_format, samples)
+        for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, list(differences.values())
 

@@ -63,7 +63,7 @@ def describe(
         size=None if size is None else (size[0], size[1]),
         batch=1 if is_single else None,
         with_preprocessing=with_preprocessing,
-        decoding=box_decoding(model) if raw_boxes else None,
+        decoding=box_decoding(model) if has_boxes else None,
     )
 
 
@@ -117,6 +117,7 @@ class ExportNetwork(nn.Module):
         if self.decoder is None:
             return (*outputs, *detections[0], *detections[1])
         boxes, scores, classes = self.decoder(*detections)
+        boxes = _clip(boxes, images.shape[2:])
         if self.prepare is not None:
             boxes = boxes * _scale(sides, images.shape[2:])
         return (*outputs, boxes, scores, classes)
@@ -209,6 +210,12 @@ def resize(x: Tensor, size) -> Tensor:
     """Bilinear, align_corners=False, to (height, width), which may be traced."""
     # Not modeling.layers.resize, which would leave out what is needless at the size traced.
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+
+
+def _clip(boxes: Tensor, size) -> Tensor:
+    """Boxes (n, 4) XYXY within (height, width), which may be traced."""
+    height, width = (torch.as_tensor(side).float() for side in size)
+    return torch.minimum(boxes.clamp(min=0), torch.stack((width, height, width, height)))
 
 
 def _scale(to, source) -> Tensor:

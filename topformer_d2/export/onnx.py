@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ..files import folder_beside
+from ..inference.checksum import CHECKSUM_KEY, PLACEHOLDER, seal
+from ..inference.explanation import as_text, explain
 from ..inference.export_info import BOXES, LABELS, METADATA_KEY, ExportInfo
 from ..inference.extras import import_extra
 from .pooling import ExactPooling
@@ -56,22 +58,22 @@ def example_input(info: ExportInfo) -> torch.Tensor:
 
 def _dynamic_axes(info: ExportInfo) -> dict[str, dict[int, str]]:
     """The axes whose sizes are not fixed, with names for them."""
-    batch = {0: "N"} if info.batch is None else {}
+    batch = {0: "batch"} if info.batch is None else {}
     free = info.size is None
     axes = {name: dict(batch) for name in info.outputs}
     if info.with_preprocessing:
-        axes["image"] = {0: "H0", 1: "W0"}
+        axes["image"] = {0: "image_height", 1: "image_width"}
     else:
-        axes["images"] = batch | ({2: "H", 3: "W"} if free else {})
+        axes["images"] = batch | ({2: "height", 3: "width"} if free else {})
     for name in info.outputs:
         if name in BOXES:
-            axes[name] = {0: "n"}
+            axes[name] = {0: "num_boxes"}
         elif name == LABELS and info.with_preprocessing:
-            axes[name] = {1: "H0", 2: "W0"}
+            axes[name] = {1: "image_height", 2: "image_width"}
         elif name == LABELS and free:
-            axes[name] |= {1: "H", 2: "W"}
+            axes[name] |= {1: "height", 2: "width"}
         elif free:
-            axes[name] |= {2: f"{name}_h", 3: f"{name}_w"}
+            axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
     return axes
 
 
@@ -84,8 +86,8 @@ def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
     onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        folded = Path(folder) / "folded.onnx"
+    with folder_beside(path) as folder:
+        folded = folder / "folded.onnx"
         options.optimized_model_filepath = str(folded)
         onnxruntime.InferenceSession(
             trace(network, info), options, providers=["CPUExecutionProvider"]
@@ -94,6 +96,30 @@ def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
     used = {node.domain for node in model.graph.node}
     for opset in [opset for opset in model.opset_import if opset.domain not in used]:
         model.opset_import.remove(opset)
-    onnx.helper.set_model_props(model, {METADATA_KEY: info.to_json()})
+    save_described(model, info.to_json(), path)
+
+
+def save_described(model, description: str, path: Path) -> None:
+    """Write an ONNX model to `path` with an ExportInfo's JSON inside, its sentences and a checksum.
+
+    Args:
+        model: an onnx.ModelProto; it is changed.
+        description: of the model.
+        path: of the file.
+    """
+    from .. import __version__
+
+    onnx = import_extra("onnx")
+    properties = {METADATA_KEY: description, CHECKSUM_KEY: PLACEHOLDER}
+    onnx.helper.set_model_props(model, properties)
+    explanation = explain(ExportInfo.from_json(description, str(path)))
+    model.producer_name, model.producer_version = METADATA_KEY, __version__
+    model.domain = METADATA_KEY
+    model.doc_string = model.graph.doc_string = as_text(explanation)
+    for tensor in model.graph.input:
+        tensor.doc_string = explanation["input"]
+    for tensor in model.graph.output:
+        tensor.doc_string = explanation["outputs"][tensor.name]
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    seal(path)

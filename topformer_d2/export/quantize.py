@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import numpy as np
 from ..data.images import list_images, read_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
-from ..files import check_local_output
+from ..files import check_local_output, folder_beside
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
 from ..inference.extras import import_extra
+from .onnx import save_described
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
@@ -54,8 +54,8 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     backend = check_files(path, output)
     files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
     target = Path(output)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        prepared, partial = str(Path(folder) / "prepared.onnx"), Path(folder) / target.name
+    with folder_beside(target) as folder:
+        prepared, partial = str(folder / "prepared.onnx"), folder / target.name
         # ONNX Runtime's preparation: shapes are inferred, so that tensors have known ranks.
         import_extra("onnxruntime.quantization.shape_inference").quant_pre_process(
             path, prepared, skip_symbolic_shape=True
@@ -73,8 +73,7 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
         )
         model = onnx.load(partial)
         described = {p.key: p.value for p in onnx.load(path).metadata_props}
-        onnx.helper.set_model_props(model, {METADATA_KEY: described[METADATA_KEY]})
-        onnx.save(model, partial)
+        save_described(model, described[METADATA_KEY], partial)
         os.replace(partial, target)
     return len(files)
 

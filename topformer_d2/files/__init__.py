@@ -1,7 +1,7 @@
 """Reading what may be damaged or hostile, and writing so that nothing whole is ever lost."""
 
 from .locking import locked_output
-from .reading import check_regular_file, parse_json, read_json, read_text
+from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
 from .writing import (
     check_local_output,
     check_output,
@@ -19,6 +19,7 @@ __all__ = [
     "folder_beside",
     "locked_output",
     "parse_json",
+    "read_bytes",
     "read_json",
     "read_text",
     "write_beside",

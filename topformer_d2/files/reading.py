@@ -32,6 +32,8 @@ def check_regular_file(path: str | os.PathLike) -> None:
         mode = os.stat(path).st_mode
     except OSError as e:  # missing, a link to itself, no permission
         raise InputError(f"{os.fspath(path)} cannot be read: {e.strerror}") from e
+    except ValueError as e:  # a zero byte
+        raise InputError(f"{os.fspath(path)!r} cannot be a path: {e}") from e
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "not a regular file")
         raise InputError(f"{os.fspath(path)} is {kind}; it takes a file")
@@ -47,6 +49,7 @@ def read_bytes(path: str, *, most: int | None = None) -> bytes:
     Raises:
         InputError: it is missing, is not a regular file, is too large or cannot be read.
     """
+    path = os.fspath(path)
     if "://" not in path:
         check_regular_file(path)
     try:

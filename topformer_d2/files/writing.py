@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
@@ -200,13 +201,18 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: str, content) -> None:
-    """Write JSON as write_bytes does. NaN and infinity, which JSON does not have, become null."""
-    write_bytes(path, json.dumps(_finite(content), allow_nan=False).encode())
+def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -> None:
+    """Write JSON as write_bytes does. NaN and infinity, which JSON does not have, become null.
+
+    NumPy's numbers and arrays are written as Python's.
+    """
+    write_bytes(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
 
 
 def _finite(value):
     """A copy of nested dicts and lists whose floats that are not finite are None."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -214,8 +220,9 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_bytes(path: str, content: bytes) -> None:
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Write a file beside and renamed; to a remote store, which has no rename, directly."""
+    path = os.fspath(path)
     if "://" in path:
         with PathManager.open(path, "wb") as f:
             f.write(content)
@@ -223,7 +230,7 @@ def write_bytes(path: str, content: bytes) -> None:
         write_beside(path, content)
 
 
-def check_output(path: str, option: str) -> None:
+def check_output(path: str | os.PathLike, option: str) -> None:
     """Find out before the work whether a file can be written; its folder is made.
 
     Args:
@@ -233,6 +240,7 @@ def check_output(path: str, option: str) -> None:
     Raises:
         InputError: it cannot.
     """
+    path = os.fspath(path)
     target = Path(path)
     if "://" in path:
         return
@@ -250,6 +258,7 @@ def check_output(path: str, option: str) -> None:
 
 def check_local_output(path: str, option: str, extension: str) -> None:
     """check_output of a file that is written on this machine and whose name has this extension."""
+    path = os.fspath(path)
     if "://" in path:
         raise InputError(f"{option} {path} is a remote store's: name a file on this machine")
     if Path(path).suffix != extension:

@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
 from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
-from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from ..modeling import TopFormerMultiTask, TopFormerSegmentor, build_model
+from ..modeling.meta_arch import check_detector
 from .export_info import BOXES, LABELS, LOGITS
 from .folding import optimize_for_inference
 from .model_info import ModelInfo
@@ -96,6 +96,7 @@ class TorchBackend:
         self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
+        check_detector(model)
         # Channels last: a CPU then takes about 0.7 times as long.
         self.model = optimize_for_inference(model).to(memory_format=torch.channels_last)
 
@@ -148,7 +149,7 @@ class FileBackend:
         self.batch = export.batch or _BATCH
         self.gives_labels = LABELS in export.outputs
         self.does_resizing = export.with_preprocessing
-        if export.decoding is not None:
+        if export.has_raw_boxes:
             raise InputError(
                 f"{path} gives raw detections, for other runtimes: export it with boxes"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.engine import DefaultPredictor
 
 from ..checkpoint import SafeCheckpointer
+from ..config import check_parts
 from ..data import build_test_augmentation
 
 
@@ -16,8 +17,9 @@ def build_predictor(cfg, weights: str) -> DefaultPredictor:
         weights: .pth (no pickled code) or .safetensors file.
 
     Raises:
-        InputError: the weights cannot be read or do not fit.
+        InputError: the weights cannot be read or do not fit, or the config names an unknown part.
     """
+    check_parts(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.WEIGHTS = ""

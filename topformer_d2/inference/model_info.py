@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from detectron2.data import MetadataCatalog
 
-from ..config import model_tasks
+from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.styles import class_styles
 from ..data.tasks import has_task
 from ..errors import InputError
+from ..files import parse_json
+from .fields import Fields, distinct, integer, number, one_of, optional, text, tuple_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,19 @@ class ClassTable:
 
     @classmethod
     def from_datasets(cls, names: Sequence[str], task: str, num_classes: int) -> ClassTable:
-        """The classes of the first of these registered datasets that has some for `task`."""
-        dataset = next((name for name in names if has_task(name, task)), "")
-        metadata = MetadataCatalog.get(dataset) if dataset else {}
+        """The classes of the first of these registered datasets that has as many for `task`.
+
+        Where none has, the first of them that is for this task at all; its classes are numbered.
+        """
         kind = "stuff" if task == "sem_seg" else "thing"
+        having = [name for name in names if has_task(name, task)]
+        fitting = [
+            name
+            for name in having
+            if len(MetadataCatalog.get(name).get(f"{kind}_classes") or ()) == num_classes
+        ]
+        dataset = next(iter(fitting + having), "")
+        metadata = MetadataCatalog.get(dataset) if dataset else {}
         class_names, colors = class_styles(metadata, kind, num_classes)
         to_index = metadata.get("thing_dataset_id_to_contiguous_id") if kind == "thing" else None
         ids = {index: source for source, index in to_index.items()} if to_index else {}
@@ -76,9 +87,16 @@ class ModelInfo:
 
     @classmethod
     def from_config(cls, cfg, dataset_name: str | None = None) -> ModelInfo:
-        """Of a config's model, its classes named by `dataset_name`, then by DATASETS.TEST."""
+        """Of a config's model.
+
+        Its classes are named by `dataset_name`, then by DATASETS.TEST and TRAIN; where
+        those are empty, by DATASETS.FOLDERS.
+        """
+        cfg = complete_config(cfg)
         tasks = model_tasks(cfg)
-        datasets = ([dataset_name] if dataset_name else []) + list(cfg.DATASETS.TEST)
+        named = [dataset_name] if dataset_name else []
+        sets = cfg.DATASETS
+        datasets = [*named, *sets.TEST, *sets.TRAIN] or list(sets.get("FOLDERS", ()))
         counts = {
             "sem_seg": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "instances": cfg.MODEL.RETINANET.NUM_CLASSES,
@@ -115,18 +133,49 @@ class ModelInfo:
             InputError: it is something else.
         """
         try:
-            values = json.loads(text)
-            for name in ("pixels", "objects"):
-                values[name] = ClassTable(**_as_tuples(values[name]))
-            return cls(**_as_tuples(values))
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            return cls.from_fields(Fields(parse_json(text, "the text")))
+        except ValueError as e:
             raise InputError(f"this is not the description of a model: {e}") from e
 
+    @classmethod
+    def from_fields(cls, values: Fields) -> ModelInfo:
+        """Of an object of JSON that anybody may have written; ValueError where it is another."""
+        color, source = tuple_of(integer(0, 255), 3), integer(-_MOST, _MOST)
+        tables = {}
+        for key in ("pixels", "objects"):
+            table = values.object(key)
+            names = table.take("names", tuple_of(text))
+            tables[key] = ClassTable(
+                names=names,
+                colors=table.take("colors", tuple_of(color, len(names), one_for="names")),
+                ids=table.take("ids", optional(tuple_of(source, len(names), one_for="names"))),
+                dataset=table.take("dataset", text),
+            )
+            table.end()
+        tasks = tuple_of(one_of(*_TABLE_OF), most=len(_TABLE_OF))
+        info = cls(
+            tasks=values.take("tasks", lambda value: distinct(tasks(value))),
+            **tables,
+            image_format=values.take("image_format", one_of("BGR", "RGB")),
+            pixel_mean=values.take("pixel_mean", tuple_of(number(-_MOST, _MOST), 3)),
+            pixel_std=values.take("pixel_std", tuple_of(number(1e-6, _MOST), 3)),
+            short_side=values.take("short_side", integer(0, MOST_SIDE)),
+            long_side=values.take("long_side", integer(1, _MOST)),
+            size_divisor=values.take("size_divisor", integer(1, MOST_SIDE)),
+        )
+        values.end()
+        if not info.tasks:
+            raise ValueError(f"{values.name('tasks')} is empty")
+        for task, key in _TABLE_OF.items():
+            if (task in info.tasks) != bool(tables[key].names):
+                raise ValueError(
+                    f"{values.name(key)} has {len(tables[key].names)} names, and "
+                    f"{values.name('tasks')} is {list(info.tasks)}"
+                )
+        return info
 
-def as_tuple(value):
-    """JSON's lists, and lists of lists, as tuples."""
-    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
 
-
-def _as_tuples(values: dict) -> dict:
-    return {key: as_tuple(value) for key, value in values.items()}
+# Of a side in pixels that is not taken for nonsense, and of any other integer.
+MOST_SIDE = 1 << 15
+_MOST = 1 << 31
+_TABLE_OF = {"sem_seg": "pixels", "instances": "objects"}

@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
@@ -15,9 +14,11 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.images import list_images, read_image
-from ..errors import InputError, about
+from ..errors import InputError, printable, trouble_of_one
+from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
+from .model_info import ModelInfo
 from .scene import Scene
 from .threads import threads
 from .tiled_boxes import merge_boxes
@@ -25,6 +26,15 @@ from .tiles import ALIGNMENT, TiledLogits, tile_places
 from .video import VideoReader
 
 logger = logging.getLogger(__name__)
+
+# PyTorch's and the runtimes' threads are gone after a fork; a call would wait for them for ever.
+_FORKED = (
+    "this process was forked from one that had opened a Predictor, and would hang: start "
+    'processes by multiprocessing\'s "spawn", to which a Predictor can be sent, or fork first and '
+    "open a Predictor in each process"
+)
+# The process in which a Predictor first ran on several threads; a fork has its parent's.
+_threads_run_in: int | None = None
 
 
 class Predictor:
@@ -34,6 +44,7 @@ class Predictor:
     stretched to that; the network runs; labels and boxes come at the image's own size.
 
     Several threads may call it at once; in OpenVINO the network then runs for one after the other.
+    It can be pickled, copied and sent to a spawned process: it is then opened again from its files.
 
     Attributes:
         info: of the model: its tasks, classes and colours.
@@ -65,20 +76,36 @@ class Predictor:
                 protocol's rule and run in one pass.
 
         Raises:
-            InputError: the model cannot be read or run so, or the tile size does not fit it.
+            InputError: the model cannot be read or run so, the tile size does not fit it, or this
+                process was forked from one in which a Predictor has run on several threads.
         """
         _check_numbers(num_threads, tile_size)
-        self.backend = open_backend(
-            model if isinstance(model, CfgNode) else os.fspath(model),
-            os.fspath(weights) if weights else None,
-            backend,
-            num_threads,
-        )
+        if _threads_run_in not in (None, os.getpid()):
+            raise InputError(_FORKED)
+        model = model.clone() if isinstance(model, CfgNode) else os.fspath(model)
+        weights = os.fspath(weights) if weights else None
+        self.backend = open_backend(model, weights, backend, num_threads)
         self.info = self.backend.info
+        self._process = os.getpid()
+        # Another process may stand in another folder.
+        self._model = (
+            os.path.abspath(model) if isinstance(model, str) and os.path.exists(model) else model
+        )
+        self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
+        self._backend_name = backend
         self._num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
             self._check_tiling()
+
+    def __reduce__(self):
+        """Pickled and copied as what opens it again, from the same files, with the same classes."""
+        keys = {
+            "backend": self._backend_name,
+            "num_threads": self._num_threads,
+            "tile_size": self._tile_size,
+        }
+        return _open_again, (type(self), self._model, self._weights, keys, self.info)
 
     def __call__(
         self, images: np.ndarray | Sequence[np.ndarray], *, confidence: bool = False
@@ -95,8 +122,14 @@ class Predictor:
             uint16; boxes in pixels, best first.
 
         Raises:
-            InputError: an image is no such array or has no pixels, or the model cannot do this.
+            InputError: an image is not such an array or has no pixels, the model cannot do this or
+                gives NaN, or this process was forked from the one that opened the Predictor.
         """
+        global _threads_run_in
+        if os.getpid() != self._process:
+            raise InputError(_FORKED)
+        if self._num_threads != 1:
+            _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
@@ -110,31 +143,43 @@ class Predictor:
     ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
-        A file that cannot be read is left out, with a warning in the log.
+        A file that cannot be read or predicted, as one that is too large for the memory, is left
+        out, with a warning in the log.
 
         Raises:
-            InputError: there is no image, or the model cannot do this.
+            InputError: there is no image, or none could be predicted.
         """
-        for file in list_images(os.fspath(path)):
+        done, problem = 0, ""
+        for file in list_images(path):
             try:
-                image = read_image(file)
-            except InputError as e:
-                logger.warning("skipped: %s", e)
+                scene = self(read_image(file), confidence=confidence)
+            except Exception as e:
+                reason = trouble_of_one(e)
+                if reason is None:
+                    raise
+                problem = reason if file in reason else f"{file}: {reason}"
+                logger.warning("skipped: %s", printable(problem, newlines=True))
                 continue
-            with about(file):
-                scene = self(image, confidence=confidence)
+            done += 1
             yield file, scene
+        if not done:
+            raise InputError(f"no image could be predicted: {problem}")
 
     def video(
-        self, source: str | int, *, confidence: bool = False
+        self, source: str | os.PathLike | int, *, confidence: bool = False
     ) -> Iterator[tuple[np.ndarray, Scene]]:
         """The frames (H, W, 3) of a video file or camera, each with what is in it.
+
+        Frames that cannot be decoded are left out, and counted in a warning in the log at the end.
 
         Raises:
             InputError: it cannot be read.
         """
-        for frame in VideoReader(source):
+        reader = VideoReader(source)
+        for frame in reader:
             yield frame, self(frame, confidence=confidence)
+        if reader.problem:
+            logger.warning("%s", reader.problem)
 
     def _predict(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
         scenes: list[Scene] = [Scene()] * len(images)
@@ -156,7 +201,7 @@ class Predictor:
         if self._tile_size and max(input_size) > self._tile_size:
             return [self._predict_tiled(image, size, confidence) for image in resized]
         outputs = self.backend.run(resized)
-        return [_to_scene(output, size, input_size, confidence) for output in outputs]
+        return [to_scene(output, self.info, size, input_size, confidence) for output in outputs]
 
     def _resize(self, image: np.ndarray) -> np.ndarray:
         """To the size at which the backend takes it, in tiles where it is large."""
@@ -179,18 +224,19 @@ class Predictor:
             )
             return None if output.logits is None else output.logits.cpu()
 
-        scene = Scene()
+        fields = {}
         if "sem_seg" in self.info.tasks:
             logits = TiledLogits(run, image, tile_size)
-            _set_labels(
-                scene, label_map(logits, size, input_size=input_size, confidence=confidence)
+            fields = labels_of(
+                label_map(logits, size, input_size=input_size, confidence=confidence)
             )
         else:
             for y, x in tile_places(input_size, tile_size):
                 run(image[y : y + tile_size, x : x + tile_size], y, x)
+        found = NetworkOutput()
         if "instances" in self.info.tasks:
-            _set_boxes(scene, merge_boxes(outputs, input_size, tile_size), size, input_size)
-        return scene
+            found = merge_boxes(outputs, input_size, tile_size)
+        return Scene(size=size, info=self.info, **fields, **boxes_of(found, size, input_size))
 
     def _check_tiling(self) -> None:
         if self.backend.does_resizing or self.backend.size is not None:
@@ -203,6 +249,13 @@ class Predictor:
                 "tile_size needs logits, which are blended where tiles overlap, and this file ends "
                 "in a label map: export it with logits, or leave the tiles out"
             )
+
+
+def _open_again(kind: type[Predictor], model, weights, keys: dict, info: ModelInfo) -> Predictor:
+    predictor = kind(model, weights, **keys)
+    # The classes' names may come from a dataset that is registered in the other process alone.
+    predictor.info = predictor.backend.info = info
+    return predictor
 
 
 def _round_up(side: int, divisor: int) -> int:
@@ -230,50 +283,3 @@ def _check_image(image: np.ndarray) -> None:
                 + ("" if shape is None else f" of shape {shape} and type {dtype}")
             )
         )
-
-
-def _to_scene(
-    output: NetworkOutput,
-    size: tuple[int, int],
-    input_size: tuple[int, int],
-    confidence: bool,
-) -> Scene:
-    """What a network found in an image of `size`, given to it at `input_size`."""
-    scene = Scene()
-    if output.logits is not None:
-        network_size = output.network_size or input_size
-        _set_labels(
-            scene, label_map(output.logits, size, input_size=network_size, confidence=confidence)
-        )
-    elif output.labels is not None:
-        if confidence:
-            raise InputError("this file gives labels alone: export it with logits for confidence")
-        label = cv2.resize(output.labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        scene.label = _narrow(label)
-    if output.boxes is not None:
-        _set_boxes(scene, output, size, input_size)
-    return scene
-
-
-def _set_labels(scene: Scene, found: Tensor | tuple[Tensor, Tensor]) -> None:
-    labels, scores = found if isinstance(found, tuple) else (found, None)
-    scene.label = _narrow(labels.cpu().numpy())
-    scene.confidence = None if scores is None else scores.cpu().numpy()
-
-
-def _narrow(labels: np.ndarray) -> np.ndarray:
-    """uint8 as it is, wider integers as uint16."""
-    return labels if labels.dtype == np.uint8 else labels.astype(np.uint16)
-
-
-def _set_boxes(
-    scene: Scene, output: NetworkOutput, size: tuple[int, int], input_size: tuple[int, int]
-) -> None:
-    """Boxes at `input_size` as boxes within `size`, those without an area left out."""
-    height, width = size
-    scale = np.array([width / input_size[1], height / input_size[0]] * 2, np.float32)
-    boxes = (output.boxes * scale).clip(0, np.array([width, height] * 2, np.float32))
-    keep = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    scene.boxes = boxes[keep]
-    scene.classes = output.classes[keep].tolist()
-    scene.scores = output.scores[keep].tolist()

@@ -3,49 +3,157 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
 
 from ..data.boxes import corners
 from ..data.images import read_label
+from ..errors import InputError, import_optional
+
+if TYPE_CHECKING:
+    import supervision
+
+    from .model_info import ModelInfo
 
 
-@dataclass
+@dataclass(eq=False)
 class Scene:
     """Pixel labels, boxes or both.
 
+    Lists are taken as well and kept as these arrays.
+
     Attributes:
         label: (H, W) class indices, or None where there are none.
-        boxes: (n, 4), x0, y0, x1, y1 in pixels.
-        classes: n class indices of the boxes.
-        scores: n numbers in 0..1; None for the truth.
+        boxes: (n, 4) float32; x0, y0, x1, y1 in pixels.
+        classes: (n,) int64, class indices of the boxes.
+        scores: (n,) float32 in 0..1; None for the truth.
         confidence: (H, W) float32, the probability of each pixel's label; None where not wanted.
+        size: (height, width) of the image in pixels; None = unknown.
+        info: of the model that predicted it, with the classes' names; None for the truth.
     """
 
     label: np.ndarray | None = None
-    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
-    classes: list[int] = field(default_factory=list)
-    scores: list[float] | None = None
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    classes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    scores: np.ndarray | None = None
     confidence: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    info: ModelInfo | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
+        self.classes = np.asarray(self.classes, np.int64).reshape(-1)
+        if self.scores is not None:
+            self.scores = np.asarray(self.scores, np.float32).reshape(-1)
+        if self.size is None and self.label is not None:
+            self.size = tuple(self.label.shape)
+        for name in ("classes", "scores"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.boxes):
+                raise InputError(f"a scene of {len(self.boxes)} boxes has {len(values)} {name}")
 
     def enlarged(self, factor: int) -> Scene:
         """The scene of the image whose every pixel is `factor` wide and high."""
-        label = self.label
-        if label is not None:
-            label = label.repeat(factor, axis=0).repeat(factor, axis=1)
-        return replace(self, label=label, boxes=self.boxes * factor)
+        label, confidence = (
+            None if pixels is None else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+            for pixels in (self.label, self.confidence)
+        )
+        size = None if self.size is None else (self.size[0] * factor, self.size[1] * factor)
+        return replace(
+            self, label=label, confidence=confidence, boxes=self.boxes * factor, size=size
+        )
 
     def above(self, min_score: float) -> Scene:
         """The scene without the boxes whose score is below `min_score`; itself without scores."""
         if self.scores is None:
             return self
-        keep = [i for i, score in enumerate(self.scores) if score >= min_score]
+        keep = self.scores >= min_score
         return replace(
-            self,
-            boxes=self.boxes[keep],
-            classes=[self.classes[i] for i in keep],
-            scores=[self.scores[i] for i in keep],
+            self, boxes=self.boxes[keep], classes=self.classes[keep], scores=self.scores[keep]
         )
+
+    def to_instances(self) -> Instances:
+        """The boxes as Detectron2's models give them, on the CPU.
+
+        Returns:
+            pred_boxes, scores and pred_classes; for the truth gt_boxes and gt_classes.
+
+        Raises:
+            InputError: the size of the image is unknown.
+        """
+        if self.size is None:
+            raise InputError("this scene's image size is unknown: set its size to (height, width)")
+        kind = "gt" if self.scores is None else "pred"
+        instances = Instances(tuple(self.size))
+        instances.set(f"{kind}_boxes", Boxes(torch.from_numpy(self.boxes.copy())))
+        instances.set(f"{kind}_classes", torch.from_numpy(self.classes.copy()))
+        if self.scores is not None:
+            instances.scores = torch.from_numpy(self.scores.copy())
+        return instances
+
+    def to_supervision(self) -> supervision.Detections:
+        """The boxes as a Detections of the library supervision.
+
+        Its data["class_name"] has their classes' names, where the model that found them is known.
+
+        Raises:
+            InputError: the library is not installed.
+        """
+        library = import_optional("supervision", "Scene.to_supervision", "supervision")
+        data = {} if self.info is None else {"class_name": np.array(self._names(), dtype=str)}
+        return library.Detections(
+            xyxy=self.boxes.copy(),
+            confidence=None if self.scores is None else self.scores.copy(),
+            class_id=self.classes.copy(),
+            data=data,
+        )
+
+    def to_dict(self) -> dict:
+        """As plain Python values, for JSON.
+
+        Returns:
+            "size": [height, width] or None;
+            "boxes": a list of {"box": [x0, y0, x1, y1] in pixels, "class": its index, "score": 0..1
+            or None for the truth, "name": of the class where the model is known};
+            "label": None, or a list with an entry for each class that has pixels: {"class", the
+            index; "pixels", their number; "name" where the model is known; "rle", where they are}.
+            That is {"size", "counts"} as COCO compresses it, and pycocotools.mask.decode(rle) gives
+            (height, width) uint8, 1 at the class's pixels.
+            The confidence is left out.
+        """
+        scores = [None] * len(self.boxes) if self.scores is None else self.scores.tolist()
+        classes = self.classes.tolist()
+        boxes = [
+            {"box": box, "class": category, "score": score}
+            for box, category, score in zip(self.boxes.tolist(), classes, scores, strict=True)
+        ]
+        if self.info is not None:
+            for entry, name in zip(boxes, self._names(), strict=True):
+                entry["name"] = name
+        size = None if self.size is None else [int(side) for side in self.size]
+        return {"size": size, "boxes": boxes, "label": self._runs()}
+
+    def _names(self) -> list[str]:
+        return [self.info.objects.names[i] for i in self.classes]
+
+    def _runs(self) -> list[dict] | None:
+        """The label map's classes and where they are, as to_dict has them."""
+        if self.label is None:
+            return None
+        from pycocotools import mask
+
+        found = []
+        for category, pixels in zip(*np.unique(self.label, return_counts=True), strict=True):
+            runs = mask.encode(np.asfortranarray(self.label == category, dtype=np.uint8))
+            entry = {"class": int(category), "pixels": int(pixels)}
+            if self.info is not None:
+                entry["name"] = self.info.pixels.names[category]
+            sides = [int(side) for side in runs["size"]]
+            found.append({**entry, "rle": {"size": sides, "counts": runs["counts"].decode()}})
+        return found
 
     @classmethod
     def from_record(cls, record: dict, tasks: tuple[str, ...]) -> Scene:
@@ -53,22 +161,27 @@ class Scene:
 
         A record whose "tasks" lacks one of them has no labels for it.
         """
-        scene, tasks = cls(), set(tasks).intersection(record.get("tasks", tasks))
+        tasks = set(tasks).intersection(record.get("tasks", tasks))
+        objects, label = [], None
         if "sem_seg" in tasks:
-            scene.label = read_label(record["sem_seg_file_name"])
+            label = read_label(record["sem_seg_file_name"])
         if "instances" in tasks:
             objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
-            scene.boxes = np.array([corners(a) for a in objects]).reshape(-1, 4)
-            scene.classes = [a["category_id"] for a in objects]
-        return scene
+        size = (record["height"], record["width"]) if {"height", "width"} <= {*record} else None
+        return cls(
+            label=label,
+            boxes=[corners(a) for a in objects],
+            classes=[a["category_id"] for a in objects],
+            size=size,
+        )
 
     @classmethod
     def from_sample(cls, sample: dict) -> Scene:
         """The truth that a training sample of TaskMapper carries."""
-        scene = cls()
+        fields = {"size": tuple(sample["image"].shape[-2:])}
         if "sem_seg" in sample:
-            scene.label = sample["sem_seg"].numpy()
+            fields["label"] = sample["sem_seg"].numpy()
         if "instances" in sample:
-            scene.boxes = sample["instances"].gt_boxes.tensor.numpy()
-            scene.classes = sample["instances"].gt_classes.tolist()
-        return scene
+            fields["boxes"] = sample["instances"].gt_boxes.tensor.numpy()
+            fields["classes"] = sample["instances"].gt_classes.numpy()
+        return cls(**fields)

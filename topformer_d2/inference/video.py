@@ -12,22 +12,34 @@ import numpy as np
 
 from ..data.images import IMAGE_EXTENSIONS
 from ..errors import InputError
+from ..files import check_regular_file, folder_beside
+from .containers import counts_frames, is_cut
+
+_CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
+# Frames in a row that cannot be decoded after which a file is taken to end.
+_MOST_FAILURES = 10_000
+# Free bytes below which a disk was full when a write failed: what is written comes in blocks.
+_FULL = 1 << 20
 
 
 def is_video(path: str) -> bool:
-    """Whether this is a file with an extension that is no image's; OpenCV reads many."""
+    """Whether this is a file whose extension is not an image's; OpenCV reads many."""
     return os.path.isfile(path) and Path(path).suffix.lower() not in ("", *IMAGE_EXTENSIONS)
 
 
 class VideoReader:
     """Iterates over the frames of a video file or camera, (H, W, 3) uint8 BGR, each time anew.
 
+    Frames of a file that cannot be decoded are left out; `problem` then says how many.
+
     Attributes:
         frame_rate: frames a second; 25 where the file does not say.
-        num_frames: as the file says; 0 = unknown.
+        num_frames: as the file says, for many kinds an estimate; 0 = unknown.
+        problem: when all frames have been read, what is wrong with the file: that some could not
+            be read, or that it is cut; None = nothing was noticed.
     """
 
-    def __init__(self, source: str | int):
+    def __init__(self, source: str | os.PathLike | int):
         """
         Args:
             source: a file, or the number of a camera.
@@ -35,46 +47,92 @@ class VideoReader:
         Raises:
             InputError: it cannot be opened.
         """
-        self._source = source
+        self._source = source if isinstance(source, int) else os.fspath(source)
+        self._is_file = isinstance(self._source, str)
+        self.problem: str | None = None
         capture = self._open()
         self.frame_rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
         self.num_frames = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self._camera = None if isinstance(source, str) else capture  # which is slow to open again
+        self._camera = None if self._is_file else capture  # which is slow to open again
         if self._camera is None:
             capture.release()
 
     def _open(self) -> cv2.VideoCapture:
-        is_file = isinstance(self._source, str)
-        if is_file and not os.path.isfile(self._source):
-            raise InputError(f"video {self._source} does not exist")
+        if self._is_file:
+            if not os.path.exists(self._source):
+                raise InputError(f"video {self._source} does not exist")
+            check_regular_file(self._source)
         capture = cv2.VideoCapture(self._source)
         if not capture.isOpened():
-            if is_file:
-                raise InputError(f"{self._source} is no video that OpenCV can read")
+            if self._is_file:
+                raise InputError(f"{self._source} is not a video that OpenCV can read")
             raise InputError(f"camera {self._source} cannot be opened")
         return capture
 
     def __iter__(self) -> Iterator[np.ndarray]:
         capture, self._camera = self._camera or self._open(), None
+        self.problem, times, num_failed = None, [], 0
         try:
-            read, frame = capture.read()
-            if not read:
-                raise InputError(f"{self._source} has no frame that can be read")
-            while read:
+            for frame, failed in self._frames(capture):
+                times.append(capture.get(cv2.CAP_PROP_POS_MSEC))
+                num_failed += failed
                 yield frame
-                read, frame = capture.read()
         finally:
             capture.release()
+        if not times:
+            raise InputError(f"{self._source} has no frame that can be read")
+        if self._is_file:
+            self.problem = self._find_problem(times, num_failed)
+
+    def _frames(self, capture: cv2.VideoCapture) -> Iterator[tuple[np.ndarray, int]]:
+        """Each frame, with the number of those before it that could not be decoded."""
+        tries = failed = 0
+        while True:
+            read, frame = capture.read()
+            tries += 1
+            if read:
+                yield frame, failed
+                failed = 0
+                continue
+            # At the end OpenCV says what it says of a frame that it cannot decode.
+            failed += 1
+            most = min(_MOST_FAILURES, self.num_frames - tries) if self.num_frames else 100
+            if not self._is_file or failed > most:
+                return
+
+    def _find_problem(self, times: list[float], num_failed: int) -> str | None:
+        """What a reader of the whole file must be told.
+
+        Args:
+            times: of the frames that were read, in milliseconds.
+            num_failed: frames between them that could not be decoded.
+        """
+        if is_cut(self._source):
+            said = f" of the {self.num_frames} that it declares" if self.num_frames else ""
+            return f"{self._source} is cut: it ends after {len(times)} frames{said}"
+        missing = self.num_frames - len(times)
+        exact = counts_frames(self._source)
+        if exact is False:
+            # Declared by the frame rate, which holds where nearly all frames come at it.
+            steps = np.diff(times) * self.frame_rate / 1000
+            is_regular = (np.abs(steps - 1) < 0.25).mean() >= 0.9 if len(steps) else True
+            exact = is_regular and missing > max(1, self.num_frames // 100)
+        missing = max(num_failed, missing if exact else 0)
+        if missing <= 0:
+            return None
+        total = max(self.num_frames, len(times) + num_failed)
+        return f"{self._source} is damaged: {missing} of {total} frames could not be read"
 
 
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes an .mp4 (MPEG-4), or an .avi (Motion JPEG), beside its place and renames it.
 
-    After Ctrl-C what was written is kept: it is a whole video of fewer frames. After an error, too,
-    but not in the place of an earlier video.
+    Its frames are decoded and counted before. After Ctrl-C what was written is kept: it is a whole
+    video of fewer frames. After an error, too, but not in the place of an earlier video, and not
+    where the disk is full.
     """
 
-    def __init__(self, path: str, frame_rate: float):
+    def __init__(self, path: str | os.PathLike, frame_rate: float):
         """
         Args:
             path: ends in .mp4 or .avi; its folder is made where it is missing.
@@ -83,32 +141,24 @@ class VideoWriter(contextlib.AbstractContextManager):
         Raises:
             InputError: another extension.
         """
-        codec = {".mp4": "mp4v", ".avi": "MJPG"}.get(Path(path).suffix.lower())
-        if codec is None:
+        self._path, self._frame_rate = Path(path), frame_rate
+        suffix = self._path.suffix.lower()
+        if suffix not in _CODECS:
             raise InputError(f"{path}: a video is written as .mp4 or .avi")
-        self._path, self._codec, self._frame_rate = Path(path), codec, frame_rate
-        # The extension chooses the container.
-        self._partial = self._path.with_name(f".partial.{self._path.name}")
+        self._codec, self._name = _CODECS[suffix], f"video{suffix}"  # that chooses the container
+        self._folder = contextlib.ExitStack()
+        self._partial = Path()
         self._writer, self._size, self._num_frames = None, (0, 0), 0
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame (H, W, 3) uint8 BGR, of the first one's size.
 
         Raises:
-            InputError: it has another size, or OpenCV cannot write such a video.
+            InputError: it has another size, OpenCV cannot write such a video, or the disk is full.
         """
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            code = cv2.VideoWriter_fourcc(*self._codec)
-            writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
-            if not writer.isOpened():
-                self._partial.unlink(missing_ok=True)
-                mend = "" if self._path.suffix.lower() == ".avi" else ": try .avi"
-                raise InputError(
-                    f"OpenCV cannot write {self._path} of {size[0]}x{size[1]} pixels{mend}"
-                )
-            self._writer, self._size = writer, size
+            self._open(size)
         if size != self._size:  # which OpenCV drops without a word
             raise InputError(
                 f"{self._path}: a frame of {size[0]}x{size[1]} pixels after one of "
@@ -116,33 +166,67 @@ class VideoWriter(contextlib.AbstractContextManager):
             )
         self._writer.write(frame)
         self._num_frames += 1
+        if _free_bytes(self._partial) == 0:
+            raise InputError(self._disk_is_full())
+
+    def _open(self, size: tuple[int, int]) -> None:
+        self._partial = self._folder.enter_context(folder_beside(self._path)) / self._name
+        code = cv2.VideoWriter_fourcc(*self._codec)
+        writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
+        if not writer.isOpened():
+            full = _free_bytes(self._partial) == 0
+            self._folder.close()
+            if full:
+                raise InputError(self._disk_is_full())
+            fix = "" if self._codec == "MJPG" else ": try .avi"
+            raise InputError(f"OpenCV cannot write {self._path} of {size[0]}x{size[1]} pixels{fix}")
+        self._writer, self._size = writer, size
+
+    def _disk_is_full(self) -> str:
+        return f"{self._path} cannot be written: the disk is full; free some space, or use another"
 
     def _is_whole(self) -> bool:
-        """Whether all frames are there at their size: OpenCV tells of no failure."""
+        """Whether all frames can be decoded at their size: OpenCV tells of no failed write."""
         capture = cv2.VideoCapture(str(self._partial))
-        read, frame = capture.read()
-        num_frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        capture.release()
-        # Odd sides lose a pixel.
-        return (
-            read
-            and max(self._size[0] - frame.shape[1], self._size[1] - frame.shape[0]) <= 1
-            and num_frames == self._num_frames
-        )
+        try:
+            read, frame = capture.read()
+            if not read:
+                return False
+            # Odd sides lose a pixel.
+            if max(self._size[0] - frame.shape[1], self._size[1] - frame.shape[0]) > 1:
+                return False
+            found = 1
+            while found <= self._num_frames and capture.grab():
+                found += 1
+            return found == self._num_frames
+        finally:
+            capture.release()
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         if self._writer is None:
             return
-        self._writer.release()
-        is_whole = self._is_whole()
-        wanted = error in (None, KeyboardInterrupt) or not self._path.exists()
-        if wanted and is_whole:
-            os.replace(self._partial, self._path)
-            return
-        self._partial.unlink(missing_ok=True)
-        if error is None:
-            raise InputError(
-                f"OpenCV did not write all {self._num_frames} frames of {self._path}, of "
-                f"{self._size[0]}x{self._size[1]} pixels: the disk may be full, or the frames too "
-                "large for the format"
-            )
+        with self._folder:
+            self._writer.release()
+            free = _free_bytes(self._partial)
+            is_whole = free != 0 and self._is_whole()
+            if is_whole and (error in (None, KeyboardInterrupt) or not self._path.exists()):
+                os.replace(self._partial, self._path)
+            elif error is None:
+                if free is not None and free < _FULL:
+                    raise InputError(self._disk_is_full())
+                raise InputError(
+                    f"OpenCV did not write all {self._num_frames} frames of {self._path}, of "
+                    f"{self._size[0]}x{self._size[1]} pixels: the disk or a quota may be full, or "
+                    "the frames too large for the format"
+                )
+
+
+def _free_bytes(path: Path) -> int | None:
+    """Of the disk that holds a file; None where the system does not say."""
+    if not hasattr(os, "statvfs"):
+        return None
+    try:
+        found = os.statvfs(path.parent)
+    except OSError:
+        return None
+    return found.f_frsize * (found.f_bavail if os.geteuid() else found.f_bfree)

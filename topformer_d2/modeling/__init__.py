@@ -11,6 +11,7 @@ from .backbone import (
     build_retinanet_topformer_lite_backbone,
     build_topformer_backbone,
 )
+from .build import build_model
 from .heads import LiteRetinaNetHead, TopFormerSegmentationHead
 from .losses import UncertaintyWeighting, pixel_cross_entropy
 from .meta_arch import LiteRetinaNet, TopFormerMultiTask, TopFormerSegmentor
@@ -28,6 +29,7 @@ __all__ = [
     "UncertaintyWeighting",
     "Variant",
     "baselines",
+    "build_model",
     "build_retinanet_topformer_fpn_backbone",
     "build_retinanet_topformer_lite_backbone",
     "build_topformer_backbone",

@@ -3,19 +3,83 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import printable
+
+logger = logging.getLogger(__name__)
+
+
+@functools.lru_cache(maxsize=4096)
+def text_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """A font, in pixels, that has the characters of `text`.
+
+    DejaVu Sans, which Matplotlib brings, where it has them, as of Latin, Greek and Cyrillic; else
+    one that is installed; where none has them, a warning in the log says so once.
+    """
+    missing = frozenset(map(ord, text)) - _characters(_DEJAVU)
+    return _font(_font_with(missing) if missing else _DEJAVU, size)
+
+
+_DEJAVU = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 
 
 @functools.cache
-def text_font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings, in pixels; Pillow's own font has no accents."""
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(path, size)
+
+
+@functools.cache
+def _characters(path: str) -> frozenset[int]:
+    """The codes that a font file has a picture for; none where it cannot be used."""
+    try:
+        # Matplotlib reads the table, and Pillow must be able to draw with it at any size.
+        _font(path, 16)
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError, ValueError):
+        return frozenset()
+
+
+@functools.cache
+def _installed_fonts() -> tuple[str, ...]:
+    """Files of the system's fonts, regular and sans serif ones first.
+
+    Without the "last resort" one that Matplotlib brings, which has a box for every character.
+    """
+    files = font_manager.findSystemFonts()
+    return tuple(sorted(files, key=lambda f: ("Sans" not in f, "Regular" not in f, f)))
+
+
+@functools.cache
+def _font_with(codes: frozenset[int]) -> str:
+    """The first installed font with these characters and the digits of a score, or DejaVu Sans."""
+    needed = codes | set(map(ord, "0123456789% "))
+    for path in _installed_fonts():
+        if needed <= _characters(path):
+            return path
+    _warn_once("".join(map(chr, sorted(codes)[:5])))
+    return _DEJAVU
+
+
+_warned: list[str] = []
+
+
+def _warn_once(sample: str) -> None:
+    if not _warned:
+        _warned.append(sample)
+        logger.warning(
+            "no installed font has the characters %s of class names, which are drawn as boxes: "
+            "install one, such as Noto Sans CJK (Debian and Ubuntu: fonts-noto-cjk)",
+            printable(sample),
+        )
 
 
 def blend_labels(
@@ -53,7 +117,6 @@ def add_legend(
     height = picture.shape[0]
     text_size = int(np.clip(height / 28, 10, 28))
     row = int(text_size * 1.5)
-    font = text_font(text_size)
     counts = np.bincount(label.reshape(-1), minlength=len(names))[: len(names)]
     present = [i for i in np.argsort(-counts, kind="stable") if counts[i]]
     fitting = max(1, (height - row // 2) // row)
@@ -62,10 +125,12 @@ def add_legend(
         lines.append((f"+ {len(present) - len(lines)} more", None))
     else:
         lines = [(names[i], colors[i]) for i in present]
-    width = row + 3 * text_size // 2 + int(max((font.getlength(t) for t, _ in lines), default=0))
+    fonts = [text_font(text_size, text) for text, _ in lines]
+    longest = max((f.getlength(t) for f, (t, _) in zip(fonts, lines, strict=True)), default=0)
+    width = row + 3 * text_size // 2 + int(longest)
     column = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(column)
-    for n, (text, color) in enumerate(lines):
+    for n, ((text, color), font) in enumerate(zip(lines, fonts, strict=True)):
         top = row // 4 + n * row
         if color is not None:
             draw.rectangle([row // 4, top, row // 4 + text_size, top + text_size], fill=(*color,))

@@ -87,7 +87,7 @@ def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.nda
 
 def _tag(text: str, color: np.ndarray, text_size: int) -> np.ndarray:
     """(h, w, 3) uint8 RGB: a text in black or white on `color`."""
-    font = text_font(text_size)
+    font = text_font(text_size, text)
     ascent, descent = font.getmetrics()
     size = (round(font.getlength(text)) + ascent // 2, ascent + descent)
     tag = Image.new("RGB", size, (*color,))

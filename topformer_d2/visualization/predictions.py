@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import logging
 import mimetypes
 import os
-import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,45 +17,62 @@ from detectron2.data import DatasetCatalog
 from tqdm.auto import tqdm
 
 from ..data.checks import load_records, missing_paths
-from ..data.images import read_image, write_image
+from ..data.images import MAX_PIXELS, read_image, write_image
 from ..data.inspection import spread_evenly
-from ..errors import InputError
+from ..errors import InputError, describe_os_error, printable, trouble_of_one
 from ..files import check_output, write_beside
 from ..inference import Predictor, Scene
 from ..inference.model_info import ModelInfo
 from .painter import Painter
 from .sheet import make_sheet
 
+logger = logging.getLogger(__name__)
+
 # Pixels of an image's shorter side from which the names of its boxes leave most of it free.
 _READABLE = 240
-# What the next image meets as well: a full or read-only disk, no permission, a reader that is gone.
-_ENDS_RUN = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
-    *(errno.EACCES, errno.EPERM, errno.EPIPE),
-)
 
 
-def output_names(paths: list[str]) -> list[str]:
+def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     """A name for each file's outputs: its path below the folder that all share, no extension.
 
-    Files that differ in the extension alone keep it.
+    Files that differ in the extension alone keep it, and so do those whose name without it is
+    another's with it. What is then still equal, or differs in its case alone, as some file systems
+    do not tell apart, gets "-2", "-3" and so on. No two names are equal in that sense.
     """
-    root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
-    stems = Counter(os.path.splitext(path)[0] for path in relative)
-    return [
-        path if stems[os.path.splitext(path)[0]] > 1 else os.path.splitext(path)[0]
-        for path in relative
-    ]
+    full = [os.path.abspath(path) for path in paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in full])
+    full = [os.path.relpath(path, root) for path in full]
+    names = [os.path.splitext(path)[0] for path in full]
+    while True:
+        counts = Counter(map(_folded, names))
+        kept = [f if counts[_folded(n)] > 1 else n for f, n in zip(full, names, strict=True)]
+        if kept == names:
+            break
+        names = kept
+    taken = {_folded(name) for name in names}
+    seen: set[str] = set()
+    for i, name in enumerate(names):
+        number = 1
+        while _folded(names[i]) in seen or (number > 1 and _folded(names[i]) in taken):
+            number += 1
+            names[i] = f"{name}-{number}"
+        seen.add(_folded(names[i]))
+    return names
+
+
+def _folded(name: str) -> str:
+    """What is equal for two names that some file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def predict_files(
     predictor: Predictor,
-    paths: list[str],
-    output: str,
+    paths: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
     *,
     min_score: float = 0.5,
-    json_file: str | None = None,
+    json_file: str | os.PathLike | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[str]:
     """Write `<name>_overlay.jpg` and, where pixels are labelled, `<name>_label.png` below `output`.
 
@@ -70,7 +87,9 @@ def predict_files(
         json_file: where all boxes are written in COCO's results format, one JSON object a line.
             Images of the dataset that the model's classes come from have their image_id; others
             are numbered by their names, as COCO's are, where all names are numbers, and named
-            otherwise. After Ctrl-C it has the boxes of the images that were done.
+            otherwise. It has the boxes of the images that were done also where the run ends
+            early, as by Ctrl-C or a full disk; an earlier file stays where none was.
+        max_pixels: of an image; larger ones are not read.
 
     Returns:
         One line for each image that could not be read, predicted or written whole.
@@ -82,6 +101,8 @@ def predict_files(
     """
     info = predictor.info
     painter = Painter(info)
+    paths, output = [os.fspath(path) for path in paths], os.fspath(output)
+    json_file = os.fspath(json_file) if json_file else None
     names = output_names(paths)
     endings = ["label.png", "overlay.jpg"] if "sem_seg" in info.tasks else ["overlay.jpg"]
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
@@ -95,10 +116,10 @@ def predict_files(
         check_output(json_file, "--save-json")
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
     problems, lines = [], []
-    with _written_after_ctrl_c(json_file, lines):
+    with _written_however_it_ends(json_file, lines):
         for path, name, image_id in zip(tqdm(paths, unit="image"), names, image_ids, strict=True):
             with _noting(path, problems):
-                image = read_image(path)
+                image = read_image(path, max_pixels=max_pixels)
                 scene = predictor(image)
                 if json_file:
                     lines += _json_lines(scene, image_id, info.objects.ids)
@@ -108,13 +129,20 @@ def predict_files(
 
 
 @contextmanager
-def _written_after_ctrl_c(path: str | None, lines: list[str]) -> Iterator[None]:
-    """Write a text file of `lines` at the block's end, and where it is interrupted."""
+def _written_however_it_ends(path: str | None, lines: list[str]) -> Iterator[None]:
+    """Write a text file of `lines` at the block's end, and where an exception ends it."""
     try:
         yield
-    finally:
-        if path and sys.exc_info()[0] in (None, KeyboardInterrupt):
-            write_beside(Path(path), "".join(lines).encode())
+    except BaseException:
+        if path and lines:
+            try:
+                write_beside(path, "".join(lines).encode())
+            except OSError as e:
+                reason = printable(describe_os_error(e))
+                logger.error("the boxes of the images that were done are not written: %s", reason)
+        raise
+    if path:
+        write_beside(path, "".join(lines).encode())
 
 
 @contextmanager
@@ -122,10 +150,13 @@ def _noting(path: str, problems: list[str]) -> Iterator[None]:
     """Append what is wrong with one image, and go on."""
     try:
         yield
-    except (InputError, OSError) as e:
-        if isinstance(e, OSError) and e.errno in _ENDS_RUN:
+    except Exception as e:
+        reason = trouble_of_one(e)
+        if reason is None:
             raise
-        problems.append(str(e) if path in str(e) else f"{path}: {e}")
+        name = printable(path)
+        problem = reason if name in reason else f"{name}: {reason}"
+        problems.append(problem.replace("\n", "\\n"))
 
 
 def _write_pictures(painter: Painter, image: np.ndarray, scene: Scene, stem: str) -> None:
@@ -157,6 +188,9 @@ def _check_json_target(json_file: str, info: ModelInfo) -> None:
 
 def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[str]:
     """The boxes of one image in COCO's results format, one JSON object a line."""
+    scores = [] if scene.scores is None else scene.scores.tolist()
+    if not all(np.isfinite(each).all() for each in (scene.boxes, scores)):
+        raise InputError("its boxes or scores hold NaN or infinity, which JSON does not have")
     results = [
         {
             "image_id": image_id,
@@ -165,7 +199,7 @@ def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) 
             "score": score,
         }
         for (x0, y0, x1, y1), category, score in zip(
-            scene.boxes.tolist(), scene.classes, scene.scores or [], strict=True
+            scene.boxes.tolist(), scene.classes.tolist(), scores, strict=True
         )
     ]
     return [f"{json.dumps(result)}\n" for result in results]
@@ -182,7 +216,8 @@ def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[in
     stems = [os.path.basename(name) for name in names]
     if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
         return [int(stem) for stem in stems]
-    return names
+    # JSON has no half characters, which stand for the bytes of a name that is not UTF-8.
+    return [name.encode(errors="backslashreplace").decode() for name in names]
 
 
 def _refuse_overwriting(what: str, paths: list[str], targets: list[str]) -> None:

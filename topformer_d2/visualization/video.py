@@ -14,7 +14,9 @@ from ..inference.video import VideoReader, VideoWriter
 from .painter import Painter
 
 
-def predict_video(predictor: Predictor, source: str, output: str, *, min_score: float = 0.5) -> int:
+def predict_video(
+    predictor: Predictor, source: str, output: str, *, min_score: float = 0.5
+) -> tuple[int, str | None]:
     """Write the frames of a video with their labels and boxes drawn over them.
 
     Args:
@@ -24,11 +26,12 @@ def predict_video(predictor: Predictor, source: str, output: str, *, min_score: 
         min_score: boxes below it are not drawn.
 
     Returns:
-        The number of frames.
+        the number of frames, and what is wrong with the source where some of its frames could not
+        be read (VideoReader's `problem`), else None.
 
     Raises:
-        InputError: the source cannot be read, or the output not be written, is no name for a video
-            or the source's.
+        InputError: the source cannot be read, or the output cannot be written, is not named as a
+            video, or is the source.
     """
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output} would overwrite the input: use another name")
@@ -41,4 +44,4 @@ def predict_video(predictor: Predictor, source: str, output: str, *, min_score: 
             picture = painter.draw(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), scene)
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             done += 1
-    return done
+    return done, reader.problem

@@ -1,7 +1,8 @@
 """Looks into the files of datasets for all that training would stumble over, or swallow."""
 
-from .datasets import check_samples, inspect_config, inspect_datasets, spread_evenly
+from .datasets import inspect_config, inspect_datasets
 from .findings import SEVERITY, DatasetReport, Finding, Report
+from .quick import check_samples, spread_evenly
 from .records import Expected, inspect_record
 
 __all__ = [

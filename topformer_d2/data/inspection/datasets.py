@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
 
-import numpy as np
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
@@ -20,14 +17,12 @@ from tqdm.auto import tqdm
 
 from ...config import model_tasks
 from ...errors import InputError
-from ..checks import check_config, check_dataset_present, load_records
+from ..checks import check_config, check_dataset_present
 from ..images import IMAGE_EXTENSIONS
 from ..loader import init_worker
-from .findings import DatasetReport, Finding, Report, Tally
+from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
 from .records import Expected, inspect_record
-
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
+from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note_shared
 
 # Starting a process costs as much as this many small images.
 _IMAGES_A_PROCESS = 32
@@ -42,6 +37,9 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
             dataset's metadata and records have them.
     """
     report = Report()
+    trained = set(names) & set(cfg.DATASETS.TRAIN) if cfg else set(names)
+    all_records: dict[str, list[dict]] = {}
+    all_expected: dict[str, Expected] = {}
     used: set[str] = set()
     roots: dict[str, DatasetReport] = {}
     for name in dict.fromkeys(names):
@@ -64,8 +62,20 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
             dataset.label_names = expected.label_names
         if "instances" in expected.tasks:
             dataset.object_names = expected.object_names
+        all_records[name], all_expected[name] = records, expected
+        inspect_set(name, records, expected, dataset.tally)
+        inspect_truth(name, records, expected, dataset.tally)
         _inspect_all(records, expected, dataset)
         dataset.note_unseen()
+    learnt = [d for d in report.datasets if d.name in trained and d.name in all_records]
+    _note_learnt(learnt, all_expected, cfg is not None)
+    for dataset in report.datasets:
+        if dataset.name in all_records and dataset not in learnt and dataset.label_names:
+            pixels, expected = dataset.tally.pixels, all_expected[dataset.name]
+            note_pixels(dataset.name, pixels, expected, dataset.tally, is_whole=False)
+    if cfg and learnt:
+        tally = learnt[0].tally
+        note_shared({d.name: all_records[d.name] for d in learnt}, all_records, tally)
     for root, dataset in roots.items():
         for path in sorted(_files(root, IMAGE_EXTENSIONS).values()):
             if os.path.abspath(path) in used:
@@ -95,40 +105,23 @@ def inspect_config(cfg) -> Report:
     return report
 
 
-def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int = 32) -> None:
-    """The quick form: some records, spread evenly over each dataset of a config that fits them.
-
-    Args:
-        cfg: a config that check_config has passed.
-        train: look into DATASETS.TRAIN as well as DATASETS.TEST.
-        arguments: the config's file and overrides, to name them in the message.
-        num_samples: records of each dataset, at most.
-
-    Raises:
-        InputError: there is an error among them.
-    """
-    tally = Tally()
-    for name in dict.fromkeys([*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]):
-        records = load_records(name)
-        inspect = partial(inspect_record, expected=Expected.from_config(cfg, records, name))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            tally.add(_merge(pool.map(inspect, spread_evenly(records, num_samples))))
-    errors = [finding for finding in tally.findings if finding.is_error]
-    full = f"python tools/check_dataset.py --config-file {arguments}"
-    if errors:
-        more = f" ({len(errors) - 1} more among {tally.images} samples)" if errors[1:] else ""
-        raise InputError(f"{errors[0].message}{more}; {full} shows all")
-    if tally.findings:
-        logger.warning(
-            "%d warnings among %d samples of the datasets, the first: %s; %s shows all",
-            *(len(tally.findings), tally.images, tally.findings[0].message, full),
-        )
-
-
-def spread_evenly(items: Sequence[T], count: int) -> list[T]:
-    """`count` of the items, or all where there are fewer, the first and the last among them."""
-    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[i] for i in chosen]
+def _note_learnt(
+    datasets: list[DatasetReport], expected: dict[str, Expected], together: bool
+) -> None:
+    """Note datasets from which nothing can be learnt, each alone or as what one model learns."""
+    groups = [datasets] if together else [[dataset] for dataset in datasets]
+    for group in groups:
+        of_pixels = [d for d in group if d.label_names]
+        if of_pixels:
+            what = ", ".join(d.name for d in of_pixels)
+            pixels = sum(d.tally.pixels for d in of_pixels)
+            first = of_pixels[0]
+            note_pixels(what, pixels, expected[first.name], first.tally, is_whole=True)
+        of_boxes = [d for d in group if d.object_names]
+        if of_boxes:
+            what = ", ".join(d.name for d in of_boxes)
+            objects = sum((d.tally.objects for d in of_boxes), Counter())
+            note_no_objects(what, objects, of_boxes[0].tally)
 
 
 def _load(name: str, tally: Tally) -> list[dict]:
@@ -179,7 +172,7 @@ def _inspect_all(records: list[dict], expected: Expected, dataset: DatasetReport
             DatasetFromList(records, copy=False), partial(inspect_record, expected=expected)
         ),
         batch_size=8,
-        collate_fn=_merge,
+        collate_fn=merge_tallies,
         num_workers=min(os.cpu_count() or 1, len(records) // _IMAGES_A_PROCESS),
         worker_init_fn=init_worker,
     )
@@ -205,10 +198,3 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
     if held_back:
         raise KeyboardInterrupt
-
-
-def _merge(tallies: Iterable[Tally]) -> Tally:
-    total = Tally()
-    for tally in tallies:
-        total.add(tally)
-    return total

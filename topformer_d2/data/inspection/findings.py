@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -24,11 +24,18 @@ SEVERITY = {
     "16-bit label": "error",
     "1 to 4-bit label": "error",
     "palette label": "error",
+    "JPEG label": "error",
+    "image is its label": "error",
     "colour label": "error",
     "sizes differ": "error",
     "label out of range": "error",
     "malformed box": "error",
     "class out of range": "error",
+    "boxes within 0 to 1": "error",
+    "image listed twice": "error",
+    "0/255 masks": "error",
+    "one class alone": "error",
+    "nothing to learn": "error",
     "image without label": "warning",
     "16-bit colour image": "warning",
     "palette image": "warning",
@@ -36,6 +43,10 @@ SEVERITY = {
     "box of no area": "warning",
     "box outside the image": "warning",
     "box reaches out": "warning",
+    "some boxes within 0 to 1": "warning",
+    "boxes look like corners": "warning",
+    "image shows its label": "warning",
+    "image in training and test": "warning",
     "class never seen": "warning",
 }
 _EXAMPLES = 3  # of each kind, in the table; the JSON has all
@@ -47,7 +58,7 @@ class Finding:
 
     Attributes:
         kind: a key of SEVERITY.
-        file: the file to mend; empty where it is the dataset as a whole.
+        file: the file to fix; empty where it is the dataset as a whole.
         message: what is wrong, with the file's name.
     """
 
@@ -100,6 +111,14 @@ class Tally:
             yield
         except InputError as e:
             self.note(kind, file, str(e))
+
+
+def merge_tallies(tallies: Iterable[Tally]) -> Tally:
+    """What all of the records hold."""
+    total = Tally()
+    for tally in tallies:
+        total.add(tally)
+    return total
 
 
 @dataclass

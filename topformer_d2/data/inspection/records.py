@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -12,9 +13,9 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
 
 from ...config import model_tasks
-from ..boxes import corners
 from ..checks import check_image_size, check_label_range, check_label_size
-from ..images import UNREADABLE, png_bit_depth, read_image, read_label
+from ..coco_json import LARGEST_COORDINATE, corners, shortened
+from ..images import LOSSY_FORMATS, UNREADABLE, png_bit_depth, read_image, read_label
 from ..tasks import tasks_of
 from .findings import Tally
 
@@ -71,27 +72,28 @@ def _class_names(names: list[str] | None, count: int) -> tuple[str, ...]:
 def inspect_record(record: dict, expected: Expected) -> Tally:
     """Read one record's files as training does."""
     tally = Tally(images=1)
-    size = _inspect_image(record, tally)
+    image = _inspect_image(record, tally)
+    size = None if image is None else image.shape[:2]
     tasks = set(expected.tasks).intersection(record.get("tasks", expected.tasks))
     if "sem_seg" in tasks:
-        _inspect_label(record, size, expected, tally)
+        _inspect_label(record, image, expected, tally)
     if "instances" in tasks:
         _inspect_boxes(record, size, expected, tally)
     return tally
 
 
-def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
-    """(height, width) as training has it, or None where it cannot be read."""
+def _inspect_image(record: dict, tally: Tally) -> np.ndarray | None:
+    """The image as training has it, or None where it cannot be read."""
     file = record["file_name"]
     if not PathManager.isfile(file):
         tally.note("missing file", file, f"{file} does not exist")
         return None
-    size = None
+    image = None
     with tally.noting("unreadable file", file):
-        size = read_image(file).shape[:2]
-    if size is None:
+        image = read_image(file)
+    if image is None:
         return None
-    mode, bits, orientation = _header(file)
+    mode, _, bits, orientation = _header(file)
     if bits == 16:
         message = f"{file} has 16 bits a channel; the upper 8 are used"
         tally.note("16-bit colour image", file, message)
@@ -105,25 +107,25 @@ def _inspect_image(record: dict, tally: Tally) -> tuple[int, int] | None:
             "and boxes must have been drawn on the turned image. tools/view_dataset.py shows it",
         )
     with tally.noting("sizes differ", file):
-        check_image_size(record, size)
-    return size
+        check_image_size(record, image.shape[:2])
+    return image
 
 
-def _header(path: str) -> tuple[str, int | None, int]:
-    """Pillow's mode, a PNG's bits a channel (else None), and the EXIF orientation or 1."""
+def _header(path: str) -> tuple[str, str | None, int | None, int]:
+    """Pillow's mode and format, a PNG's bits a channel (else None), the EXIF orientation or 1."""
     with PathManager.open(path, "rb") as f:
         bits = png_bit_depth(f)
         with Image.open(f) as image:
-            mode = image.mode
+            mode, format_ = image.mode, image.format
             try:
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             except Exception:  # as Detectron2 does: damaged EXIF data turns nothing
                 orientation = 1
-    return mode, bits, orientation
+    return mode, format_, bits, orientation
 
 
 def _inspect_label(
-    record: dict, size: tuple[int, int] | None, expected: Expected, tally: Tally
+    record: dict, image: np.ndarray | None, expected: Expected, tally: Tally
 ) -> None:
     image_file, file = record["file_name"], record.get("sem_seg_file_name")
     if not file or not PathManager.isfile(file):
@@ -131,27 +133,71 @@ def _inspect_label(
         tally.note("missing file", file or image_file, message)
         return
     try:
-        mode, bits, _ = _header(file)
+        mode, format_, bits, _ = _header(file)
     except UNREADABLE:
-        mode, bits = "L", 8  # read_label says why it cannot be read
+        mode, format_, bits = "L", None, 8  # read_label says why it cannot be read
+    if _is_one_file(image_file, file):
+        message = (
+            f"{file} is an image and its own label: do the folders of the images and of the labels "
+            "hold the same files? Keep the labels in a folder of their own, with the images' names"
+        )
+        tally.note("image is its label", file, message)
+        return
     label = None
-    with tally.noting(_label_kind(mode, bits), file):
+    with tally.noting(_label_kind(mode, format_, bits), file):
         label = read_label(file)
     if label is None:
         return
     pixels = np.bincount(label.reshape(-1), minlength=256)
     tally.pixels += pixels
-    if size:
+    if image is not None:
         with tally.noting("sizes differ", file):
-            check_label_size(label, size, file, image_file)
+            check_label_size(label, image.shape[:2], file, image_file)
+        _compare(image, label, (image_file, file), tally)
     if expected.label_names:
         values, classes = np.flatnonzero(pixels), len(expected.label_names)
         with tally.noting("label out of range", file):
             check_label_range(values, classes, expected.ignore_value, file)
 
 
-def _label_kind(mode: str, bits: int | None) -> str:
-    """The kind of finding that a label of this mode and depth is where it cannot be read."""
+def _is_one_file(file: str, other: str) -> bool:
+    return file == other or (
+        os.path.exists(file) and os.path.exists(other) and os.path.samefile(file, other)
+    )
+
+
+def _compare(image: np.ndarray, label: np.ndarray, files: tuple[str, str], tally: Tally) -> None:
+    """Note an image (H, W, 3) that is its label (H, W) in grey."""
+    if image.shape[:2] != label.shape:
+        return
+    # Of a photograph, a few rows are enough to tell.
+    step = max(1, label.shape[0] // 8)
+    if not _shows(image[::step], label[::step]) or not _shows(image, label):
+        return
+    if label.min() == label.max() or image.min() == image.max():
+        return  # a black image of background alone, for one
+    image_file, file = files
+    what = f"the image {image_file} is grey and has one value for each class of its label {file}"
+    mend = "is it a copy of the label? The images belong in a folder of their own"
+    is_equal = np.array_equal(image[..., 0], label)
+    kind = "image is its label" if is_equal else "image shows its label"
+    tally.note(kind, image_file, f"{what}: {mend}")
+
+
+def _shows(image: np.ndarray, label: np.ndarray) -> bool:
+    """Whether an image (H, W, 3) is grey and of one value wherever its label has one."""
+    grey = image[..., 0]
+    if not (np.array_equal(grey, image[..., 1]) and np.array_equal(grey, image[..., 2])):
+        return False
+    value = np.zeros(256, np.uint8)
+    value[label] = grey
+    return np.array_equal(value[label], grey)
+
+
+def _label_kind(mode: str, format_: str | None, bits: int | None) -> str:
+    """The kind of finding that a label of this header is where it cannot be read."""
+    if format_ in LOSSY_FORMATS:
+        return "JPEG label"
     if mode in _PALETTE_MODES:
         return "palette label"
     if mode.startswith("I"):
@@ -177,7 +223,8 @@ def _inspect_boxes(
             tally.objects[annotation["category_id"]] += 1
     for kind, bad in found.items():
         first = bad[0]
-        what = f"{first.get('bbox')} of class {first.get('category_id')} in {width}x{height}"
+        box, category = shortened(first.get("bbox")), shortened(first.get("category_id"))
+        what = f"{box} of class {category} in {width}x{height}"
         more = f", and {len(bad) - 1} more" if bad[1:] else ""
         tally.note(kind, file, f"{file}: {kind}: {what}{more}")
 
@@ -187,10 +234,13 @@ def _box_problem(annotation: dict, height: float, width: float, num_classes: int
     try:
         x0, y0, x1, y1 = box = corners(annotation)
         is_finite = all(map(math.isfinite, box))
-    except (AssertionError, KeyError, NotImplementedError, TypeError, ValueError):
+    except (AssertionError, KeyError, NotImplementedError, OverflowError, TypeError, ValueError):
+        return "malformed box"
+    if is_finite and max(map(abs, box)) > LARGEST_COORDINATE:
         return "malformed box"
     category = annotation.get("category_id")
-    if not isinstance(category, Integral) or (num_classes and not 0 <= category < num_classes):
+    is_integer = isinstance(category, Integral) and not isinstance(category, bool)
+    if not is_integer or (num_classes and not 0 <= category < num_classes):
         return "class out of range"
     if not is_finite or x1 <= x0 or y1 <= y0:
         return "box of no area"

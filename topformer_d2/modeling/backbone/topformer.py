@@ -8,8 +8,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
+from ...config import complete_config, describe_datasets
 from ...errors import InputError, look_up
 from ..layers import check_batch_norm, get_activation, resolve_norm
+from ..recipe import remember_recipe
 from .extractors import EXTRACTORS, INPUTS
 from .injection import GATES, INJECTIONS
 from .semantics import Attention
@@ -168,8 +170,10 @@ def build_topformer_backbone(cfg, input_shape: ShapeSpec) -> TopFormer:
         raise InputError(
             f"TopFormer takes 3-channel images, but MODEL.PIXEL_MEAN has {input_shape.channels}"
         )
+    given, cfg = cfg, complete_config(cfg)
+    describe_datasets(cfg)
     keys = cfg.MODEL.TOPFORMER
-    return TopFormer(
+    backbone = TopFormer(
         variant_from_config(cfg),
         out_features=keys.OUT_FEATURES,
         norm=resolve_norm(keys.NORM),
@@ -181,3 +185,4 @@ def build_topformer_backbone(cfg, input_shape: ShapeSpec) -> TopFormer:
         semantics=keys.SEMANTICS,
         injection=keys.INJECTION,
     )
+    return remember_recipe(backbone, given)

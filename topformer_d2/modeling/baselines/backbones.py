@@ -5,7 +5,7 @@ timm and transformers are imported when a model of theirs is built, and not befo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torchvision
@@ -13,8 +13,10 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
 
+from ...config import complete_config, describe_datasets
 from ...errors import InputError, did_you_mean, import_optional, look_up
 from ..layers import resolve_norm
+from ..recipe import remember_recipe
 from .levels import LevelsBackbone, Stages, level_names, padding_multiple, select_levels
 
 UNDILATED = 32  # the output stride of every network here, unless it is dilated
@@ -232,30 +234,34 @@ def _is_sync_bn(norm: str) -> bool:
     return norm == "SyncBN"
 
 
-def _model_args(cfg) -> dict:
-    keys = cfg.MODEL.BASELINE
-    return {"name": keys.NAME, "out_features": keys.OUT_FEATURES, "pretrained": keys.PRETRAINED}
+def _build(make: Callable[..., LevelsBackbone], cfg, **args) -> LevelsBackbone:
+    completed = complete_config(cfg)
+    describe_datasets(completed)
+    keys = completed.MODEL.BASELINE
+    args |= {"name": keys.NAME, "out_features": keys.OUT_FEATURES, "pretrained": keys.PRETRAINED}
+    return remember_recipe(make(**args), cfg)
 
 
 def _convolutional_args(cfg) -> dict:
-    keys = cfg.MODEL.BASELINE
+    keys = complete_config(cfg).MODEL.BASELINE
     return {"output_stride": keys.OUTPUT_STRIDE, "norm": resolve_norm(keys.NORM)}
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
     """timm's MODEL.BASELINE.NAME."""
-    return timm_backbone(**_model_args(cfg), **_convolutional_args(cfg))
+    return _build(timm_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
 def build_torchvision_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
     """torchvision's MODEL.BASELINE.NAME."""
-    return torchvision_backbone(**_model_args(cfg), **_convolutional_args(cfg))
+    return _build(torchvision_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
 def build_mit_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
     """SegFormer's MODEL.BASELINE.NAME."""
-    _check_stride(cfg.MODEL.BASELINE.NAME, cfg.MODEL.BASELINE.OUTPUT_STRIDE, UNDILATED)
-    return mit_backbone(**_model_args(cfg))
+    keys = complete_config(cfg).MODEL.BASELINE
+    _check_stride(keys.NAME, keys.OUTPUT_STRIDE, UNDILATED)
+    return _build(mit_backbone, cfg)

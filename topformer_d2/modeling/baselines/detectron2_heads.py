@@ -11,6 +11,7 @@ from detectron2.projects.deeplab import DeepLabV3PlusHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...config import complete_config
 from ...errors import InputError
 from ..heads import SegmentationHead
 from ..heads.base import head_args
@@ -89,6 +90,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             **head_args(cfg, input_shape),

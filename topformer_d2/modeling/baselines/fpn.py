@@ -6,6 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 
+from ...config import complete_config
 from ...errors import InputError, did_you_mean
 from ..backbone.fpn import TopFormerFPN, build_fpn, check_in_features, check_levels
 
@@ -28,7 +29,7 @@ def build_retinanet_baseline_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFor
 
 
 def _bottom_up(cfg, input_shape: ShapeSpec) -> Backbone:
-    name = cfg.MODEL.FPN.BOTTOM_UP
+    name = complete_config(cfg).MODEL.FPN.BOTTOM_UP
     if name not in BACKBONE_REGISTRY:
         known = [registered for registered, _ in BACKBONE_REGISTRY]
         raise InputError(

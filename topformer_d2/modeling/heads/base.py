@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
+from ...config import complete_config
 from ...errors import InputError
 from ..layers import resolve_norm
 from ..losses import pixel_cross_entropy
@@ -35,7 +36,7 @@ def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
     Raises:
         InputError: IN_FEATURES names what the backbone does not give, or DROPOUT is no rate.
     """
-    head = cfg.MODEL.SEM_SEG_HEAD
+    head = complete_config(cfg).MODEL.SEM_SEG_HEAD
     missing = [name for name in head.IN_FEATURES if name not in input_shape]
     if missing:
         raise InputError(

@@ -8,6 +8,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...config import complete_config
 from ...errors import InputError, look_up
 from ..backbone.variants import get_variant
 from ..layers import conv_norm
@@ -74,6 +75,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
 
     @classmethod
     def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+        cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         if head.FUSION == "sum" and cfg.MODEL.TOPFORMER.INJECTION != "info":
             raise InputError(

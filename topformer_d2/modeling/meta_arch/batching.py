@@ -19,7 +19,7 @@ def group_by_size(batched_inputs: list[dict]) -> list[list[int]]:
     """Indices of inputs whose "image" (C, H, W) has equal height and width, in order."""
     groups = defaultdict(list)
     for i, x in enumerate(batched_inputs):
-        groups[tuple(x["image"].shape[-2:])].append(i)
+        groups[tuple(map(int, x["image"].shape[-2:]))].append(i)
     return list(groups.values())
 
 
@@ -28,6 +28,8 @@ def run_by_size(run: Callable[[list[dict]], list[dict]], batched_inputs: list[di
 
     Images of differing sizes in one batch would be padded, which changes their results.
     """
+    if len(batched_inputs) == 1:  # whose sizes, in a trace, are tensors
+        return run(batched_inputs)
     results: list[dict] = [{}] * len(batched_inputs)
     for members in group_by_size(batched_inputs):
         outputs = run([batched_inputs[i] for i in members])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet, build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from ...config import complete_config
 from ...errors import InputError
+from ..heads import SegmentationHead
 from ..losses import UncertaintyWeighting
 from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .head_contract import head_divisor, pad_to_multiple, run_head
 from .retinanet import FastRetinaNet, LiteRetinaNet
 
 _DETECTORS = {"RetinaNet": RetinaNet, "LiteRetinaNet": LiteRetinaNet}
@@ -49,7 +53,8 @@ class TopFormerMultiTask(FastRetinaNet):
         """
         Args:
             sem_seg_head: takes the features of backbone.bottom_up, as TopFormerSegmentationHead
-                does; its loss_weight is the segmentation's.
+                does; its loss_weight is the segmentation's. One without this toolkit's `layers`
+                is called as Detectron2 does, `forward(features, targets)`.
             instance_loss_weight: factor of the detector's losses.
             uncertainty_weighting: learn a further factor for each loss (UncertaintyWeighting).
             kwargs: as for RetinaNet; the backbone has bottom_up and forward_all, as TopFormerFPN
@@ -66,7 +71,7 @@ class TopFormerMultiTask(FastRetinaNet):
 
     @classmethod
     def from_config(cls, cfg):
-        keys = cfg.MODEL.MULTITASK
+        keys = complete_config(cfg).MODEL.MULTITASK
         if keys.DETECTOR not in _DETECTORS:
             raise InputError(
                 f"MODEL.MULTITASK.DETECTOR is {keys.DETECTOR!r}; known: {[*_DETECTORS]}"
@@ -109,18 +114,26 @@ class TopFormerMultiTask(FastRetinaNet):
             if labels == [None, None]:
                 raise InputError(f"{x.get('file_name', 'an image')} has no labels to train on")
         batch = self.preprocess_image(batched_inputs)
-        logits, levels, predictions = self.network(batch.tensor)
-        ignored = self.sem_seg_head.ignore_value
+        features, levels = self._features(batch.tensor)
+        pixel_losses = self._segment(features)
+        ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         targets = pad_labels(pixels, batch.tensor.shape[-2:], ignored, self.device)
         truth = [None if x is None else x.to(self.device) for x in objects]
-        found = self.forward_training(batch, levels, predictions, truth)
-        losses = self.sem_seg_head.losses(logits, targets)
+        found = self.forward_training(batch, levels, self.head(levels), truth)
+        losses = pixel_losses(targets)
         losses |= {name: loss * self.instance_loss_weight for name, loss in found.items()}
         if self.loss_weighting is None:
             return losses
         labels_of = {"loss_sem_seg": pixels, **dict.fromkeys(_INSTANCE_LOSSES, objects)}
         present = [n for n, labels in labels_of.items() if any(x is not None for x in labels)]
         return self.loss_weighting(losses, present)
+
+    def _segment(self, features: dict[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """In training: from targets to the segmentation head's losses."""
+        head = self.sem_seg_head
+        if isinstance(head, SegmentationHead):
+            return partial(head.losses, head.layers(features))
+        return lambda targets: head(features, targets)[1]
 
     def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances | None]):
         """As RetinaNet's; of an image without labels, None, every anchor is ignored (-1)."""
@@ -134,19 +147,32 @@ class TopFormerMultiTask(FastRetinaNet):
         rows = [next(found) if instances is not None else ignored for instances in gt_instances]
         return [labels for labels, _ in rows], [boxes for _, boxes in rows]
 
-    def network(self, images: Tensor) -> tuple[Tensor, list[Tensor], tuple]:
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """As RetinaNet's; padded further where the segmentation head needs it (head_divisor)."""
+        batch = super().preprocess_image(batched_inputs)
+        divisor = head_divisor(self.backbone.bottom_up, self.sem_seg_head)
+        return ImageList(pad_to_multiple(batch.tensor, divisor), batch.image_sizes)
+
+    def _features(self, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        features, pyramid = self.backbone.forward_all(images)
+        return features, [pyramid[name] for name in self.head_in_features]
+
+    def network(
+        self, images: Tensor, size: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor], tuple]:
         """All that both tasks compute before decoding.
 
         Args:
             images: (N, 3, H, W), normalised.
+            size: (height, width) where images are padded; None = they are not.
 
         Returns:
             the segmentation logits (N, K, h, w) at the head's stride, the pyramid's levels finest
             first, and what the detection head gives for them.
         """
-        features, pyramid = self.backbone.forward_all(images)
-        levels = [pyramid[name] for name in self.head_in_features]
-        return self.sem_seg_head.layers(features), levels, self.head(levels)
+        features, levels = self._features(images)
+        logits = run_head(self.sem_seg_head, features, images, size or images.shape[-2:])
+        return logits, levels, self.head(levels)
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
@@ -157,8 +183,8 @@ class TopFormerMultiTask(FastRetinaNet):
     def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:
         """Of images of one size."""
         batch = self.preprocess_image(batched_inputs)
-        size = tuple(batch.tensor.shape[-2:])
-        logits, levels, predictions = self.network(batch.tensor)
+        size = tuple(batched_inputs[0]["image"].shape[-2:])
+        logits, levels, predictions = self.network(batch.tensor, size)
         found = self.forward_inference(batch, levels, predictions)
         outputs = []
         for x, image_logits, instances in zip(batched_inputs, logits, found, strict=True):

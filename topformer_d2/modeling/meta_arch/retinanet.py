@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ...config import complete_config, describe_datasets
 from ..heads import LiteRetinaNetHead
 from .batching import run_by_size
+from .finite import check_finite
 
 
 class FastRetinaNet(RetinaNet):
@@ -31,6 +35,7 @@ class FastRetinaNet(RetinaNet):
     def forward_inference(self, images, features: list[Tensor], predictions) -> list[Instances]:
         """One Instances an image, best first: pred_boxes (XYXY, pixels), scores, pred_classes."""
         logits, deltas = predictions
+        check_finite(logits, deltas)
         anchors = self.anchor_generator(features)
         return [
             self._select(
@@ -57,11 +62,12 @@ class FastRetinaNet(RetinaNet):
         num_positions = logits.shape[-2] * logits.shape[-1]
         num_anchors = logits.shape[0] // self.num_classes
         flat = logits.reshape(-1)
-        threshold = torch.logit(torch.tensor(self.test_score_thresh)).item()
-        above = torch.nonzero(flat > threshold).squeeze(1)
-        values, order = flat[above].float().topk(min(self.test_topk_candidates, len(above)))
-        shape = (num_anchors, self.num_classes, num_positions)
-        anchor, category, position = torch.unravel_index(above[order], shape)
+        above = torch.nonzero(flat > _logit(self.test_score_thresh)).squeeze(1)
+        values = flat[above].float()
+        values, order = values.topk(_at_most(self.test_topk_candidates, values))
+        # Not torch.unravel_index, which can be neither traced nor exported.
+        row, position = _divmod(above[order], num_positions)
+        anchor, category = _divmod(row, self.num_classes)
         boxes = self.box2box_transform.apply_deltas(
             deltas.reshape(num_anchors, 4, num_positions)[anchor, :, position].float(),
             anchors[position * num_anchors + anchor],
@@ -80,12 +86,31 @@ class FastRetinaNet(RetinaNet):
         )
 
 
+def _logit(score: float) -> float:
+    if 0 < score < 1:
+        return math.log(score / (1 - score))
+    return -math.inf if score <= 0 else math.inf
+
+
+def _divmod(index: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
+    """Of int64 indices, 0 or more."""
+    return torch.div(index, divisor, rounding_mode="floor"), index % divisor
+
+
+def _at_most(limit: int, values: Tensor) -> int:
+    """`limit` or the number of values, whichever is less; a trace computes it for its own input."""
+    if torch.jit.is_tracing():
+        return torch.minimum(torch.tensor(limit), torch._shape_as_tensor(values)[0])
+    return min(limit, len(values))
+
+
 @META_ARCH_REGISTRY.register()
 class LiteRetinaNet(FastRetinaNet):
     """FastRetinaNet with LiteRetinaNetHead."""
 
     @classmethod
     def from_config(cls, cfg):
+        describe_datasets(complete_config(cfg))  # with the number of classes that it has
         # RetinaNet builds its own head with the rest; a small one, as it is not used.
         without_head = cfg.clone()
         without_head.defrost()

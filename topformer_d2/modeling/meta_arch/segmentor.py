@@ -9,8 +9,8 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
-from ...errors import InputError
 from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .head_contract import head_divisor, pad_to_multiple, run_head
 
 
 @META_ARCH_REGISTRY.register()
@@ -23,14 +23,19 @@ class TopFormerSegmentor(SemanticSegmentor):
     - No test image is padded: images of equal size share a batch, others run on their own, so no
       result depends on its neighbours.
     - Training images smaller than the crop are padded to it after normalisation, with zeros.
+
+    Any head that keeps Detectron2's contract will do, `forward(features, targets)` to
+    (logits, losses); of one without this toolkit's `layers`, the logits are taken to be the input's
+    size, as Detectron2 does. Only for heads and backbones that need it (head_divisor) are images
+    padded to a multiple of a stride, and the logits cropped.
     """
 
     @configurable
     def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
         """
         Args:
-            train_size: (height, width) that training images are padded to; None = the batch's
-                largest height and width.
+            train_size: (height, width) that smaller training images are padded to; None = the
+                batch's largest height and width, as where an image is larger.
             kwargs: as for SemanticSegmentor: backbone, sem_seg_head, pixel_mean, pixel_std.
         """
         super().__init__(**kwargs)
@@ -59,7 +64,7 @@ class TopFormerSegmentor(SemanticSegmentor):
             return self.predict(batched_inputs)
         images = [x["image"].to(self.device) for x in batched_inputs]
         batch = self._pad_for_training(images)
-        ignored = self.sem_seg_head.ignore_value
+        ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         labels = [x["sem_seg"] for x in batched_inputs]
         targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
         return self.sem_seg_head(self.backbone(batch), targets)[1]
@@ -72,9 +77,10 @@ class TopFormerSegmentor(SemanticSegmentor):
 
     def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:
         """Of images of one size."""
-        batch = torch.stack([x["image"].to(self.device) for x in batched_inputs])
+        batch = self._normalize(torch.stack([x["image"].to(self.device) for x in batched_inputs]))
         size = tuple(batch.shape[-2:])
-        logits = self.sem_seg_head.layers(self.backbone(self._normalize(batch)))
+        padded = pad_to_multiple(batch, head_divisor(self.backbone, self.sem_seg_head))
+        logits = run_head(self.sem_seg_head, self.backbone(padded), padded, size)
         return [
             {"sem_seg": finish(image_logits, size, output_size(x, size))}
             for x, image_logits in zip(batched_inputs, logits, strict=True)
@@ -85,14 +91,10 @@ class TopFormerSegmentor(SemanticSegmentor):
 
     def _pad_for_training(self, images: list[Tensor]) -> Tensor:
         largest = [max(image.shape[d] for image in images) for d in (1, 2)]
-        height, width = self.train_size or largest
-        if largest[0] > height or largest[1] > width:
-            raise InputError(
-                f"a training image is {largest[0]}x{largest[1]}, larger than the crop of "
-                f"{height}x{width} (INPUT.CROP.SIZE)"
-            )
+        # Another loader's images, such as Detectron2's own, can be larger than the crop.
+        height, width = map(max, self.train_size or largest, largest)
         batch = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
         for i, image in enumerate(images):
             h, w = image.shape[-2:]
             batch[i, :, :h, :w] = self._normalize(image)
-        return batch
+        return pad_to_multiple(batch, head_divisor(self.backbone, self.sem_seg_head))

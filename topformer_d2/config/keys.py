@@ -1,34 +1,13 @@
-"""Every config key that the toolkit adds to Detectron2's, and the shipped configs by name."""
+"""Every config key that the toolkit adds to Detectron2's, and configs that lack some of them."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import copy
+import functools
 
 import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
-from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
-from detectron2.utils.file_io import PathManager
-from yaml import YAMLError
-
-from .errors import InputError, did_you_mean
-
-logger = logging.getLogger(__name__)
-
-# What yacs and fvcore raise for an unknown key or a value of the wrong type.
-_MERGE_ERRORS = (KeyError, ValueError, AssertionError)
-
-# What load_config does last; rooms that stand after this one add to it.
-_AFTER_LOADING: list[Callable[[CN], None]] = []
-
-
-def after_loading(function: Callable[[CN], None]) -> Callable[[CN], None]:
-    """Decorator: load_config calls `function` with the config that it has read."""
-    _AFTER_LOADING.append(function)
-    return function
 
 
 def add_topformer_config(cfg: CN) -> None:
@@ -114,6 +93,12 @@ def add_topformer_config(cfg: CN) -> None:
     # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
+    # Class names of boxes and of pixels, in the order of their indices. get_config and load_config
+    # write them here, so that a dumped config tells them where the data is absent: Detectron2's
+    # metadata of a dataset that has no names gets these when a model is built.
+    cfg.DATASETS.THING_CLASSES = []
+    cfg.DATASETS.STUFF_CLASSES = []
+
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
     # whatever its size. Empty = every image comes equally often.
     cfg.DATASETS.TRAIN_WEIGHTS = []
@@ -132,6 +117,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0
+    # WarmupPolyLR stands in for LR_SCHEDULER_NAME where that is SCHEDULE_FALLBACK, the nearest that
+    # Detectron2's own trainers know; "" = LR_SCHEDULER_NAME as it is. A config file or a command
+    # that names LR_SCHEDULER_NAME alone gets what it names; that takes WarmupPolyLR too.
+    cfg.SOLVER.SCHEDULE = ""
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
@@ -166,125 +155,51 @@ def add_topformer_config(cfg: CN) -> None:
         cfg.MODEL.DEVICE = "cpu"
 
 
-def model_tasks(cfg: CN) -> tuple[str, ...]:
-    """What MODEL.META_ARCHITECTURE is trained for: "sem_seg" (pixels), "instances" (boxes).
+def complete_config(cfg: CN) -> CN:
+    """The config itself, or where it lacks keys of add_topformer_config a copy that has them.
 
-    Raises:
-        InputError: it is not registered, or neither a segmenter nor a dense detector.
+    Other programs merge a config file into Detectron2's defaults alone: what the file does not name
+    is then absent, and has its default. No key that is there is changed.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = [registered for registered, _ in META_ARCH_REGISTRY]
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE is {name!r}, which is not registered"
-            f"{did_you_mean(name, known)}"
-        )
-    kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
-    arch = META_ARCH_REGISTRY.get(name)
-    tasks = getattr(arch, "tasks", None) or tuple(
-        task for task, kind in kinds.items() if isinstance(arch, type) and issubclass(arch, kind)
+    if not _lacks(cfg, _toolkit_keys()):
+        return cfg
+    completed = cfg.clone()
+    completed.defrost()
+    _fill(completed, _toolkit_keys())
+    if cfg.is_frozen():
+        completed.freeze()
+    return completed
+
+
+@functools.cache
+def _toolkit_keys() -> CN:
+    """The keys that add_topformer_config adds to Detectron2's, with their defaults."""
+    plain, ours = get_cfg(), get_cfg()
+    add_topformer_config(ours)
+    return _without(ours, plain)
+
+
+def _without(cfg: CN, other: CN) -> CN:
+    kept = CN()
+    for key, value in cfg.items():
+        if key not in other:
+            kept[key] = value
+        elif isinstance(value, CN) and (rest := _without(value, other[key])):
+            kept[key] = rest
+    return kept
+
+
+def _lacks(cfg: CN, keys: CN) -> bool:
+    return any(
+        key not in cfg
+        or (isinstance(value, CN) and isinstance(cfg[key], CN) and _lacks(cfg[key], value))
+        for key, value in keys.items()
     )
-    if not tasks:
-        raise InputError(
-            f"MODEL.META_ARCHITECTURE {name!r} is neither a SemanticSegmentor nor a dense detector "
-            "such as RetinaNet, which are what is trained here"
-        )
-    return tasks
 
 
-def single_task_opts(cfg: CN, task: str) -> list[str]:
-    """KEY VALUE pairs that make a joint config (TopFormerMultiTask) the model of one task alone.
-
-    The data, its augmentation, its order and the recipe stay equal. One thing differs: where images
-    are smaller than the crop, a segmenter pads them to the crop, the others to the batch's largest.
-
-    Args:
-        cfg: the joint config.
-        task: "sem_seg" or "instances".
-    """
-    opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
-    if task == "instances":
-        # An image without objects is one of a joint model's, and dropping it changes the order.
-        return [*opts, cfg.MODEL.MULTITASK.DETECTOR, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
-    return [*opts, "TopFormerSegmentor", "MODEL.BACKBONE.NAME", "build_topformer_backbone"]
-
-
-def config_folder() -> Path:
-    """The folder of the shipped configs: beside the package in a checkout, inside it in a wheel."""
-    here = Path(__file__).resolve().parent
-    installed = here / "configs"
-    return installed if installed.is_dir() else here.parent / "configs"
-
-
-def list_configs() -> list[str]:
-    """Names that get_config takes, sorted."""
-    return sorted(path.stem for path in config_folder().glob("*.yaml"))
-
-
-def get_config(name: str, opts: Sequence[str] = ()) -> CN:
-    """A shipped config, ready to use: `get_config("seg_topformer_t")`.
-
-    Args:
-        name: file name below configs/, with or without ".yaml".
-        opts: KEY VALUE pairs that override it, as on Detectron2's command lines.
-
-    Returns:
-        A mutable Detectron2 config whose MODEL.DEVICE fits this machine.
-
-    Raises:
-        InputError: no such config, or `opts` holds an unknown key or a value of the wrong type.
-    """
-    path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
-    if not path.is_file():
-        known = list_configs()
-        raise InputError(f"no config {name!r}{did_you_mean(name, known)}; known: {known}")
-    return load_config(str(path), opts)
-
-
-def load_config(config_file: str, opts: Sequence[str] = ()) -> CN:
-    """Detectron2's defaults, the toolkit's keys, then `config_file`, then `opts`.
-
-    The datasets of its DATASETS.FOLDERS are registered.
-
-    Raises:
-        InputError: the file does not exist, a key is unknown or its value of the wrong type, or
-            DATASETS.FOLDERS is wrong.
-    """
-    cfg = get_cfg()
-    add_topformer_config(cfg)
-    if config_file and not PathManager.isfile(config_file):
-        raise InputError(f"config file {config_file} does not exist")
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file)
-    except (*_MERGE_ERRORS, OSError, AttributeError, RecursionError, YAMLError) as e:
-        raise _config_error(config_file, e, cfg) from e
-    try:
-        cfg.merge_from_list(list(opts))
-    except _MERGE_ERRORS as e:
-        raise _config_error("command line", e, cfg) from e
-    fit_device(cfg)
-    for function in _AFTER_LOADING:
-        function(cfg)
-    return cfg
-
-
-def fit_device(cfg: CN) -> None:
-    """Fall back from a GPU that this machine lacks to the CPU, and say so in the log."""
-    if str(cfg.MODEL.DEVICE).startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %r but there is no GPU: using the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
-
-
-def _flatten(node: CN, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in node.items():
-        keys += _flatten(value, f"{prefix}{key}.") if isinstance(value, CN) else [f"{prefix}{key}"]
-    return keys
-
-
-def _config_error(source: str, error: Exception, cfg: CN) -> InputError:
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    # yacs words it differently for files and for lists.
-    _, unknown, key = text.replace(" config key", " key").partition("Non-existent key: ")
-    return InputError(f"{source}: {text}{did_you_mean(key, _flatten(cfg)) if unknown else ''}")
+def _fill(cfg: CN, keys: CN) -> None:
+    for key, value in keys.items():
+        if key not in cfg:
+            cfg[key] = copy.deepcopy(value)
+        elif isinstance(value, CN) and isinstance(cfg[key], CN):
+            _fill(cfg[key], value)

@@ -1,0 +1,116 @@
+"""What a training that fails says, keeps and goes on from."""
+
+import errno
+import logging
+import os
+
+import pytest
+import torch
+
+from tests.engine.test_resume import options, run
+from topformer_d2.checkpoint import read_state_dict
+from topformer_d2.engine import Trainer, describe_death, setup_run
+from topformer_d2.engine.failures import explain_failure
+from topformer_d2.errors import InputError
+from topformer_d2.files import locked_output
+
+
+def fail_in_third(monkeypatch, make_loss):
+    """Let the third call of the model give `make_loss(losses)`."""
+    from topformer_d2.modeling import TopFormerSegmentor
+
+    forward, calls = TopFormerSegmentor.forward, []
+
+    def wrapped(self, batch):
+        losses = forward(self, batch)
+        calls.append(1)
+        return make_loss(losses) if len(calls) == 3 else losses
+
+    monkeypatch.setattr(TopFormerSegmentor, "forward", wrapped)
+
+
+def out_of_memory(_):
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("make_loss", "named"),
+    [
+        (lambda losses: {k: v * float("nan") for k, v in losses.items()}, r"iteration 2.*nan.*LR"),
+        (out_of_memory, r"memory in iteration 2.*ACCUMULATION_STEPS"),
+    ],
+    ids=["nan", "memory"],
+)
+def test_a_failed_iteration_is_undone_and_resume_is_exact(
+    tiny_config, tmp_path, monkeypatch, caplog, make_loss, named
+):
+    whole, weights = run(tiny_config(*options(tmp_path, "5", "whole")))
+    cut = tiny_config(*options(tmp_path, "5", "cut"), "SOLVER.CHECKPOINT_PERIOD", "1000")
+    fail_in_third(monkeypatch, make_loss)
+    with pytest.raises(InputError, match=named):
+        run(cut)
+    monkeypatch.undo()
+    assert "Traceback" not in caplog.text
+    saved = read_state_dict(str(tmp_path / "cut" / "model_0000001.pth"))["model"]
+    assert all(torch.isfinite(value.float()).all() for value in saved.values())
+    rest, resumed = run(cut, resume=True)
+    assert rest == {i: whole[i] for i in (2, 3, 4, 5)}
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_failures_that_the_user_can_fix_are_told():
+    def told(error):
+        return explain_failure(error, iteration=7, rate=0.01, folder="out")
+
+    worker = RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+    assert "pid 12" in told(worker) and "Killed" in told(worker) and "NUM_WORKERS" in told(worker)
+    assert told(OSError(errno.ENOSPC, "No space left on device")).startswith("out: No space left")
+    assert "memory" in told(MemoryError())
+    assert told(ZeroDivisionError()) is None
+    message, status = describe_death(1, -9)
+    assert "process 1" in message and "SIGKILL" in message and "--resume" in message
+    assert status == 137
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tiny_config, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cfg = tiny_config(*options(tmp_path, "5", "full"), "SOLVER.CHECKPOINT_PERIOD", "2")
+    save, saved = torch.save, []
+
+    def save_once(content, file):
+        saved.append(1)
+        return save(content, file) if len(saved) == 1 else fail()
+
+    monkeypatch.setattr(torch, "save", save_once)
+    with pytest.raises(InputError, match=r"No space left.*--resume goes on from.*model_0000001"):
+        run(cfg)
+    monkeypatch.undo()
+    names = os.listdir(cfg.OUTPUT_DIR)
+    assert not [name for name in names if name.endswith(".partial")]
+    assert [name for name in names if name.endswith(".pth")] == ["model_0000001.pth"]
+
+
+def test_two_trainings_in_one_folder(tiny_config, tmp_path):
+    cfg = tiny_config(*options(tmp_path, "5", "run"), "SOLVER.MAX_ITER", "1")
+    run(cfg)
+    with locked_output(cfg.OUTPUT_DIR, "x"):  # it was released, and may be nested
+        run(cfg)
+
+
+def test_an_earlier_run_in_the_folder_is_named(tiny_config, tmp_path, caplog):
+    cfg = tiny_config(*options(tmp_path, "5", "run"), "SOLVER.MAX_ITER", "1")
+    run(cfg)
+    with caplog.at_level(logging.WARNING, "topformer_d2"):
+        logging.getLogger("topformer_d2").propagate = True
+        Trainer(cfg).resume_or_load(resume=False)
+    assert "model_final.pth" in caplog.text and "--resume" in caplog.text
+
+
+def test_each_run_has_its_own_log(tiny_config, tmp_path):
+    for name in ("a", "b"):
+        setup_run(tiny_config("OUTPUT_DIR", str(tmp_path / name)))
+        logging.getLogger("topformer_d2").info("line of %s", name)
+    texts = [(tmp_path / name / "log.txt").read_text() for name in ("a", "b")]
+    assert [("line of a" in t, "line of b" in t) for t in texts] == [(True, False), (False, True)]

@@ -1,0 +1,59 @@
+"""The table of docs/reliability.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tabulate import tabulate
+
+_TEXT = """# What was broken on purpose
+
+The toolkit is run while its processes are killed, while its disk is full, and on damaged and
+hostile files. A try passes when the result is right, or when one message says what is wrong and
+nothing whole is lost. These are faults: a traceback from inside, a hang, too much memory, code from
+a file that runs, a lost or half file, and "done" said of what was not done.
+
+{table}
+
+{total}
+
+Made by `{command}`. The same command with other seeds (`--seed`) tries other cases. Where it finds
+a fault, it prints the kind and the seed, with which `--only` and `--seed` repeat it. The last
+column names the fast tests of `make test` that hold cases of the same kind.
+"""
+
+
+@dataclass
+class Row:
+    """One kind of fault.
+
+    Attributes:
+        kind: what is done, as `--only` takes it.
+        holds: what must come of it.
+        tests: files below tests/ that hold it in the fast tests.
+        tries: how many there were.
+        faults: what was wrong, each with its seed.
+    """
+
+    kind: str
+    holds: str
+    tests: str
+    tries: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def as_page(rows: Sequence[Row], command: str) -> str:
+    """docs/reliability.md."""
+    cells = [(r.kind, r.tries, r.holds, len(r.faults), r.tests) for r in rows]
+    headers = ["kind", "tries", "what holds", "faults", "fast tests"]
+    table = tabulate(cells, headers=headers, tablefmt="github")
+    kills, disks, files = (
+        sum(r.tries for r in rows if r.kind.startswith(start))
+        for start in ("kill: ", "full disk: ", "hostile: ")
+    )
+    total = (
+        f"In all {kills} kills, {disks} full disks and {files} hostile files: "
+        f"{sum(len(r.faults) for r in rows)} faults."
+    )
+    return _TEXT.format(table=table, total=total, command=command)

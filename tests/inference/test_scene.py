@@ -1,0 +1,79 @@
+"""A Scene as other libraries take it."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask
+
+from topformer_d2 import InputError, Scene, get_config
+from topformer_d2.inference.model_info import ClassTable, ModelInfo
+
+LABEL = np.array([[0, 0, 2], [2, 2, 0]], np.uint8)
+
+
+@pytest.fixture
+def scene():
+    info = ModelInfo.from_config(get_config("multitask_lite_topformer_t_synthetic"))
+    names = ("cat", "dog", "cow")
+    table = ClassTable(names, ((0, 0, 0),) * 3)
+    return Scene(
+        label=LABEL,
+        boxes=[[0, 0, 2, 1], [1, 0, 3, 2]],
+        classes=[2, 1],
+        scores=[0.75, 0.25],
+        info=replace(info, pixels=table, objects=table),
+    )
+
+
+def test_what_a_scene_holds_are_arrays(scene):
+    assert scene.boxes.dtype == scene.scores.dtype == np.float32
+    assert scene.classes.dtype == np.int64 and scene.size == (2, 3)
+    assert (scene.scores > 0.5).tolist() == [True, False]
+    assert scene.boxes[scene.classes == 2].tolist() == [[0, 0, 2, 1]]
+    assert (scene.above(0.5).classes == [2]).all() and scene.above(0.9).boxes.shape == (0, 4)
+    assert scene.enlarged(2).size == (4, 6)
+    empty = Scene()
+    assert (empty.boxes.shape, empty.classes.shape, empty.scores) == ((0, 4), (0,), None)
+    with pytest.raises(InputError, match="2 boxes has 1 classes"):
+        Scene(boxes=np.zeros((2, 4)), classes=[1])
+
+
+def test_detectron2s_instances(scene):
+    found = scene.to_instances()
+    assert found.image_size == (2, 3) and found.pred_classes.tolist() == [2, 1]
+    assert found.scores.tolist() == [0.75, 0.25]
+    torch.testing.assert_close(found.pred_boxes.tensor, torch.from_numpy(scene.boxes))
+    truth = replace(scene, scores=None).to_instances()
+    assert truth.gt_classes.tolist() == [2, 1] and not truth.has("scores")
+    with pytest.raises(InputError, match="size is unknown"):
+        Scene(boxes=[[0, 0, 1, 1]], classes=[0]).to_instances()
+
+
+def test_plain_python_for_json(scene):
+    found = json.loads(json.dumps(scene.to_dict(), allow_nan=False))
+    assert found["size"] == [2, 3] and len(found["boxes"]) == 2
+    first = {"box": [0, 0, 2, 1], "class": 2, "score": 0.75, "name": "cow"}
+    assert found["boxes"][0] == first
+    label = np.full((2, 3), 255)
+    for entry in found["label"]:
+        pixels = mask.decode(entry["rle"]) == 1
+        assert pixels.sum() == entry["pixels"]
+        label[pixels] = entry["class"]
+    assert np.array_equal(label, LABEL) and [e["name"] for e in found["label"]] == ["cat", "cow"]
+    truth = replace(scene, scores=None, info=None, label=None).to_dict()
+    assert truth["label"] is None
+    assert truth["boxes"][1] == {"box": [1, 0, 3, 2], "class": 1, "score": None}
+    assert Scene().to_dict() == {"size": None, "boxes": [], "label": None}
+
+
+def test_supervisions_detections(scene):
+    pytest.importorskip("supervision")
+    found = scene.to_supervision()
+    assert found.class_id.tolist() == [2, 1] and found.confidence.tolist() == [0.75, 0.25]
+    assert found.data["class_name"].tolist() == ["cow", "dog"]
+    assert np.array_equal(found[found.confidence > 0.5].xyxy, scene.boxes[:1])
+    for empty in (Scene(), scene.above(1)):
+        assert len(empty.to_supervision()) == 0

@@ -1,0 +1,127 @@
+"""Damaged weights are refused; a damaged last checkpoint gives way to the newest whole one."""
+
+import os
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
+from topformer_d2.errors import InputError
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_flipped_bytes_never_pass(tmp_path, suffix):
+    path = tmp_path / f"x.{suffix}"
+    weights = {"a": torch.randn(100, 100), "b": torch.zeros((), dtype=torch.bfloat16)}
+    save_state_dict(weights, str(path))
+    assert torch.equal(read_weights(str(path))["a"], weights["a"])
+    whole = path.read_bytes()
+    for position in np.random.default_rng(0).integers(len(whole), size=100):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << (position % 8)
+        path.write_bytes(damaged)
+        try:
+            found = read_weights(str(path))
+        except InputError as e:
+            assert f"x.{suffix}" in str(e)
+        else:  # padding and dates, which change nothing
+            assert found.keys() == weights.keys()
+            assert all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+def test_other_wrappers_keys(tmp_path):
+    model = nn.Linear(2, 3)
+    own = {key: value + 1 for key, value in model.state_dict().items()}
+    path = str(tmp_path / "x.pth")
+    for prefix in ("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model."):
+        for wrapper in ("model", "state_dict"):
+            torch.save({wrapper: OrderedDict((prefix + k, v) for k, v in own.items())}, path)
+            SafeCheckpointer(model, require_all=True).load(path)
+            assert torch.equal(model.weight, own["weight"])
+            nn.init.zeros_(model.weight)
+
+
+class Training:
+    """A trainer's state."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def state_dict(self):
+        return {"iteration": self.iteration, "_trainer": {"optimizer": {}}}
+
+    def load_state_dict(self, state):
+        self.iteration = state["iteration"]
+
+
+def checkpointer(folder, iteration=0):
+    return SafeCheckpointer(nn.Linear(2, 2), str(folder), trainer=Training(iteration))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """With checkpoints of iterations 1 and 3."""
+    for iteration in (1, 3):
+        checkpointer(tmp_path, iteration).save(f"model_{iteration:07d}", iteration=iteration)
+    return tmp_path
+
+
+def damage_tag(content):
+    def damage(folder):
+        tag = folder / "last_checkpoint"
+        tag.unlink()
+        if content == "folder":
+            tag.mkdir()
+        elif content == "dangling":
+            os.symlink("nowhere", tag)
+        elif content is not None:
+            tag.write_bytes(content)
+
+    return damage
+
+
+TAGS = [None, b"", b"\xff\x00", b"../x.pth", b"gone.pth", "folder", "dangling"]
+
+
+@pytest.mark.parametrize("content", TAGS, ids=str)
+def test_a_damaged_last_checkpoint(folder, content):
+    damage_tag(content)(folder)
+    found = checkpointer(folder)
+    assert found.has_checkpoint()
+    assert found.get_checkpoint_file().endswith("model_0000003.pth")
+
+
+@pytest.mark.parametrize("kind", ["cut", "weights alone", "no _trainer"])
+def test_the_newest_is_not_whole(folder, kind):
+    newest = folder / "model_0000003.pth"
+    content = torch.load(newest, weights_only=True)
+    if kind == "cut":
+        newest.write_bytes(newest.read_bytes()[:-100])
+    elif kind == "weights alone":
+        torch.save({"model": content["model"]}, newest)
+    else:
+        torch.save({**content, "trainer": {"iteration": 3}}, newest)
+    assert checkpointer(folder).get_checkpoint_file().endswith("model_0000001.pth")
+    (folder / "model_0000001.pth").unlink()
+    with pytest.raises(InputError, match=r"model_0000003\.pth"):
+        checkpointer(folder).get_checkpoint_file()
+
+
+def test_a_folder_without_checkpoints(tmp_path):
+    assert not checkpointer(tmp_path).has_checkpoint()
+    save_state_dict({"a": torch.ones(1)}, str(tmp_path / "pretrained.pth"))
+    assert not checkpointer(tmp_path).has_checkpoint()
+    assert read_state_dict(str(tmp_path / "pretrained.pth"))
+
+
+def test_a_file_without_true_checksums_is_read(tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"x": torch.ones(3)}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    assert read_state_dict(str(tmp_path / "x.pth"))["x"].tolist() == [1, 1, 1]

@@ -1,0 +1,129 @@
+"""What each key takes, and that a config says so before anything is built."""
+
+import pytest
+
+from topformer_d2 import Predictor, get_config
+from topformer_d2.config import add_topformer_config, check_parts, list_configs, load_config
+from topformer_d2.config.ranges import RANGES, check_values
+from topformer_d2.errors import InputError
+from topformer_d2.inference import build_predictor
+
+
+def value_of(cfg, key):
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
+
+
+@pytest.mark.parametrize("name", list_configs())
+def test_shipped_configs_are_within_the_ranges(name):
+    cfg = get_config(name)  # else it raises
+    for key in RANGES:
+        value_of(cfg, key)  # the table names keys that there are
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "takes"),
+    [
+        ("SOLVER.CHECKPOINT_PERIOD", "0", "a whole number, 1 or more"),
+        ("SOLVER.WARMUP_ITERS", "-1", "a whole number, 0 or more"),
+        ("SOLVER.BASE_LR", "-0.1", "a finite number, 0 or more"),
+        ("SOLVER.BASE_LR", "1e999", "a finite number"),
+        ("SOLVER.BASE_LR", float("nan"), "a finite number"),
+        ("SOLVER.BASE_LR", None, "a finite number"),
+        ("SOLVER.MAX_ITER", "0", "1 or more"),
+        ("SOLVER.IMS_PER_BATCH", "-4", "from 1"),
+        ("SOLVER.REFERENCE_BATCH", "-1", "from 0"),
+        ("SOLVER.EMA_DECAY", "1.0", "below 1"),
+        ("SOLVER.MOMENTUM", "1.5", "below 1"),
+        ("SOLVER.POLY_LR_POWER", "-1.0", "0 or more"),
+        ("SOLVER.OPTIMIZER", "ADAM", "did you mean 'ADAMW'"),
+        ("SOLVER.STEPS", "(20, 10)", "the smallest first"),
+        ("SOLVER.WEIGHT_DECAY_BIAS", "'x'", "a finite number"),
+        ("SEED", "-2", "from -1 to 2147483647"),
+        ("SEED", str(1 << 32), "from -1 to 2147483647"),
+        ("DATALOADER.NUM_WORKERS", "-1", "from 0 to 1024"),
+        ("DATALOADER.NUM_WORKERS", "99999", "from 0 to 1024"),
+        ("INPUT.CROP.SIZE", "[64.5, 64.0]", "'absolute'"),
+        ("INPUT.CROP.SIZE", "[64]", "a list of 2"),
+        ("INPUT.CROP.SIZE", "[0, 64]", "from 1"),
+        ("INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE is .* and at most 1"),
+        ("INPUT.SCALE_RANGE", "[2.0, 0.5]", "the smaller ratio first"),
+        ("INPUT.SCALE_RANGE", "[0.5]", "0 or 2"),
+        ("INPUT.MIN_SIZE_TEST", "-1", "from 0"),
+        ("INPUT.MAX_SIZE_TEST", "0", "from 1"),
+        ("INPUT.TEST_SIZE_DIVISOR", "0", "from 1"),
+        ("INPUT.FORMAT", "rgb", "one of 'RGB', 'BGR'"),
+        ("INPUT.RANDOM_FLIP", "both", "'horizontal'"),
+        ("MODEL.PIXEL_STD", "[1.0, 0.0, 1.0]", "above 0"),
+        ("MODEL.PIXEL_MEAN", "[1.0]", "a list of 3"),
+        ("MODEL.PIXEL_MEAN", "['1e-3', 1.0, 1.0]", r"'1e-3' is text to YAML: write 0\.001"),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "0", "from 1"),
+        ("MODEL.SEM_SEG_HEAD.DROPOUT", "1.0", "below 1"),
+        ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "99999", "from -100"),
+        ("MODEL.TOPFORMER.DROP_PATH_RATE", "-0.1", "below 1"),
+        ("MODEL.RETINANET.NMS_THRESH_TEST", "1.5", "from 0 to 1"),
+        ("MODEL.RETINANET.IOU_LABELS", "[0, 1]", "it takes 3"),
+        ("TEST.EVAL_PERIOD", "-5", "0 or more"),
+        ("TEST.DETECTIONS_PER_IMAGE", "0", "1 or more"),
+        ("TEST.AUG.MIN_SIZES", "(0,)", "from 1"),
+        ("OUTPUT_DIR", "''", "not empty"),
+    ],
+)
+def test_a_value_out_of_its_range_names_key_and_range(key, value, takes):
+    with pytest.raises(InputError, match=rf"(?s){key} is .*{takes}|{takes}.*{key}"):
+        get_config("seg_topformer_t", [key, value])
+
+
+def test_all_problems_are_named_at_once(tmp_path):
+    (tmp_path / "my.yaml").write_text("SOLVER: {MAX_ITER: 0, WARMUP_ITERS: -1}\nSEED: -7\n")
+    with pytest.raises(InputError, match=r"^3 values of the config: ") as refused:
+        load_config(tmp_path / "my.yaml")
+    for part in ("SOLVER.MAX_ITER is 0", "SOLVER.WARMUP_ITERS is -1", "SEED is -7"):
+        assert part in str(refused.value)
+
+
+def test_missing_keys_are_not_looked_at():
+    cfg = get_config("seg_topformer_t")
+    del cfg["SOLVER"], cfg.INPUT["CROP"], cfg.MODEL["RETINANET"]
+    check_values(cfg)
+
+
+def test_detectron2s_own_defaults_are_within_the_ranges():
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
+    check_values(cfg)
+    add_topformer_config(cfg)
+    check_values(cfg)
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "name", "meant"),
+    [
+        ("seg_topformer_t", "BACKBONE.NAME", "build_topformer_backbon", "build_topformer_backbone"),
+        ("seg_topformer_t", "SEM_SEG_HEAD.NAME", "TopFormerHead", "TopFormerSegmentationHead"),
+        ("seg_topformer_t", "META_ARCHITECTURE", "TopFormerSegmenter", "TopFormerSegmentor"),
+        (
+            "det_retinanet_topformer_t",
+            "ANCHOR_GENERATOR.NAME",
+            "AnchorGenerator",
+            "RotatedAnchorGenerator|DefaultAnchorGenerator",
+        ),
+    ],
+)
+def test_unknown_parts_are_named(config, key, name, meant):
+    cfg = get_config(config, [f"MODEL.{key}", name])
+    message = rf"MODEL\.{key} is '{name}', which is not registered \(did you mean '({meant})'"
+    for call in (check_parts, lambda c: Predictor(c, "w.pth"), lambda c: build_predictor(c, "w")):
+        with pytest.raises(InputError, match=message):
+            call(cfg)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cpu:x", "cuda:-1", "mps", "cuda:99"])
+def test_devices_that_are_not_there(monkeypatch, device):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.empty", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError, match=f"MODEL.DEVICE is '{device}'"):
+        get_config("seg_topformer_t", ["MODEL.DEVICE", device or "''"])

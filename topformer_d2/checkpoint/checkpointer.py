@@ -1,0 +1,241 @@
+"""Detectron2's checkpointer, safe to read with and to be killed or run out of disk under."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor
+
+from ..errors import InputError, summarize
+from ..files import read_text, write_beside
+from .files import local_file, read_state_dict, save_file, weights_of
+from .official import convert_official_state_dict, is_official
+from .parts import place_topformer
+
+logger = logging.getLogger(__name__)
+
+_TAG = "last_checkpoint"
+# What Trainer needs of a checkpoint's "trainer" to go on.
+_TRAINER_STATE = ("iteration", "_trainer")
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer that runs no pickled code, reads safetensors, writes atomically.
+
+    It takes official checkpoints as they are, and logs what it used of them.
+
+    Attributes:
+        saved_model: whose weights save() writes; the model itself, or the average of its weights.
+    """
+
+    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
+        """
+        Args:
+            model, save_dir, kwargs: as for DetectionCheckpointer.
+            require_all: refuse weights that leave a tensor of the model as it was, as inference
+                needs; training may start from a part.
+        """
+        super().__init__(model, save_dir, **kwargs)
+        self.require_all = require_all
+        self.saved_model = self.model
+        self._found: str | None = None  # get_checkpoint_file's answer, until the next save
+
+    def load(self, path: str, *args, **kwargs) -> dict:
+        """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
+        if not path and self.require_all:
+            raise InputError(
+                "no weights file is named: --weights of a tool, Predictor(config, weights), or "
+                "MODEL.WEIGHTS of the config"
+            )
+        if path:
+            local_file(path)  # fvcore only asserts that it is there
+        return super().load(path, *args, **kwargs)
+
+    def _load_file(self, filename: str):
+        loaded = read_state_dict(filename)
+        if is_official(loaded):
+            converted, report = convert_official_state_dict(loaded)
+            _check_finite(converted, filename)
+            logger.info("%s is an official checkpoint:\n%s", filename, report)
+            return {"model": converted}
+        weights = weights_of(loaded, filename)
+        _check_finite(weights, filename)
+        return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
+
+    def _load_model(self, checkpoint: dict):
+        checkpoint["model"] = place_topformer(checkpoint["model"], self.model.state_dict())
+        incompatible = super()._load_model(checkpoint)
+        wrong = [
+            f"{key} is {tuple(given)} there and {tuple(own)} here"
+            for key, given, own in incompatible.incorrect_shapes
+        ]
+        # What inference does not use: a counter that old files lack, and the weights of the losses.
+        unused = ("num_batches_tracked", "loss_weighting.log_variance")
+        misshapen = {key for key, *_ in incompatible.incorrect_shapes}
+        wrong += [
+            f"{key} is missing"
+            for key in incompatible.missing_keys
+            if key not in misshapen and not key.endswith(unused)
+        ]
+        if wrong and not self.require_all:
+            parts = sorted({text.split(".")[0] for text in wrong})
+            logger.warning(
+                "%d of the model's %d tensors are not in the weights file and keep their initial "
+                "values, in %s: %s",
+                *(len(wrong), len(self.model.state_dict()), ", ".join(parts), summarize(wrong)),
+            )
+        if self.require_all and wrong:
+            heads = {
+                "sem_seg_head.": "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)",
+                "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS), MODEL.FPN",
+            }
+            own = self.model.state_dict()
+            keys = [text for start, text in heads.items() if any(k.startswith(start) for k in own)]
+            raise InputError(
+                f"the weights do not fit the config: {summarize(wrong)}. "
+                f"Check {', '.join(['MODEL.TOPFORMER', *keys])} "
+                "and, where DATASETS.FOLDERS names the data, its classes"
+            )
+        return incompatible
+
+    def save(self, name: str, **kwargs) -> None:
+        """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.saved_model.state_dict(), **kwargs}
+        data |= {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        basename = f"{name}.pth"
+        path = os.path.join(self.save_dir, basename)
+        self.logger.info("Saving checkpoint to %s", path)
+        save_file(lambda f: torch.save(data, f), path)
+        self.tag_last_checkpoint(basename)
+        self._found = None
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write last_checkpoint beside and rename it: a killed run leaves the one before it."""
+        self._found = None
+        if "://" in self.save_dir:
+            super().tag_last_checkpoint(last_filename_basename)
+        else:
+            content = last_filename_basename.encode()
+            write_beside(os.path.join(self.save_dir, _TAG), content, durable=True)
+
+    def has_checkpoint(self) -> bool:
+        """Whether get_checkpoint_file has one; raises as that does."""
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint to go on from: last_checkpoint's, or where that is damaged the newest.
+
+        Returns:
+            its path; "" where save_dir has none of a training.
+
+        Raises:
+            InputError: there are some, and none is whole.
+        """
+        if "://" in self.save_dir:
+            return super().get_checkpoint_file() if super().has_checkpoint() else ""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def _find(self) -> str:
+        folder = Path(self.save_dir)
+        problems: list[str] = []
+        if os.path.lexists(folder / _TAG):
+            try:
+                named = _read_tag(folder)
+                self._check_whole(named)
+                return str(named)
+            except InputError as e:
+                problems.append(str(e))
+        candidates = training_checkpoints(folder)
+        if not candidates and not problems:
+            return ""
+        if not problems:
+            problems.append(f"{folder / _TAG} is missing")
+        for path, _ in candidates:
+            try:
+                self._check_whole(path, "trainer")
+            except InputError as e:
+                if str(e) not in problems:
+                    problems.append(str(e))
+            else:
+                logger.warning("%s. Going on from %s instead", "; ".join(problems), path)
+                return str(path)
+        raise InputError(
+            f"{folder} has no whole checkpoint to go on from: {'; '.join(problems)}. Start anew "
+            "without --resume in another OUTPUT_DIR, with MODEL.WEIGHTS naming weights that can be "
+            "read"
+        )
+
+    def _check_whole(self, path: Path, *needed: str) -> None:
+        """Raise InputError where a checkpoint cannot be read or lacks what a training goes on with.
+
+        Args:
+            needed: entries beside those that this checkpointer loads.
+        """
+        loaded = read_state_dict(str(path))
+        weights_of(loaded, str(path))
+        for key in {*self.checkpointables, *needed}:
+            state = loaded.get(key)
+            wanted = _TRAINER_STATE if key == "trainer" else ()
+            if not isinstance(state, Mapping) or not all(name in state for name in wanted):
+                raise InputError(
+                    f"{path} has weights without the training's state ({key!r}): a new training "
+                    f"starts from it by MODEL.WEIGHTS {path}, without --resume"
+                )
+
+
+def training_checkpoints(folder: str | os.PathLike) -> list[tuple[Path, int]]:
+    """The checkpoints of a training in a folder and their iterations, the newest first.
+
+    What cannot be read comes last, with -1, where its name is one that a training gives. No
+    pickled code is run.
+    """
+    found = []
+    for path in sorted(Path(folder).glob("*.pth")):
+        name = path.stem.removeprefix("model_")
+        try:
+            # Only the entries' structure: the tensors stay on the disk.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            iteration = content["trainer"]["iteration"]
+        except Exception:  # torch raises many types for a broken file
+            iteration = None
+        if isinstance(iteration, int):
+            found.append((path, iteration))
+        elif path.stem == "model_final" or name.isdecimal():
+            found.append((path, -1))
+    return sorted(found, key=lambda item: item[1], reverse=True)
+
+
+def _read_tag(folder: Path) -> Path:
+    """The checkpoint that a folder's last_checkpoint names; InputError where that is damaged."""
+    tag = folder / _TAG
+    name = read_text(str(tag), most=4096).strip()
+    if not name:
+        raise InputError(f"{tag} is empty")
+    if not name.isprintable() or os.path.basename(name) != name or name in (".", ".."):
+        raise InputError(f"{tag} names {name[:80]!r}, which is not a file in its folder")
+    if not os.path.lexists(folder / name):
+        raise InputError(f"{tag} names {name[:80]!r}, which does not exist")
+    return folder / name
+
+
+def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
+    """Raise InputError where weights are NaN or infinite: every answer would be, or be missing."""
+    wrong = [
+        key
+        for key, value in weights.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if wrong:
+        raise InputError(
+            f"{path} has NaN or infinite values in {summarize(wrong)}. The training that wrote it "
+            "had diverged: take a checkpoint from before, and train with a lower SOLVER.BASE_LR"
+        )

@@ -1,0 +1,36 @@
+"""Config keys with their ranges, safe config files, and the shipped configs by name."""
+
+from .files import read_config
+from .keys import add_topformer_config, complete_config
+from .loading import (
+    after_loading,
+    config_folder,
+    describe_datasets,
+    fit_device,
+    get_config,
+    list_configs,
+    load_config,
+    when_building,
+)
+from .model import SCHEDULE_FALLBACK, check_parts, model_tasks, schedule_name, single_task_opts
+from .ranges import check_values
+
+__all__ = [
+    "SCHEDULE_FALLBACK",
+    "add_topformer_config",
+    "after_loading",
+    "check_parts",
+    "check_values",
+    "complete_config",
+    "config_folder",
+    "describe_datasets",
+    "fit_device",
+    "get_config",
+    "list_configs",
+    "load_config",
+    "model_tasks",
+    "read_config",
+    "schedule_name",
+    "single_task_opts",
+    "when_building",
+]

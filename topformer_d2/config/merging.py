@@ -1,0 +1,125 @@
+"""Merging what a user wrote into a config; what is wrong is said with its file, key and fix."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode, downgrade_config, upgrade_config
+from detectron2.config.compat import guess_version
+
+from ..errors import InputError, did_you_mean
+from .files import BASE_KEY, read_config
+
+# What yacs and fvcore raise for an unknown key or a value of the wrong type, and what Python raises
+# for text that is taken for a value and is not one, such as a thousand brackets.
+_MERGE_ERRORS = (
+    *(KeyError, ValueError, AssertionError, TypeError, AttributeError),
+    *(MemoryError, RecursionError),
+)
+_TYPE_MISMATCH = re.compile(
+    r"Type mismatch \(<class '([\w.]+)'> vs. <class '([\w.]+)'>\) with values "
+    r"\((.*?) vs. (.*)\) for config key: (.*)",
+    re.S,
+)
+_TYPES = {
+    "int": "a whole number (without point or exponent)",
+    "float": "a number with a point",
+    "str": "text",
+    "bool": "True or False",
+    "list": "a list",
+    "tuple": "a list",
+    "detectron2.config.config.CfgNode": "keys of its own",
+}
+
+
+def merge_file(cfg: CfgNode, path: str, *, allow_remote: bool = False) -> None:
+    """As cfg.merge_from_file, of read_config's values; old versions are converted likewise.
+
+    Raises:
+        InputError: as read_config; or the file is of a version that this Detectron2 does not know,
+            or has an unknown key or a value of the wrong type.
+    """
+    values = read_config(path, allow_remote=allow_remote)
+    try:
+        loaded = CfgNode(values)
+        version = loaded.get("VERSION", cfg.VERSION)
+        if "VERSION" not in loaded and all(isinstance(v, CfgNode) for v in loaded.values()):
+            version = guess_version(loaded, path)
+        if type(version) is not int or not 1 <= version <= cfg.VERSION:
+            known = f"this Detectron2 takes 1 to {cfg.VERSION}"
+            raise InputError(f"{path}: VERSION is {version!r}; {known}")
+        if version == cfg.VERSION:
+            cfg.merge_from_other_cfg(loaded)
+            return
+        old = downgrade_config(cfg, to_version=version)
+        old.merge_from_other_cfg(loaded)
+        new = upgrade_config(old)
+    except InputError:
+        raise
+    except _MERGE_ERRORS as e:
+        raise _config_error(path, e, cfg) from e
+    cfg.clear()
+    cfg.update(new)
+
+
+def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """As cfg.merge_from_list.
+
+    Raises:
+        InputError: `opts` is not pairs, a key is unknown, or its value is of the wrong type.
+    """
+    pairs = [opts] if isinstance(opts, str) else list(opts)
+    if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
+        raise InputError(f"command line: {reprlib.repr(pairs)}; it takes pairs of KEY VALUE")
+    if "SOLVER.LR_SCHEDULER_NAME" in pairs[::2] and "SOLVER.SCHEDULE" not in pairs[::2]:
+        pairs += ["SOLVER.SCHEDULE", ""]  # as complete_schedule does for a file
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        *sections, name = key.split(".")
+        node = cfg
+        for section in sections:
+            node = node.get(section) if isinstance(node, CfgNode) else None
+        try:
+            if (
+                key == BASE_KEY
+                or not isinstance(node, CfgNode)
+                or isinstance(node.get(name), CfgNode)
+            ):
+                raise KeyError(f"Non-existent key: {key}")
+            cfg.merge_from_list([key, value])
+        except _MERGE_ERRORS as e:
+            raise _config_error("command line", e, cfg, key) from e
+
+
+def _flatten(node: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys += (
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
+        )
+    return keys
+
+
+def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") -> InputError:
+    """What yacs says of an unknown key or of a value's type, in words that name the fix."""
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    if mismatch := _TYPE_MISMATCH.match(text):
+        kind, given, old, new, key = mismatch.groups()
+        hint = f" (write {new}.0)" if (kind, given) == ("float", "int") else ""
+        takes = f"{_TYPES.get(kind, kind)}, such as {_short(old)}"
+        return InputError(f"{source}: {key} is {_short(new)}{hint}; it takes {takes}")
+    # yacs words it differently for files and for lists.
+    _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")
+    if unknown:
+        hint = did_you_mean(name, _flatten(cfg))
+        return InputError(f"{source}: Non-existent key: {_short(name)}{hint}")
+    what = f"{key}: its value" if key else "a value"
+    said = f"{type(error).__name__}{': ' * bool(text)}{_short(text)}"
+    return InputError(f"{source}: {what} cannot be used ({said})")
+
+
+def _short(text: str) -> str:
+    """At most 300 characters of one line, those that steer a terminal as escapes."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= 300 else f"{text[:300]}..."

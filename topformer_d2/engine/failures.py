@@ -1,0 +1,119 @@
+"""What a failed training says to its user, and the state from before the failed iteration."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+
+import torch
+from detectron2.engine import HookBase
+from torch import nn
+
+from ..errors import InputError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|not enough memory")
+_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
+_NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
+
+
+class UndoStep(HookBase):
+    """Can bring the model back to how it was before an iteration that failed.
+
+    The forward pass changes BatchNorm's statistics, and the optimizer's step the weights. The
+    statistics are few and are copied before each iteration. Once the weights change there is no
+    way back.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer):
+        self._model = model
+        self._buffers = list(model.buffers())
+        self._copies: list[torch.Tensor] = []
+        self._normalizer = None
+        self._is_updating = False
+        optimizer.register_step_pre_hook(self._mark)
+
+    def _mark(self, *_) -> None:
+        self._is_updating = True
+
+    def before_step(self) -> None:
+        self._is_updating = False
+        if not self._copies:
+            self._copies = [buffer.clone() for buffer in self._buffers]
+        elif self._buffers:
+            torch._foreach_copy_(self._copies, self._buffers)
+        self._normalizer = getattr(self._model, "loss_normalizer", None)  # RetinaNet's
+
+    def undo(self) -> bool:
+        """Restore what the failed iteration changed; False where that cannot be done.
+
+        It cannot where the optimizer had begun, or where the weights from before are not finite.
+        """
+        if self._is_updating or not self._copies:
+            return False
+        if not all(bool(torch.isfinite(p).all()) for p in self._model.parameters()):
+            return False
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._copies)
+        if self._normalizer is not None:
+            self._model.loss_normalizer = self._normalizer
+        return True
+
+
+def explain_failure(error: Exception, *, iteration: int, rate: float, folder: str) -> str | None:
+    """What happened and what to try, in one line; None where it is a mistake of the program.
+
+    Args:
+        error: raised in an iteration.
+        iteration: in which.
+        rate: the first parameter group's learning rate.
+        folder: OUTPUT_DIR.
+    """
+    text = str(error)
+    if isinstance(error, InputError):
+        # One raised in a loader's process arrives in the text of its traceback.
+        return text.rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
+    if isinstance(error, FloatingPointError):
+        losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))
+        return (
+            f"the loss is not finite in iteration {iteration} ({losses or text.splitlines()[0]}), "
+            f"with learning rate {rate:.3g}. Try SOLVER.CLIP_GRADIENTS.ENABLED True, or start anew "
+            "with a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS"
+        )
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or _NO_MEMORY.search(text):
+        return (
+            f"out of memory in iteration {iteration}: {text.splitlines()[0] if text else 'Python'}."
+            " Try a higher SOLVER.ACCUMULATION_STEPS, a smaller SOLVER.IMS_PER_BATCH or "
+            "INPUT.CROP.SIZE, or fewer DATALOADER.NUM_WORKERS"
+        )
+    if worker := _WORKER.search(text):
+        killed = re.search(r"killed by signal: ([^.]+)", text)
+        how = f"was killed by {killed[1].strip()}" if killed else "ended unexpectedly"
+        return (
+            f"a process that loads images (pid {worker[1]}) {how} in iteration {iteration}. Where "
+            "the system ran out of memory, try fewer DATALOADER.NUM_WORKERS"
+        )
+    return None
+
+
+def describe_death(rank: int, exit_code: int) -> tuple[str, int]:
+    """The message on a training process that a signal ended, and the exit status for it.
+
+    Args:
+        rank: of the process.
+        exit_code: minus the signal's number.
+    """
+    number = -exit_code
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    likely = ", probably by the system, which was out of memory" if name == "SIGKILL" else ""
+    return (
+        f"training process {rank} was ended by {name}{likely}. The same command with --resume goes "
+        "on from the last checkpoint",
+        128 + number,
+    )

@@ -1,0 +1,67 @@
+"""The SHA-256 inside an exported file, by which damage is found."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from ..errors import InputError
+
+# Under it the checksum stands in ONNX's metadata_props and in OpenVINO's rt_info.
+CHECKSUM_KEY = "topformer_d2_sha256"
+# As long as a checksum; it stands there while the checksum is computed.
+PLACEHOLDER = "0" * 64
+# As ONNX (the tag and length of the value) and OpenVINO's XML have it.
+_PATTERN = re.compile(CHECKSUM_KEY.encode() + rb'(?:\x12\x40| value=")([0-9a-f]{64})')
+
+
+def seal(path: Path, weights: Path | None = None) -> None:
+    """Put the checksum where PLACEHOLDER stands in a file.
+
+    Args:
+        path: of the file.
+        weights: OpenVINO's second file, which the checksum includes.
+    """
+    content = path.read_bytes()
+    (place,) = _PATTERN.finditer(content)
+    digest = _digest(content, place, weights)
+    path.write_bytes(content[: place.start(1)] + digest + content[place.end(1) :])
+
+
+def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
+    """False where a file has no checksum.
+
+    A checksum finds damage, and a file beside which another one's weights lie. It does not say who
+    wrote the file.
+
+    Args:
+        content: of the file.
+        path: of the file, for the message.
+        weights: OpenVINO's second file.
+
+    Raises:
+        InputError: it has another content than it was written with.
+    """
+    places = list(_PATTERN.finditer(content))
+    if not places:
+        return False
+    if len(places) > 1 or _digest(content, places[0], weights) != places[0][1]:
+        files = f"{path} or {weights.name}" if weights else path
+        both = ", both files" if weights else ""
+        raise InputError(
+            f"{files} was damaged or changed after it was written (its SHA-256 is another one): "
+            f"copy it again{both}, or export it again"
+        )
+    return True
+
+
+def _digest(content: bytes, place: re.Match, weights: Path | None) -> bytes:
+    found = hashlib.sha256(memoryview(content)[: place.start(1)])
+    found.update(PLACEHOLDER.encode())
+    found.update(memoryview(content)[place.end(1) :])
+    if weights is not None:
+        with open(weights, "rb") as f:
+            while chunk := f.read(1 << 20):
+                found.update(chunk)
+    return found.hexdigest().encode()

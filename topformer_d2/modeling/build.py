@@ -1,0 +1,18 @@
+"""Building the model of a config."""
+
+from __future__ import annotations
+
+from detectron2.modeling import build_model as build_detectron2_model
+from torch import nn
+
+from ..config import check_parts
+
+
+def build_model(cfg) -> nn.Module:
+    """Detectron2's build_model, on MODEL.DEVICE.
+
+    Raises:
+        InputError: a part has a name that is not registered, or refuses the config.
+    """
+    check_parts(cfg)
+    return build_detectron2_model(cfg)

@@ -1,0 +1,41 @@
+"""Detectors whose outputs are NaN: decoding drops those, and an image would have no box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling import RetinaNet
+from torch import Tensor, nn
+
+from ...errors import InputError
+
+
+def check_finite(*outputs: Sequence[Tensor]) -> None:
+    """Raise InputError where a tensor of a dense detector's head holds NaN or infinity.
+
+    Not where a graph is recorded, which has no values yet.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return
+    for values in (tensor for level in outputs for tensor in level):
+        # The sum is faster to have; that of finite values may yet be too large.
+        if not values.sum().isfinite() and not values.isfinite().all():
+            raise InputError(
+                "the detector's outputs have NaN or infinite values: the weights or the image do "
+                "not fit the model"
+            )
+
+
+def check_detector(model: nn.Module) -> None:
+    """Have Detectron2's own RetinaNet check its outputs in inference, as ours do; others stay."""
+    is_plain = isinstance(model, RetinaNet) and (
+        type(model).forward_inference is RetinaNet.forward_inference
+    )
+    if is_plain and _check_head not in model.head._forward_hooks.values():
+        model.head.register_forward_hook(_check_head)
+
+
+def _check_head(head: nn.Module, _, outputs: tuple[list[Tensor], list[Tensor]]) -> None:
+    if not head.training:
+        check_finite(*outputs)
