@@ -16,7 +16,7 @@ from topformer_d2.errors import InputError
 
 
 def xml(*objects, size=True):
-    body = "<size><width>1</width><height>1</height></size>" if size else ""
+    body = "<size><width>40</width><height>30</height></size>" if size else ""
     for name, box, *rest in objects:
         keys = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
         body += f"<object><name>{name}</name>{''.join(rest)}<bndbox>"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm.auto import tqdm
 
 from ..images import has_extension
 from .source import Source
@@ -86,6 +90,19 @@ class Dataset:
     ignored_ids: tuple[int, ...]
     decode: Callable[[Source, Any], np.ndarray] = decode_png
     look_alikes: tuple[tuple[str, str], ...] = ()
+
+
+@contextmanager
+def in_threads(function: Callable, items: Sequence, title: str, unit: str) -> Iterator:
+    """The results of `function` for each of `items`, in order, with a bar of progress.
+
+    An error or Ctrl-C within the block ends what is being done and begins nothing more.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield tqdm(pool.map(function, items), total=len(items), desc=title, unit=unit)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def images_in(folder: Path) -> dict[str, str]:
