@@ -259,7 +259,7 @@ def test_a_camera_is_named_as_one():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("x.wmv", True), ("x.GIF", True), ("x.TIFF", False), ("x.jpg", False), ("x", False)],
+    [("x.wmv", True), ("x.xyz", True), ("x.GIF", False), ("x.TIFF", False), ("x.jpg", False), ("x", False)],
 )
 def test_a_file_without_an_images_extension_is_a_video(tmp_path, name, expected):
     assert not is_video(str(tmp_path / name))

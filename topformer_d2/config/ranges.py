@@ -271,7 +271,7 @@ def _unless_missing(check: Callable[[CfgNode], str], cfg: CfgNode) -> str:
 
 def _crop_size(cfg: CfgNode) -> str:
     crop = cfg.INPUT.CROP
-    if crop.TYPE not in _CROP_SIZES:
+    if not crop.ENABLED or crop.TYPE not in _CROP_SIZES:
         return ""
     problem = _problem("INPUT.CROP.SIZE", _CROP_SIZES[crop.TYPE], crop.SIZE)
     if problem:
