@@ -119,7 +119,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _why_refused(local: str) -> str:
-    """What is wrong with a file of pickled code, or of something else, and the mend."""
+    """What is wrong with a file of pickled code, or of something else, and the fix."""
     with open(local, "rb") as f:
         start = f.read(len(_TORCH_PICKLE))
     if zipfile.is_zipfile(local) or start == _TORCH_PICKLE:
