@@ -277,7 +277,7 @@ def test_saving_again_overwrites(tmp_path):
 def test_files_that_are_no_checkpoint(tmp_path):
     path = str(tmp_path / "x.pth")
     model = Segmenter("tiny", num_classes=2)
-    for content, message in (([1], "holds a list"), ({"model": "x"}, "no checkpoint")):
+    for content, message in (([1], "holds a list"), ({"model": "x"}, "not a checkpoint")):
         torch.save(content, path)
         with pytest.raises(InputError, match=message):
             SafeCheckpointer(model).load(path)
