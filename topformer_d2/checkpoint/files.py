@@ -14,7 +14,7 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
 from ..errors import InputError
-from ..files import writing_beside
+from ..files import check_regular_file, writing_beside
 
 # What a user may run on a file that is refused; `old` and `new` are names of files.
 _TENSORS_ALONE = (
@@ -119,7 +119,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _why_refused(local: str) -> str:
-    """What is wrong with a file of pickled code, or of something else, and the mend."""
+    """What is wrong with a file of pickled code, or of something else, and the fix."""
     with open(local, "rb") as f:
         start = f.read(len(_TORCH_PICKLE))
     if zipfile.is_zipfile(local) or start == _TORCH_PICKLE:
@@ -172,18 +172,24 @@ def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
         or any(key.startswith(_OFFICIAL) for key in weights)
     ):
         raise InputError(
-            f"{path} is no checkpoint of this toolkit; an official one is converted by "
+            f"{path} is not a checkpoint of this toolkit; an official one is converted by "
             "`python tools/convert_weights.py IN OUT`"
         )
     return weights
 
 
 def local_file(path: str) -> str:
+    """The path of a weights file on this machine; a remote one is fetched by iopath.
+
+    Raises:
+        InputError: it does not exist, is not a file, as a folder or a pipe is, or is empty.
+    """
     local = PathManager.get_local_path(path)
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
-    if not os.path.isfile(local):
+    if not os.path.lexists(local):
         raise InputError(f"weights file {path} does not exist")
+    check_regular_file(local)
     if not os.path.getsize(local):
         raise InputError(f"weights file {path} is empty: download or copy it again")
     return local

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.images import list_images, read_image
-from ..errors import InputError, printable, trouble_of_one
+from ..errors import InputError, trouble_of_one
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
@@ -149,16 +149,15 @@ class Predictor:
         Raises:
             InputError: there is no image, or none could be predicted.
         """
-        done, problem = 0, ""
+        done, problem = 0, None
         for file in list_images(path):
             try:
                 scene = self(read_image(file), confidence=confidence)
             except Exception as e:
-                reason = trouble_of_one(e)
-                if reason is None:
+                problem = trouble_of_one(e, file)
+                if problem is None:
                     raise
-                problem = reason if file in reason else f"{file}: {reason}"
-                logger.warning("skipped: %s", printable(problem, newlines=True))
+                logger.warning("skipped: %s", problem)
                 continue
             done += 1
             yield file, scene

@@ -127,9 +127,9 @@ class VideoReader:
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes an .mp4 (MPEG-4), or an .avi (Motion JPEG), beside its place and renames it.
 
-    Its frames are decoded and counted before. After Ctrl-C what was written is kept: it is a whole
-    video of fewer frames. After an error, too, but not in the place of an earlier video, and not
-    where the disk is full.
+    Its frames are decoded and counted before. After Ctrl-C or SIGTERM what was written is kept: it
+    is a whole video of fewer frames. After an error, too, but not in the place of an earlier video,
+    and not where the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike, frame_rate: float):
@@ -209,7 +209,8 @@ class VideoWriter(contextlib.AbstractContextManager):
             self._writer.release()
             free = _free_bytes(self._partial)
             is_whole = free != 0 and self._is_whole()
-            if is_whole and (error in (None, KeyboardInterrupt) or not self._path.exists()):
+            ended_in_order = error is None or issubclass(error, KeyboardInterrupt)
+            if is_whole and (ended_in_order or not self._path.exists()):
                 os.replace(self._partial, self._path)
             elif error is None:
                 if free is not None and free < _FULL:

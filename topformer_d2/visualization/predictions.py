@@ -151,12 +151,10 @@ def _noting(path: str, problems: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        reason = trouble_of_one(e)
-        if reason is None:
+        problem = trouble_of_one(e, path)
+        if problem is None:
             raise
-        name = printable(path)
-        problem = reason if name in reason else f"{name}: {reason}"
-        problems.append(problem.replace("\n", "\\n"))
+        problems.append(problem)
 
 
 def _write_pictures(painter: Painter, image: np.ndarray, scene: Scene, stem: str) -> None:
