@@ -14,7 +14,6 @@ from PIL import Image
 
 from tests.data.test_prepare_voc import voc, xml  # noqa: F401 (a fixture)
 from topformer_d2.data.prepare import opening
-from topformer_d2.data.prepare.cli import _printable
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 from topformer_d2.data.prepare.source import Source
 from topformer_d2.data.prepare.voc import prepare_voc
@@ -168,7 +167,3 @@ def test_full_disk_ends_with_one_error_and_a_second_run_goes_on(tmp_path, monkey
             prepare_sem_seg("camvid", [str(source)], str(tmp_path / "root"))
     assert written and not list((tmp_path / "root").rglob("*.partial"))
     assert prepare_sem_seg("camvid", [str(source)], str(tmp_path / "root"))["train"].written == 3
-
-
-def test_problems_show_no_control_characters():
-    assert _printable("a\x1b[31m\udcffé") == "a\\x1b[31m\\udcffé"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ...errors import show_input_errors
+from ...errors import printable, show_input_errors, terminating_in_order
 from ...files import write_beside
 from ..builtin import datasets_root
 from .sem_seg import prepare_sem_seg
@@ -48,30 +47,19 @@ def source_parser(description: str) -> argparse.ArgumentParser:
 
 def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
     """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
-    with show_input_errors():
-        stop_on_sigterm()
+    with show_input_errors(), terminating_in_order():
         reports = list(prepare())
         for report in reports:
-            print(report.summary())
+            print(printable(report.summary()))
             show_problems(report)
     print(f"written below {os.path.abspath(folder)}")
     sys.exit(1 if any(report.problems for report in reports) else 0)
 
 
-def stop_on_sigterm() -> None:
-    """Make SIGTERM end this process as Ctrl-C does, which leaves nothing half written."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-def _printable(text: str) -> str:
-    """A file's name may hold what a terminal obeys, or bytes that are no text."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
 def show_problems(report: _Report) -> None:
     """Print a report's problems; where they are many, some of them and the file with all."""
     for problem in report.problems[:_SHOWN]:
-        print(f"PROBLEM: {_printable(problem)}")
+        print(f"PROBLEM: {printable(problem, newlines=True)}")
     if len(report.problems) > _SHOWN:
         write_beside(
             report.problems_file,

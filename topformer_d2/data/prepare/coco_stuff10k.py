@@ -71,7 +71,7 @@ def _decode(files: Source, name: str) -> np.ndarray:
     if names.size != _NUM_NAMES:
         raise ValueError(f"{name} has {names.size} names instead of {_NUM_NAMES}")
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "uif":
-        raise ValueError(f"{name}: S is no array of numbers")
+        raise ValueError(f"{name}: S is not an array of numbers")
     # Stored as bytes or as doubles, as MATLAB chose when it saved.
     if ids.size == 0 or not ((ids >= 0) & (ids <= _NUM_NAMES) & (ids == np.floor(ids))).all():
         raise ValueError(f"{name}: S holds something other than the ids 0 to {_NUM_NAMES}")

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 from tqdm.auto import tqdm
 
-from ...errors import InputError
+from ...errors import InputError, printable
 from ..categories import load_categories
 from .dataset import Dataset, Split, pair_up
 from .source import Source
@@ -70,7 +70,7 @@ def _in_voc2010(files: Source, folder: str, extension: str) -> dict[str, str]:
 
 def _read_json(files: Source, name: str) -> dict[str, dict[str, _Masks]]:
     """{"train" or "val": {stem: masks}}; images of other phases have none and are left out."""
-    tqdm.write(f"reading {name}")
+    tqdm.write(f"reading {printable(name)}")
     try:
         content = json.loads(
             files.read(name), object_hook=lambda d: {k: d[k] for k in _KEYS & d.keys()}
@@ -104,11 +104,12 @@ def _decode(_: Source, masks: _Masks) -> np.ndarray:
         try:
             if tuple(segmentation["size"]) != label.shape:  # before memory is taken for it
                 raise ValueError(
-                    f"a mask of category {category} is {segmentation['size']}, not {label.shape}"
+                    f"a mask of category {category} is {tuple(segmentation['size'])}, not "
+                    f"{label.shape}"
                 )
             mask = rle.decode(segmentation)
         except (KeyError, TypeError) as e:
-            raise ValueError(f"a mask of category {category} is no RLE: {e}") from e
+            raise ValueError(f"a mask of category {category} is not an RLE: {e}") from e
         label[mask.astype(bool)] = category
     return label
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -25,11 +24,8 @@ def prepare_camvid(sources: Sequence[str], root: str) -> dict[str, Report]:
     Arguments, result and errors are those of prepare_sem_seg.
     """
     folder = Path(root) / "camvid"
-    with ExitStack() as held:
-        if folder.is_dir():  # what is refused makes no folder
-            held.enter_context(locked_output(folder, "preparing camvid"))
+    with locked_output(folder, "preparing camvid"):
         reports = prepare_sem_seg("camvid", sources, root)
-        held.enter_context(locked_output(folder, "deriving camvid's boxes"))
         _write_boxes(folder, reports)
     return reports
 

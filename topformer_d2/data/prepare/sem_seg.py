@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -105,11 +104,8 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
     """
     what, files = DATASETS[dataset], Source(sources)
     folder = Path(root) / what.root
-    with ExitStack() as held:
-        if folder.is_dir():  # what is refused makes no folder
-            held.enter_context(locked_output(folder, f"preparing {dataset}"))
+    with locked_output(folder, f"preparing {dataset}"):
         found = _find(what, files, folder, dataset)
-        held.enter_context(locked_output(folder, f"preparing {dataset}"))
         reports = {}
         for name, expected in what.expected.items():
             report = reports[name] = Report(
@@ -197,7 +193,7 @@ def _prepare_pair(
         return f"label of {pair.image}: {e}"
     is_deep = any(len(table) > 256 for table in tables)
     if label.ndim != 2 or label.dtype != (np.uint16 if is_deep else np.uint8):
-        return f"label of {pair.image}: {label.dtype} of shape {label.shape} is no map of ids"
+        return f"label of {pair.image}: {label.dtype} of shape {label.shape} is not a map of ids"
     if image.size != label.shape[::-1]:
         return f"{pair.image} is {image.size}, its label {label.shape[::-1]}"
     if not pair.image_out.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,8 +11,11 @@ from tqdm.auto import tqdm
 
 from ...errors import InputError
 from ...files import parse_json
-from ..images import IMAGE_EXTENSIONS, UNREADABLE
+from ..images import IMAGE_EXTENSIONS, UNREADABLE, decode_image
 from .opening import DAMAGED, open_source
+
+# File systems take 255; a label's extension may be longer than its image's.
+_MAX_NAME_BYTES = 250
 
 
 class Source:
@@ -23,7 +25,7 @@ class Source:
     it is named itself or the folder around it.
 
     Nothing is unpacked to disk. What macOS adds to archives is left out, and so is every folder
-    whose name ends with _detectron2: prepared labels, which are no official ones.
+    whose name ends with _detectron2: prepared labels, which are not official ones.
     """
 
     def __init__(self, paths: Sequence[str]):
@@ -32,18 +34,17 @@ class Source:
         self._read: dict[str, Callable[[], bytes]] = {}
         for path in self._paths:
             opened = open_source(path)
-            # A name that is not UTF-8 cannot be written into a JSON.
-            undecodable = [name for name in opened.read if not _is_text(name)]
+            unusable = [name for name in opened.read if not _is_usable(name)]
             for what, names in (
                 ("not regular files (pipes, devices, links)", opened.left_out),
-                ("files whose names are not UTF-8", undecodable),
+                ("files whose names cannot be written", unusable),
             ):
                 if names:
                     tqdm.write(f"left out {len(names)} {what}, {names[0]!r} among them")
             self._read |= {
                 name: read
                 for name, read in opened.read.items()
-                if _is_official(name) and _is_text(name)
+                if _is_usable(name) and _is_official(name)
             }
         self.names = sorted(self._read)
 
@@ -87,7 +88,7 @@ class Source:
         name = str(out) if is_there else name
         try:
             content = out.read_bytes() if is_there else self.read(name)
-            image = _decoded(content)
+            image = decode_image(content)
         except (*UNREADABLE, *DAMAGED) as e:
             raise ValueError(f"{name}: {e}") from e
         try:
@@ -106,7 +107,7 @@ class Source:
         """
         try:
             content = self.read(name)
-            parse_json(content, name) if name.endswith(".json") else _decoded(content)
+            parse_json(content, name) if name.endswith(".json") else decode_image(content)
         except InputError as e:  # a damaged file is one of many here
             raise ValueError(str(e)) from e
         except (*UNREADABLE, *DAMAGED) as e:
@@ -161,19 +162,14 @@ class Source:
         return self.find(rf"{re.escape(ending)}/([^/]+)(?i:{endings})", root, problems)
 
 
-def _decoded(content: bytes) -> Image.Image:
-    """An image decoded in full, which is where a truncated download is found."""
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
-
-
-def _is_text(name: str) -> bool:
+def _is_usable(name: str) -> bool:
+    """Whether a file can be written under this name, and the name into a JSON as UTF-8."""
     try:
+        content = PurePosixPath(name).name.encode()
         name.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return 0 < len(content) <= _MAX_NAME_BYTES and "\0" not in name
 
 
 def _is_official(name: str) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
@@ -12,12 +10,10 @@ from pathlib import Path, PurePosixPath
 
 from ...errors import InputError
 from ...files import locked_output, write_beside, write_json
-from ..images import IMAGE_EXTENSIONS
 from .dataset import in_threads
 from .opening import DAMAGED
 from .source import Source
-
-_CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")
+from .voc_files import VocObject, find_root, read_splits, read_xml
 
 
 @dataclass
@@ -77,17 +73,6 @@ class VocReport:
         return "\n".join(lines)
 
 
-@dataclass
-class _Object:
-    name: str
-    corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as the file has them
-    difficult: bool
-
-    def begins_at_zero(self) -> bool:
-        """A negative coordinate is a box that reaches out, and says nothing of the origin."""
-        return any(0 <= c < 1 for c in self.corners[:2])
-
-
 def prepare_voc(
     sources: Sequence[str], target: str, classes: Sequence[str] | None = None
 ) -> VocReport:
@@ -108,7 +93,7 @@ def prepare_voc(
         InputError: a source is not there, or they have no such folder.
     """
     files = Source(sources)
-    root = _find_root(files)
+    root = find_root(files)
     with locked_output(target, "preparing VOC boxes"):
         return _prepare(files, root, target, classes)
 
@@ -117,7 +102,7 @@ def _prepare(files: Source, root: str, target: str, classes: Sequence[str] | Non
     report = VocReport(Path(target) / "problems.txt")
     names = files.folder("Annotations", ".xml", root=root, problems=report.problems)
     images = files.folder("JPEGImages", root=root, problems=report.problems)
-    splits = _splits(files, root, report) or {"all": sorted(names)}
+    splits = read_splits(files, root, report.problems) or {"all": sorted(names)}
     report.unlisted = len(names.keys() - set().union(*splits.values()))
     for split, stems in splits.items():
         missing = [stem for stem in stems if stem not in names]
@@ -141,38 +126,23 @@ def _prepare(files: Source, root: str, target: str, classes: Sequence[str] | Non
     return report
 
 
-def _find_root(files: Source) -> str:
-    """The path up to Annotations/, ending with "/" where it is not empty."""
-    roots = {
-        str(path.parent.parent)
-        for path in map(PurePosixPath, files.names)
-        if path.suffix == ".xml" and path.parent.name == "Annotations"
-    }
-    if not roots:
-        raise InputError(f"{files} has no folder Annotations with .xml files: is it VOC's layout?")
-    if len(roots) > 1:
-        raise InputError(f"{files} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
-    root = roots.pop()
-    return "" if root == "." else f"{root}/"
-
-
 def _read_annotations(
     files: Source,
     names: dict[str, str],
     images: dict[str, str],
     classes: Sequence[str] | None,
     report: VocReport,
-) -> tuple[dict[str, list[_Object]], dict[str, tuple[int, int] | None]]:
+) -> tuple[dict[str, list[VocObject]], dict[str, tuple[int, int] | None]]:
     """{stem: objects} and {stem: size} of the XMLs that have an image, and the report's classes.
 
     Raises:
         InputError: none can be used, or none has an object of `classes`.
     """
-    objects: dict[str, list[_Object]] = {}
+    objects: dict[str, list[VocObject]] = {}
     claimed: dict[str, tuple[int, int] | None] = {}
     for stem, name in sorted(names.items()):
         try:
-            objects[stem], claimed[stem] = _read_xml(files.read(name))
+            objects[stem], claimed[stem] = read_xml(files.read(name))
         except (ET.ParseError, LookupError, ValueError, OverflowError, *DAMAGED) as e:
             report.problems.append(f"{name}: {e}")
         if stem not in images:
@@ -189,31 +159,6 @@ def _read_annotations(
     if not found & set(report.classes):
         raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
     return objects, claimed
-
-
-def _read_xml(content: bytes) -> tuple[list[_Object], tuple[int, int] | None]:
-    """The objects, and <size> as (width, height); None where it is missing or 0, as tools write."""
-    if b"<!ENTITY" in content.replace(b"\0", b""):  # of UTF-16, too
-        raise ValueError("it declares entities, which an XML of boxes does not need")
-    root, objects = ET.fromstring(content), []
-    size = tuple(
-        int(float(root.findtext(f"size/{key}", default="").strip() or 0))
-        for key in ("width", "height")
-    )
-    for element in root.iter("object"):
-        name, box = element.findtext("name"), element.find("bndbox")
-        if not name or box is None:
-            raise ValueError("an object without a name or a bndbox")
-        corners = tuple(
-            float(box.findtext(key, default="nan")) for key in ("xmin", "ymin", "xmax", "ymax")
-        )
-        if not all(map(math.isfinite, corners)):
-            raise ValueError(
-                f"a bndbox of {name.strip()!r} lacks a coordinate or has no finite one"
-            )
-        difficult = element.findtext("difficult", default="0").strip() == "1"
-        objects.append(_Object(name.strip(), corners, difficult))
-    return objects, size if min(size) > 0 else None
 
 
 def _copy_images(
@@ -262,7 +207,7 @@ def _copy_images(
 def _coco_entries(
     file_names: dict[str, str],
     sizes: dict[str, tuple[int, int]],
-    objects: dict[str, list[_Object]],
+    objects: dict[str, list[VocObject]],
     report: VocReport,
 ) -> dict[str, tuple[dict, list]]:
     """{stem: (the "images" entry, the "annotations" without their ids)} of the stems of `sizes`."""
@@ -280,7 +225,7 @@ def _coco_entries(
 
 
 def _coco_boxes(
-    image: dict, stem: str, objects: list[_Object], from_one: bool, report: VocReport
+    image: dict, stem: str, objects: list[VocObject], from_one: bool, report: VocReport
 ) -> list[dict]:
     width, height = image["width"], image["height"]
     annotations = []
@@ -309,27 +254,6 @@ def _coco_boxes(
             }
         )
     return annotations
-
-
-def _splits(files: Source, root: str, report: VocReport) -> dict[str, list[str]]:
-    """{split: stems} of the lists in ImageSets/Main, each stem once."""
-    splits = {}
-    lists = files.folder("ImageSets/Main", ".txt", root=root, problems=report.problems)
-    for split, name in lists.items():
-        lines = [line.strip() for line in files.read_lines(name) if line.strip()]
-        # <class>_<split>.txt says in a second column whether an image has the class.
-        if lines and all(_CLASS_LIST_LINE.search(line) for line in lines):
-            continue
-        stems = [
-            PurePosixPath(line).stem if line.lower().endswith(IMAGE_EXTENSIONS) else line
-            for line in lines
-        ]
-        splits[split] = list(dict.fromkeys(stems))
-        if len(splits[split]) < len(stems):
-            report.problems.append(
-                f"{name} lists {len(stems) - len(splits[split])} images more than once"
-            )
-    return splits
 
 
 def _write_json(target: Path, split: str, entries: list[tuple[dict, list]], classes) -> None:
