@@ -1,11 +1,14 @@
 """Damaged weights are refused; a damaged last checkpoint gives way to the newest whole one."""
 
+import math
 import os
 from collections import OrderedDict
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
@@ -58,7 +61,8 @@ class Training:
         self.iteration = iteration
 
     def state_dict(self):
-        return {"iteration": self.iteration, "_trainer": {"optimizer": {}}}
+        inner = {"iteration": self.iteration, "optimizer": {"state": {}, "param_groups": []}}
+        return {"iteration": self.iteration, "_trainer": inner}
 
     def load_state_dict(self, state):
         self.iteration = state["iteration"]
@@ -115,6 +119,55 @@ def test_the_newest_is_not_whole(folder, kind):
     (folder / "model_0000001.pth").unlink()
     with pytest.raises(InputError, match=r"model_0000003\.pth"):
         checkpointer(folder).get_checkpoint_file()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": -5},
+        {"iteration": "3"},
+        {"iteration": math.nan},
+        {"_trainer": None},
+        {"_trainer": {"iteration": 3}},
+        {"_trainer": {"optimizer": {"state": {}, "param_groups": []}}},
+        {"_trainer": {"iteration": 3, "optimizer": {}}},
+        {"hooks": None},
+        {"hooks": {"LRScheduler": None}},
+    ],
+    ids=str,
+)
+def test_a_state_that_cannot_go_on(folder, change):
+    newest = folder / "model_0000003.pth"
+    content = torch.load(newest, weights_only=True)
+    torch.save({**content, "trainer": {**content["trainer"], **change}}, newest)
+    assert checkpointer(folder).get_checkpoint_file().endswith("model_0000001.pth")
+
+
+def test_what_is_not_a_file_where_checkpoints_are_written(folder):
+    """None of it may be waited for, and a folder must not end a training at its first save."""
+    tag = folder / "last_checkpoint"
+    for make in (os.mkfifo, os.mkdir):
+        tag.unlink()
+        make(tag)
+        found = checkpointer(folder, 4)
+        assert found.get_checkpoint_file().endswith("model_0000003.pth")
+        found.save("model_0000004", iteration=4)
+        assert tag.read_text() == "model_0000004.pth"
+        (folder / "model_0000004.pth").unlink()
+    os.mkfifo(folder / "model_0000009.pth")
+    tag.unlink()
+    assert checkpointer(folder).get_checkpoint_file().endswith("model_0000003.pth")
+    with pytest.raises(InputError, match=r"model_0000009\.pth is a pipe"):
+        checkpointer(folder).save("model_0000009")
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch):
+    def refuse(url):
+        raise URLError("refused")
+
+    monkeypatch.setattr(PathManager, "get_local_path", refuse)
+    with pytest.raises(InputError, match=r"http://host/a\.pth cannot be read: .*refused"):
+        read_state_dict("http://host/a.pth")
 
 
 def test_a_folder_without_checkpoints(tmp_path):

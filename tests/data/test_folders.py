@@ -203,6 +203,7 @@ def test_detectron2s_predictor_and_visualizer_know_them(config_file, monkeypatch
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"IMAGES": "http://a"}, "own_train.IMAGES is http://a, a web address"),
         ({"IMAGE": "a"}, r"own_train\.IMAGE is unknown \(did you mean 'IMAGES'\?\)"),
         ({"BOXES": 3}, r"own_train\.BOXES is 3; it takes a path"),
         ({"IMAGES": 3}, r"own_train\.IMAGES is 3; it takes a path"),

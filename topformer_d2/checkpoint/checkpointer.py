@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
 from ..errors import InputError, summarize
-from ..files import read_text, write_beside
+from ..files import check_regular_file, read_text, write_beside
 from .files import local_file, read_state_dict, save_file, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
@@ -20,8 +21,6 @@ from .parts import place_topformer
 logger = logging.getLogger(__name__)
 
 _TAG = "last_checkpoint"
-# What Trainer needs of a checkpoint's "trainer" to go on.
-_TRAINER_STATE = ("iteration", "_trainer")
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -122,8 +121,12 @@ class SafeCheckpointer(DetectionCheckpointer):
         if "://" in self.save_dir:
             super().tag_last_checkpoint(last_filename_basename)
         else:
-            content = last_filename_basename.encode()
-            write_beside(os.path.join(self.save_dir, _TAG), content, durable=True)
+            tag = Path(self.save_dir, _TAG)
+            if tag.exists() and not tag.is_file():  # a folder, which nothing can be renamed to
+                aside = tag.with_name(f"{_TAG}.{os.getpid()}-{secrets.token_hex(4)}")
+                os.rename(tag, aside)
+                logger.warning("%s is not a file, and is now %s", tag, aside)
+            write_beside(tag, last_filename_basename.encode(), durable=True)
 
     def has_checkpoint(self) -> bool:
         """Whether get_checkpoint_file has one; raises as that does."""
@@ -184,8 +187,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         weights_of(loaded, str(path))
         for key in {*self.checkpointables, *needed}:
             state = loaded.get(key)
-            wanted = _TRAINER_STATE if key == "trainer" else ()
-            if not isinstance(state, Mapping) or not all(name in state for name in wanted):
+            if not isinstance(state, Mapping) or (key == "trainer" and not _is_complete(state)):
                 raise InputError(
                     f"{path} has weights without the training's state ({key!r}): a new training "
                     f"starts from it by MODEL.WEIGHTS {path}, without --resume"
@@ -202,6 +204,7 @@ def training_checkpoints(folder: str | os.PathLike) -> list[tuple[Path, int]]:
     for path in sorted(Path(folder).glob("*.pth")):
         name = path.stem.removeprefix("model_")
         try:
+            check_regular_file(path)  # reading a pipe would wait for ever
             # Only the entries' structure: the tensors stay on the disk.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             iteration = content["trainer"]["iteration"]
@@ -225,6 +228,23 @@ def _read_tag(folder: Path) -> Path:
     if not os.path.lexists(folder / name):
         raise InputError(f"{tag} names {name[:80]!r}, which does not exist")
     return folder / name
+
+
+def _is_complete(state: Mapping) -> bool:
+    """Whether a checkpoint's "trainer" has what Trainer needs to go on as if it never stopped."""
+    iterations = [state.get("iteration")]
+    inner, hooks = state.get("_trainer"), state.get("hooks", {})
+    if not isinstance(inner, Mapping) or not isinstance(hooks, Mapping):
+        return False
+    iterations.append(inner.get("iteration"))
+    optimizer = inner.get("optimizer")
+    return (
+        all(type(iteration) is int and iteration >= 0 for iteration in iterations)
+        and isinstance(optimizer, Mapping)
+        and isinstance(optimizer.get("state"), Mapping)
+        and isinstance(optimizer.get("param_groups"), list)
+        and all(isinstance(hook, Mapping) for hook in hooks.values())
+    )
 
 
 def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:

@@ -182,9 +182,13 @@ def local_file(path: str) -> str:
     """The path of a weights file on this machine; a remote one is fetched by iopath.
 
     Raises:
-        InputError: it does not exist, is not a file, as a folder or a pipe is, or is empty.
+        InputError: it does not exist, cannot be fetched, is not a file, as a folder or a pipe is,
+            or is empty.
     """
-    local = PathManager.get_local_path(path)
+    try:
+        local = PathManager.get_local_path(path)
+    except (OSError, NotImplementedError) as e:  # of a remote one that cannot be fetched
+        raise InputError(f"weights file {path} cannot be read: {e}") from e
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
     if not os.path.lexists(local):
@@ -221,5 +225,7 @@ def save_file(write: Callable[[BinaryIO], object], path: str) -> None:
         with PathManager.open(path, "wb") as f:
             write(f)
     else:
+        if os.path.exists(path):
+            check_regular_file(path)  # writing into a pipe would wait for ever
         with writing_beside(path, durable=True) as f:
             write(f)

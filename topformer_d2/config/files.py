@@ -19,6 +19,10 @@ from ..files.reading import read_text
 BASE_KEY = "_BASE_"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 
+# PyYAML's own, and those that its constructors let pass for a number, truth value or date that is
+# not one, as in `!!bool maybe`, or that Python cannot hold.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
+
 # Far more than any config needs. A file of this size takes seconds to parse.
 MAX_BYTES = 1 << 18
 # Values when every alias is written out, and levels of nesting.
@@ -138,11 +142,11 @@ def parse_config(text: str, path: str) -> dict[str, Any]:
             values = loader.construct_document(node)
         except RecursionError as e:
             raise InputError("the YAML is nested too deep to be read") from e
-        # ValueError and OverflowError: of numbers and dates that Python cannot hold.
-        except (yaml.YAMLError, ValueError, OverflowError) as e:
-            if isinstance(e, InputError):
-                raise
-            raise InputError(f"this is not YAML that can be read: {e}") from e
+        except InputError:
+            raise
+        except _YAML_ERRORS as e:
+            said = str(e) if isinstance(e, (yaml.YAMLError, ValueError)) else repr(e)
+            raise InputError(f"this is not YAML that can be read: {said}") from e
         if not isinstance(values, dict):
             raise InputError(f"the config is {_shortened(values)}; it takes KEY: VALUE lines")
         return values

@@ -72,7 +72,7 @@ def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """
     name = os.fspath(name)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # path.is_file() raises where a name is too long
         known = list_configs()
         raise InputError(f"no config {name!r}{did_you_mean(name, known)}; known: {known}")
     return load_config(str(path), opts)

@@ -71,6 +71,11 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         InputError: `opts` is not pairs, a key is unknown, or its value is of the wrong type.
     """
     pairs = [opts] if isinstance(opts, str) else list(opts)
+    if options := [text for text in pairs if isinstance(text, str) and re.match("--[a-z]", text)]:
+        raise InputError(
+            f"command line: {_short(options[0])} stands among the pairs of KEY VALUE; options come "
+            "before them"
+        )
     if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
         raise InputError(f"command line: {reprlib.repr(pairs)}; it takes pairs of KEY VALUE")
     if "SOLVER.LR_SCHEDULER_NAME" in pairs[::2] and "SOLVER.SCHEDULE" not in pairs[::2]:

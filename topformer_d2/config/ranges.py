@@ -25,6 +25,8 @@ def _whole(low: int, high: float = _INFINITY) -> Number:
 
 _POSITIVE = Number(0, above=True)
 _NOT_NEGATIVE = Number(0)
+# Products of two or three of them must not leave float32.
+_FACTOR = Number(0, 1e9)
 _SHARE = Number(0, 1)
 _BELOW_ONE = Number(0, 1, below=True)
 _SIDE, _LONG_SIDE = _whole(1, 1 << 16), _whole(1, 1 << 20)
@@ -87,19 +89,19 @@ RANGES: dict[str, Rule] = {
     "INPUT.CROP.SINGLE_CATEGORY_MAX_AREA": Number(0, 1, above=True),
     "SOLVER.OPTIMIZER": Choice(("ADAMW", "SGD")),
     "SOLVER.LR_SCHEDULER_NAME": Text(empty=False),
-    "SOLVER.MAX_ITER": _whole(1),
-    "SOLVER.BASE_LR": _NOT_NEGATIVE,
-    "SOLVER.HEAD_LR_FACTOR": _NOT_NEGATIVE,
-    "SOLVER.BIAS_LR_FACTOR": _NOT_NEGATIVE,
+    "SOLVER.MAX_ITER": _whole(1, (1 << 31) - 1),
+    "SOLVER.BASE_LR": _FACTOR,
+    "SOLVER.HEAD_LR_FACTOR": _FACTOR,
+    "SOLVER.BIAS_LR_FACTOR": _FACTOR,
     "SOLVER.MOMENTUM": _BELOW_ONE,
-    "SOLVER.WEIGHT_DECAY": _NOT_NEGATIVE,
-    "SOLVER.WEIGHT_DECAY_NORM": _NOT_NEGATIVE,
-    "SOLVER.WEIGHT_DECAY_BIAS": Number(0, or_none=True),
+    "SOLVER.WEIGHT_DECAY": _FACTOR,
+    "SOLVER.WEIGHT_DECAY_NORM": _FACTOR,
+    "SOLVER.WEIGHT_DECAY_BIAS": Number(0, 1e9, or_none=True),
     "SOLVER.POLY_LR_POWER": _NOT_NEGATIVE,
     "SOLVER.GAMMA": _POSITIVE,
     "SOLVER.STEPS": ListOf(_whole(0)),
     "SOLVER.WARMUP_FACTOR": _SHARE,
-    "SOLVER.WARMUP_ITERS": _whole(0),
+    "SOLVER.WARMUP_ITERS": _whole(0, (1 << 31) - 1),
     "SOLVER.WARMUP_METHOD": Choice(("linear", "constant")),
     "SOLVER.CHECKPOINT_PERIOD": _whole(1),
     "SOLVER.IMS_PER_BATCH": _whole(1, 1 << 20),
@@ -181,7 +183,15 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
     """What is wrong with values that others give a meaning."""
     return [
         problem
-        for check in (_crop_size, _scale_range, _sizes_with_range, _iou_labels, _nesterov, _steps)
+        for check in (
+            _crop_size,
+            _scale_range,
+            _sizes_with_range,
+            _iou_labels,
+            _nesterov,
+            _steps,
+            _world,
+        )
         if (problem := _unless_missing(check, cfg))
     ]
 
@@ -246,4 +256,14 @@ def _steps(cfg: CfgNode) -> str:
     steps = list(cfg.SOLVER.STEPS)
     if steps != sorted(set(steps)):
         return f"SOLVER.STEPS is {tuple(steps)}; it takes each iteration once, the smallest first"
+    return ""
+
+
+def _world(cfg: CfgNode) -> str:
+    world, batch = cfg.SOLVER.REFERENCE_WORLD_SIZE, cfg.SOLVER.IMS_PER_BATCH
+    if world and batch % world:
+        return (
+            f"SOLVER.REFERENCE_WORLD_SIZE is {world}, by which SOLVER.IMS_PER_BATCH {batch} cannot "
+            "be divided"
+        )
     return ""

@@ -114,6 +114,11 @@ def _check_keys(name: str, entry) -> None:
             raise InputError(f"{where}.{key} is unknown{did_you_mean(key, known)}; {takes}")
         if not isinstance(value, str) or not value:
             raise InputError(f"{where}.{key} is {value!r}; it takes a path")
+        if value.startswith(("http://", "https://", "ftp://")):
+            raise InputError(
+                f"{where}.{key} is {value}, a web address, whose files cannot be listed: download "
+                "it and name the path here"
+            )
     if entry.keys() not in (_PIXELS, _OBJECTS, _PIXELS | _OBJECTS):
         raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
 

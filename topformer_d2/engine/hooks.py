@@ -41,7 +41,10 @@ class SeedEachStep(HookBase):
         return {"seed": self.seed}
 
     def load_state_dict(self, state: dict) -> None:
-        self.seed = state["seed"]
+        seed = state["seed"]
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"its seed is {seed!r}")
+        self.seed = seed
 
 
 class KeepLossNormalizer(HookBase):

@@ -205,8 +205,26 @@ class Trainer(RecoveringTrainer):
                 f"{self.cfg.OUTPUT_DIR} was trained with SOLVER.EMA_DECAY, and its checkpoint has "
                 "the averaged weights: resume with it"
             )
-        super().load_state_dict(state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        scheduler = detectron2_hooks.LRScheduler
+        if any(isinstance(hook, scheduler) for hook in self._hooks) and not state_dict.get(
+            "hooks", {}
+        ).get(scheduler.__qualname__):
+            raise InputError(
+                f"the checkpoint of {self.cfg.OUTPUT_DIR} has no state of the learning rate "
+                f"({scheduler.__qualname__}), which would start anew: start anew in another "
+                "OUTPUT_DIR, with MODEL.WEIGHTS naming it"
+            )
+        try:
+            super().load_state_dict(state_dict)
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        except (AttributeError, LookupError, TypeError, ValueError) as e:
+            if isinstance(e, InputError):
+                raise
+            raise InputError(
+                f"the training's state in the checkpoint of {self.cfg.OUTPUT_DIR} is not one of "
+                f"this trainer ({e!r}): start anew in another OUTPUT_DIR, with MODEL.WEIGHTS "
+                "naming it"
+            ) from e
 
     @classmethod
     def build_model(cls, cfg):
