@@ -2,18 +2,24 @@
 
 import io
 import os
+import signal
 import socket
+import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.data.test_prepare_voc import voc, xml  # noqa: F401 (a fixture)
+from topformer_d2.data import images
 from topformer_d2.data.prepare import opening
+from topformer_d2.data.prepare.cli import run
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 from topformer_d2.data.prepare.source import Source
 from topformer_d2.data.prepare.voc import prepare_voc
@@ -132,6 +138,65 @@ def _camvid(top: Path) -> Path:
                 top / folder / f"{i}.png"
             )
     return top
+
+
+def test_voc_boxes_in_fractions_and_a_class_named_twice_are_refused(voc, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match=r"a name twice: \['dog', 'dog'\]"):
+        prepare_voc([str(voc)], str(tmp_path / "out"), ["dog", "dog"])
+    for file in (voc / "Annotations").iterdir():
+        file.write_text(xml(("dog", (0.1, 0.2, 0.5, 1))))
+    with pytest.raises(InputError, match=r"within 0\.\.1"):
+        prepare_voc([str(voc)], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_of_too_many_pixels_costs_no_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAX_PIXELS", 63)
+    report = prepare_sem_seg("camvid", [str(_camvid(tmp_path / "a"))], str(tmp_path / "root"))
+    problems = report["train"].problems
+    assert len(problems) == 3 and all("8x8 pixels, and at most 63" in p for p in problems)
+
+
+def test_labels_whose_format_changes_ids_are_problems(tmp_path):
+    source = _camvid(tmp_path / "a")
+    label = Image.open(source / "trainannot/0.png")
+    label.save(source / "trainannot/0.png", "JPEG")
+    cv2.imwrite(
+        str(source / "trainannot/1.png"), np.zeros((8, 8), np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1]
+    )
+    (source / "trainannot/2.png").write_bytes(_grey_png(bits=4))
+    problems = prepare_sem_seg("camvid", [str(source)], str(tmp_path / "r"))["train"].problems
+    assert "a/trainannot/0.png is a JPEG file" in problems[0]
+    assert "bool" in problems[1]
+    assert "a/trainannot/2.png is a grey PNG of 4 bits" in problems[2]
+
+
+def _grey_png(bits: int) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(8 * (1 + bits)))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part) for part in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+
+
+def test_names_that_cannot_be_written_are_left_out(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as t:
+        for name in ("a/" + "x" * 300 + ".png", ".", "a/whole.png", "a/\udcff.png"):
+            t.addfile(tarfile.TarInfo(name))
+    assert Source([str(tmp_path / "a.tar")]).names == ["a/whole.png"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_with_one_word(capsys, tmp_path, number, status):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as e:
+        run(lambda: signal.raise_signal(number), str(tmp_path))
+    assert e.value.code == status and signal.getsignal(number) is before
+    assert capsys.readouterr().err in ("interrupted\n", "terminated\n")
 
 
 def test_two_preparations_of_one_folder_are_refused(tmp_path):

@@ -90,8 +90,11 @@ def prepare_voc(
         classes: names in the order of their ids; None = all that occur, sorted.
 
     Raises:
-        InputError: a source is not there, or they have no such folder.
+        InputError: a source is not there, they have no such folder, nothing in it can be used, or
+            another process writes to `target`.
     """
+    if classes is not None and len(set(classes)) < len(classes):
+        raise InputError(f"classes has a name twice: {list(classes)}; name each once")
     files = Source(sources)
     root = find_root(files)
     with locked_output(target, "preparing VOC boxes"):
@@ -136,7 +139,8 @@ def _read_annotations(
     """{stem: objects} and {stem: size} of the XMLs that have an image, and the report's classes.
 
     Raises:
-        InputError: none can be used, or none has an object of `classes`.
+        InputError: none can be used, none has an object of `classes`, or all boxes are in
+            fractions of their image.
     """
     objects: dict[str, list[VocObject]] = {}
     claimed: dict[str, tuple[int, int] | None] = {}
@@ -158,6 +162,11 @@ def _read_annotations(
         )
     if not found & set(report.classes):
         raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
+    if all(0 <= c <= 1 for boxes in objects.values() for o in boxes for c in o.corners):
+        raise InputError(
+            f"{files}: all coordinates of boxes are within 0..1, fractions of the image: VOC's are "
+            "pixels; multiply them by the image's width and height"
+        )
     return objects, claimed
 
 
