@@ -186,7 +186,7 @@ def test_weights_that_are_not_finite_are_named(untrained, tmp_path, name):
         next(model.backbone.parameters()).view(-1)[0] = math.nan
 
     cfg, _, weights = untrained(name, change=spoil_weights)
-    with pytest.raises(InputError, match=r"the model itself.* not finite: look at its weights"):
+    with pytest.raises(InputError, match="has NaN or infinite values in 1 tensors"):
         export_model(cfg, weights, str(tmp_path / "model.onnx"), size=(64, 64))
 
 
