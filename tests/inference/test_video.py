@@ -1,6 +1,7 @@
 """Frames into a video file and out of it."""
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -266,3 +267,20 @@ def test_a_file_without_an_images_extension_is_a_video(tmp_path, name, expected)
     assert not is_video(str(tmp_path / name))
     (tmp_path / name).touch()
     assert is_video(str(tmp_path / name)) == expected and not is_video(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", [-1, True, None, 0.5])
+def test_what_is_neither_a_file_nor_a_camera(source):
+    with pytest.raises(InputError, match=rf"{source!r} is not a video"):
+        VideoReader(source)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((64, 64), "uint8"), ((64, 64, 4), "uint8"), ((64, 64, 3), "float32"), ((0, 0, 3), "uint8")],
+)
+def test_frames_of_other_shapes_and_types_are_named(tmp_path, shape, dtype):
+    message = rf"x\.avi: a frame of shape {re.escape(str(shape))} and type {dtype}"
+    with pytest.raises(InputError, match=message), VideoWriter(tmp_path / "x.avi", 25) as writer:
+        writer.write(np.zeros(shape, dtype))
+    assert not [*tmp_path.iterdir()]

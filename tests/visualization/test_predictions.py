@@ -297,3 +297,7 @@ def test_a_folder_is_not_named_as_a_file(weights, tmp_path, name):
     with pytest.raises(InputError, match=rf"{name} has the name of one (video|image)"):
         predict_files(predictor, [photo(tmp_path / "a.png")], str(tmp_path / name))
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_no_file_has_no_name():
+    assert output_names([]) == []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.images import list_images, read_image
-from ..errors import InputError, trouble_of_one
+from ..errors import InputError, printable, trouble_of_one
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
@@ -178,7 +178,7 @@ class Predictor:
         for frame in reader:
             yield frame, self(frame, confidence=confidence)
         if reader.problem:
-            logger.warning("%s", reader.problem)
+            logger.warning("%s", printable(reader.problem, newlines=True))
 
     def _predict(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
         scenes: list[Scene] = [Scene()] * len(images)

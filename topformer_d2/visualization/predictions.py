@@ -39,6 +39,8 @@ def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     another's with it. What is then still equal, or differs in its case alone, as some file systems
     do not tell apart, gets "-2", "-3" and so on. No two names are equal in that sense.
     """
+    if not paths:
+        return []
     full = [os.path.abspath(path) for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     full = [os.path.relpath(path, root) for path in full]
