@@ -44,7 +44,7 @@ class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+        return not (record.exc_info and isinstance(record.exc_info[1], (InputError, OSError)))
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors())
