@@ -21,7 +21,7 @@ demo: env
 	$(BIN)/python tools/demo.py
 
 test: env lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 test-slow: env
 	$(BIN)/python -m pytest -q -m slow

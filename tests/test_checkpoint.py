@@ -146,12 +146,12 @@ def test_pickled_code_is_not_run(tmp_path):
     assert not trap.exists()
 
 
-def run_mend(refused, old, new):
+def run_fix(refused, old, new):
     """The line of Python at the end of a refusal, with nothing but the two names."""
     exec(str(refused.value).split("alone: ")[1], {"old": old, "new": new})
 
 
-def test_the_mend_for_pickled_code_keeps_all_weights(official, tmp_path):
+def test_the_fix_for_pickled_code_keeps_all_weights(official, tmp_path):
     """As in ImageNet files of timm's training, which hold its arguments."""
     old, new = str(tmp_path / "old.pth"), str(tmp_path / "new.pth")
     weights = as_classification(official)
@@ -161,7 +161,7 @@ def test_the_mend_for_pickled_code_keeps_all_weights(official, tmp_path):
     )
     with pytest.raises(InputError, match="pickled Python objects") as refused:
         read_state_dict(old)
-    run_mend(refused, old, new)
+    run_fix(refused, old, new)
     converted, report = convert_official_state_dict(read_state_dict(new))
     assert torch.equal(converted["backbone.pyramid.stem.weight"], averaged["tpm.stem.0.c.weight"])
     assert "state_dict_ema" in report.source
@@ -169,25 +169,25 @@ def test_the_mend_for_pickled_code_keeps_all_weights(official, tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 5])
 @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w, "__author__": "x"}])
-def test_the_mend_for_a_plain_pickle(tmp_path, wrap, protocol):
+def test_the_fix_for_a_plain_pickle(tmp_path, wrap, protocol):
     """As in Detectron2's model zoo."""
     old, new = tmp_path / "old.pkl", tmp_path / "new.pth"
     weights = {"a": np.arange(3, dtype=np.float32), "b": np.float32(2)}
     old.write_bytes(pickle.dumps(wrap(weights), protocol=protocol))
     with pytest.raises(InputError, match=r"old\.pkl is a plain pickle") as refused:
         read_state_dict(str(old))
-    run_mend(refused, str(old), str(new))
+    run_fix(refused, str(old), str(new))
     read = read_weights(str(new))
     assert read["a"].tolist() == [0, 1, 2] and read["b"].item() == 2 and len(read) == 2
 
 
-def test_the_mend_for_a_file_from_before_the_zip_archives(tmp_path):
+def test_the_fix_for_a_file_from_before_the_zip_archives(tmp_path):
     old, new = str(tmp_path / "old.pth"), str(tmp_path / "new.pth")
     content = {"model": {"a": torch.ones(2)}, "args": argparse.Namespace()}
     torch.save(content, old, _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match="beside its tensors") as refused:
         read_state_dict(old)
-    run_mend(refused, old, new)
+    run_fix(refused, old, new)
     assert read_weights(new)["a"].tolist() == [1, 1]
 
 
@@ -277,7 +277,7 @@ def test_saving_again_overwrites(tmp_path):
 def test_files_that_are_no_checkpoint(tmp_path):
     path = str(tmp_path / "x.pth")
     model = Segmenter("tiny", num_classes=2)
-    for content, message in (([1], "holds a list"), ({"model": "x"}, "no checkpoint")):
+    for content, message in (([1], "holds a list"), ({"model": "x"}, "not a checkpoint")):
         torch.save(content, path)
         with pytest.raises(InputError, match=message):
             SafeCheckpointer(model).load(path)

@@ -16,6 +16,13 @@ from topformer_d2.checkpoint.files import strip_prefix
 from topformer_d2.errors import InputError
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = str(tmp_path / "x.pth")
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"x\.pth is a pipe"):
+        read_state_dict(path)
+
+
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
 def test_flipped_bytes_never_pass(tmp_path, suffix):
     path = tmp_path / f"x.{suffix}"

@@ -62,7 +62,7 @@ def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
 def test_the_examples_of_deployment_run(tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnx", reason="the export extra is not installed")
-    of_file, of_logits = python_blocks(REPOSITORY / "docs/deploy.md")
+    of_file, of_logits, of_stranger = python_blocks(REPOSITORY / "docs/deploy.md")
     cfg = get_config("seg_topformer_t_synthetic")
     save_state_dict(build_model(cfg).state_dict(), str(tmp_path / "model.pth"))
     export_model(cfg, str(tmp_path / "model.pth"), str(tmp_path / "model.onnx"))
@@ -70,7 +70,7 @@ def test_the_examples_of_deployment_run(tmp_path):
     script = tmp_path / "example.py"
     script.write_text(
         f"{of_file}\nimport torch\nheight, width = 90, 120\nlogits = torch.rand(6, 64, 86)\n"
-        f"{of_logits}\nprint(scene.label.shape, tuple(labels.shape))\n"
+        f"{of_logits}\n{of_stranger}\nprint(scene.label.shape, tuple(labels.shape))\n"
     )
     result = run_python(script)
     assert result.stdout.splitlines()[-1:] == ["(90, 120) (90, 120)"], result.stderr[-2000:]

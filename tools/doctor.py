@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Say in one screen what is installed, which datasets are here, and how to mend what is wrong.
+"""Say in one screen what is installed, which datasets are here, and how to fix what is wrong.
 
 Exit status 1 when training could not start.
 """
@@ -21,28 +21,28 @@ INSTALL_DETECTRON2 = "python tools/install_detectron2.py"
 failures = 0
 
 
-def report(status: str, name: str, detail: str, mend: str = "") -> None:
-    """Print one line, and the mend below it."""
+def report(status: str, name: str, detail: str, fix: str = "") -> None:
+    """Print one line, and the fix below it."""
     global failures
     failures += status == "FAIL"
     print(f"[{status:^4}] {name:<12} {detail}")
-    if mend:
-        print(f"{'':20}-> {mend}")
+    if fix:
+        print(f"{'':20}-> {fix}")
 
 
-def try_import(name: str, mend: str = INSTALL):
+def try_import(name: str, fix: str = INSTALL):
     """The module, or None after a line that says how to get it."""
     try:
         return importlib.import_module(name)
     except Exception as e:  # a broken installation raises anything
-        report("FAIL", name, f"cannot be imported: {type(e).__name__}: {e}".splitlines()[0], mend)
+        report("FAIL", name, f"cannot be imported: {type(e).__name__}: {e}".splitlines()[0], fix)
         return None
 
 
 def check_python() -> None:
     ok = sys.version_info >= (3, 10)
-    mend = "" if ok else "Python 3.10 or newer is needed"
-    report("ok" if ok else "FAIL", "python", platform.python_version(), mend)
+    fix = "" if ok else "Python 3.10 or newer is needed"
+    report("ok" if ok else "FAIL", "python", platform.python_version(), fix)
 
 
 def check_torch() -> None:
@@ -60,16 +60,16 @@ def check_torch() -> None:
     if torchvision is None:
         return
     version = torchvision.__version__
-    mend = f"install torch and torchvision as a pair: {INSTALL}"
+    fix = f"install torch and torchvision as a pair: {INSTALL}"
     if not torch_fits_torchvision(torch.__version__):
-        report("FAIL", "torchvision", f"{version} wants another torch", mend)
+        report("FAIL", "torchvision", f"{version} wants another torch", fix)
         return
     try:
         boxes = torch.tensor([[0.0, 0, 10, 10], [1.0, 1, 10, 10], [20.0, 20, 30, 30]])
         kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
         assert kept == [0, 2], f"NMS kept {kept} instead of [0, 2]"
     except Exception as e:
-        report("FAIL", "torchvision", f"{version}: NMS fails: {e}".splitlines()[0], mend)
+        report("FAIL", "torchvision", f"{version}: NMS fails: {e}".splitlines()[0], fix)
         return
     report("ok", "torchvision", f"{version}, fits torch, its compiled NMS works")
 
@@ -133,8 +133,8 @@ def check_datasets() -> None:
         from topformer_d2.data.builtin import datasets_root
         from topformer_d2.data.checks import dataset_paths, missing_paths
     except Exception as e:
-        mend = f"pip install -e . and {INSTALL_DETECTRON2}"
-        report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], mend)
+        fix = f"pip install -e . and {INSTALL_DETECTRON2}"
+        report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], fix)
         return
     report("ok", "topformer_d2", topformer_d2.__version__)
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "default"

@@ -76,9 +76,9 @@ def predict(args: argparse.Namespace) -> int:
     predictor = load_predictor(args)
     if not paths:
         done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
-        print(f"{done} frames done: {os.path.abspath(args.output)}")
+        print(f"{done} frames done: {printable(os.path.abspath(args.output))}")
         if problem:
-            print(f"warning: {problem}", file=sys.stderr)
+            print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
         return 1 if problem else 0
     problems = predict_files(
         predictor,

@@ -15,7 +15,7 @@ from topformer_d2.cli import config_parser
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.images import check_image_name, write_image
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors
 from topformer_d2.visualization import sample_sheet
 
 DRAWS = 3
@@ -45,7 +45,7 @@ def main() -> None:
         sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=args.seed)
         write_image(args.output, sheet[:, :, ::-1])
     for row, file in enumerate(files, start=1):
-        print(f"row {row}: {file}")
+        print(f"row {row}: {printable(file, newlines=True)}")
     print(f"wrote {os.path.abspath(args.output)}")
 
 

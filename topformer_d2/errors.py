@@ -25,12 +25,14 @@ _UNPRINTABLE = re.compile(
 )
 # What the libraries say when an allocation fails; none of them raises a MemoryError.
 _NO_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|insufficient memory|bad_?alloc|failed to allocate",
+    r"out of memory|can't allocate memory|(insufficient|not enough) memory|bad_?alloc|"
+    "failed to allocate",
     re.IGNORECASE,
 )
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What the next file meets as well: a full or read-only disk, no permission, a reader that is gone.
 _ENDS_RUN = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
+    *(*_DISK_FULL, errno.EROFS, errno.EIO),
     *(errno.EACCES, errno.EPERM, errno.EPIPE),
 )
 
@@ -64,13 +66,32 @@ def is_out_of_memory(error: Exception) -> bool:
     return not isinstance(error, InputError) and bool(_NO_MEMORY.search(str(error)))
 
 
-def trouble_of_one(error: Exception) -> str | None:
-    """What is wrong with one file of many, or None where the others would meet it as well."""
+def is_disk_full(error: Exception) -> bool:
+    """Whether a disk, or the user's quota of it, has no room left."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
+
+
+def trouble_of_one(error: Exception, file: str) -> str | None:
+    """What is wrong with one file of many, in one line that names it.
+
+    Returns:
+        the line; None where the other files would meet the error as well.
+    """
     if is_out_of_memory(error):
-        return "not enough memory for an image of this size"
-    if isinstance(error, OSError) and error.errno not in _ENDS_RUN:
-        return printable(describe_os_error(error), newlines=True)
-    return str(error) if isinstance(error, InputError) else None
+        reason = "not enough memory for an image of this size"
+    elif isinstance(error, OSError) and error.errno not in _ENDS_RUN:
+        reason = describe_os_error(error)
+    elif isinstance(error, InputError):
+        reason = str(error)
+    else:
+        return None
+    reason, name = (printable(text, newlines=True) for text in (reason, file))
+    return reason if name in reason else f"{name}: {reason}"
+
+
+def message_of(error: InputError) -> str:
+    """An InputError's message. One of a loader's process comes in the text of its traceback."""
+    return str(error).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
 
 
 def describe_os_error(error: OSError) -> str:
@@ -171,8 +192,7 @@ def show_input_errors() -> Iterator[None]:
         if isinstance(e, OSError):
             message = describe_os_error(e)
         elif isinstance(e, InputError):
-            # One raised in a loader's worker arrives wrapped in the text of its traceback.
-            message = str(e).rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
+            message = message_of(e)
         elif is_out_of_memory(e):
             message = f"not enough memory: use smaller images or batches ({e!r})"
         else:

@@ -41,7 +41,7 @@ CASES = {
         "unreadable file",
         lambda r: Path(r[IMAGE]).write_text("<html>not found</html>"),
         IMAGE,
-        "cannot identify image file",
+        "cannot be read",
     ),
     "16-bit grey": (
         "unreadable file",

@@ -71,7 +71,7 @@ def test_coco_stuff10k_label_that_is_no_number(ids, tmp_path):
     write_mat(top / "annotations/COCO_train2014_000000000000.mat", ids)
     report = prepare_sem_seg("coco_stuff10k", [str(top)], str(tmp_path / "root"))["train"]
     assert report.written == 5
-    assert "000000000000.mat: S is no array of numbers" in report.problems[0]
+    assert "000000000000.mat: S is not an array of numbers" in report.problems[0]
 
 
 def test_coco_stuff10k_needs_scipy_and_its_lists(tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_json_that_is_half_copied_is_not_kept(tmp_path):
     json_file.write_bytes(whole[:-20])
     report = prepare_sem_seg("coco_stuff164k", sources, str(tmp_path / "root"))["train"]
     assert len(report.problems) == 1 and report.total == 4
-    assert "annotations/instances_train2017.json: Unterminated string" in report.problems[0]
+    assert "annotations/instances_train2017.json is not JSON: Unterminated" in report.problems[0]
     copy = tmp_path / "root/coco/annotations/instances_train2017.json"
     assert not copy.exists()
     json_file.write_bytes(whole)

@@ -16,7 +16,7 @@ from topformer_d2.errors import InputError
 
 
 def xml(*objects, size=True):
-    body = "<size><width>1</width><height>1</height></size>" if size else ""
+    body = "<size><width>40</width><height>30</height></size>" if size else ""
     for name, box, *rest in objects:
         keys = zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
         body += f"<object><name>{name}</name>{''.join(rest)}<bndbox>"
@@ -169,11 +169,12 @@ def test_lists_as_people_write_them(voc, tmp_path):
     assert report.problems == ["MyVOC/ImageSets/Main/train.txt lists 1 images more than once"]
     assert "no list names, left out: 1" in report.summary()
     (lists / "train.txt").write_bytes(b"\xe9\n")
-    with pytest.raises(InputError, match=r"train\.txt is no UTF-8 text"):
+    with pytest.raises(InputError, match=r"train\.txt cannot be read as UTF-8"):
         prepare_voc([str(voc)], str(tmp_path / "out"))
 
 
 def test_a_changed_source_is_copied_again(voc, tmp_path):
+    (voc / "Annotations/d.xml").write_text(xml(("dog", (2, 3, 4, 5)), size=False))
     prepare_voc([str(voc)], str(tmp_path / "out"))
     cv2.imwrite(str(voc / "JPEGImages/d.JPG"), np.zeros((60, 70, 3), np.uint8))
     (tmp_path / "out/images/a.JPG").write_bytes(b"damaged")

@@ -33,9 +33,8 @@ def test_cityscapes_of_pixels_has_no_boxes():
     name = "cityscapes_fine_sem_seg_val"
     assert MetadataCatalog.get(name).thing_classes
     assert has_task(name, "sem_seg") and not has_task(name, "instances")
-    cfg = get_config(
-        "multitask_lite_topformer_t", ["DATASETS.TEST", f"('{name}', 'synthetic_boxes_val')"]
-    )
+    tests = ["DATASETS.TRAIN", "()", "DATASETS.TEST", f"('{name}', 'synthetic_boxes_val')"]
+    cfg = get_config("multitask_lite_topformer_t", tests)
     painter = Painter(cfg)
     assert (painter.info.pixels.dataset, painter.info.objects.dataset) == (
         name,

@@ -16,8 +16,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from topformer_d2 import get_config
+from topformer_d2.analysis import complexity
 from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
+from topformer_d2.export.network import describe
+from topformer_d2.inference.model_info import ModelInfo
 
 
 class Counter(DatasetEvaluator):
@@ -148,3 +151,21 @@ def test_a_joint_model_takes_any_head(head):
         (found,) = model.eval()([{"image": x, "height": 65, "width": 35}])
     assert found["sem_seg"].shape == (6, 65, 35)
     assert found["instances"].image_size == (65, 35)
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("config", ["seg_topformer_t_synthetic", "multitask_lite_topformer_t"])
+def test_cost_and_export_of_any_head(config, head):
+    cfg = get_config(config, ["MODEL.SEM_SEG_HEAD.NAME", head, "MODEL.DEVICE", "cpu", *STOCK])
+    model = build_model(cfg).eval()
+    found = complexity(model, 50, 71)
+    assert found["sem_seg_head"].macs > 0
+    assert found["sem_seg_head"].macs == complexity(model, 64, 96)["sem_seg_head"].macs
+    info = ModelInfo.from_config(cfg)
+    if not hasattr(model.sem_seg_head, "layers"):
+        with pytest.raises(InputError, match=f"'{head}' cannot be exported.*layers"):
+            describe(model, info)
+        return
+    with pytest.raises(InputError, match=rf"SEM_SEG_HEAD.NAME.*{head}.*multiples of \d+"):
+        describe(model, info)
+    assert describe(model, info, size=(64, 64)).size == (64, 64)

@@ -55,7 +55,7 @@ def test_what_cannot_be_profiled(trained, tmp_path):
     with pytest.raises(InputError, match=r"m\.onnx .* without --with-preprocessing"):
         profile_onnx(str(path), (64, 64))
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(InputError, match=r"m\.onnx is no ONNX file"):
+    with pytest.raises(InputError, match=r"m\.onnx is not a whole ONNX file"):
         profile_onnx(str(path), (64, 64))
 
 

@@ -1,16 +1,22 @@
 """What is not written, and what the message says."""
 
+import errno
 import math
+from dataclasses import replace
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from topformer_d2.errors import InputError
-from topformer_d2.export import export_model
+from topformer_d2.export import export_model, room
 from topformer_d2.export import model as export_module
-from topformer_d2.export.network import describe
+from topformer_d2.export.check import check, sample_images
+from topformer_d2.export.network import describe, run_network
 from topformer_d2.inference import sessions
 from topformer_d2.inference.model_info import ModelInfo
 
@@ -70,13 +76,117 @@ def test_an_untrained_network_without_its_backbone_is_not_written(
     assert not path.exists()
 
 
+DETECTOR = ("det_retinanet_lite_topformer_t", "MODEL.RETINANET.NUM_CLASSES", "5")
+
+
+def perturb(model):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.head.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.add_(0.01 * parameter.abs().max() * noise)
+
+
+def swap_channels(model):
+    first = next(p for p in model.backbone.parameters() if p.ndim == 4 and p.shape[1] == 3)
+    first.copy_(first.flip(1))
+
+
+def zero_head(model):
+    for parameter in model.head.parameters():
+        parameter.zero_()
+
+
+@pytest.mark.parametrize("change", [perturb, swap_channels, zero_head])
+def test_a_wrong_detector_is_not_written(trained, tmp_path, monkeypatch, change):
+    cfg, _, weights = trained(*DETECTOR)
+    spoil(monkeypatch, change)
+    with pytest.raises(InputError, match=r"(class_logits|box_deltas).*: differs by .*not written"):
+        export_model(cfg, weights, str(tmp_path / "model.onnx"), size=(96, 128))
+    assert not list(tmp_path.glob("model*"))
+
+
+@pytest.mark.parametrize("key, factor", [("strides", 2), ("cell_anchors", 1.02), ("offset", 0.05)])
+def test_a_wrong_decoding_is_refused(trained, monkeypatch, key, factor):
+    """Not by the raw outputs, which are right, but by the boxes."""
+    cfg, model, _ = trained(*DETECTOR)
+    info = describe(model, ModelInfo.from_config(cfg), size=(96, 128))
+    network = export_module.ExportNetwork(model, info)
+    images = list(sample_images(None))[-2:]
+
+    def run(x):
+        with torch.inference_mode():
+            return dict(zip(info.outputs, map(np.asarray, network(torch.tensor(x))), strict=True))
+
+    boxes, scores = check(run, model, info, images)[-2:]
+    assert boxes.value < 1e-5 and scores.value < 1e-5
+    found = network.decoder.decoding
+    if key == "cell_anchors":
+        network.decoder.cell_anchors.mul_(factor)
+    else:
+        value = tuple(s * factor for s in found.strides) if key == "strides" else factor
+        network.decoder.decoding = replace(found, **{key: value})
+    with pytest.raises(InputError, match="boxes: differs by"):
+        check(run, model, info, images)
+
+
+def test_boxes_of_an_untrained_regression_are_the_same_as_they_are_seen(trained):
+    """Far outside of the image, and smaller than a pixel; float32 gives them no better."""
+    cfg, model, _ = trained(*DETECTOR)
+    with torch.no_grad():
+        model.head.bbox_pred.weight.mul_(30.0)
+    info = describe(model, ModelInfo.from_config(cfg), size=(96, 128))
+    network = export_module.ExportNetwork(model, info)
+
+    def run(x):
+        with torch.inference_mode():  # what another runtime's arithmetic makes of it
+            _, (logits, deltas) = run_network(network.model, torch.tensor(x))
+            deltas = [level * (1 + 4e-6) for level in deltas]
+            boxes, scores, classes = network.decoder(list(logits), deltas)
+            sides = torch.tensor([128.0, 96.0, 128.0, 96.0])
+            boxes = torch.minimum(boxes.clamp(min=0), sides)
+        return dict(zip(info.outputs, map(np.asarray, (boxes, scores, classes)), strict=True))
+
+    boxes, _ = check(run, model, info, list(sample_images(None))[:2])
+    assert 0 < boxes.value < 1e-3
+
+
+def test_a_full_disk_is_named(trained, tmp_path, monkeypatch):
+    """ONNX Runtime says that serialization failed; OpenVINO and onnx give no name."""
+    cfg, _, weights = trained(SEGMENTER)
+    limit = OSError(errno.ENOSPC, "No space left on device")
+    left = tmp_path / "out" / ".m.onnx.999-01234567.partial"
+    left.mkdir(parents=True)
+    (left / "folded.onnx").write_bytes(b"what a killed export left")
+
+    def fail(*_, **__):
+        raise RuntimeError("Protobuf serialization failed.")
+
+    def fail_by_disk(*_):
+        raise limit
+
+    path = str(tmp_path / "out" / "m.onnx")
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "InferenceSession", fail)
+        patch.setattr(room, "_find_limit", lambda *_: limit)
+        with pytest.raises(OSError, match=r"No space left on device: .*m\.onnx") as found:
+            export_model(cfg, weights, path, size=(64, 64))
+        assert found.value.errno == errno.ENOSPC
+    with monkeypatch.context() as patch:
+        patch.setattr(onnx, "save", fail_by_disk)
+        with pytest.raises(OSError, match=r"No space left on device: .*m\.onnx"):
+            export_model(cfg, weights, path, size=(64, 64))
+    assert not list((tmp_path / "out").iterdir())
+    assert room._find_limit(tmp_path, 1000) is None
+    assert room._find_limit(tmp_path, 1 << 55).errno in (errno.ENOSPC, errno.EFBIG)
+
+
 @pytest.mark.parametrize("name", [SEGMENTER, "det_retinanet_lite_topformer_t"])
 def test_weights_that_are_not_finite_are_named(untrained, tmp_path, name):
     def spoil_weights(model):
         next(model.backbone.parameters()).view(-1)[0] = math.nan
 
     cfg, _, weights = untrained(name, change=spoil_weights)
-    with pytest.raises(InputError, match=r"the model itself.* not finite: look at its weights"):
+    with pytest.raises(InputError, match="has NaN or infinite values in 1 tensors"):
         export_model(cfg, weights, str(tmp_path / "model.onnx"), size=(64, 64))
 
 

@@ -49,6 +49,13 @@ def test_a_process_may_nest_and_take_it_again(tmp_path):
     for _ in range(2):
         with locked_output(folder, "training"), locked_output(str(folder), "evaluation"):
             assert os.listdir(folder) == [".lock"]
+        assert not folder.exists()  # nothing was written to it
+
+
+def test_what_was_written_stays_and_the_lock_does_not(tmp_path):
+    with locked_output(tmp_path / "a/b", "training"):
+        (tmp_path / "a/kept").touch()
+    assert os.listdir(tmp_path / "a") == ["kept"]
 
 
 def test_a_link_named_as_the_lock_is_not_followed(tmp_path):

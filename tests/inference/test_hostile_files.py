@@ -102,7 +102,13 @@ def test_other_files_are_refused(tmp_path, info):
     onnx.save(make_model(), tmp_path / "other.onnx")
     with pytest.raises(InputError, match=r"other\.onnx does not describe its model"):
         Predictor(tmp_path / "other.onnx")
-    for name, content in (("noise", os.urandom(5000)), ("text", b"hello " * 100), ("none", b"")):
+    property_of_number = b"\x72\x0b\x08" + b"\xff" * 8 + b"\x7f" + b"\x3a\x00"
+    for name, content in (
+        ("noise", random.Random(0).randbytes(5000)),
+        ("text", b"hello " * 100),
+        ("none", b""),
+        ("number", property_of_number),
+    ):
         (tmp_path / f"{name}.onnx").write_bytes(content)
         with pytest.raises(InputError, match=rf"{name}\.onnx is not a whole ONNX file"):
             Predictor(tmp_path / f"{name}.onnx")

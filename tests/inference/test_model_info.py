@@ -2,9 +2,12 @@
 
 import pytest
 
+from tests.helpers import REPOSITORY
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.inference.model_info import ModelInfo
+
+CONFIGS = REPOSITORY / "configs"
 
 
 @pytest.mark.parametrize(
@@ -19,6 +22,12 @@ def test_names_of_the_tasks_and_back_from_json(config, pixels, objects):
     info = ModelInfo.from_config(get_config(config))
     assert next(iter(info.pixels.names), None) == pixels
     assert next(iter(info.objects.names), None) == objects
+    assert ModelInfo.from_json(info.to_json()) == info
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+def test_every_shipped_config_comes_back(name):
+    info = ModelInfo.from_config(get_config(name))
     assert ModelInfo.from_json(info.to_json()) == info
 
 

@@ -77,3 +77,34 @@ def test_supervisions_detections(scene):
     assert np.array_equal(found[found.confidence > 0.5].xyxy, scene.boxes[:1])
     for empty in (Scene(), scene.above(1)):
         assert len(empty.to_supervision()) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"boxes": np.zeros((4, 5)), "classes": [0] * 5}, r"boxes have shape \(4, 5\)"),
+        ({"boxes": [1, 2, 3], "classes": [0]}, r"boxes have shape \(3,\)"),
+        ({"label": np.zeros((2, 2, 3))}, r"label has shape \(2, 2, 3\)"),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        Scene(**fields)
+
+
+@pytest.mark.parametrize("factor", [0, 1.5])
+def test_a_factor_is_a_whole_number(scene, factor):
+    with pytest.raises(InputError, match=f"factor is {factor}"):
+        scene.enlarged(factor)
+
+
+def test_classes_that_the_model_does_not_have_are_numbers(scene):
+    other = replace(scene, label=[[0, 255, 255]], size=None, classes=[-1, 99])
+    found = other.to_dict()
+    assert [entry["name"] for entry in found["label"]] == ["cat", "255"]
+    assert [entry["name"] for entry in found["boxes"]] == ["-1", "99"]
+
+
+def test_a_record_without_its_label_is_named():
+    with pytest.raises(InputError, match=r"x\.png has no label"):
+        Scene.from_record({"file_name": "x.png"}, ("sem_seg",))

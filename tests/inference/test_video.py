@@ -1,6 +1,7 @@
 """Frames into a video file and out of it."""
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from topformer_d2.errors import InputError
+from topformer_d2.errors import InputError, Terminated
 from topformer_d2.inference import video
 from topformer_d2.inference.video import VideoReader, VideoWriter, is_video
 
@@ -47,9 +48,10 @@ def test_what_becomes_of_an_earlier_video(tmp_path):
         with pytest.raises(error):
             write(path, frames, error())
         assert count(path) == left
-    with pytest.raises(KeyboardInterrupt):
-        write(path, 2, KeyboardInterrupt())
-    assert count(path) == 2
+    for frames, stop in ((2, KeyboardInterrupt), (4, Terminated)):
+        with pytest.raises(stop):
+            write(path, frames, stop())
+        assert count(path) == frames
     write(path, 1)
     assert count(path) == 1 and os.listdir(tmp_path) == ["x.mp4"]
 
@@ -259,9 +261,26 @@ def test_a_camera_is_named_as_one():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("x.wmv", True), ("x.GIF", True), ("x.TIFF", False), ("x.jpg", False), ("x", False)],
+    [("x.wmv", True), ("x.GIF", False), ("x.TIFF", False), ("x.jpg", False), ("x", False)],
 )
 def test_a_file_without_an_images_extension_is_a_video(tmp_path, name, expected):
     assert not is_video(str(tmp_path / name))
     (tmp_path / name).touch()
     assert is_video(str(tmp_path / name)) == expected and not is_video(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", [-1, True, None, 0.5])
+def test_what_is_neither_a_file_nor_a_camera(source):
+    with pytest.raises(InputError, match=rf"{source!r} is not a video"):
+        VideoReader(source)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((64, 64), "uint8"), ((64, 64, 4), "uint8"), ((64, 64, 3), "float32"), ((0, 0, 3), "uint8")],
+)
+def test_frames_of_other_shapes_and_types_are_named(tmp_path, shape, dtype):
+    message = rf"x\.avi: a frame of shape {re.escape(str(shape))} and type {dtype}"
+    with pytest.raises(InputError, match=message), VideoWriter(tmp_path / "x.avi", 25) as writer:
+        writer.write(np.zeros(shape, dtype))
+    assert not [*tmp_path.iterdir()]

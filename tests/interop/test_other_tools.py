@@ -191,7 +191,6 @@ def test_fastapi_answers_many_at_once_as_one_by_one(trained, tmp_path):
         assert np.allclose([each["box"] for each in answer], scene.boxes, atol=1e-4)
 
 
-@pytest.mark.skipif(not hasattr(Scene, "to_supervision"), reason="not in this version")
 def test_a_scene_becomes_supervisions_detections():
     pytest.importorskip("supervision")
     scene = Scene(boxes=np.array([[1.0, 2, 30, 40]]), classes=np.array([3]), scores=np.array([0.5]))

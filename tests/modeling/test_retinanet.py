@@ -13,6 +13,7 @@ from topformer_d2 import TopFormer, get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import LitePyramid, LiteRetinaNetHead, TopFormerFPN
+from topformer_d2.modeling.meta_arch import check_detector
 
 KINDS = ["", "lite_"]
 
@@ -238,3 +239,12 @@ def test_a_single_image_is_not_padded(kind):
     model = build(kind).eval()
     images = model.preprocess_image([sample(101, 67)])
     assert tuple(images.tensor.shape) == (1, 3, 101, 67)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deltas_that_overflow_are_named(kind):
+    model = build(kind).eval()
+    check_detector(model)
+    torch.nn.init.constant_(model.head.bbox_pred.bias, 3e37)
+    with torch.no_grad(), pytest.raises(InputError, match="NaN or infinite values, or some beyond"):
+        model([sample(64, 64)])

@@ -98,7 +98,7 @@ def test_boxes_of_a_dataset_have_its_image_ids(detector, tmp_path):
     assert image_ids([*same, *files]).isdisjoint({12, 13})
     with pytest.raises(InputError, match="is a folder"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=str(tmp_path))
-    cfg.DATASETS.TEST = ("unregistered",)
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("unregistered",)
     predictor = Predictor(cfg, weights)
     with pytest.raises(InputError, match=r"category ids .* must name a registered dataset"):
         predict_files(predictor, same, str(tmp_path / "out"), json_file=out)
@@ -297,3 +297,7 @@ def test_a_folder_is_not_named_as_a_file(weights, tmp_path, name):
     with pytest.raises(InputError, match=rf"{name} has the name of one (video|image)"):
         predict_files(predictor, [photo(tmp_path / "a.png")], str(tmp_path / name))
     assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_no_file_has_no_name():
+    assert output_names([]) == []

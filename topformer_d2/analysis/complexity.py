@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from fvcore.nn import FlopCountAnalysis, parameter_count
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..modeling import TopFormerMultiTask
+from ..modeling.meta_arch.head_contract import head_divisor, pad_to_multiple
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,22 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model = copy.deepcopy(model).eval()
+        self.divisor = 1
+        is_joint = isinstance(model, TopFormerMultiTask)
         if hasattr(model, "sem_seg_head"):
-            model.sem_seg_head.forward = model.sem_seg_head.layers
-        if isinstance(model, TopFormerMultiTask):
+            head = model.sem_seg_head
+            if hasattr(head, "layers"):
+                head.forward = head.layers
+            else:  # it has Detectron2's contract alone
+                head.forward = partial(_logits, head.forward)
+            backbone = model.backbone.bottom_up if is_joint else model.backbone
+            self.divisor = head_divisor(backbone, head)
+        if is_joint:
             model.backbone.forward = model.backbone.forward_all
 
     def forward(self, x: Tensor):
         """(N, 3, H, W) to the segmentation logits, the detection head's outputs, or both."""
-        features = pyramid = self.model.backbone(x)
+        features = pyramid = self.model.backbone(pad_to_multiple(x, self.divisor))
         outputs = []
         if isinstance(self.model, TopFormerMultiTask):
             features, pyramid = features
@@ -61,6 +71,11 @@ class Network(nn.Module):
         if hasattr(self.model, "head"):
             outputs.append(self.model.head([pyramid[n] for n in self.model.head_in_features]))
         return outputs
+
+
+def _logits(forward: Callable, features: dict[str, Tensor]) -> Tensor:
+    """Of a head's `forward` as Detectron2 has it."""
+    return forward(features, None)[0]
 
 
 def _attention_macs(inputs, outputs) -> int:

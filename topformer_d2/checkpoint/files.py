@@ -123,7 +123,7 @@ def _hash(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _why_refused(local: str) -> str:
-    """What is wrong with a file of pickled code, or of something else, and the mend."""
+    """What is wrong with a file of pickled code, or of something else, and the fix."""
     with open(local, "rb") as f:
         start = f.read(len(_TORCH_PICKLE))
     if zipfile.is_zipfile(local) or start == _TORCH_PICKLE:
@@ -200,21 +200,28 @@ def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
         or any(key.startswith(_OFFICIAL) for key in weights)
     ):
         raise InputError(
-            f"{path} is no checkpoint of this toolkit; an official one is converted by "
+            f"{path} is not a checkpoint of this toolkit; an official one is converted by "
             "`python tools/convert_weights.py IN OUT`"
         )
     return weights
 
 
 def local_file(path: str) -> str:
+    """The path of a weights file on this machine; a remote one is fetched by iopath.
+
+    Raises:
+        InputError: it does not exist, cannot be fetched, is not a file, as a folder or a pipe is,
+            or is empty.
+    """
     try:
         local = PathManager.get_local_path(path)
     except (OSError, NotImplementedError) as e:  # of a remote one that cannot be fetched
         raise InputError(f"weights file {path} cannot be read: {e}") from e
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
-    if not os.path.isfile(local):
+    if not os.path.lexists(local):
         raise InputError(f"weights file {path} does not exist")
+    check_regular_file(local)
     if not os.path.getsize(local):
         raise InputError(f"weights file {path} is empty: download or copy it again")
     return local

@@ -9,89 +9,14 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from detectron2.config import CfgNode
 
 from ..errors import InputError, did_you_mean
+from .rules import Choice, ListOf, Number, Rule, Text
 
 _INFINITY = math.inf
-
-
-@dataclass(frozen=True)
-class Number:
-    """A finite number from `low` to `high`; the ends belong to it unless `above` or `below`."""
-
-    low: float
-    high: float = _INFINITY
-    above: bool = False
-    below: bool = False
-    whole: bool = False
-    or_none: bool = False
-
-    def accepts(self, value: Any) -> bool:
-        if value is None:
-            return self.or_none
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
-            return False
-        if not self.low <= value <= self.high or value == _INFINITY:  # NaN is in no range
-            return False
-        return not ((self.above and value == self.low) or (self.below and value == self.high))
-
-    def __str__(self) -> str:
-        kind = "a whole number" if self.whole else "a number"
-        if self.high == _INFINITY and not self.whole:
-            kind = "a finite number"
-        if self.low == -_INFINITY:
-            return kind
-        low = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
-        if self.high == _INFINITY:
-            return f"{kind}, {low}"
-        if not self.above and not self.below:
-            return f"{kind} from {self.low:g} to {self.high:.10g}"
-        return f"{kind}, {low} and {'below' if self.below else 'at most'} {self.high:.10g}"
-
-
-@dataclass(frozen=True)
-class Choice:
-    names: tuple[Any, ...]
-
-    def accepts(self, value: Any) -> bool:
-        return any(type(value) is type(name) and value == name for name in self.names)
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(map(repr, self.names))}"
-
-
-@dataclass(frozen=True)
-class Text:
-    empty: bool = True
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, str) and (self.empty or bool(value)) and "\0" not in value
-
-    def __str__(self) -> str:
-        return "text" if self.empty else "text that is not empty"
-
-
-@dataclass(frozen=True)
-class ListOf:
-    """`lengths`: those allowed; empty = any."""
-
-    item: Number | Choice | Text | ListOf
-    lengths: tuple[int, ...] = ()
-
-    def accepts(self, value: Any) -> bool:
-        return (
-            isinstance(value, (list, tuple))
-            and (not self.lengths or len(value) in self.lengths)
-            and all(map(self.item.accepts, value))
-        )
-
-    def __str__(self) -> str:
-        count = " or ".join(map(str, self.lengths)) or "any number"
-        return f"a list of {count}, each {self.item}"
 
 
 def _whole(low: int, high: float = _INFINITY) -> Number:
@@ -109,7 +34,7 @@ _CHANNELS = _whole(1, 1 << 16)
 _CLASSES = _whole(1, 1 << 16)
 _NAMES = ListOf(Text(empty=False))
 
-RANGES: dict[str, Number | Choice | Text | ListOf] = {
+RANGES: dict[str, Rule] = {
     "MODEL.WEIGHTS": Text(),
     "MODEL.PIXEL_MEAN": ListOf(Number(-_INFINITY), (3,)),
     "MODEL.PIXEL_STD": ListOf(_POSITIVE, (3,)),
@@ -229,7 +154,7 @@ def _values_of(cfg: CfgNode, rules: dict[str, Any]) -> Iterator[tuple[str, Any, 
             yield key, rule, node
 
 
-def _problem(key: str, rule: Number | Choice | Text | ListOf, value: Any) -> str:
+def _problem(key: str, rule: Rule, value: Any) -> str:
     """What is wrong with the value, or ""."""
     if rule.accepts(value):
         return ""
@@ -281,7 +206,7 @@ def _unless_missing(check: Callable[[CfgNode], str], cfg: CfgNode) -> str:
 
 def _crop_size(cfg: CfgNode) -> str:
     crop = cfg.INPUT.CROP
-    if crop.TYPE not in _CROP_SIZES:
+    if not crop.ENABLED or crop.TYPE not in _CROP_SIZES:
         return ""
     problem = _problem("INPUT.CROP.SIZE", _CROP_SIZES[crop.TYPE], crop.SIZE)
     if problem:

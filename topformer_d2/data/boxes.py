@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from .categories import Categories
 from .coco_json import (
     JSON_READER,
@@ -56,7 +56,7 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
             raise InputError(
                 f"{what}, such as {shortened(min(unlisted, key=str))}, and none of others"
             )
-        logger.warning("%s; they are not used", what)
+        logger.warning("%s; they are not used", printable(what))
     for image in content["images"]:
         check_inside(image["file_name"], image_root, json_file)
     return [
@@ -119,7 +119,7 @@ def clean_boxes(records: list[dict]) -> list[dict]:
         boxes = [{key: a[key] for key in _ANNOTATION_KEYS if key in a} for a in good]
         cleaned.append({**record, "annotations": boxes})
     if dropped:
-        files = ", ".join(list(dropped)[:3])
+        files = ", ".join(printable(file, newlines=True) for file in list(dropped)[:3])
         logger.warning(
             "dropped %d boxes of no area or outside their image, in %d images: %s%s",
             *(sum(dropped.values()), len(dropped), files, ", ..." if len(dropped) > 3 else ""),

@@ -77,8 +77,8 @@ def load_records(name: str) -> list[dict]:
         raise
     except (AssertionError, KeyError, OSError, ValueError) as e:
         command = MetadataCatalog.get(name).get("prepare_command")
-        mend = f". Prepare it with: {command}" if command else ""
-        raise InputError(f"dataset {name!r} cannot be loaded: {e}{mend}") from e
+        fix = f". Prepare it with: {command}" if command else ""
+        raise InputError(f"dataset {name!r} cannot be loaded: {e}{fix}") from e
 
 
 def check_config(cfg, *, train: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import io
 import logging
 import os
 import struct
@@ -203,6 +204,23 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
                 except (SyntaxError, LookupError, TypeError, struct.error):
                     continue
         raise
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """The image of a file's content, decoded to its end, which is where a cut-off one is found.
+
+    Raises:
+        one of UNREADABLE: it is not a whole image, or has more than MAX_PIXELS.
+    """
+    image = _open(io.BytesIO(content), MAX_PIXELS)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(
+            f"it has {width}x{height} pixels, and at most {MAX_PIXELS} are read: scale it and its "
+            "annotation down"
+        )
+    image.load()
+    return image
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from .boxes import load_boxes
 from .categories import Categories
 from .coco_json import JSON_READER
@@ -47,7 +47,10 @@ def load_multitask(name: str, json_file: str, image_root: str, label_root: str) 
         )
         if len(without) == len(records):
             raise InputError(f"{what}; {json_file} lists {without[0]}, for one")
-        logger.warning("%s and are used for their boxes alone, %s among them", what, without[0])
+        logger.warning(
+            "%s and are used for their boxes alone, %s among them",
+            *(printable(what), printable(without[0], newlines=True)),
+        )
     return records
 
 

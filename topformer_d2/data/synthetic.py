@@ -9,12 +9,12 @@ from __future__ import annotations
 import colorsys
 import json
 import os
-import shutil
 
 import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..files import folder_beside, locked_output
 from .categories import Categories
 from .images import write_image
 
@@ -146,13 +146,16 @@ def write_synthetic(
         return folder
     if os.path.isdir(folder):
         raise InputError(f"{folder} is there but was not made by this script: move it away")
-    partial = f"{folder}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    for split, first, count in (("train", 0, num_train), ("val", num_train, num_val)):
-        _write_split(partial, split, range(first, first + count), seed, size)
-    with open(os.path.join(partial, "settings.json"), "w", encoding="utf-8") as f:
-        json.dump(settings, f)
-    os.replace(partial, folder)
+    # The lock is the root's, for the folder appears only when it is whole.
+    with locked_output(root, "making the synthetic dataset"), folder_beside(folder) as beside:
+        partial = str(beside / "synthetic")
+        for split, first, count in (("train", 0, num_train), ("val", num_train, num_val)):
+            _write_split(partial, split, range(first, first + count), seed, size)
+        with open(os.path.join(partial, "settings.json"), "w", encoding="utf-8") as f:
+            json.dump(settings, f)
+        if os.path.isdir(folder):  # made since by another process
+            return write_synthetic(root, num_train, num_val, seed, size)
+        os.replace(partial, folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import signal
 
@@ -10,10 +9,8 @@ import torch
 from detectron2.engine import HookBase
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, is_disk_full, is_out_of_memory, message_of
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = re.compile(r"DefaultCPUAllocator|CUDA out of memory|not enough memory")
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
 
@@ -72,9 +69,8 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     """
     text = str(error)
     if isinstance(error, InputError):
-        # One raised in a loader's process arrives in the text of its traceback.
-        return text.rpartition(f"{InputError.__qualname__}: ")[2].rstrip()
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return message_of(error)
+    if is_disk_full(error):
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))
@@ -83,7 +79,7 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
             f"with learning rate {rate:.3g}. Try SOLVER.CLIP_GRADIENTS.ENABLED True, or start anew "
             "with a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS"
         )
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or _NO_MEMORY.search(text):
+    if is_out_of_memory(error):
         return (
             f"out of memory in iteration {iteration}: {text.splitlines()[0] if text else 'Python'}."
             " Try a higher SOLVER.ACCUMULATION_STEPS, a smaller SOLVER.IMS_PER_BATCH or "

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import weakref
 from collections.abc import Iterable
 from functools import partial
 
-import torch
-from detectron2.engine import DefaultTrainer
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -33,10 +30,10 @@ from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from ..modeling.meta_arch import check_detector
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
-from .failures import UndoStep, explain_failure
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .precise_bn import build_precise_bn
 from .processes import check_single_run
+from .recovery import RecoveringTrainer
 from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
 from .train_loop import AccumulatingTrainer
 
@@ -47,13 +44,13 @@ class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], InputError))
+        return not (record.exc_info and isinstance(record.exc_info[1], (InputError, OSError)))
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors())
 
 
-class Trainer(DefaultTrainer):
+class Trainer(RecoveringTrainer):
     """Trains what a config describes; a resumed run goes on as if it had never been stopped.
 
     Everything random follows from one seed: SEED, or with SEED = -1 one drawn at the start and kept
@@ -107,9 +104,7 @@ class Trainer(DefaultTrainer):
             self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self._seed_hook = SeedEachStep(cfg.SEED)
-        self._undo = UndoStep(self.checkpointer.model, self.optimizer)
-        self._has_failed = False
-        hooks = [self._seed_hook, self._undo]
+        hooks = [self._seed_hook, self.build_undo()]
         if "instances" in model_tasks(cfg):
             hooks.append(KeepLossNormalizer(self.checkpointer))
         hooks += [detectron2_hooks.IterationTimer(), detectron2_hooks.LRScheduler()]
@@ -178,65 +173,6 @@ class Trainer(DefaultTrainer):
             return super().train()
         with locked_output(self.cfg.OUTPUT_DIR, "training"):
             return super().train()
-
-    def run_step(self) -> None:
-        """One iteration; where it fails, what was trained until then is kept."""
-        # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from a function's
-        # third call on: the first iterations of a resumed run would differ in their last bits.
-        on_gpu = str(self.cfg.MODEL.DEVICE).startswith("cuda")
-        try:
-            with torch.jit.optimized_execution(on_gpu):
-                super().run_step()
-        except Exception as e:
-            message = self._explain(e)
-            if message is None:
-                raise
-            raise InputError(f"{message}. {self._keep_state()}") from e
-
-    def after_step(self) -> None:
-        try:
-            super().after_step()
-        except Exception as e:
-            message = self._explain(e)
-            if message is None or isinstance(e, InputError):
-                raise
-            raise InputError(f"{message}. {self._last_saved()}") from e
-
-    def after_train(self) -> None:
-        if not self._has_failed:
-            super().after_train()
-            return
-        self.storage.iter = self.iter
-        for hook in self._hooks:  # each restores what is its own
-            with contextlib.suppress(OSError, InputError):  # such as the disk that is full
-                hook.after_train()
-
-    def _explain(self, error: Exception) -> str | None:
-        rate = self.optimizer.param_groups[0]["lr"]
-        folder = self.cfg.OUTPUT_DIR
-        message = explain_failure(error, iteration=self.iter, rate=rate, folder=folder)
-        self._has_failed = message is not None
-        return message and message.rstrip(". \n")
-
-    def _keep_state(self) -> str:
-        """Save the state after the last whole iteration; says where --resume goes on."""
-        if not comm.is_main_process() or self.iter == self.start_iter or not self._undo.undo():
-            return self._last_saved()
-        self.iter -= 1  # the last one that is done, which the checkpoint takes from here
-        try:
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-        except (OSError, RuntimeError, MemoryError) as e:
-            return f"Its state could not be saved ({e}). {self._last_saved()}"
-        return f"stopped after iteration {self.iter}; --resume goes on from there"
-
-    def _last_saved(self) -> str:
-        try:
-            last = self.checkpointer.get_checkpoint_file()
-        except InputError:
-            last = ""
-        if not last:
-            return "There is no checkpoint yet: start again"
-        return f"--resume goes on from {last}"
 
     def state_dict(self) -> dict:
         state = super().state_dict()

@@ -23,6 +23,7 @@ from .compare import Difference
 from .network import ExportNetwork, describe
 from .onnx import OPSET, write_onnx
 from .openvino import write_openvino
+from .room import naming_full_disks
 
 # Each with the extension of its files, how they are written, what runs them, and the libraries.
 FORMATS = {
@@ -62,8 +63,9 @@ def export_model(
 
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
-            what counts as the same (compare.tolerance). A file at `path` is then as it was, for
-            only what was checked is moved there. (OpenVINO's two files are moved one by one.)
+            what counts as the same (compare, compare_boxes). A file at `path` is then as it was,
+            for only what was checked is moved there. (OpenVINO's two files are moved one by one.)
+        OSError: it cannot be written, as on a full disk; it names `path`.
     """
     extension, _, _, libraries = look_up(FORMATS, file_format, "--format")
     target = Path(path)
@@ -95,9 +97,13 @@ def export_model(
             raw = describe(model, info.model, size=size, raw_boxes=True)
             twin = folder / "raw"
             twin.mkdir()
-            differences |= _write_and_check(model, raw, twin / target.name, file_format, samples)
+            differences |= _write_and_check(
+                model, raw, twin / target.name, target, file_format, samples
+            )
             shutil.rmtree(twin)
-        differences |= _write_and_check(model, info, folder / target.name, file_format, samples)
+        differences |= _write_and_check(
+            model, info, folder / target.name, target, file_format, samples
+        )
         for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, list(differences.values())
@@ -107,16 +113,19 @@ def _write_and_check(
     model: nn.Module,
     info: ExportInfo,
     path: Path,
+    target: Path,
     file_format: str,
     images: list[tuple[str, np.ndarray]],
 ) -> dict[str, Difference]:
-    """The largest differences by output."""
+    """Write a file to `path`, on its way to `target`: the largest differences by output."""
     _, write, runtime, _ = FORMATS[file_format]
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
     network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     try:
-        write(network, info, path)
-        session = SESSIONS[runtime](path)
+        with naming_full_disks(target, path.parent, 2 * size):
+            write(network, info, path)
+            session = SESSIONS[runtime](path)
     except OSError:
         raise
     except Exception as e:  # the libraries' exceptions have no base of their own

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..inference.export_info import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS, ExportInfo
 from ..inference.model_info import ModelInfo
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
+from ..modeling.meta_arch.head_contract import head_divisor
 from .boxes import BoxDecoder, box_decoding
 from .resizing import MatrixResizing
 
@@ -38,6 +39,11 @@ def describe(
         raise InputError(
             f"MODEL.META_ARCHITECTURE {type(model).__name__!r} cannot be exported; "
             "TopFormerSegmentor, RetinaNet, LiteRetinaNet and TopFormerMultiTask can"
+        )
+    if has_pixels and not hasattr(model.sem_seg_head, "layers"):
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NAME {type(model.sem_seg_head).__name__!r} cannot be exported: "
+            "it needs a method `layers`, from the features to the logits"
         )
     for flag, given, has_task in (
         ("--labels", labels, has_pixels),
@@ -68,13 +74,20 @@ def describe(
 
 
 def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
-    """Detectron2's own backbones with FPN have images padded, which is not in the graph."""
-    multiple = model.backbone.size_divisibility
+    """Detectron2's own backbones with FPN and heads have images padded, which no graph does."""
+    backbone, what = model.backbone, f"BACKBONE.NAME is one ({type(model.backbone).__name__})"
+    multiple = backbone.size_divisibility
+    if hasattr(model, "sem_seg_head"):
+        head = model.sem_seg_head
+        is_joint = isinstance(model, TopFormerMultiTask)
+        divisor = head_divisor(backbone.bottom_up if is_joint else backbone, head)
+        if divisor > multiple:
+            multiple, what = divisor, f"SEM_SEG_HEAD.NAME is one ({type(head).__name__})"
     if multiple > 1 and (size is None or any(side % multiple for side in size)):
         given = "left out" if size is None else f"{size[0]} {size[1]}"
         raise InputError(
-            f"MODEL.BACKBONE.NAME is one ({type(model.backbone).__name__}) that takes multiples of "
-            f"{multiple} alone, and --size is {given}: give a height and a width that are"
+            f"MODEL.{what} that takes multiples of {multiple} alone, and --size is {given}: "
+            "give a height and a width that are"
         )
 
 

@@ -17,6 +17,7 @@ from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
 from ..inference.extras import import_extra
 from .onnx import save_described
+from .room import naming_full_disks
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
@@ -48,13 +49,28 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
 
     Raises:
         InputError: anything of this cannot be read or written so.
+        OSError: `output` cannot be written, as on a full disk.
     """
-    onnx = import_extra("onnx")
-    quantization = import_extra("onnxruntime.quantization")
+    import_extra("onnx")
+    import_extra("onnxruntime.quantization")
     backend = check_files(path, output)
     files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
     target = Path(output)
-    with folder_beside(target) as folder:
+    try:
+        _write(path, backend, files, target)
+    except (InputError, OSError, MemoryError):
+        raise
+    except Exception as e:  # the libraries' exceptions have no base of their own
+        raise InputError(f"{path} cannot be quantised: {e}; {output} was not written") from e
+    return len(files)
+
+
+def _write(path: str, backend: FileBackend, files: list[str], target: Path) -> None:
+    """Quantise the file at `path`, calibrated on the images `files`, and write it to `target`."""
+    onnx = import_extra("onnx")
+    quantization = import_extra("onnxruntime.quantization")
+    size = 3 * os.path.getsize(path)
+    with folder_beside(target) as folder, naming_full_disks(target, folder, size):
         prepared, partial = str(folder / "prepared.onnx"), folder / target.name
         # ONNX Runtime's preparation: shapes are inferred, so that tensors have known ranks.
         import_extra("onnxruntime.quantization.shape_inference").quant_pre_process(
@@ -75,7 +91,6 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
         described = {p.key: p.value for p in onnx.load(path).metadata_props}
         save_described(model, described[METADATA_KEY], partial)
         os.replace(partial, target)
-    return len(files)
 
 
 def check_files(path: str, output: str) -> FileBackend:

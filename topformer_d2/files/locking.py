@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from ..errors import InputError
 
@@ -21,7 +22,7 @@ except ImportError:  # Windows, where two runs at once are not kept apart
 
 LOCK_NAME = ".lock"
 _guard = threading.Lock()
-# {folder: [its open lock file, how many blocks of this process hold it]}
+# {folder: [its open lock file, the folders made for it, how many blocks of this process hold it]}
 _held: dict[str, list] = {}
 
 
@@ -29,9 +30,11 @@ _held: dict[str, list] = {}
 def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
     """Hold a folder as the one process that writes into it; the folder is made where missing.
 
-    The lock is one of the file ".lock" in the folder. It ends with its process, so that a killed
-    one leaves nothing to clean up. A process may nest such blocks. Where the file system has no
-    locks (some network ones), and for a remote store, nothing is held.
+    The lock is one of the file ".lock" in the folder. It ends with its process, so that what a
+    killed one leaves of it holds nobody up. At the end of the block the file is removed, and so are
+    the folders that were made for it where nothing was written to them. A process may nest such
+    blocks. Where the file system has no locks (some network ones), and for a remote store, nothing
+    is held.
 
     Args:
         folder: that is written into.
@@ -46,16 +49,17 @@ def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
     key = os.path.realpath(folder)
     with _guard:
         if key in _held:
-            _held[key][1] += 1
+            _held[key][2] += 1
         else:
-            _held[key] = [_lock(Path(folder), purpose), 1]
+            _held[key] = [*_lock(Path(folder), purpose), 1]
     try:
         yield
     finally:
         with _guard:
-            _held[key][1] -= 1
-            if not _held[key][1]:
-                _held.pop(key)[0].close()
+            if key in _held:  # not in a forked child, which holds nothing
+                _held[key][2] -= 1
+                if not _held[key][2]:
+                    _release(Path(key), *_held.pop(key)[:2])
 
 
 def try_lock(descriptor: int) -> bool:
@@ -71,34 +75,52 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
-def _lock(folder: Path, purpose: str):
+def _lock(folder: Path, purpose: str) -> tuple[TextIO, list[Path]]:
+    """The locked file, and the folders that were made for it, the innermost first."""
+    real = Path(os.path.realpath(folder))
+    made = [each for each in (real, *real.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-    file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8", errors="replace")
-    try:
-        is_free = try_lock(file.fileno())
-    except OSError:  # a file system without locks
-        return file
-    if not is_free:
-        holder = file.read(2000).strip() or "another process"
-        file.close()
-        raise InputError(
-            f"{folder} is in use by {holder}. Wait until that ends, stop it, or write to another "
-            "folder"
-        )
+    while True:
+        file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8", errors="replace")
+        try:
+            is_free = try_lock(file.fileno())
+        except OSError:  # a file system without locks
+            return file, made
+        if not is_free:
+            holder = file.read(2000).strip() or "another process"
+            file.close()
+            raise InputError(
+                f"{folder} is in use by {holder}. Wait until that ends, stop it, or write to "
+                "another folder"
+            )
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()  # its holder removed it since it was opened
     command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]) if sys.argv else ""
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = f"process {os.getpid()} on {socket.gethostname()}, {purpose} since {since}"
     with contextlib.suppress(OSError):  # on a full disk the lock holds without a name
         os.truncate(file.fileno(), 0)
         os.write(file.fileno(), f"{holder}: {command[:500]}".encode(errors="replace"))
-    return file
+    return file, made
+
+
+def _release(folder: Path, file: TextIO, made: list[Path]) -> None:
+    """Remove a lock's file while it is locked, and the folders made for it that are empty."""
+    with contextlib.suppress(OSError):
+        (folder / LOCK_NAME).unlink()
+    file.close()
+    with contextlib.suppress(OSError):  # the first that is not empty ends it
+        for each in made:
+            each.rmdir()
 
 
 def _let_go() -> None:
     """In a forked child: it shares the lock, and would keep it after its parent's death."""
-    for file, _ in _held.values():
+    for file, *_ in _held.values():
         file.close()  # of this process; the parent's stays locked
     _held.clear()
 

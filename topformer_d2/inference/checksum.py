@@ -48,10 +48,10 @@ def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
         return False
     if len(places) > 1 or _digest(content, places[0], weights) != places[0][1]:
         files = f"{path} or {weights.name}" if weights else path
-        both = ", both files" if weights else ""
+        copy = "copy both files again" if weights else "copy it again"
         raise InputError(
             f"{files} was damaged or changed after it was written (its SHA-256 is another one): "
-            f"copy it again{both}, or export it again"
+            f"{copy}, or export it again"
         )
     return True
 

@@ -56,7 +56,7 @@ def _walk(message: memoryview, kind: str, metadata: dict[str, str], level: int) 
     if level > _MOST_LEVELS:
         raise ValueError("its graphs are nested too deep")
     if kind == "property":
-        pair = {number: bytes(value).decode() for number, value in _fields(message)}
+        pair = {number: _text(value) for number, value in _fields(message)}
         metadata[pair.get(1, "")] = pair.get(2, "")
         return
     within = _WITHIN.get(kind, {})
@@ -68,6 +68,12 @@ def _walk(message: memoryview, kind: str, metadata: dict[str, str], level: int) 
             if isinstance(value, int):
                 raise ValueError("a message is a number")
             _walk(value, within[number], metadata, level + 1)
+
+
+def _text(value: memoryview | int) -> str:
+    if isinstance(value, int):
+        raise ValueError("a text is a number")
+    return bytes(value).decode()
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:

@@ -149,16 +149,15 @@ class Predictor:
         Raises:
             InputError: there is no image, or none could be predicted.
         """
-        done, problem = 0, ""
+        done, problem = 0, None
         for file in list_images(path):
             try:
                 scene = self(read_image(file), confidence=confidence)
             except Exception as e:
-                reason = trouble_of_one(e)
-                if reason is None:
+                problem = trouble_of_one(e, file)
+                if problem is None:
                     raise
-                problem = reason if file in reason else f"{file}: {reason}"
-                logger.warning("skipped: %s", printable(problem, newlines=True))
+                logger.warning("skipped: %s", problem)
                 continue
             done += 1
             yield file, scene
@@ -179,7 +178,7 @@ class Predictor:
         for frame in reader:
             yield frame, self(frame, confidence=confidence)
         if reader.problem:
-            logger.warning("%s", reader.problem)
+            logger.warning("%s", printable(reader.problem, newlines=True))
 
     def _predict(self, images: list[np.ndarray], confidence: bool) -> list[Scene]:
         scenes: list[Scene] = [Scene()] * len(images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,14 @@ class Scene:
     info: ModelInfo | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
+        boxes = np.asarray(self.boxes, np.float32)
+        if boxes.size and boxes.shape[-1] != 4:
+            raise InputError(f"a scene's boxes have shape {boxes.shape}; it takes (n, 4)")
+        self.boxes = boxes.reshape(-1, 4)
+        if self.label is not None:
+            self.label = np.asarray(self.label)
+            if self.label.ndim != 2:
+                raise InputError(f"a scene's label has shape {self.label.shape}; it takes (H, W)")
         self.classes = np.asarray(self.classes, np.int64).reshape(-1)
         if self.scores is not None:
             self.scores = np.asarray(self.scores, np.float32).reshape(-1)
@@ -56,7 +64,14 @@ class Scene:
                 raise InputError(f"a scene of {len(self.boxes)} boxes has {len(values)} {name}")
 
     def enlarged(self, factor: int) -> Scene:
-        """The scene of the image whose every pixel is `factor` wide and high."""
+        """The scene of the image whose every pixel is `factor` wide and high.
+
+        Raises:
+            InputError: the factor is not an integer of 1 or more.
+        """
+        if factor != int(factor) or factor < 1:
+            raise InputError(f"factor is {factor}; it takes an integer of 1 or more")
+        factor = int(factor)
         label, confidence = (
             None if pixels is None else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
             for pixels in (self.label, self.confidence)
@@ -137,7 +152,7 @@ class Scene:
         return {"size": size, "boxes": boxes, "label": self._runs()}
 
     def _names(self) -> list[str]:
-        return [self.info.objects.names[i] for i in self.classes]
+        return [_name(self.info.objects.names, i) for i in self.classes]
 
     def _runs(self) -> list[dict] | None:
         """The label map's classes and where they are, as to_dict has them."""
@@ -150,7 +165,7 @@ class Scene:
             runs = mask.encode(np.asfortranarray(self.label == category, dtype=np.uint8))
             entry = {"class": int(category), "pixels": int(pixels)}
             if self.info is not None:
-                entry["name"] = self.info.pixels.names[category]
+                entry["name"] = _name(self.info.pixels.names, category)
             sides = [int(side) for side in runs["size"]]
             found.append({**entry, "rle": {"size": sides, "counts": runs["counts"].decode()}})
         return found
@@ -160,10 +175,15 @@ class Scene:
         """The truth of a dataset's record for `tasks` (as from model_tasks); crowds left out.
 
         A record whose "tasks" lacks one of them has no labels for it.
+
+        Raises:
+            InputError: it has no label file where pixels are wanted, or that cannot be read.
         """
         tasks = set(tasks).intersection(record.get("tasks", tasks))
         objects, label = [], None
         if "sem_seg" in tasks:
+            if "sem_seg_file_name" not in record:
+                raise InputError(f"{record['file_name']} has no label: no sem_seg_file_name")
             label = read_label(record["sem_seg_file_name"])
         if "instances" in tasks:
             objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
@@ -185,3 +205,8 @@ class Scene:
             fields["boxes"] = sample["instances"].gt_boxes.tensor.numpy()
             fields["classes"] = sample["instances"].gt_classes.numpy()
         return cls(**fields)
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    """Of a class; its index where the model does not have it, such as 255 of an ignored pixel."""
+    return names[index] if 0 <= index < len(names) else str(index)

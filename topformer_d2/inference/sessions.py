@@ -114,7 +114,9 @@ class OpenVinoSession:
                 layouts.input().model().set_layout(openvino.Layout("NCHW"))
                 model = layouts.build()
             self._compiled = core.compile_model(model, "CPU", config)
-        except RuntimeError as e:
+        except InputError:
+            raise
+        except Exception as e:  # of the library's, and of what it makes of the XML
             fix = "" if is_onnx else ": copy both files, .xml and .bin, or export it again"
             raise InputError(f"{path} is not a model that OpenVINO can run{fix}: {e}") from e
         # A compiled model runs for one caller at a time.

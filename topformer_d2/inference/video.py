@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,12 +43,12 @@ class VideoReader:
     def __init__(self, source: str | os.PathLike | int):
         """
         Args:
-            source: a file, or the number of a camera.
+            source: a file, or the number of a camera, 0 or more.
 
         Raises:
-            InputError: it cannot be opened.
+            InputError: it is neither, or cannot be opened.
         """
-        self._source = source if isinstance(source, int) else os.fspath(source)
+        self._source = _checked_source(source)
         self._is_file = isinstance(self._source, str)
         self.problem: str | None = None
         capture = self._open()
@@ -124,12 +125,23 @@ class VideoReader:
         return f"{self._source} is damaged: {missing} of {total} frames could not be read"
 
 
+def _checked_source(source: str | os.PathLike | int) -> str | int:
+    is_number = isinstance(source, numbers.Integral) and not isinstance(source, bool)
+    if is_number and source >= 0:  # OpenCV crashes at others
+        return int(source)
+    if is_number or not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"{source!r} is not a video: it takes a file, or the number of a camera, 0 or more"
+        )
+    return os.fspath(source)
+
+
 class VideoWriter(contextlib.AbstractContextManager):
     """Writes an .mp4 (MPEG-4), or an .avi (Motion JPEG), beside its place and renames it.
 
-    Its frames are decoded and counted before. After Ctrl-C what was written is kept: it is a whole
-    video of fewer frames. After an error, too, but not in the place of an earlier video, and not
-    where the disk is full.
+    Its frames are decoded and counted before. After Ctrl-C or SIGTERM what was written is kept: it
+    is a whole video of fewer frames. After an error, too, but not in the place of an earlier video,
+    and not where the disk is full.
     """
 
     def __init__(self, path: str | os.PathLike, frame_rate: float):
@@ -154,8 +166,14 @@ class VideoWriter(contextlib.AbstractContextManager):
         """Add a frame (H, W, 3) uint8 BGR, of the first one's size.
 
         Raises:
-            InputError: it has another size, OpenCV cannot write such a video, or the disk is full.
+            InputError: it is not such an array or has another size, OpenCV cannot write such a
+                video, or the disk is full.
         """
+        if frame.ndim != 3 or frame.shape[2] != 3 or not frame.size or frame.dtype != np.uint8:
+            raise InputError(
+                f"{self._path}: a frame of shape {frame.shape} and type {frame.dtype}; it takes "
+                "(H, W, 3) of uint8, with at least one pixel"
+            )
         size = (frame.shape[1], frame.shape[0])
         if self._writer is None:
             self._open(size)
@@ -209,7 +227,8 @@ class VideoWriter(contextlib.AbstractContextManager):
             self._writer.release()
             free = _free_bytes(self._partial)
             is_whole = free != 0 and self._is_whole()
-            if is_whole and (error in (None, KeyboardInterrupt) or not self._path.exists()):
+            ended_in_order = error is None or issubclass(error, KeyboardInterrupt)
+            if is_whole and (ended_in_order or not self._path.exists()):
                 os.replace(self._partial, self._path)
             elif error is None:
                 if free is not None and free < _FULL:

@@ -39,6 +39,8 @@ def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     another's with it. What is then still equal, or differs in its case alone, as some file systems
     do not tell apart, gets "-2", "-3" and so on. No two names are equal in that sense.
     """
+    if not paths:
+        return []
     full = [os.path.abspath(path) for path in paths]
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     full = [os.path.relpath(path, root) for path in full]
@@ -151,12 +153,10 @@ def _noting(path: str, problems: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        reason = trouble_of_one(e)
-        if reason is None:
+        problem = trouble_of_one(e, path)
+        if problem is None:
             raise
-        name = printable(path)
-        problem = reason if name in reason else f"{name}: {reason}"
-        problems.append(problem.replace("\n", "\\n"))
+        problems.append(problem)
 
 
 def _write_pictures(painter: Painter, image: np.ndarray, scene: Scene, stem: str) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, printable
 from ..checks import load_records
 from ..images import read_label
 from .findings import Tally, merge_tallies
@@ -81,12 +81,12 @@ def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int 
     for kind in SET_WARNINGS:
         warnings += [finding.message for finding in tally.findings if finding.kind == kind]
     for warning in warnings:
-        logger.warning("%s", warning)
+        logger.warning("%s", printable(warning))
     of_files = [finding for finding in tally.findings if finding.kind not in SET_WARNINGS]
     if of_files:
         logger.warning(
             "%d warnings among %d samples of the datasets, the first: %s; %s shows all",
-            *(len(of_files), tally.images, of_files[0].message, full),
+            *(len(of_files), tally.images, printable(of_files[0].message), full),
         )
 
 

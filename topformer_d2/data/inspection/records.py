@@ -178,10 +178,10 @@ def _compare(image: np.ndarray, label: np.ndarray, files: tuple[str, str], tally
         return  # a black image of background alone, for one
     image_file, file = files
     what = f"the image {image_file} is grey and has one value for each class of its label {file}"
-    mend = "is it a copy of the label? The images belong in a folder of their own"
+    fix = "is it a copy of the label? The images belong in a folder of their own"
     is_equal = np.array_equal(image[..., 0], label)
     kind = "image is its label" if is_equal else "image shows its label"
-    tally.note(kind, image_file, f"{what}: {mend}")
+    tally.note(kind, image_file, f"{what}: {fix}")
 
 
 def _shows(image: np.ndarray, label: np.ndarray) -> bool:

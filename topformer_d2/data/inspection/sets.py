@@ -200,17 +200,17 @@ def _note_relative(name: str, records: Sequence[dict], table: np.ndarray, tally:
     example = table[small][0]
     file = records[int(example[_RECORD])]["file_name"]
     such = f"such as {[round(v, 4) for v in example[:4].tolist()]} in {file}"
-    mend = "multiply x and width by the image's width, y and height by its height"
+    fix = "multiply x and width by the image's width, y and height by its height"
     if count == has_area.sum():
         message = (
             f"{name}: all {count} boxes lie within 0 to 1, {such}: they are relative to the "
-            f"image's size, and boxes are in pixels: {mend}"
+            f"image's size, and boxes are in pixels: {fix}"
         )
         tally.note("boxes within 0 to 1", file, message)
     else:
         message = (
             f"{name}: {count} of {has_area.sum()} boxes lie within 0 to 1 pixel, {such}. If they "
-            f"are relative to the image's size: {mend}"
+            f"are relative to the image's size: {fix}"
         )
         tally.note("some boxes within 0 to 1", file, message)
 

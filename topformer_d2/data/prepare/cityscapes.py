@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
+from ...errors import InputError
+from ...files import parse_json
 from .dataset import Dataset, Pair, Split, decode_png, match
 from .source import Source
 
@@ -57,7 +58,10 @@ def _frames(files: Source, folder: str, ending: str) -> dict[str, str]:
 def _decode(files: Source, names: tuple[str, str]) -> np.ndarray:
     label, polygons = names
     ids = decode_png(files, label)
-    content = json.loads(files.read(polygons))
+    try:
+        content = parse_json(files.read(polygons), polygons)
+    except InputError as e:  # one of many files, and no reason to end
+        raise ValueError(str(e)) from e
     try:
         size = content["imgHeight"], content["imgWidth"]
     except (KeyError, TypeError) as e:

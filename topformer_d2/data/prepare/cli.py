@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ...errors import show_input_errors
+from ...errors import printable, show_input_errors, terminating_in_order
 from ...files import write_beside
 from ..builtin import datasets_root
 from .sem_seg import prepare_sem_seg
@@ -47,10 +47,10 @@ def source_parser(description: str) -> argparse.ArgumentParser:
 
 def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
     """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
-    with show_input_errors():
+    with show_input_errors(), terminating_in_order():
         reports = list(prepare())
         for report in reports:
-            print(report.summary())
+            print(printable(report.summary()))
             show_problems(report)
     print(f"written below {os.path.abspath(folder)}")
     sys.exit(1 if any(report.problems for report in reports) else 0)
@@ -59,9 +59,12 @@ def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
 def show_problems(report: _Report) -> None:
     """Print a report's problems; where they are many, some of them and the file with all."""
     for problem in report.problems[:_SHOWN]:
-        print(f"PROBLEM: {problem}")
+        print(f"PROBLEM: {printable(problem, newlines=True)}")
     if len(report.problems) > _SHOWN:
-        write_beside(report.problems_file, "\n".join([*report.problems, ""]).encode())
+        write_beside(
+            report.problems_file,
+            "\n".join([*report.problems, ""]).encode(errors="backslashreplace"),
+        )
         print(
             f"PROBLEM: {len(report.problems)} in all, {_SHOWN} of them above; "
             f"{os.path.abspath(report.problems_file)} lists them"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ...files import parse_json
 from .dataset import Dataset, Pair, Split, images_in, match
-from .source import DAMAGED, Source
+from .opening import DAMAGED
+from .source import Source
 
 
 def _find(files: Source, folder: Path) -> dict[str, Split]:
@@ -23,10 +24,10 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
         sizes = {}
         try:
             if json_file:
-                sizes = _read_sizes(files.read(json_file))
+                sizes = _read_sizes(files.read(json_file), json_file)
             elif json_out.is_file():  # an earlier run's
-                sizes = _read_sizes(json_out.read_bytes())
-        except (KeyError, TypeError, ValueError, OSError, *DAMAGED) as e:
+                sizes = _read_sizes(json_out.read_bytes(), str(json_out))
+        except (KeyError, TypeError, ValueError, OverflowError, OSError, *DAMAGED) as e:
             problem = f"{json_file or json_out} is cut off or is not COCO's: {type(e).__name__}"
             found[split] = Split([], [f"{problem}: {e}"])
             continue
@@ -39,17 +40,19 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
     return found
 
 
-def _read_sizes(content: bytes) -> dict[str, tuple[int, int]]:
+def _read_sizes(content: bytes, name: str) -> dict[str, tuple[int, int]]:
     """{stem: (height, width)} of a JSON's images."""
     return {
         PurePosixPath(image["file_name"]).stem: (int(image["height"]), int(image["width"]))
-        for image in json.loads(content)["images"]
+        for image in parse_json(content, name)["images"]
     }
 
 
 def _decode(_: Source, size: tuple[int, int]) -> np.ndarray:
     """A map of nothing, by whose size the image is checked: there are no pixel labels."""
-    return np.zeros(size, np.uint8)
+    if min(size) < 1 or max(size) >= 1 << 31:
+        raise ValueError(f"its JSON has height and width {size}")
+    return np.broadcast_to(np.uint8(0), size)  # takes no memory, whatever the JSON claims
 
 
 COCO_2017 = Dataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from .dataset import Dataset, Split, pair_up
 from .source import Source
 
 _NUM_NAMES = 182  # ids 1 to 182; v1.0 has 172, and 1 is unlabeled there
+
+_MAX_VALUES = 1 << 26  # of one variable; the largest image has fewer than 2^19 pixels
 
 
 def _scipy_io():
@@ -35,7 +38,7 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
     for split in COCO_STUFF_10K.expected:
         if split not in lists:
             raise InputError(f"{files} has no imageLists/{split}.txt, the images of that split")
-        stems = files.read(lists[split]).decode().split()
+        stems = [s for line in files.read_lines(lists[split]) for s in line.split()]
         found[split] = pair_up(
             {s: images[s] for s in stems if s in images},
             {s: labels[s] for s in stems if s in labels},
@@ -53,6 +56,9 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
 def _decode(files: Source, name: str) -> np.ndarray:
     scipy_io, content = _scipy_io(), files.read(name)
     try:
+        for variable, shape, _ in scipy_io.whosmat(io.BytesIO(content)):
+            if math.prod(shape) > _MAX_VALUES:
+                raise ValueError(f"{variable} claims to have the shape {shape}")
         variables = scipy_io.loadmat(io.BytesIO(content), variable_names=["S", "names"])
         ids, names = variables["S"], variables["names"]
     except Exception as e:  # a damaged .mat raises anything, from TypeError to MemoryError
@@ -65,7 +71,7 @@ def _decode(files: Source, name: str) -> np.ndarray:
     if names.size != _NUM_NAMES:
         raise ValueError(f"{name} has {names.size} names instead of {_NUM_NAMES}")
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "uif":
-        raise ValueError(f"{name}: S is no array of numbers")
+        raise ValueError(f"{name}: S is not an array of numbers")
     # Stored as bytes or as doubles, as MATLAB chose when it saved.
     if ids.size == 0 or not ((ids >= 0) & (ids <= _NUM_NAMES) & (ids == np.floor(ids))).all():
         raise ValueError(f"{name}: S holds something other than the ids 0 to {_NUM_NAMES}")

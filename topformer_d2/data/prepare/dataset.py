@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from tqdm.auto import tqdm
 
-from ..images import has_extension
+from ..images import LOSSY_FORMATS, decode_image, has_extension, png_bit_depth
 from .source import Source
 
 
@@ -57,8 +60,21 @@ class Split:
 
 
 def decode_png(files: Source, name: str) -> np.ndarray:
-    """(H, W) ids of a label PNG, as they are stored; a palette PNG gives its indices."""
-    return np.asarray(Image.open(io.BytesIO(files.read(name))))
+    """(H, W) ids of a label PNG, as they are stored; a palette PNG gives its indices.
+
+    Raises:
+        one of images.UNREADABLE: it is damaged, or its format does not keep the ids.
+    """
+    content = files.read(name)
+    image = decode_image(content)
+    if image.format in LOSSY_FORMATS:
+        raise ValueError(
+            f"{name} is a {image.format} file, whatever its name: that changes pixels near the "
+            "borders to other classes"
+        )
+    if image.mode == "L" and (bits := png_bit_depth(io.BytesIO(content))) not in (None, 8):
+        raise ValueError(f"{name} is a grey PNG of {bits} bits, which is read as other ids")
+    return np.asarray(image)
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,19 @@ class Dataset:
     ignored_ids: tuple[int, ...]
     decode: Callable[[Source, Any], np.ndarray] = decode_png
     look_alikes: tuple[tuple[str, str], ...] = ()
+
+
+@contextmanager
+def in_threads(function: Callable, items: Sequence, title: str, unit: str) -> Iterator:
+    """The results of `function` for each of `items`, in order, with a bar of progress.
+
+    An error or Ctrl-C within the block ends what is being done and begins nothing more.
+    """
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        yield tqdm(pool.map(function, items), total=len(items), desc=title, unit=unit)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def images_in(folder: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as rle
 from tqdm.auto import tqdm
 
-from ...errors import InputError
+from ...errors import InputError, printable
 from ..categories import load_categories
 from .dataset import Dataset, Split, pair_up
 from .source import Source
@@ -47,7 +47,7 @@ def _find(files: Source, folder: Path) -> dict[str, Split]:
             [folder / f"annotations_detectron2/context{n}/{split}" for n in (59, 60)],
         )
         if split in lists:
-            listed = files.read(lists[split]).decode().split()
+            listed = [s for line in files.read_lines(lists[split]) for s in line.split()]
             left_out = sorted(set(listed) - labels.keys())
             found[split].notes.append(
                 f"images of ImageSets/Main/{split}.txt that {_JSON} lacks: {_count(left_out)}"
@@ -70,7 +70,7 @@ def _in_voc2010(files: Source, folder: str, extension: str) -> dict[str, str]:
 
 def _read_json(files: Source, name: str) -> dict[str, dict[str, _Masks]]:
     """{"train" or "val": {stem: masks}}; images of other phases have none and are left out."""
-    tqdm.write(f"reading {name}")
+    tqdm.write(f"reading {printable(name)}")
     try:
         content = json.loads(
             files.read(name), object_hook=lambda d: {k: d[k] for k in _KEYS & d.keys()}
@@ -84,7 +84,7 @@ def _read_json(files: Source, name: str) -> dict[str, dict[str, _Masks]]:
             if image["phase"] in splits:
                 masks = _Masks((image["height"], image["width"]), objects[image["image_id"]])
                 splits[image["phase"]][PurePosixPath(image["file_name"]).stem] = masks
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise InputError(
             f"{name} is cut off or is not PASCAL in Detail's: {type(e).__name__}: {e}"
         ) from e
@@ -97,14 +97,19 @@ def _read_json(files: Source, name: str) -> dict[str, dict[str, _Masks]]:
 
 def _decode(_: Source, masks: _Masks) -> np.ndarray:
     """Later annotations over earlier ones; what none covers is 0, the background."""
+    if not all(isinstance(s, int) and 0 < s < 1 << 14 for s in masks.size):
+        raise ValueError(f"{_JSON} has height and width {masks.size}")
     label = np.zeros(masks.size, np.uint16)
     for category, segmentation in masks.objects:
         try:
+            if tuple(segmentation["size"]) != label.shape:  # before memory is taken for it
+                raise ValueError(
+                    f"a mask of category {category} is {tuple(segmentation['size'])}, not "
+                    f"{label.shape}"
+                )
             mask = rle.decode(segmentation)
         except (KeyError, TypeError) as e:
-            raise ValueError(f"a mask of category {category} is no RLE: {e}") from e
-        if mask.shape != label.shape:
-            raise ValueError(f"a mask of category {category} is {mask.shape}, not {label.shape}")
+            raise ValueError(f"a mask of category {category} is not an RLE: {e}") from e
         label[mask.astype(bool)] = category
     return label
 

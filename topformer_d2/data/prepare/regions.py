@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ...files import write_json
+from ...files import locked_output, write_json
 from ..categories import CAMVID_OBJECTS, load_categories
 from ..images import read_label
 from ..sem_seg import load_image_label_pairs
@@ -23,9 +23,15 @@ def prepare_camvid(sources: Sequence[str], root: str) -> dict[str, Report]:
 
     Arguments, result and errors are those of prepare_sem_seg.
     """
-    reports = prepare_sem_seg("camvid", sources, root)
-    names = load_categories("camvid").names
     folder = Path(root) / "camvid"
+    with locked_output(folder, "preparing camvid"):
+        reports = prepare_sem_seg("camvid", sources, root)
+        _write_boxes(folder, reports)
+    return reports
+
+
+def _write_boxes(folder: Path, reports: dict[str, Report]) -> None:
+    names = load_categories("camvid").names
     for split, report in reports.items():
         if not report.total:
             continue
@@ -37,7 +43,6 @@ def prepare_camvid(sources: Sequence[str], root: str) -> dict[str, Report]:
         )
         write_json(str(folder / "annotations" / f"derived_instances_{split}.json"), content)
         report.notes.append(f"{len(content['annotations'])} boxes derived from connected regions")
-    return reports
 
 
 def derive_boxes(

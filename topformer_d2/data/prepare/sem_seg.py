@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ...files import write_beside
+from ...files import locked_output, write_beside
 from ..categories import load_categories
 from ..images import UNREADABLE, write_image
 from .cityscapes import CITYSCAPES
 from .coco2017 import COCO_2017
 from .coco_stuff10k import COCO_STUFF_10K
-from .dataset import Dataset, Pair, Split
+from .dataset import Dataset, Pair, Split, in_threads
 from .folders import ADE20K, CAMVID, COCO_STUFF_164K
+from .opening import DAMAGED
 from .pascal_context import PASCAL_CONTEXT
-from .source import DAMAGED, Source
+from .source import Source
 
 DATASETS = {
     "ade20k": ADE20K,
@@ -101,10 +99,24 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
         A report for each split of the dataset.
 
     Raises:
-        InputError: a source is not there, or they are not this dataset.
+        InputError: a source is not there, they are not this dataset, or another process prepares
+            the same folder.
     """
     what, files = DATASETS[dataset], Source(sources)
     folder = Path(root) / what.root
+    with locked_output(folder, f"preparing {dataset}"):
+        found = _find(what, files, folder, dataset)
+        reports = {}
+        for name, expected in what.expected.items():
+            report = reports[name] = Report(
+                name, expected, folder / f"problems_{dataset}_{name}.txt", is_here=name in found
+            )
+            if report.is_here:
+                _prepare_split(what, files, found[name], report, f"{dataset} {name}")
+    return reports
+
+
+def _find(what: Dataset, files: Source, folder: Path, dataset: str) -> dict[str, Split]:
     found = what.find(files, folder)
     if not any(split.pairs for split in found.values()):
         for part, verdict in what.look_alikes:
@@ -112,14 +124,7 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
                 raise InputError(f"{files}: {verdict}")
     if not found:
         raise InputError(f"{files} is not {dataset}: found none of {what.wanted}")
-    reports = {}
-    for name, expected in what.expected.items():
-        report = reports[name] = Report(
-            name, expected, folder / f"problems_{dataset}_{name}.txt", is_here=name in found
-        )
-        if report.is_here:
-            _prepare_split(what, files, found[name], report, f"{dataset} {name}")
-    return reports
+    return found
 
 
 def _prepare_split(
@@ -138,15 +143,14 @@ def _prepare_split(
                 report.problems.append(str(e))
             else:
                 write_beside(out, content)
+
     # Threads, for decoding and compressing images leaves Python to the others; what does not (a
     # .mat, the masks of an image) takes a millisecond or two.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = pool.map(lambda pair: _prepare_pair(dataset, files, pair, tables), split.pairs)
-        for pair, outcome in zip(
-            split.pairs,
-            tqdm(outcomes, total=len(split.pairs), desc=title, unit="pair"),
-            strict=True,
-        ):
+    def prepare(pair: Pair) -> _Written | str | None:
+        return _prepare_pair(dataset, files, pair, tables)
+
+    with in_threads(prepare, split.pairs, title, "pair") as outcomes:
+        for pair, outcome in zip(split.pairs, outcomes, strict=True):
             if outcome is None:
                 report.kept += 1
             elif isinstance(outcome, str):
@@ -189,7 +193,7 @@ def _prepare_pair(
         return f"label of {pair.image}: {e}"
     is_deep = any(len(table) > 256 for table in tables)
     if label.ndim != 2 or label.dtype != (np.uint16 if is_deep else np.uint8):
-        return f"label of {pair.image}: {label.dtype} of shape {label.shape} is no map of ids"
+        return f"label of {pair.image}: {label.dtype} of shape {label.shape} is not a map of ids"
     if image.size != label.shape[::-1]:
         return f"{pair.image} is {image.size}, its label {label.shape[::-1]}"
     if not pair.image_out.is_file():

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
 import re
-import tarfile
-import threading
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import ExifTags, Image
+from tqdm.auto import tqdm
 
 from ...errors import InputError
-from ..images import IMAGE_EXTENSIONS, UNREADABLE
+from ...files import parse_json
+from ..images import IMAGE_EXTENSIONS, UNREADABLE, decode_image
+from .opening import DAMAGED, open_source
 
-# What reading a file of a damaged archive raises; the last is a compression that Python lacks.
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
+# File systems take 255; a label's extension may be longer than its image's.
+_MAX_NAME_BYTES = 250
 
 
 class Source:
@@ -29,24 +25,53 @@ class Source:
     it is named itself or the folder around it.
 
     Nothing is unpacked to disk. What macOS adds to archives is left out, and so is every folder
-    whose name ends with _detectron2: prepared labels, which are no official ones.
+    whose name ends with _detectron2: prepared labels, which are not official ones.
     """
 
     def __init__(self, paths: Sequence[str]):
         """Raises InputError where one of `paths` is none of these."""
         self._paths = [str(path) for path in paths]
-        self._read: dict[str, Callable[[str], bytes]] = {}
+        self._read: dict[str, Callable[[], bytes]] = {}
         for path in self._paths:
-            names, read = _open(path)
-            self._read |= {name: read for name in names if _is_official(name)}
+            opened = open_source(path)
+            unusable = [name for name in opened.read if not _is_usable(name)]
+            for what, names in (
+                ("not regular files (pipes, devices, links)", opened.left_out),
+                ("files whose names cannot be written", unusable),
+            ):
+                if names:
+                    tqdm.write(f"left out {len(names)} {what}, {names[0]!r} among them")
+            self._read |= {
+                name: read
+                for name, read in opened.read.items()
+                if _is_usable(name) and _is_official(name)
+            }
         self.names = sorted(self._read)
 
     def __str__(self) -> str:
         return " with ".join(self._paths)
 
     def read(self, name: str) -> bytes:
-        """The content of one file; safe to call from several threads."""
-        return self._read[name](name)
+        """The content of one file; safe to call from several threads.
+
+        Raises:
+            ValueError: it is damaged, or larger than such a file can be.
+        """
+        try:
+            return self._read[name]()
+        except (OSError, *DAMAGED) as e:
+            raise ValueError(str(e) or type(e).__name__) from e
+
+    def read_lines(self, name: str) -> list[str]:
+        """The lines of a text file that the whole source depends on.
+
+        Raises:
+            InputError: it cannot be read or is not UTF-8.
+        """
+        try:
+            return self.read(name).decode("utf-8-sig").splitlines()
+        except ValueError as e:
+            raise InputError(f"{name} cannot be read as UTF-8 text: {e}") from e
 
     def read_image(self, name: str, out: Path | None = None) -> tuple[bytes, Image.Image]:
         """The content of an image file and the decoded image.
@@ -63,7 +88,7 @@ class Source:
         name = str(out) if is_there else name
         try:
             content = out.read_bytes() if is_there else self.read(name)
-            image = _decoded(content)
+            image = decode_image(content)
         except (*UNREADABLE, *DAMAGED) as e:
             raise ValueError(f"{name}: {e}") from e
         try:
@@ -82,7 +107,9 @@ class Source:
         """
         try:
             content = self.read(name)
-            json.loads(content) if name.endswith(".json") else _decoded(content)
+            parse_json(content, name) if name.endswith(".json") else decode_image(content)
+        except InputError as e:  # a damaged file is one of many here
+            raise ValueError(str(e)) from e
         except (*UNREADABLE, *DAMAGED) as e:
             raise ValueError(f"{name}: {e}") from e
         return content
@@ -135,11 +162,14 @@ class Source:
         return self.find(rf"{re.escape(ending)}/([^/]+)(?i:{endings})", root, problems)
 
 
-def _decoded(content: bytes) -> Image.Image:
-    """An image decoded in full, which is where a truncated download is found."""
-    image = Image.open(io.BytesIO(content))
-    image.load()
-    return image
+def _is_usable(name: str) -> bool:
+    """Whether a file can be written under this name, and the name into a JSON as UTF-8."""
+    try:
+        content = PurePosixPath(name).name.encode()
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return 0 < len(content) <= _MAX_NAME_BYTES and "\0" not in name
 
 
 def _is_official(name: str) -> bool:
@@ -148,55 +178,3 @@ def _is_official(name: str) -> bool:
     return path.name[0] != "." and not any(
         f == "__MACOSX" or f.endswith("_detectron2") for f in folders
     )
-
-
-def _open(path: str) -> tuple[Iterable[str], Callable[[str], bytes]]:
-    """The names of the files that `path` holds, and what reads one of them."""
-    if os.path.isdir(path):
-        folder = Path(os.path.abspath(path))  # "." has a name then, and a link keeps its own
-        names = [Path(file).relative_to(folder.parent).as_posix() for file in _files_below(folder)]
-        return names, lambda name: (folder.parent / name).read_bytes()
-    if not os.path.isfile(path):
-        raise InputError(f"--source {path} does not exist")
-    if path.endswith(".json"):
-        return [os.path.basename(path)], lambda _: Path(path).read_bytes()
-    if zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        names = [i.filename for i in archive.infolist() if not i.is_dir()]
-        return names, _one_at_a_time(archive.read)
-    if not tarfile.is_tarfile(path):
-        raise InputError(f"--source {path} is no folder and no whole .zip or .tar archive")
-    try:
-        tar = tarfile.open(path, "r:")  # noqa: SIM115 (open as long as the source is)
-    except tarfile.ReadError:
-        # Each jump back in a compressed stream reads it from its start.
-        raise InputError(f"--source {path} is a compressed tar: unpack it first") from None
-    try:
-        members = {m.name: m for m in tar.getmembers() if m.isfile()}
-    except tarfile.TarError as e:
-        raise InputError(f"--source {path} is cut off or damaged: {e}") from e
-    return members, _one_at_a_time(lambda name: tar.extractfile(members[name]).read())
-
-
-def _files_below(folder: str | Path, above: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Paths of files, through links too but for those to a folder that they stand in."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files_below(entry.path, above | {real})
-            else:
-                yield entry.path
-
-
-def _one_at_a_time(read: Callable[[str], bytes]) -> Callable[[str], bytes]:
-    """`read` for several threads: an archive has one file handle."""
-    lock = threading.Lock()
-
-    def locked(name: str) -> bytes:
-        with lock:
-            return read(name)
-
-    return locked

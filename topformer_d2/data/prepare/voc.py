@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from tqdm.auto import tqdm
-
 from ...errors import InputError
-from ...files import write_beside, write_json
-from ..images import IMAGE_EXTENSIONS
-from .source import DAMAGED, Source
-
-_CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")
+from ...files import locked_output, write_beside, write_json
+from .dataset import in_threads
+from .opening import DAMAGED
+from .source import Source
+from .voc_files import VocObject, find_root, read_splits, read_xml
 
 
 @dataclass
@@ -30,6 +26,7 @@ class VocReport:
         images: {split: images in its JSON}.
         boxes: {class: boxes}, over all images.
         without_boxes: images without an object; they are kept.
+        without_size: images whose XML has no <size>, or one of 0: their own size is taken.
         unlisted: XMLs of images that are in no split.
         origin: how coordinates were read.
         difficult: boxes marked so; they become crowds, which neither reward nor punish.
@@ -44,6 +41,7 @@ class VocReport:
     images: dict[str, int] = field(default_factory=dict)
     boxes: Counter = field(default_factory=Counter)
     without_boxes: int = 0
+    without_size: int = 0
     unlisted: int = 0
     origin: str = ""
     difficult: int = 0
@@ -59,6 +57,8 @@ class VocReport:
         lines.append(f"coordinates: {self.origin}")
         if self.without_boxes:
             lines.append(f"images without an object, kept: {self.without_boxes}")
+        if self.without_size:
+            lines.append(f"XMLs without the image's size, taken from it: {self.without_size}")
         if self.unlisted:
             lines.append(f"XMLs of images that no list names, left out: {self.unlisted}")
         if self.difficult:
@@ -71,17 +71,6 @@ class VocReport:
         if self.left_out:
             lines.append(f"objects of other classes, left out: {dict(self.left_out)}")
         return "\n".join(lines)
-
-
-@dataclass
-class _Object:
-    name: str
-    corners: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as the file has them
-    difficult: bool
-
-    def begins_at_zero(self) -> bool:
-        """A negative coordinate is a box that reaches out, and says nothing of the origin."""
-        return any(0 <= c < 1 for c in self.corners[:2])
 
 
 def prepare_voc(
@@ -101,13 +90,22 @@ def prepare_voc(
         classes: names in the order of their ids; None = all that occur, sorted.
 
     Raises:
-        InputError: a source is not there, or they have no such folder.
+        InputError: a source is not there, they have no such folder, nothing in it can be used, or
+            another process writes to `target`.
     """
+    if classes is not None and len(set(classes)) < len(classes):
+        raise InputError(f"classes has a name twice: {list(classes)}; name each once")
     files = Source(sources)
-    root, report = _find_root(files), VocReport(Path(target) / "problems.txt")
+    root = find_root(files)
+    with locked_output(target, "preparing VOC boxes"):
+        return _prepare(files, root, target, classes)
+
+
+def _prepare(files: Source, root: str, target: str, classes: Sequence[str] | None) -> VocReport:
+    report = VocReport(Path(target) / "problems.txt")
     names = files.folder("Annotations", ".xml", root=root, problems=report.problems)
     images = files.folder("JPEGImages", root=root, problems=report.problems)
-    splits = _splits(files, root, report) or {"all": sorted(names)}
+    splits = read_splits(files, root, report.problems) or {"all": sorted(names)}
     report.unlisted = len(names.keys() - set().union(*splits.values()))
     for split, stems in splits.items():
         missing = [stem for stem in stems if stem not in names]
@@ -115,8 +113,8 @@ def prepare_voc(
             problem = f"{split}: {len(missing)} without an XML, {missing[0]} among them"
             report.problems.append(problem)
 
-    objects = _read_annotations(files, names, images, classes, report)
-    sizes = _copy_images(files, {stem: images[stem] for stem in objects}, target, report)
+    objects, claimed = _read_annotations(files, names, images, classes, report)
+    sizes = _copy_images(files, {stem: images[stem] for stem in objects}, claimed, target, report)
     file_names = {stem: PurePosixPath(images[stem]).name for stem in sizes}
     entries = _coco_entries(file_names, sizes, objects, report)
     for split, stems in splits.items():
@@ -131,38 +129,25 @@ def prepare_voc(
     return report
 
 
-def _find_root(files: Source) -> str:
-    """The path up to Annotations/, ending with "/" where it is not empty."""
-    roots = {
-        str(path.parent.parent)
-        for path in map(PurePosixPath, files.names)
-        if path.suffix == ".xml" and path.parent.name == "Annotations"
-    }
-    if not roots:
-        raise InputError(f"{files} has no folder Annotations with .xml files: is it VOC's layout?")
-    if len(roots) > 1:
-        raise InputError(f"{files} holds {len(roots)} datasets, {sorted(roots)}: name one of them")
-    root = roots.pop()
-    return "" if root == "." else f"{root}/"
-
-
 def _read_annotations(
     files: Source,
     names: dict[str, str],
     images: dict[str, str],
     classes: Sequence[str] | None,
     report: VocReport,
-) -> dict[str, list[_Object]]:
-    """{stem: objects} of the XMLs that have an image, and the report's classes.
+) -> tuple[dict[str, list[VocObject]], dict[str, tuple[int, int] | None]]:
+    """{stem: objects} and {stem: size} of the XMLs that have an image, and the report's classes.
 
     Raises:
-        InputError: none can be used, or none has an object of `classes`.
+        InputError: none can be used, none has an object of `classes`, or all boxes are in
+            fractions of their image.
     """
-    objects: dict[str, list[_Object]] = {}
+    objects: dict[str, list[VocObject]] = {}
+    claimed: dict[str, tuple[int, int] | None] = {}
     for stem, name in sorted(names.items()):
         try:
-            objects[stem] = _read_objects(files.read(name))
-        except (ET.ParseError, LookupError, ValueError, *DAMAGED) as e:
+            objects[stem], claimed[stem] = read_xml(files.read(name))
+        except (ET.ParseError, LookupError, ValueError, OverflowError, *DAMAGED) as e:
             report.problems.append(f"{name}: {e}")
         if stem not in images:
             report.problems.append(f"{name} has no image")
@@ -177,27 +162,20 @@ def _read_annotations(
         )
     if not found & set(report.classes):
         raise InputError(f"{files} has no object of {report.classes}; it has {sorted(found)}")
-    return objects
-
-
-def _read_objects(content: bytes) -> list[_Object]:
-    objects = []
-    for element in ET.fromstring(content).iter("object"):
-        name, box = element.findtext("name"), element.find("bndbox")
-        if not name or box is None:
-            raise ValueError("an object without a name or a bndbox")
-        corners = tuple(
-            float(box.findtext(key, default="nan")) for key in ("xmin", "ymin", "xmax", "ymax")
+    if all(0 <= c <= 1 for boxes in objects.values() for o in boxes for c in o.corners):
+        raise InputError(
+            f"{files}: all coordinates of boxes are within 0..1, fractions of the image: VOC's are "
+            "pixels; multiply them by the image's width and height"
         )
-        if any(c != c for c in corners):
-            raise ValueError(f"a bndbox of {name.strip()!r} lacks a coordinate")
-        difficult = element.findtext("difficult", default="0").strip() == "1"
-        objects.append(_Object(name.strip(), corners, difficult))
-    return objects
+    return objects, claimed
 
 
 def _copy_images(
-    files: Source, names: dict[str, str], target: str, report: VocReport
+    files: Source,
+    names: dict[str, str],
+    claimed: dict[str, tuple[int, int] | None],
+    target: str,
+    report: VocReport,
 ) -> dict[str, tuple[int, int]]:
     """Copy images that can be read to the end; returns {stem: (width, height)}."""
 
@@ -207,25 +185,38 @@ def _copy_images(
             content, image = files.read_image(names[stem])
         except ValueError as e:
             return str(e)
+        if claimed[stem] not in (None, image.size):
+            return image.size
         if not out.is_file() or out.read_bytes() != content:
             write_beside(out, content)
         return image.size
 
-    sizes = {}
-    with ThreadPoolExecutor() as pool:
-        outcomes = tqdm(pool.map(copy, names), total=len(names), desc="images", unit="image")
+    sizes, others = {}, []
+    with in_threads(copy, list(names), "images", "image") as outcomes:
         for stem, outcome in zip(names, outcomes, strict=True):
             if isinstance(outcome, str):
                 report.problems.append(outcome)
+            elif claimed[stem] not in (None, outcome):
+                others.append(f"{names[stem]} is {outcome}, <size> of its XML is {claimed[stem]}")
             else:
                 sizes[stem] = outcome
+                report.without_size += claimed[stem] is None
+    if others:
+        report.problems += others
+        report.problems.append(
+            f"{len(others)} of {len(names)} images have another size than their XML says, so that "
+            "their boxes may be wrong: they are left out; name the images that were annotated, or "
+            "correct <size>"
+        )
+    if others and not sizes:
+        raise InputError(f"{files}: no image can be used: {report.problems[-1]}; {others[0]}")
     return sizes
 
 
 def _coco_entries(
     file_names: dict[str, str],
     sizes: dict[str, tuple[int, int]],
-    objects: dict[str, list[_Object]],
+    objects: dict[str, list[VocObject]],
     report: VocReport,
 ) -> dict[str, tuple[dict, list]]:
     """{stem: (the "images" entry, the "annotations" without their ids)} of the stems of `sizes`."""
@@ -243,7 +234,7 @@ def _coco_entries(
 
 
 def _coco_boxes(
-    image: dict, stem: str, objects: list[_Object], from_one: bool, report: VocReport
+    image: dict, stem: str, objects: list[VocObject], from_one: bool, report: VocReport
 ) -> list[dict]:
     width, height = image["width"], image["height"]
     annotations = []
@@ -272,31 +263,6 @@ def _coco_boxes(
             }
         )
     return annotations
-
-
-def _splits(files: Source, root: str, report: VocReport) -> dict[str, list[str]]:
-    """{split: stems} of the lists in ImageSets/Main, each stem once."""
-    splits = {}
-    lists = files.folder("ImageSets/Main", ".txt", root=root, problems=report.problems)
-    for split, name in lists.items():
-        try:
-            lines = files.read(name).decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as e:
-            raise InputError(f"{name} is no UTF-8 text: {e}") from e
-        lines = [line.strip() for line in lines if line.strip()]
-        # <class>_<split>.txt says in a second column whether an image has the class.
-        if lines and all(_CLASS_LIST_LINE.search(line) for line in lines):
-            continue
-        stems = [
-            PurePosixPath(line).stem if line.lower().endswith(IMAGE_EXTENSIONS) else line
-            for line in lines
-        ]
-        splits[split] = list(dict.fromkeys(stems))
-        if len(splits[split]) < len(stems):
-            report.problems.append(
-                f"{name} lists {len(stems) - len(splits[split])} images more than once"
-            )
-    return splits
 
 
 def _write_json(target: Path, split: str, entries: list[tuple[dict, list]], classes) -> None:

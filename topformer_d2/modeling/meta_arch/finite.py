@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 
+# Beyond it a box's corners or a score's terms leave float32.
+_LARGEST = 1e30
+
 
 def check_finite(*outputs: Sequence[Tensor]) -> None:
-    """Raise InputError where a tensor of a dense detector's head holds NaN or infinity.
+    """Raise InputError where a tensor of a detector's head holds NaN, infinity or too large values.
 
     Not where a graph is recorded, which has no values yet.
     """
@@ -20,10 +23,10 @@ def check_finite(*outputs: Sequence[Tensor]) -> None:
         return
     for values in (tensor for level in outputs for tensor in level):
         # The sum is faster to have; that of finite values may yet be too large.
-        if not values.sum().isfinite() and not values.isfinite().all():
+        if not values.sum().abs() < _LARGEST and not (values.abs() < _LARGEST).all():
             raise InputError(
-                "the detector's outputs have NaN or infinite values: the weights or the image do "
-                "not fit the model"
+                "the detector's outputs have NaN or infinite values, or some beyond "
+                f"{_LARGEST:.0e}: the weights or the image do not fit the model"
             )
 
 

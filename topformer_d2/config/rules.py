@@ -1,0 +1,87 @@
+"""What the value of a config key can be: a number within a range, a choice, text or a list."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+_INFINITY = math.inf
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number from `low` to `high`; the ends belong to it unless `above` or `below`."""
+
+    low: float
+    high: float = _INFINITY
+    above: bool = False
+    below: bool = False
+    whole: bool = False
+    or_none: bool = False
+
+    def accepts(self, value: Any) -> bool:
+        if value is None:
+            return self.or_none
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        if not self.low <= value <= self.high or value == _INFINITY:  # NaN is in no range
+            return False
+        return not ((self.above and value == self.low) or (self.below and value == self.high))
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.high == _INFINITY and not self.whole:
+            kind = "a finite number"
+        if self.low == -_INFINITY:
+            return kind
+        low = f"above {self.low:g}" if self.above else f"{self.low:g} or more"
+        if self.high == _INFINITY:
+            return f"{kind}, {low}"
+        if not self.above and not self.below:
+            return f"{kind} from {self.low:g} to {self.high:.10g}"
+        return f"{kind}, {low} and {'below' if self.below else 'at most'} {self.high:.10g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    names: tuple[Any, ...]
+
+    def accepts(self, value: Any) -> bool:
+        return any(type(value) is type(name) and value == name for name in self.names)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self.names))}"
+
+
+@dataclass(frozen=True)
+class Text:
+    empty: bool = True
+
+    def accepts(self, value: Any) -> bool:
+        return isinstance(value, str) and (self.empty or bool(value)) and "\0" not in value
+
+    def __str__(self) -> str:
+        return "text" if self.empty else "text that is not empty"
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """`lengths`: those allowed; empty = any."""
+
+    item: Number | Choice | Text | ListOf
+    lengths: tuple[int, ...] = ()
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and (not self.lengths or len(value) in self.lengths)
+            and all(map(self.item.accepts, value))
+        )
+
+    def __str__(self) -> str:
+        count = " or ".join(map(str, self.lengths)) or "any number"
+        return f"a list of {count}, each {self.item}"
+
+
+Rule = Number | Choice | Text | ListOf

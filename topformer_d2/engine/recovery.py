@@ -1,0 +1,84 @@
+"""Iterations that fail: what was trained until then is kept, and the message says what to try."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
+
+from ..errors import InputError
+from .failures import UndoStep, explain_failure
+
+
+class RecoveringTrainer(DefaultTrainer):
+    """A DefaultTrainer that keeps its state where an iteration fails.
+
+    A subclass's build_hooks sets `checkpointer`, and has the hook of `build_undo` among its own.
+    """
+
+    def build_undo(self) -> UndoStep:
+        """The hook with which a failed iteration is undone; it comes before those that train."""
+        self._undo = UndoStep(self.checkpointer.model, self.optimizer)
+        self._has_failed = False
+        return self._undo
+
+    def run_step(self) -> None:
+        """One iteration; where it fails, what was trained until then is kept."""
+        # TorchScript, in which Detectron2 has RetinaNet's loss, fuses operations from a function's
+        # third call on: the first iterations of a resumed run would differ in their last bits.
+        on_gpu = str(self.cfg.MODEL.DEVICE).startswith("cuda")
+        try:
+            with torch.jit.optimized_execution(on_gpu):
+                super().run_step()
+        except Exception as e:
+            message = self._explain(e)
+            if message is None:
+                raise
+            raise InputError(f"{message}. {self._keep_state()}") from e
+
+    def after_step(self) -> None:
+        try:
+            super().after_step()
+        except Exception as e:
+            message = self._explain(e)
+            if message is None or isinstance(e, InputError):
+                raise
+            raise InputError(f"{message}. {self._last_saved()}") from e
+
+    def after_train(self) -> None:
+        if not self._has_failed:
+            super().after_train()
+            return
+        self.storage.iter = self.iter
+        for hook in self._hooks:  # each restores what is its own
+            with contextlib.suppress(OSError, InputError):  # such as the disk that is full
+                hook.after_train()
+
+    def _explain(self, error: Exception) -> str | None:
+        rate = self.optimizer.param_groups[0]["lr"]
+        folder = self.cfg.OUTPUT_DIR
+        message = explain_failure(error, iteration=self.iter, rate=rate, folder=folder)
+        self._has_failed = message is not None
+        return message and message.rstrip(". \n")
+
+    def _keep_state(self) -> str:
+        """Save the state after the last whole iteration; says where --resume goes on."""
+        if not comm.is_main_process() or self.iter == self.start_iter or not self._undo.undo():
+            return self._last_saved()
+        self.iter -= 1  # the last one that is done, which the checkpoint takes from here
+        try:
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        except (OSError, RuntimeError, MemoryError) as e:
+            return f"Its state could not be saved ({e}). {self._last_saved()}"
+        return f"stopped after iteration {self.iter}; --resume goes on from there"
+
+    def _last_saved(self) -> str:
+        try:
+            last = self.checkpointer.get_checkpoint_file()
+        except InputError:
+            last = ""
+        if not last:
+            return "There is no checkpoint yet: start again"
+        return f"--resume goes on from {last}"

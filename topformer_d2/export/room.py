@@ -1,0 +1,45 @@
+"""Full disks, of which the libraries that write models say little or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import InputError
+
+
+@contextlib.contextmanager
+def naming_full_disks(target: Path, folder: Path, size: int) -> Iterator[None]:
+    """Within it, what fails for a full disk is an OSError that names `target`.
+
+    Args:
+        target: of the user.
+        folder: where the libraries write.
+        size: of what is written there, in bytes, about. Where as much again does not fit once
+            something has failed, that is taken for the cause.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as e:  # the libraries' exceptions have no base of their own
+        error = e if isinstance(e, OSError) else _find_limit(folder, size)
+        if error is not None and error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(target)) from e
+        raise
+
+
+def _find_limit(folder: Path, size: int) -> OSError | None:
+    """What a file of this size fails for."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as f:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(f.fileno(), 0, size)
+            else:
+                f.write(bytes(size))
+    except OSError as e:
+        return OSError(e.errno, e.strerror)
+    return None
