@@ -151,7 +151,7 @@ def test_detectors_have_their_losses_from_every_part(tiny_detector):
         assert all(0 < value < 10 for value, _ in trainer.storage.history(name).values()), name
 
 
-@pytest.mark.parametrize("steps", ["0", "3"])
-def test_parts_that_are_not_equal(tiny_config, steps):
-    with pytest.raises(InputError, match=rf"ACCUMULATION_STEPS is {steps}\b"):
+@pytest.mark.parametrize(("steps", "takes"), [("0", "from 1"), ("3", "IMS_PER_BATCH 4 ")])
+def test_parts_that_are_not_equal(tiny_config, steps, takes):
+    with pytest.raises(InputError, match=rf"ACCUMULATION_STEPS is {steps}\b.*{takes}"):
         Trainer(tiny_config("SOLVER.ACCUMULATION_STEPS", steps))

@@ -199,8 +199,9 @@ def test_a_folder(models, tmp_path, caplog):
     assert np.array_equal(found[0][1].label, found[1][1].label)
     assert "skipped: " in caplog.text and "aa.jpg cannot be read" in caplog.text
     predictor.backend.model.sem_seg_head.classifier.bias.data.fill_(torch.nan)
-    with pytest.raises(InputError, match=r"\.png: the logits have NaN"):
+    with pytest.raises(InputError, match=r"b\.png: the logits have NaN"):
         [*predictor.folder(tmp_path)]
+    assert "a.png: the logits have NaN" in caplog.text
 
 
 @pytest.mark.parametrize(
