@@ -9,8 +9,9 @@ import torch
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import read_weights, save_state_dict
 from topformer_d2.config import load_config
-from topformer_d2.data.images import list_images, read_image, read_label, write_image
-from topformer_d2.files import check_output, read_json, read_text, write_bytes, write_json
+from topformer_d2.data.image_files import list_images
+from topformer_d2.data.images import read_image, read_label, write_image
+from topformer_d2.files import check_output, read_json, read_text, write_beside, write_json
 
 
 def _weights(path: Path) -> None:
@@ -27,7 +28,7 @@ def _picture(path: Path) -> None:
 def _json(path: Path) -> None:
     write_json(path, {"a": np.float32("nan"), "b": np.arange(2), "c": np.int64(3)})
     assert read_json(path) == {"a": None, "b": [0, 1], "c": 3}
-    write_bytes(path, b"x")
+    write_beside(path, b"x")
     assert read_text(path) == "x"
     check_output(path, "--json")
 

@@ -13,7 +13,8 @@ import os
 import sys
 
 from topformer_d2.config import load_config
-from topformer_d2.data.images import MAX_PIXELS, list_images, looks_like_image
+from topformer_d2.data.image_files import list_images, looks_like_image
+from topformer_d2.data.images import MAX_PIXELS
 from topformer_d2.errors import InputError, printable, show_input_errors, terminating_in_order
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import BACKENDS

@@ -19,7 +19,8 @@ from pathlib import Path
 from topformer_d2.analysis import keep_freed_memory
 from topformer_d2.analysis.benchmark import describe_machine, format_results, run_benchmark
 from topformer_d2.analysis.entries import file_entry
-from topformer_d2.data.images import list_images, read_image
+from topformer_d2.data.image_files import list_images
+from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.evaluation.predictions import evaluate_labels
 from topformer_d2.export.quantize import check_files, quantize_onnx

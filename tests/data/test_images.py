@@ -12,14 +12,8 @@ import pytest
 from PIL import Image, features
 
 from topformer_d2.data import images
-from topformer_d2.data.images import (
-    IMAGE_EXTENSIONS,
-    list_images,
-    looks_like_image,
-    read_image,
-    read_label,
-    write_image,
-)
+from topformer_d2.data.image_files import IMAGE_EXTENSIONS, list_images, looks_like_image
+from topformer_d2.data.images import read_image, read_label, write_image
 from topformer_d2.data.sem_seg import label_files, load_image_label_pairs
 from topformer_d2.errors import InputError
 

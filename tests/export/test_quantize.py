@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from tests.helpers import run_tool
-from topformer_d2.data.images import list_images, read_image
+from topformer_d2.data.image_files import list_images
+from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
 from topformer_d2.export import export_model, quantize
 from topformer_d2.export.quantize import quantize_onnx

@@ -13,10 +13,11 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from topformer_d2.errors import InputError
-from topformer_d2.export import export_model, room
+from topformer_d2.export import export_model
 from topformer_d2.export import model as export_module
 from topformer_d2.export.check import check, sample_images
 from topformer_d2.export.network import describe, run_network
+from topformer_d2.files import room
 from topformer_d2.inference import sessions
 from topformer_d2.inference.model_info import ModelInfo
 

@@ -20,6 +20,7 @@ from topformer_d2.files import (
     check_local_output,
     check_output,
     folder_beside,
+    room,
     write_beside,
     write_json,
     writing,
@@ -168,7 +169,7 @@ def test_a_full_disk_under_a_library_that_says_something_else(tmp_path, monkeypa
     target = tmp_path / "x.onnx"
     with pytest.raises(RuntimeError, match="Protobuf"), folder_beside(target):
         raise RuntimeError("Protobuf serialization failed")  # of another cause
-    monkeypatch.setattr(writing.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(room.tempfile, "TemporaryFile", full)
     with (
         pytest.raises(OSError, match="No space left") as failed,
         folder_beside(target) as folder,
@@ -176,4 +177,9 @@ def test_a_full_disk_under_a_library_that_says_something_else(tmp_path, monkeypa
     ):
         raise RuntimeError("Protobuf serialization failed")
     assert failed.value.filename == str(target)
+    with pytest.raises(InputError, match="of its own"), folder_beside(target):
+        raise InputError("a message of its own")  # which is of no disk
+    with pytest.raises(OSError) as failed, folder_beside(target):
+        raise OSError(errno.EACCES, "Permission denied", str(tmp_path / "other"))
+    assert failed.value.filename == str(tmp_path / "other")
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,8 @@ from PIL import Image
 
 from tests.helpers import photo, save_untrained
 from topformer_d2 import get_config
-from topformer_d2.data.images import list_images, read_image, write_image
+from topformer_d2.data.image_files import list_images
+from topformer_d2.data.images import read_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
 from topformer_d2.inference.video import VideoWriter

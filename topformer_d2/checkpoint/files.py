@@ -249,11 +249,7 @@ def save_state_dict(
 
 def save_file(write: Callable[[BinaryIO], object], path: str) -> None:
     """Write a file beside and rename it, on the disk at the end; a remote store has no rename."""
-    if "://" in path:
-        with PathManager.open(path, "wb") as f:
-            write(f)
-    else:
-        if os.path.exists(path):
-            check_regular_file(path)  # writing into a pipe would wait for ever
-        with writing_beside(path, durable=True) as f:
-            write(f)
+    if os.path.exists(path):
+        check_regular_file(path)  # writing into a pipe would wait for ever
+    with writing_beside(path, durable=True) as f:
+        write(f)

@@ -1,14 +1,12 @@
-"""Finding, reading and writing images and label maps."""
+"""Reading and writing images and label maps."""
 
 from __future__ import annotations
 
 import functools
-import glob
 import io
 import logging
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -17,29 +15,17 @@ import cv2
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, printable
 from ..files import check_regular_file, write_beside
+from .image_files import READ_FORMATS, UNREADABLE, why_unread
 
 logger = logging.getLogger(__name__)
 
-# Pictures that Pillow decodes itself, without a program such as Ghostscript. MPO are JPEGs of some
-# cameras; the last is pillow-heif's.
-_FORMATS = (
-    *("JPEG", "MPO", "PNG", "BMP", "DIB", "TIFF", "WEBP", "AVIF", "JPEG2000", "GIF", "PPM", "TGA"),
-    "HEIF",
-)
-_FEATURES = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}
-_HEIF_EXTENSIONS = (".heic", ".heif", ".hif")
 _WRITTEN_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Formats, as Pillow names them, that do not keep the values of the pixels.
 LOSSY_FORMATS = ("JPEG", "MPO")
-# What Pillow raises for a file that is not an image, is cut off, or claims to be enormous.
-UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError, struct.error),
-    *(zlib.error, LookupError, TypeError, ArithmeticError, AttributeError, MemoryError),
-)
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 # The most pixels of an image that is read: where Pillow refuses by default. A small file can claim
@@ -47,115 +33,6 @@ _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 MAX_PIXELS = 2 * 89_478_485
 # While Pillow decodes an image and NumPy copies it.
 _BYTES_PER_PIXEL = 10
-
-
-def _readable() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Formats and extensions of what this build of Pillow reads."""
-    try:
-        import pillow_heif
-    except ImportError:
-        pass
-    else:
-        pillow_heif.register_heif_opener()
-    Image.init()
-    formats = tuple(
-        name
-        for name in _FORMATS
-        if name in Image.OPEN and (name not in _FEATURES or features.check(_FEATURES[name]))
-    )
-    found = sorted(e for e, name in Image.registered_extensions().items() if name in formats)
-    return formats, tuple(found)
-
-
-_READ_FORMATS, IMAGE_EXTENSIONS = _readable()
-
-
-def has_extension(name: str, *extensions: str) -> bool:
-    """Whether a file is named so, in any case; hidden files, such as macOS's "._x.png", never are.
-
-    Args:
-        name: without its folder.
-        extensions: such as ".png"; none = those of images.
-    """
-    extension = os.path.splitext(name)[1].lower()
-    return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
-
-
-def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
-    """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
-
-    The log says which files of a folder are left out because they are not read; hidden ones are
-    left out in silence.
-
-    Args:
-        source: as the user gave it.
-        option: of a tool by which it was given, for the message.
-
-    Raises:
-        InputError: there are none, or it is a URL, a pipe or a device.
-    """
-    source = os.fspath(source)
-    left_out = ""
-    if "://" in source:
-        raise InputError(
-            f"{option} {source}: streams and URLs are not read; save it as a file".lstrip()
-        )
-    if os.path.isdir(source):
-        names = [name for name in sorted(os.listdir(source)) if name[0] != "."]
-        # A link to itself is none either, and is told when it is read.
-        names = [name for name in names if not os.path.isdir(os.path.join(source, name))]
-        found = [os.path.join(source, name) for name in names if has_extension(name)]
-        left_out = _describe_left_out([name for name in names if not has_extension(name)])
-        if left_out and found:
-            logger.warning("%s: %s", printable(source), left_out % len(names))
-    elif os.path.lexists(source):
-        try:
-            check_regular_file(source)
-        except InputError as e:
-            raise InputError(f"{option} {e}".lstrip()) from e
-        found = [source]
-    else:
-        found = sorted(
-            path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)
-        )
-    if not found:
-        why = f"; {left_out % len(names)}" if left_out else ""
-        raise InputError(
-            f"{option} {source}: no image there (a file, a folder or a glob){why}".lstrip()
-        )
-    return found
-
-
-def _describe_left_out(names: list[str], most: int = 3) -> str:
-    """What is said of files that are not read, with a place for the number of all files."""
-    if not names:
-        return ""
-    names = sorted(names, key=lambda name: not name.lower().endswith(_HEIF_EXTENSIONS))
-    listed = ", ".join(
-        printable(name, newlines=True).replace("%", "%%") + _why_unread(name)
-        for name in names[:most]
-    )
-    more = f", ... ({len(names) - most} more)" if len(names) > most else ""
-    return f"{len(names)} of %d files are not images that can be read: {listed}{more}"
-
-
-def _why_unread(name: str) -> str:
-    return " (needs pillow-heif)" if name.lower().endswith(_HEIF_EXTENSIONS) else ""
-
-
-def looks_like_image(path: str | os.PathLike) -> bool:
-    """Whether a file's extension or its content is an image's; a file is opened for the latter."""
-    path = os.fspath(path)
-    if path.lower().endswith((*IMAGE_EXTENSIONS, *_HEIF_EXTENSIONS)):
-        return True
-    try:
-        check_regular_file(path)
-        with open(path, "rb") as f, Image.open(f, formats=_READ_FORMATS):
-            return True
-    except Image.DecompressionBombError:
-        return True
-    except UNREADABLE:
-        return False
 
 
 @contextmanager
@@ -184,18 +61,18 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
     except UNREADABLE as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else e
         if isinstance(e, UnidentifiedImageError):
-            reason = "it is not an image of a format that is read" + _why_unread(path)
+            reason = "it is not an image of a format that is read" + why_unread(path)
         raise InputError(f"{path} cannot be read: {reason or type(e).__name__}") from e
 
 
 def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
     """Image.open, which may be of more pixels than Pillow's limit for the whole process."""
     try:
-        return Image.open(file, formats=_READ_FORMATS)
+        return Image.open(file, formats=READ_FORMATS)
     except Image.DecompressionBombError:
         file.seek(0)
         start = file.read(16)
-        for name in _READ_FORMATS:
+        for name in READ_FORMATS:
             factory, accepts = Image.OPEN[name]
             if accepts is None or accepts(start) is True:
                 file.seek(0)

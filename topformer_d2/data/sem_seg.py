@@ -9,7 +9,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from .categories import Categories
-from .images import has_extension
+from .image_files import has_extension
 
 
 def label_files(label_root: str) -> dict[str, str]:

@@ -14,7 +14,8 @@ from detectron2.structures import ImageList
 from torch import Tensor, nn
 
 from ..data.augmentation import fit_within
-from ..data.images import list_images, read_image
+from ..data.image_files import list_images
+from ..data.images import read_image
 from ..data.inspection import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..checkpoint import SafeCheckpointer
 from ..errors import InputError, look_up
-from ..files import check_local_output, check_output, folder_beside
+from ..files import check_local_output, check_output, folder_beside, naming_full_disks
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.extras import import_extra
 from ..inference.model_info import ModelInfo
@@ -23,7 +23,6 @@ from .compare import Difference
 from .network import ExportNetwork, describe
 from .onnx import OPSET, write_onnx
 from .openvino import write_openvino
-from .room import naming_full_disks
 
 # Each with the extension of its files, how they are written, what runs them, and the libraries.
 FORMATS = {

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.images import list_images, read_image
+from ..data.image_files import list_images
+from ..data.images import read_image
 from ..data.inspection import spread_evenly
 from ..errors import InputError
-from ..files import check_local_output, folder_beside
+from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
 from ..inference.extras import import_extra
 from .onnx import save_described
-from .room import naming_full_disks
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32

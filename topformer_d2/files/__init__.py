@@ -2,12 +2,12 @@
 
 from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
+from .room import naming_full_disks
 from .writing import (
     check_local_output,
     check_output,
     folder_beside,
     write_beside,
-    write_bytes,
     write_json,
     writing_beside,
 )
@@ -18,12 +18,12 @@ __all__ = [
     "check_regular_file",
     "folder_beside",
     "locked_output",
+    "naming_full_disks",
     "parse_json",
     "read_bytes",
     "read_json",
     "read_text",
     "write_beside",
-    "write_bytes",
     "write_json",
     "writing_beside",
 ]

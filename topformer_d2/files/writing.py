@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import math
 import os
@@ -20,10 +19,13 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from . import locking
+from .room import naming_full_disks
 
 _STREAMS = ("/dev/stdout", "/dev/stderr")
 # Names of what is being written: a point, the file's name, process and a random number.
 _PARTIAL = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.partial")
+# Bytes without which nothing can be written.
+_SOME_ROOM = 1 << 16
 # Folders of which this process has cleaned away what killed processes left.
 _cleaned: set[str] = set()
 
@@ -40,7 +42,8 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
 
     A run that fails or is killed leaves what was there before. The file has a name of its own
     until then, which no other process takes, and what a killed process left of this kind is
-    removed. A pipe or device is written directly, and /dev/stdout even where it is a file.
+    removed. A pipe or device is written directly, and /dev/stdout even where it is a file. So is a
+    remote store, which has no rename.
 
     Args:
         path: its folder is made where it is missing.
@@ -51,6 +54,10 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
         OSError: it cannot be written, as on a full disk; with the name of the file, whatever a
             library that wrote to it made of that.
     """
+    if "://" in os.fspath(path):
+        with PathManager.open(os.fspath(path), "wb") as f:
+            yield f
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if str(path) in _STREAMS or (path.exists() and not path.is_file() and not path.is_dir()):
@@ -128,27 +135,12 @@ def folder_beside(target: str | os.PathLike) -> Iterator[Path]:
     _clean(target.parent)
     folder, descriptor = _create(target, _open_new_folder)
     try:
-        yield folder
-    except Exception as e:
-        if _is_of_full_disk(e, folder):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from e
-        raise
+        with naming_full_disks(target, folder, _SOME_ROOM):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _is_of_full_disk(error: Exception, folder: Path) -> bool:
-    """Whether a full disk is behind an error, which libraries word in many ways."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSPC
-    try:
-        with tempfile.TemporaryFile(dir=folder) as f:
-            f.write(bytes(1 << 16))
-    except OSError as e:
-        return e.errno == errno.ENOSPC
-    return False
 
 
 def _create(target: Path, open_new: Callable[[Path], int | None]) -> tuple[Path, int | None]:
@@ -222,11 +214,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -> None:
-    """Write JSON as write_bytes does. NaN and infinity, which JSON does not have, become null.
+    """Write JSON as write_beside does. NaN and infinity, which JSON does not have, become null.
 
     NumPy's numbers and arrays are written as Python's.
     """
-    write_bytes(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
+    write_beside(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
 
 
 def _finite(value):
@@ -238,16 +230,6 @@ def _finite(value):
     if isinstance(value, (list, tuple)):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file beside and renamed; to a remote store, which has no rename, directly."""
-    path = os.fspath(path)
-    if "://" in path:
-        with PathManager.open(path, "wb") as f:
-            f.write(content)
-    else:
-        write_beside(path, content)
 
 
 def check_output(path: str | os.PathLike, option: str) -> None:

@@ -13,7 +13,8 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
-from ..data.images import list_images, read_image
+from ..data.image_files import list_images
+from ..data.images import read_image
 from ..errors import InputError, printable, trouble_of_one
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for

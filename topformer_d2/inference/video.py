@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..data.images import IMAGE_EXTENSIONS
+from ..data.image_files import IMAGE_EXTENSIONS
 from ..errors import InputError
 from ..files import check_regular_file, folder_beside
 from .containers import counts_frames, is_cut

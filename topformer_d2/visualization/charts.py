@@ -17,7 +17,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 
-from ..files import write_bytes
+from ..files import write_beside
 
 # Up to this many classes the cells of a confusion matrix have room for their numbers.
 _MOST_NUMBERED = 30
@@ -51,7 +51,7 @@ def save_chart(figure: Figure, path: str) -> None:
     FigureCanvasAgg(figure)  # and not what the environment's MPLBACKEND names
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=100)
-    write_bytes(path, png.getvalue())
+    write_beside(path, png.getvalue())
 
 
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ...config import model_tasks
 from ...errors import InputError
 from ..checks import check_config, check_dataset_present
-from ..images import IMAGE_EXTENSIONS
+from ..image_files import IMAGE_EXTENSIONS
 from ..loader import init_worker
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
 from .records import Expected, inspect_record

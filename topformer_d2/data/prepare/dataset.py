@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..images import LOSSY_FORMATS, decode_image, has_extension, png_bit_depth
+from ..image_files import has_extension
+from ..images import LOSSY_FORMATS, decode_image, png_bit_depth
 from .source import Source
 
 
@@ -63,7 +64,7 @@ def decode_png(files: Source, name: str) -> np.ndarray:
     """(H, W) ids of a label PNG, as they are stored; a palette PNG gives its indices.
 
     Raises:
-        one of images.UNREADABLE: it is damaged, or its format does not keep the ids.
+        one of image_files.UNREADABLE: it is damaged, or its format does not keep the ids.
     """
     content = files.read(name)
     image = decode_image(content)

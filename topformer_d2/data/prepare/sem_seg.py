@@ -12,7 +12,8 @@ import numpy as np
 from ...errors import InputError
 from ...files import locked_output, write_beside
 from ..categories import load_categories
-from ..images import UNREADABLE, write_image
+from ..image_files import UNREADABLE
+from ..images import write_image
 from .cityscapes import CITYSCAPES
 from .coco2017 import COCO_2017
 from .coco_stuff10k import COCO_STUFF_10K

@@ -11,7 +11,8 @@ from tqdm.auto import tqdm
 
 from ...errors import InputError
 from ...files import parse_json
-from ..images import IMAGE_EXTENSIONS, UNREADABLE, decode_image
+from ..image_files import IMAGE_EXTENSIONS, UNREADABLE
+from ..images import decode_image
 from .opening import DAMAGED, open_source
 
 # File systems take 255; a label's extension may be longer than its image's.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ...errors import InputError
-from ..images import IMAGE_EXTENSIONS
+from ..image_files import IMAGE_EXTENSIONS
 from .source import Source
 
 _CLASS_LIST_LINE = re.compile(r"\s(-1|0|1)$")

@@ -1,4 +1,4 @@
-"""Full disks, of which the libraries that write models say little or nothing."""
+"""Full disks, of which libraries that write files by name say little or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def naming_full_disks(target: Path, folder: Path, size: int) -> Iterator[None]:
 
     Args:
         target: of the user.
-        folder: where the libraries write.
+        folder: where the libraries write; names of files in it mean nothing to the user.
         size: of what is written there, in bytes, about. Where as much again does not fit once
             something has failed, that is taken for the cause.
     """
@@ -27,9 +27,16 @@ def naming_full_disks(target: Path, folder: Path, size: int) -> Iterator[None]:
         raise
     except Exception as e:  # the libraries' exceptions have no base of their own
         error = e if isinstance(e, OSError) else _find_limit(folder, size)
-        if error is not None and error.errno and error.filename is None:
+        if error is not None and error.errno and not _names_another(error, folder):
             raise OSError(error.errno, error.strerror, str(target)) from e
         raise
+
+
+def _names_another(error: OSError, folder: Path) -> bool:
+    """Whether an error names a file that is not in the folder."""
+    return isinstance(error.filename, (str, os.PathLike)) and not Path(
+        error.filename
+    ).is_relative_to(folder)
 
 
 def _find_limit(folder: Path, size: int) -> OSError | None:
