@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from detectron2.modeling import Backbone
 from fvcore.nn import FlopCountAnalysis, parameter_count
 from tabulate import tabulate
 from torch import Tensor, nn
@@ -56,7 +57,8 @@ class Network(nn.Module):
             else:  # it has Detectron2's contract alone
                 head.forward = partial(_logits, head.forward)
             backbone = model.backbone.bottom_up if is_joint else model.backbone
-            self.divisor = head_divisor(backbone, head)
+            if isinstance(backbone, Backbone):  # any other module does not say its strides
+                self.divisor = head_divisor(backbone, head)
         if is_joint:
             model.backbone.forward = model.backbone.forward_all
 
