@@ -66,10 +66,11 @@ def _try_all(
     """(kind, seed, what is wrong or "") of each try, by one process for each core."""
     import torch
 
-    from tests.faults.world import World
+    from tests.faults.world import World, load_libraries
 
     torch.set_num_threads(1)
     world = World(folder)
+    load_libraries()
     end = time.monotonic() + 60 * args.minutes
     read, write = os.pipe()
     workers = os.cpu_count() or 1

@@ -35,6 +35,12 @@ def call_tool(name: str, *arguments: object) -> Callable[[], object]:
     return call
 
 
+def load_libraries() -> None:
+    """Import what the tools import, for the processes that are forked: most of a try's time."""
+    for name in ("train_net", "predict", "export_model", "convert_weights"):
+        runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"), run_name="imported")
+
+
 class World:
     """Whole files below a folder, made once.
 
