@@ -66,6 +66,20 @@ def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
     assert all(torch.equal(weights[key], resumed_weights[key]) for key in weights)
 
 
+def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):
+    cfg = tiny_config(*options(tmp_path, "5", "run"))
+    run(cfg)
+    folder = tmp_path / "run"
+    final, last = folder / "model_final.pth", folder / "model_0000005.pth"
+    expected = torch.load(final, weights_only=True)
+    final.unlink()
+    (folder / "last_checkpoint").write_text(last.name)
+    losses, _ = run(cfg, resume=True)
+    saved = torch.load(final, weights_only=True)
+    assert losses == {} and saved["iteration"] == expected["iteration"] == 5
+    assert all(torch.equal(saved["model"][key], expected["model"][key]) for key in saved["model"])
+
+
 @pytest.mark.parametrize("kind", ["", "lite_"])
 def test_resuming_a_detector_keeps_its_loss_normaliser(tiny_detector, tmp_path, kind):
     opts = ["SOLVER.MAX_ITER", "4", "DATASETS.TEST", "()", "OUTPUT_DIR"]

@@ -68,7 +68,8 @@ class Outcome:
         if self.status < 0:
             return f"it died of {signal.Signals(-self.status).name}"
         if self.status and not any(
-            word in self.output for word in ("error: ", "skipped: ", "PROBLEM: ", "interrupted")
+            word in self.output
+            for word in ("error: ", "skipped: ", "warning: ", "PROBLEM: ", "interrupted")
         ):
             return f"status {self.status} without a message: {self.output[-300:]!r}"
         return ""

@@ -159,8 +159,20 @@ def weights(seed: int, world: World) -> Task:
         *("predict", "--config-file", CONFIG, "--weights", file),
         *("--input", world.images / "0.png", "--output", out / "out", *SMALL),
     )
-    whole = source.read_bytes() == file.read_bytes()
-    return _must_refuse(tool, out, expected=not whole)
+    return _must_refuse(tool, out, expected=not _same_tensors(source, file))
+
+
+def _same_tensors(source: Path, file: Path) -> bool:
+    """Whether the damage is in what has no meaning, such as the dates of a .pth file's parts."""
+    from topformer_d2.checkpoint import read_weights
+    from topformer_d2.errors import InputError
+
+    try:
+        given = read_weights(str(file))
+    except InputError:
+        return False
+    whole = read_weights(str(source))
+    return given.keys() == whole.keys() and all(given[k].equal(whole[k]) for k in whole)
 
 
 def onnx_file(seed: int, world: World) -> Task:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import torch
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from .failures import UndoStep, explain_failure
@@ -23,6 +25,18 @@ class RecoveringTrainer(DefaultTrainer):
         self._undo = UndoStep(self.checkpointer.model, self.optimizer)
         self._has_failed = False
         return self._undo
+
+    def train(self):
+        """As DefaultTrainer's; a resumed run of which all iterations are done gets its last file.
+
+        That is model_final.pth, where the run was killed after it had saved the last iteration's
+        checkpoint and before that.
+        """
+        is_done = self.iter + 1 == self.start_iter == self.max_iter
+        final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+        if is_done and comm.is_main_process() and not PathManager.exists(final):
+            self.checkpointer.save("model_final", iteration=self.iter)
+        return super().train()
 
     def run_step(self) -> None:
         """One iteration; where it fails, what was trained until then is kept."""
