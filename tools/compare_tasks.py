@@ -20,7 +20,7 @@ from tabulate import tabulate
 from topformer_d2.cli import config_parser
 from topformer_d2.config import load_config, model_tasks, single_task_opts
 from topformer_d2.data import check_config
-from topformer_d2.data.tasks import has_task
+from topformer_d2.data.labelled import has_task
 from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.files import write_json
 

@@ -11,14 +11,11 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, look_up
+from ..tasks import BOXES, TASKS
 
 _TOPFORMER = ("pyramid.", "semantics.", "injection.")
 _MARKER = "pyramid.stem.weight"
-
-# Where each task's model has TopFormer, and its parts beside it.
-_PREFIXES = {"sem_seg": "backbone.", "instances": "backbone.bottom_up."}
-_PARTS = {"sem_seg": ("sem_seg_head",), "instances": ("pyramid", "head")}
 
 
 def topformer_prefix(keys: Iterable[str]) -> str | None:
@@ -78,8 +75,7 @@ def extract_task(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tenso
     Raises:
         InputError: `task` is neither, or `state_dict` is not a joint model's.
     """
-    if task not in _PARTS:
-        raise InputError(f"there is no task {task!r}; known: {[*_PARTS]}")
+    own = look_up(TASKS, task, "task")
     parts = split_parts(state_dict)
     tasks = _tasks(parts)
     if task not in tasks:
@@ -88,7 +84,7 @@ def extract_task(state_dict: Mapping[str, Tensor], task: str) -> dict[str, Tenso
         raise InputError(
             f"the checkpoint is not a joint model's: it has {task!r} alone, and is used as it is"
         )
-    return _assemble(_PREFIXES[task], parts["TopFormer"], *(parts[name] for name in _PARTS[task]))
+    return _assemble(own.topformer_prefix, parts["TopFormer"], *(parts[n] for n in own.parts))
 
 
 def extract_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -117,13 +113,13 @@ def merge_tasks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> di
     heads = [
         parts[name]
         for task, parts in zip(tasks, split.values(), strict=True)
-        for name in _PARTS[task]
+        for name in TASKS[task].parts
     ]
-    return _assemble(_PREFIXES["instances"], split["first"]["TopFormer"], *heads)
+    return _assemble(BOXES.topformer_prefix, split["first"]["TopFormer"], *heads)
 
 
 def _tasks(parts: Mapping[str, dict]) -> list[str]:
-    return [task for task, needed in _PARTS.items() if set(needed) <= parts.keys()]
+    return [name for name, task in TASKS.items() if set(task.parts) <= parts.keys()]
 
 
 def _only_task(which: str, parts: Mapping[str, dict]) -> str:

@@ -8,12 +8,11 @@ from detectron2.modeling import (
     BACKBONE_REGISTRY,
     META_ARCH_REGISTRY,
     SEM_SEG_HEADS_REGISTRY,
-    SemanticSegmentor,
 )
-from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from fvcore.common.registry import Registry
 
 from ..errors import InputError, did_you_mean
+from ..tasks import BOXES, PIXELS, TASKS
 
 # What Detectron2's own trainers run in place of SOLVER.SCHEDULE: both fall smoothly to 0.
 SCHEDULE_FALLBACK = "WarmupCosineLR"
@@ -28,17 +27,18 @@ def schedule_name(cfg: CN) -> str:
 
 
 def model_tasks(cfg: CN) -> tuple[str, ...]:
-    """What MODEL.META_ARCHITECTURE is trained for: "sem_seg" (pixels), "instances" (boxes).
+    """The names of the tasks that MODEL.META_ARCHITECTURE is trained for (topformer_d2.tasks).
 
     Raises:
         InputError: it is not registered, or neither a segmenter nor a dense detector.
     """
     name = cfg.MODEL.META_ARCHITECTURE
     _check_registered(META_ARCH_REGISTRY, name, "MODEL.META_ARCHITECTURE")
-    kinds = {"sem_seg": SemanticSegmentor, "instances": DenseDetector}
     arch = META_ARCH_REGISTRY.get(name)
     tasks = getattr(arch, "tasks", None) or tuple(
-        task for task, kind in kinds.items() if isinstance(arch, type) and issubclass(arch, kind)
+        task.name
+        for task in TASKS.values()
+        if isinstance(arch, type) and issubclass(arch, task.architecture)
     )
     if not tasks:
         raise InputError(
@@ -52,10 +52,10 @@ def check_parts(cfg: CN) -> None:
     """Raise InputError where a part of the model has a name that is not registered."""
     tasks, model = model_tasks(cfg), cfg.MODEL
     _check_registered(BACKBONE_REGISTRY, model.BACKBONE.NAME, "MODEL.BACKBONE.NAME")
-    if "sem_seg" in tasks:
+    if PIXELS.name in tasks:
         name = model.SEM_SEG_HEAD.NAME
         _check_registered(SEM_SEG_HEADS_REGISTRY, name, "MODEL.SEM_SEG_HEAD.NAME")
-    if "instances" in tasks:
+    if BOXES.name in tasks:
         name = model.ANCHOR_GENERATOR.NAME
         _check_registered(ANCHOR_GENERATOR_REGISTRY, name, "MODEL.ANCHOR_GENERATOR.NAME")
 
@@ -78,7 +78,7 @@ def single_task_opts(cfg: CN, task: str) -> list[str]:
         task: "sem_seg" or "instances".
     """
     opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
-    if task == "instances":
+    if task == BOXES.name:
         # An image without objects is one of a joint model's, and dropping it changes the order.
         return [*opts, cfg.MODEL.MULTITASK.DETECTOR, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]
     return [*opts, "TopFormerSegmentor", "MODEL.BACKBONE.NAME", "build_topformer_backbone"]

@@ -11,8 +11,9 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import complete_config, model_tasks
 from ..errors import InputError, did_you_mean
+from ..tasks import PIXELS, TASKS, Task
 from .folders import register_folders
-from .tasks import flag_tasks, registered_tasks, tasks_of
+from .labelled import flag_tasks, registered_tasks, tasks_of
 
 # Fields of Detectron2's metadata that hold a path.
 _PATH_FIELDS = (
@@ -107,36 +108,32 @@ def check_config(cfg, *, train: bool) -> None:
     if train:
         _check_best_metrics(cfg, tasks)
     for name, used in tasks.items():
-        if "sem_seg" in used:
-            _check_class_count(name, "stuff_classes", cfg.MODEL.SEM_SEG_HEAD, "SEM_SEG_HEAD")
-            _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
-        if "instances" in used:
-            if MetadataCatalog.get(name).get("thing_classes") is None:
+        for task in map(TASKS.get, used):
+            if MetadataCatalog.get(name).get(task.classes_field) is None:
                 load_records(name)  # a COCO JSON's classes are known once it is read
-            _check_class_count(name, "thing_classes", cfg.MODEL.RETINANET, "RETINANET")
-    for task, field, what in (
-        ("sem_seg", "stuff_classes", "pixel labels"),
-        ("instances", "thing_classes", "boxes"),
-    ):
-        if task in model_tasks(cfg):
-            _check_same_classes([name for name, used in tasks.items() if task in used], field)
-            if train and not any(task in tasks[name] for name in cfg.DATASETS.TRAIN):
-                raise InputError(
-                    f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
-                    f"of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has {what}"
-                )
+            _check_class_count(name, task, cfg.MODEL[task.config_node].NUM_CLASSES)
+        if PIXELS.name in used:
+            _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+    for task in map(TASKS.get, model_tasks(cfg)):
+        having = [name for name, used in tasks.items() if task.name in used]
+        _check_same_classes(having, task.classes_field)
+        if train and not any(task.name in tasks[name] for name in cfg.DATASETS.TRAIN):
+            raise InputError(
+                f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
+                f"of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has {task.labels}"
+            )
 
 
 def _check_best_metrics(cfg, tasks: dict[str, tuple[str, ...]]) -> None:
     """Raise InputError, before the first evaluation, where DATASETS.TEST has not those metrics."""
-    groups = {"sem_seg": "sem_seg", "instances": "bbox"}
-    given = {groups[task] for name in cfg.DATASETS.TEST for task in tasks[name]}
+    given = {TASKS[task].metrics: TASKS[task] for n in cfg.DATASETS.TEST for task in tasks[n]}
     for metric in cfg.TEST.BEST_METRICS if given else ():
         if metric.split("/")[-2:-1] not in [[group] for group in given]:
+            example = next(iter(given.values()))
             raise InputError(
                 f"TEST.BEST_METRICS names {metric!r}, but DATASETS.TEST {tuple(cfg.DATASETS.TEST)} "
                 f"gives this model metrics of {sorted(given)} alone, such as "
-                f"{'sem_seg/mIoU' if 'sem_seg' in given else 'bbox/AP'}; [] keeps no best model"
+                f"{example.metrics}/{example.main_metric}; [] keeps no best model"
             )
 
 
@@ -168,14 +165,13 @@ def _used_tasks(name: str, tasks: tuple[str, ...]) -> tuple[str, ...]:
     return has
 
 
-def _check_class_count(name: str, field: str, head, key: str) -> None:
-    classes = MetadataCatalog.get(name).get(field)
+def _check_class_count(name: str, task: Task, num_classes: int) -> None:
+    classes = MetadataCatalog.get(name).get(task.classes_field)
     if not classes:
-        kind = {"stuff_classes": "segmentation classes", "thing_classes": "classes of objects"}
-        raise InputError(f"dataset {name!r} has no {kind[field]} ({field})")
-    if len(classes) != head.NUM_CLASSES:
+        raise InputError(f"dataset {name!r} has no {task.classes} ({task.classes_field})")
+    if len(classes) != num_classes:
         raise InputError(
-            f"MODEL.{key}.NUM_CLASSES is {head.NUM_CLASSES}, but dataset {name!r} has "
+            f"{task.num_classes_key} is {num_classes}, but dataset {name!r} has "
             f"{len(classes)} classes: set it to {len(classes)}"
         )
 

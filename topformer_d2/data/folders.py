@@ -11,13 +11,14 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
+from ..tasks import TASKS
 from .boxes import register_boxes
 from .categories import Categories
 from .class_list import read_classes
 from .coco_json import class_metadata, read_coco
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
-from .tasks import has_task
+from .labelled import has_task
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 
@@ -39,15 +40,13 @@ def use_folders(cfg: CfgNode) -> None:
     register_folders(cfg)
     registered = DatasetCatalog.list()
     names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
-    for task, field, head in (
-        ("sem_seg", "stuff_classes", cfg.MODEL.SEM_SEG_HEAD),
-        ("instances", "thing_classes", cfg.MODEL.RETINANET),
-    ):
-        first = next((name for name in names if has_task(name, task)), None)
+    for task in TASKS.values():
+        first = next((name for name in names if has_task(name, task.name)), None)
         if first not in cfg.DATASETS.FOLDERS:
             continue
-        if classes := MetadataCatalog.get(first).get(field):  # else its file is missing
-            head.NUM_CLASSES = len(classes)
+        # Without classes, where their file is missing.
+        if classes := MetadataCatalog.get(first).get(task.classes_field):
+            cfg.MODEL[task.config_node].NUM_CLASSES = len(classes)
 
 
 def register_folders(cfg: CfgNode) -> None:

@@ -32,7 +32,7 @@ from .boxes import clean_boxes
 from .checks import load_records, train_weights
 from .folders import register_folders
 from .mapper import TaskMapper
-from .tasks import tasks_of
+from .labelled import tasks_of
 
 
 class SeededMap(Dataset):

@@ -9,16 +9,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import after_loading, when_building
 from ..errors import InputError
+from ..tasks import TASKS
 from .folders import register_folders
-from .tasks import has_task
+from .labelled import has_task
 
 logger = logging.getLogger(__name__)
-
-# Of a task: the field of Detectron2's metadata, the key of DATASETS.
-_FIELDS = {
-    "sem_seg": ("stuff_classes", "STUFF_CLASSES"),
-    "instances": ("thing_classes", "THING_CLASSES"),
-}
 
 
 @after_loading
@@ -29,10 +24,10 @@ def keep_class_names(cfg: CfgNode) -> None:
     """
     registered = DatasetCatalog.list()
     names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
-    for task, (field, key) in _FIELDS.items():
-        first = next((name for name in names if has_task(name, task)), None)
-        if first and (classes := MetadataCatalog.get(first).get(field)):
-            cfg.DATASETS[key] = list(classes)
+    for task in TASKS.values():
+        first = next((name for name in names if has_task(name, task.name)), None)
+        if first and (classes := MetadataCatalog.get(first).get(task.classes_field)):
+            cfg.DATASETS[task.classes_key] = list(classes)
     name_classes(cfg)
 
 
@@ -63,6 +58,7 @@ def name_classes(cfg: CfgNode) -> None:
         if name in registered:
             continue
         metadata = MetadataCatalog.get(name)
-        for field, key in _FIELDS.values():
-            if (classes := list(cfg.DATASETS[key])) and not metadata.get(field):
-                setattr(metadata, field, classes)
+        for task in TASKS.values():
+            classes = list(cfg.DATASETS[task.classes_key])
+            if classes and not metadata.get(task.classes_field):
+                setattr(metadata, task.classes_field, classes)

@@ -7,7 +7,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 
 from ..config import complete_config, model_tasks
 from ..data.checks import load_records
-from ..data.tasks import known_evaluator_types, registered_tasks
+from ..data.labelled import known_evaluator_types, registered_tasks
 from ..errors import InputError
 from .coco import BoxEvaluator
 from .sem_seg import ConfusionEvaluator

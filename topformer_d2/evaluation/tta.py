@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import complete_config, model_tasks
 from ..data import build_test_loader
 from ..data.augmentation import FitForTest
-from ..data.tasks import registered_tasks
+from ..data.labelled import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
 from .sem_seg import ConfusionEvaluator

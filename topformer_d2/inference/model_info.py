@@ -12,9 +12,10 @@ from detectron2.data import MetadataCatalog
 from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.styles import class_styles
-from ..data.tasks import has_task
+from ..data.labelled import has_task
 from ..errors import InputError
 from ..files import parse_json
+from ..tasks import TASKS
 from .fields import Fields, distinct, integer, number, one_of, optional, text, tuple_of
 
 
@@ -40,7 +41,7 @@ class ClassTable:
 
         Where none has, the first of them that is for this task at all; its classes are numbered.
         """
-        kind = "stuff" if task == "sem_seg" else "thing"
+        kind = TASKS[task].classes_field.removesuffix("_classes")
         having = [name for name in names if has_task(name, task)]
         fitting = [
             name
@@ -97,18 +98,13 @@ class ModelInfo:
         named = [dataset_name] if dataset_name else []
         sets = cfg.DATASETS
         datasets = [*named, *sets.TEST, *sets.TRAIN] or list(sets.get("FOLDERS", ()))
-        counts = {
-            "sem_seg": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
-            "instances": cfg.MODEL.RETINANET.NUM_CLASSES,
-        }
-        pixels, objects = (
-            ClassTable.from_datasets(datasets, task, count) if task in tasks else ClassTable()
-            for task, count in counts.items()
-        )
+        tables = {task.table: ClassTable() for task in TASKS.values()}
+        for task in map(TASKS.get, tasks):
+            count = cfg.MODEL[task.config_node].NUM_CLASSES
+            tables[task.table] = ClassTable.from_datasets(datasets, task.name, count)
         return cls(
             tasks=tuple(tasks),
-            pixels=pixels,
-            objects=objects,
+            **tables,
             image_format=cfg.INPUT.FORMAT,
             pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
             pixel_std=tuple(cfg.MODEL.PIXEL_STD),
@@ -142,7 +138,7 @@ class ModelInfo:
         """Of an object of JSON that anybody may have written; ValueError where it is another."""
         color, source = tuple_of(integer(0, 255), 3), integer(-_MOST, _MOST)
         tables = {}
-        for key in ("pixels", "objects"):
+        for key in (task.table for task in TASKS.values()):
             table = values.object(key)
             names = table.take("names", tuple_of(text))
             tables[key] = ClassTable(
@@ -152,7 +148,7 @@ class ModelInfo:
                 dataset=table.take("dataset", text),
             )
             table.end()
-        tasks = tuple_of(one_of(*_TABLE_OF), most=len(_TABLE_OF))
+        tasks = tuple_of(one_of(*TASKS), most=len(TASKS))
         info = cls(
             tasks=values.take("tasks", lambda value: distinct(tasks(value))),
             **tables,
@@ -166,8 +162,9 @@ class ModelInfo:
         values.end()
         if not info.tasks:
             raise ValueError(f"{values.name('tasks')} is empty")
-        for task, key in _TABLE_OF.items():
-            if (task in info.tasks) != bool(tables[key].names):
+        for name, task in TASKS.items():
+            key = task.table
+            if (name in info.tasks) != bool(tables[key].names):
                 raise ValueError(
                     f"{values.name(key)} has {len(tables[key].names)} names, and "
                     f"{values.name('tasks')} is {list(info.tasks)}"
@@ -178,4 +175,3 @@ class ModelInfo:
 # Of a side in pixels that is not taken for nonsense, and of any other integer.
 MOST_SIDE = 1 << 15
 _MOST = 1 << 31
-_TABLE_OF = {"sem_seg": "pixels", "instances": "objects"}

@@ -17,7 +17,7 @@ from ..checks import check_image_size, check_label_range, check_label_size
 from ..coco_json import LARGEST_COORDINATE, corners, shortened
 from ..image_files import UNREADABLE
 from ..images import LOSSY_FORMATS, png_bit_depth, read_image, read_label
-from ..tasks import tasks_of
+from ..labelled import tasks_of
 from .findings import Tally
 
 # Pixels that a box may reach out of its image unreported: COCO's do, by rounding.

@@ -4,7 +4,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from topformer_d2 import get_config
-from topformer_d2.data.tasks import flag_tasks, has_task, tasks_of
+from topformer_d2.data.labelled import flag_tasks, has_task, tasks_of
 from topformer_d2.errors import InputError
 from topformer_d2.evaluation import BoxEvaluator, build_evaluator
 from topformer_d2.visualization import Painter

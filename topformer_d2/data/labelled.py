@@ -7,27 +7,19 @@ from collections.abc import Sequence
 from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
+from ..tasks import TASKS
 
 # What a dataset has by its evaluator_type, unless its metadata have "tasks".
-_TASKS_OF_TYPE = {
-    "sem_seg": ("sem_seg",),
-    "cityscapes_sem_seg": ("sem_seg",),
-    "coco": ("instances",),
-    "multitask": ("sem_seg", "instances"),  # of a program's own registration
-}
-
-# What a record has where it is labelled for a task.
-_KEYS = {"sem_seg": "sem_seg_file_name", "instances": "annotations"}
-# Its classes in Detectron2's metadata.
-_CLASSES = {"sem_seg": "stuff_classes", "instances": "thing_classes"}
+_TASKS_OF_TYPE = {kind: (t.name,) for t in TASKS.values() for kind in t.evaluator_types}
+_TASKS_OF_TYPE["multitask"] = tuple(TASKS)  # of a program's own registration
 
 
 def tasks_of(records: Sequence[dict]) -> tuple[str, ...]:
     """The tasks that a dataset has labels for: those that any of its records has."""
     return tuple(
-        task
-        for task, key in _KEYS.items()
-        if any(task in r["tasks"] if "tasks" in r else key in r for r in records)
+        name
+        for name, task in TASKS.items()
+        if any(name in r["tasks"] if "tasks" in r else task.record_key in r for r in records)
     )
 
 
@@ -42,7 +34,8 @@ def flag_tasks(records: Sequence[dict]) -> list[dict]:
     """
     tasks = tasks_of(records)
     for record in records if len(tasks) > 1 else ():
-        without = [_KEYS[task] for task in tasks if _KEYS[task] not in record]
+        keys = [TASKS[task].record_key for task in tasks]
+        without = [key for key in keys if key not in record]
         if without and "tasks" not in record:
             raise InputError(
                 f"the record of {record['file_name']} has no {without[0]!r}, which others of its "
@@ -72,4 +65,4 @@ def has_task(name: str, task: str) -> bool:
     By its evaluator_type first: Detectron2's Cityscapes of pixels has thing_classes as well.
     """
     tasks = registered_tasks(name)
-    return task in tasks if tasks else bool(MetadataCatalog.get(name).get(_CLASSES[task]))
+    return task in tasks if tasks else bool(MetadataCatalog.get(name).get(TASKS[task].classes_field))
