@@ -92,17 +92,11 @@ def time_inference(variant: str, size: int, repetitions: int) -> tuple[list[list
     shift_scores(detector, image, NUM_CANDIDATES)
     inputs = [{"image": image}]
     x = joint.preprocess_image(inputs).tensor
-    names = detector.head_in_features
-
-    def detect():
-        pyramid = detector.backbone(x)
-        return detector.head([pyramid[name] for name in names])
-
     calls = {
         "network": [
             lambda: joint.network(x),
-            detect,
-            lambda: segmenter.sem_seg_head.layers(segmenter.backbone(x)),
+            lambda: detector.network(x),
+            lambda: segmenter.network(x),
         ],
         "whole": [lambda: joint(inputs), lambda: detector(inputs), lambda: segmenter(inputs)],
     }

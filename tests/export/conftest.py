@@ -22,7 +22,7 @@ def trained(tmp_path):
     from topformer_d2 import get_config
     from topformer_d2.analysis.latency import shift_scores
     from topformer_d2.checkpoint import save_state_dict
-    from topformer_d2.export.network import run_network
+    from topformer_d2.modeling import adapt
     from topformer_d2.modeling.backbone.semantics import Attention
 
     def make(name, *opts, shift=True):
@@ -37,7 +37,7 @@ def trained(tmp_path):
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = None  # the first batch's statistics are taken as they are
         with torch.no_grad():
-            run_network(model, torch.randn(4, 3, 128, 160))
+            adapt(model).network(torch.randn(4, 3, 128, 160))
         model.eval()
         if shift and hasattr(model, "head"):
             shift_scores(model, torch.rand(3, 96, 128) * 255, candidates=60)

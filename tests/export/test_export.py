@@ -123,14 +123,14 @@ def test_raw_boxes_become_boxes_by_the_description(trained, tmp_path):
     run, read = open_file(path)
     x = torch.randn(2, 3, 70, 101, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        logits, features, (classes, deltas) = model.network(x)
+        logits, classes, deltas = model.network(x)
     outputs = run(x.numpy())
     for name, expected in zip(outputs, [logits, *classes, *deltas], strict=True):
         np.testing.assert_allclose(outputs[name], expected, rtol=0, atol=1e-3)
     decoding = read.decoding
     assert decoding.strides == (8, 16, 32, 64, 128) and decoding.nms_threshold == 0.5
-    for i, anchors in enumerate(model.anchor_generator(features)):
-        height, width = features[i].shape[2:]
+    for i, anchors in enumerate(model.anchor_generator(classes)):
+        height, width = classes[i].shape[2:]
         middles = [
             [(column + decoding.offset) * decoding.strides[i] for column in (x, y, x, y)]
             for y in range(height)

@@ -16,7 +16,7 @@ from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
 from topformer_d2.export import model as export_module
 from topformer_d2.export.check import check, sample_images
-from topformer_d2.export.network import describe, run_network
+from topformer_d2.export.network import describe
 from topformer_d2.files import room
 from topformer_d2.inference import sessions
 from topformer_d2.inference.model_info import ModelInfo
@@ -140,9 +140,9 @@ def test_boxes_of_an_untrained_regression_are_the_same_as_they_are_seen(trained)
 
     def run(x):
         with torch.inference_mode():  # what another runtime's arithmetic makes of it
-            _, (logits, deltas) = run_network(network.model, torch.tensor(x))
-            deltas = [level * (1 + 4e-6) for level in deltas]
-            boxes, scores, classes = network.decoder(list(logits), deltas)
+            raw = network.model.network(torch.tensor(x))
+            deltas = [level * (1 + 4e-6) for level in raw.box_deltas]
+            boxes, scores, classes = network.decoder(raw.class_logits, deltas)
             sides = torch.tensor([128.0, 96.0, 128.0, 96.0])
             boxes = torch.minimum(boxes.clamp(min=0), sides)
         return dict(zip(info.outputs, map(np.asarray, (boxes, scores, classes)), strict=True))

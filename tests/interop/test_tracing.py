@@ -8,6 +8,7 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from torch import nn
 
 from topformer_d2 import get_config
+from topformer_d2.modeling import adapt
 from topformer_d2.modeling.meta_arch.retinanet import _divmod, _logit
 
 CONFIGS = {
@@ -84,16 +85,10 @@ class Network(nn.Module):
 
     def __init__(self, model):
         super().__init__()
-        self.model = model
+        self.model = adapt(model)
 
     def forward(self, x):
-        model = self.model
-        if hasattr(model, "network"):
-            return model.network(x)
-        features = model.backbone(x)
-        if hasattr(model, "sem_seg_head"):
-            return model.sem_seg_head.layers(features)
-        return model.head([features[name] for name in model.head_in_features])
+        return self.model.network(x).tensors()
 
 
 def test_the_network_is_one_graph(model):

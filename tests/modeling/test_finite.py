@@ -6,7 +6,7 @@ from detectron2.modeling import build_model
 
 from topformer_d2 import InputError, get_config
 from topformer_d2.checkpoint import SafeCheckpointer, save_state_dict
-from topformer_d2.modeling.meta_arch import check_detector
+from topformer_d2.modeling import adapt
 
 NAMES = [
     "det_retinanet_topformer_t",
@@ -24,10 +24,7 @@ def build(name):
     ("key", "value"), [("cls_score.bias", float("nan")), ("bbox_pred.weight", float("inf"))]
 )
 def test_outputs_that_are_not_finite_are_refused(name, key, value):
-    model = build(name)
-    check_detector(model)
-    check_detector(model)
-    assert len(model.head._forward_hooks) == (name == NAMES[0])
+    model = adapt(build(name))
     image = {"image": torch.rand(3, 64, 96) * 255}
     with torch.no_grad():
         model([image])

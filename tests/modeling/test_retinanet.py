@@ -12,8 +12,7 @@ from tests.helpers import VARIANT_OF
 from topformer_d2 import TopFormer, get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.errors import InputError
-from topformer_d2.modeling import LitePyramid, LiteRetinaNetHead, TopFormerFPN
-from topformer_d2.modeling.meta_arch import check_detector
+from topformer_d2.modeling import LitePyramid, LiteRetinaNetHead, TopFormerFPN, adapt
 
 KINDS = ["", "lite_"]
 
@@ -243,8 +242,7 @@ def test_a_single_image_is_not_padded(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_deltas_that_overflow_are_named(kind):
-    model = build(kind).eval()
-    check_detector(model)
+    model = adapt(build(kind).eval())
     torch.nn.init.constant_(model.head.bbox_pred.bias, 3e37)
     with torch.no_grad(), pytest.raises(InputError, match="NaN or infinite values, or some beyond"):
         model([sample(64, 64)])

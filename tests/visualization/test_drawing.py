@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from topformer_d2.data.styles import class_styles
+from topformer_d2.data.class_table import class_styles
 from topformer_d2.inference import Scene
 from topformer_d2.visualization import add_legend, blend_labels, draw_boxes, make_sheet
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from detectron2.modeling import Backbone
 from fvcore.nn import FlopCountAnalysis, parameter_count
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..modeling import TopFormerMultiTask
-from ..modeling.meta_arch.head_contract import head_divisor, pad_to_multiple
+from ..modeling import adapt
+from ..modeling.meta_arch.head_contract import pad_to_multiple
 
 
 @dataclass(frozen=True)
@@ -39,45 +37,15 @@ class Cost:
 
 
 class Network(nn.Module):
-    """A copy of a meta-architecture in inference, from normalised images to raw predictions.
-
-    Without NMS and all else that follows the network. What a head or a pyramid does outside its
-    `forward` it does there in the copy, so that hooks on the module see it.
-    """
+    """A copy of a model in inference, from normalised images to its `network`'s tensors."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model = copy.deepcopy(model).eval()
-        self.divisor = 1
-        is_joint = isinstance(model, TopFormerMultiTask)
-        if hasattr(model, "sem_seg_head"):
-            head = model.sem_seg_head
-            if hasattr(head, "layers"):
-                head.forward = head.layers
-            else:  # it has Detectron2's contract alone
-                head.forward = partial(_logits, head.forward)
-            backbone = model.backbone.bottom_up if is_joint else model.backbone
-            if isinstance(backbone, Backbone):  # any other module does not say its strides
-                self.divisor = head_divisor(backbone, head)
-        if is_joint:
-            model.backbone.forward = model.backbone.forward_all
+        self.model = copy.deepcopy(adapt(model)).eval()
 
-    def forward(self, x: Tensor):
-        """(N, 3, H, W) to the segmentation logits, the detection head's outputs, or both."""
-        features = pyramid = self.model.backbone(pad_to_multiple(x, self.divisor))
-        outputs = []
-        if isinstance(self.model, TopFormerMultiTask):
-            features, pyramid = features
-        if hasattr(self.model, "sem_seg_head"):
-            outputs.append(self.model.sem_seg_head(features))
-        if hasattr(self.model, "head"):
-            outputs.append(self.model.head([pyramid[n] for n in self.model.head_in_features]))
-        return outputs
-
-
-def _logits(forward: Callable, features: dict[str, Tensor]) -> Tensor:
-    """Of a head's `forward` as Detectron2 has it."""
-    return forward(features, None)[0]
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W), padded where the model needs it, to RawOutput's tensors."""
+        return self.model.network(pad_to_multiple(x, self.model.size_divisor)).tensors()
 
 
 def _attention_macs(inputs, outputs) -> int:

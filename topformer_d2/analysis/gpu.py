@@ -12,6 +12,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ..inference import label_map
+from ..modeling import adapt
+from ..tasks import PIXELS
 from .complexity import Network
 from .latency import time_alternately
 
@@ -46,7 +48,7 @@ def time_on_gpu(
         calls[name] = partial(network, placed)
         if on_cuda:
             calls[f"{name}, CUDA graph"] = _capture(network, placed)
-    if hasattr(model, "sem_seg_head"):
+    if PIXELS.name in adapt(model).tasks:
         logits = network(placed)[0].float()
         calls["label maps"] = lambda: [label_map(x, size, input_size=size) for x in logits]
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..modeling import adapt
+
 
 def keep_freed_memory() -> None:
     """Let glibc keep what is freed; elsewhere this does nothing.
@@ -48,8 +50,8 @@ def shift_scores(model: nn.Module, image: Tensor, candidates: int) -> None:
         image: (3, H, W) in 0..255, of whose scores `candidates` pass the threshold afterwards.
     """
     nn.init.normal_(model.head.cls_score.weight, std=1.0)
-    features = model.backbone(model.preprocess_image([{"image": image}]).tensor)
-    logits = model.head([features[name] for name in model.head_in_features])[0]
+    images = model.preprocess_image([{"image": image}]).tensor
+    logits = adapt(model).network(images).class_logits
     highest = torch.cat([x.reshape(-1) for x in logits]).sort(descending=True).values[:candidates]
     threshold = model.test_score_thresh
     model.head.cls_score.bias += math.log(threshold / (1 - threshold)) - highest[-1]

@@ -59,6 +59,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.FUSION = "ours"
     # The fusing 1x1 convolution: True = depthwise, None = variant's.
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
+    # What the logits are trained with, a name in modeling.losses.SEGMENTATION_LOSS_REGISTRY.
+    cfg.MODEL.SEM_SEG_HEAD.LOSS = "PixelCrossEntropy"
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 

@@ -16,9 +16,9 @@ from .boxes import register_boxes
 from .categories import Categories
 from .class_list import read_classes
 from .coco_json import class_metadata, read_coco
+from .labelled import has_task
 from .multitask import register_multitask
 from .sem_seg import register_sem_seg
-from .labelled import has_task
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 

@@ -65,4 +65,6 @@ def has_task(name: str, task: str) -> bool:
     By its evaluator_type first: Detectron2's Cityscapes of pixels has thing_classes as well.
     """
     tasks = registered_tasks(name)
-    return task in tasks if tasks else bool(MetadataCatalog.get(name).get(TASKS[task].classes_field))
+    return (
+        task in tasks if tasks else bool(MetadataCatalog.get(name).get(TASKS[task].classes_field))
+    )

@@ -31,8 +31,8 @@ from ..errors import InputError
 from .boxes import clean_boxes
 from .checks import load_records, train_weights
 from .folders import register_folders
-from .mapper import TaskMapper
 from .labelled import tasks_of
+from .mapper import TaskMapper
 
 
 class SeededMap(Dataset):

@@ -26,8 +26,8 @@ from ..evaluation import (
 from ..evaluation.tta import build_resizes, tta_folder
 from ..files import locked_output
 from ..inference import LabelMapModel
-from ..modeling import TopFormerMultiTask, TopFormerSegmentor
-from ..modeling.meta_arch import check_detector
+from ..modeling import adapt
+from ..modeling.meta_arch import keeps_contract
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
@@ -269,11 +269,10 @@ class Trainer(RecoveringTrainer):
     @classmethod
     def test(cls, cfg, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
-        check_detector(model)
-        if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and cls._takes_label_maps(
-            cfg, evaluators
-        ):
-            model = LabelMapModel(model)
+        if keeps_contract(model):
+            model = adapt(model)
+            if cls._takes_label_maps(cfg, evaluators):
+                model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
         _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results

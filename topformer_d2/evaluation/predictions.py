@@ -6,7 +6,7 @@ from ..data.checks import check_dataset_present, load_records
 from ..data.images import read_image
 from ..errors import InputError, about
 from ..inference import Predictor
-from ..inference.model_info import ClassTable
+from ..data.class_table import ClassTable
 from .sem_seg import ConfusionEvaluator
 
 

@@ -20,10 +20,11 @@ from ..data.inspection import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
+from ..modeling import RawOutput, adapt
 from .boxes import box_decoding
 from .compare import TOLERANCE, Difference, compare_labels, compare_values, tolerance
 from .compare_boxes import Candidates, Detections, Limits, compare_boxes
-from .network import resize, run_network
+from .network import resize
 
 # Where sizes are free: some that are multiples of 64 and some odd ones, either way round.
 _SIZES = ((192, 256), (97, 131), (250, 161), (64, 64))
@@ -106,13 +107,13 @@ def compare_outputs(
 ) -> Iterator[Difference]:
     """The differences of an exported network's outputs for the input `x` from the model's."""
     images = _preprocess(x, model, info) if info.with_preprocessing else x
-    logits, detections = run_network(model, images)
-    for values in ([] if logits is None else [logits], *(detections or ())):
-        if not all(bool(level.isfinite().all()) for level in values):
-            raise InputError(
-                "the model itself, in PyTorch, gives values that are not finite: look at its "
-                "weights. Nothing was written"
-            )
+    raw = adapt(model).network(images)
+    if not all(bool(values.isfinite().all()) for values in raw.tensors()):
+        raise InputError(
+            "the model itself, in PyTorch, gives values that are not finite: look at its weights. "
+            "Nothing was written"
+        )
+    logits = raw.logits
     given = dict(outputs)
     if LOGITS in given:
         yield compare_values(LOGITS, logits, given.pop(LOGITS))
@@ -124,11 +125,11 @@ def compare_outputs(
     if BOXES[0] in given:
         size = x.shape[:2] if info.with_preprocessing else x.shape[2:]
         found = Detections(*(torch.from_numpy(given.pop(name)) for name in BOXES))
-        limits = _limits(model, *detections)
-        expected = _find_boxes(model, images, detections, size, limits)
+        limits = _limits(model, raw.class_logits, raw.box_deltas)
+        expected = _find_boxes(model, images, raw, size, limits)
         yield from compare_boxes(expected, found, box_decoding(model), limits)
     if given:
-        for name, values in zip(given, (*detections[0], *detections[1]), strict=True):
+        for name, values in zip(given, (*raw.class_logits, *raw.box_deltas), strict=True):
             yield compare_values(name, values, given[name])
 
 
@@ -143,10 +144,10 @@ def _limits(model: nn.Module, logits: Sequence[Tensor], deltas: Sequence[Tensor]
 
 
 def _find_boxes(
-    model: nn.Module, images: Tensor, detections, size: Sequence[int], limits: Limits
+    model: nn.Module, images: Tensor, raw: RawOutput, size: Sequence[int], limits: Limits
 ) -> Candidates:
     """By the meta-architecture's own decoding, in pixels of an input of `size`."""
-    logits, deltas = detections
+    logits, deltas = raw.class_logits, raw.box_deltas
     # Without NMS, and with what is just below the threshold.
     every = copy.copy(model)
     every.test_nms_thresh, every.max_detections_per_image = 2.0, 1 << 30

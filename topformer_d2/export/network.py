@@ -6,15 +6,15 @@ import copy
 from contextlib import nullcontext
 
 import torch
-from detectron2.modeling import RetinaNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
 from ..inference.export_info import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS, ExportInfo
 from ..inference.model_info import ModelInfo
-from ..modeling import TopFormerMultiTask, TopFormerSegmentor
-from ..modeling.meta_arch.head_contract import head_divisor
+from ..modeling import adapt
+from ..tasks import BOXES as BOX_TASK
+from ..tasks import PIXELS
 from .boxes import BoxDecoder, box_decoding
 from .resizing import MatrixResizing
 
@@ -33,12 +33,12 @@ def describe(
     Raises:
         InputError: `model` has no such output, or is of a kind that is not exported.
     """
-    has_pixels = isinstance(model, TopFormerSegmentor | TopFormerMultiTask)
-    has_boxes = isinstance(model, RetinaNet)
-    if not has_pixels and not has_boxes:
+    model = adapt(model)
+    has_pixels, has_boxes = PIXELS.name in model.tasks, BOX_TASK.name in model.tasks
+    if has_boxes and not model.has_anchors:
         raise InputError(
-            f"MODEL.META_ARCHITECTURE {type(model).__name__!r} cannot be exported; "
-            "TopFormerSegmentor, RetinaNet, LiteRetinaNet and TopFormerMultiTask can"
+            f"MODEL.META_ARCHITECTURE {type(model).__name__!r} cannot be exported: its boxes are "
+            "not decoded as RetinaNet's; RetinaNet, LiteRetinaNet and TopFormerMultiTask can"
         )
     if has_pixels and not hasattr(model.sem_seg_head, "layers"):
         raise InputError(
@@ -75,14 +75,10 @@ def describe(
 
 def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
     """Detectron2's own backbones with FPN and heads have images padded, which no graph does."""
-    backbone, what = model.backbone, f"BACKBONE.NAME is one ({type(model.backbone).__name__})"
-    multiple = backbone.size_divisibility
-    if hasattr(model, "sem_seg_head"):
-        head = model.sem_seg_head
-        is_joint = isinstance(model, TopFormerMultiTask)
-        divisor = head_divisor(backbone.bottom_up if is_joint else backbone, head)
-        if divisor > multiple:
-            multiple, what = divisor, f"SEM_SEG_HEAD.NAME is one ({type(head).__name__})"
+    multiple = model.size_divisor
+    what = f"BACKBONE.NAME is one ({type(model.backbone).__name__})"
+    if multiple > max(1, model.backbone.size_divisibility):
+        what = f"SEM_SEG_HEAD.NAME is one ({type(model.sem_seg_head).__name__})"
     if multiple > 1 and (size is None or any(side % multiple for side in size)):
         given = "left out" if size is None else f"{size[0]} {size[1]}"
         raise InputError(
@@ -100,12 +96,12 @@ class ExportNetwork(nn.Module):
     def __init__(self, model: nn.Module, info: ExportInfo, *, matrix_resizing: bool = False):
         """
         Args:
-            model: a TopFormerSegmentor, a RetinaNet (Detectron2's or ours) or a TopFormerMultiTask.
+            model: any with a `network` (modeling.meta_arch.contract).
             info: what describe() made of it.
             matrix_resizing: resize the model's maps as MatrixResizing does, for ONNX Runtime.
         """
         super().__init__()
-        self.model = copy.deepcopy(model).cpu()
+        self.model = copy.deepcopy(adapt(model)).cpu()
         self.prepare = Preprocessing(info.model, info.size) if info.with_preprocessing else None
         self.decoder = BoxDecoder(self.model) if BOXES[0] in info.outputs else None
         self.gives_labels = LABELS in info.outputs
@@ -118,41 +114,23 @@ class ExportNetwork(nn.Module):
         images = x if self.prepare is None else self.prepare(x)
         sides = x.shape[2:] if self.prepare is None else x.shape[:2]
         with MatrixResizing(self.is_static) if self.matrix_resizing else nullcontext():
-            logits, detections = run_network(self.model, images)
+            raw = self.model.network(images)
         outputs: list[Tensor] = []
-        if logits is not None:
+        if raw.logits is not None:
+            logits = raw.logits
             if self.gives_labels:
                 sizes = [images.shape[2:]] + ([] if self.prepare is None else [sides])
                 logits = _label_map(logits, sizes)
             outputs.append(logits)
-        if detections is None:
+        if raw.class_logits is None:
             return tuple(outputs)
         if self.decoder is None:
-            return (*outputs, *detections[0], *detections[1])
-        boxes, scores, classes = self.decoder(*detections)
+            return (*outputs, *raw.class_logits, *raw.box_deltas)
+        boxes, scores, classes = self.decoder(raw.class_logits, raw.box_deltas)
         boxes = _clip(boxes, images.shape[2:])
         if self.prepare is not None:
             boxes = boxes * _scale(sides, images.shape[2:])
         return (*outputs, boxes, scores, classes)
-
-
-def run_network(model: nn.Module, images: Tensor):
-    """The model's outputs before anything is resized or decoded.
-
-    Args:
-        images: (N, 3, H, W), normalised.
-
-    Returns:
-        the segmentation logits (N, K, h, w) or None; the detection head's class logits and box
-        deltas, levels finest first, or None.
-    """
-    if isinstance(model, TopFormerMultiTask):
-        logits, _, detections = model.network(images)
-        return logits, detections
-    features = model.backbone(images)
-    if isinstance(model, RetinaNet):
-        return None, model.head([features[name] for name in model.head_in_features])
-    return model.sem_seg_head.layers(features), None
 
 
 class Preprocessing(nn.Module):

@@ -4,6 +4,6 @@ from .default_predictor import build_predictor
 from .label_model import LabelMapModel
 from .labels import label_map
 from .predictor import Predictor
-from .scene import Scene
+from ..data.scene import Scene
 
 __all__ = ["LabelMapModel", "Predictor", "Scene", "build_predictor", "label_map"]

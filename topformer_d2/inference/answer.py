@@ -10,7 +10,7 @@ from ..errors import InputError
 from .backends import NetworkOutput
 from .labels import label_map
 from .model_info import ModelInfo
-from .scene import Scene
+from ..data.scene import Scene
 
 
 def to_scene(

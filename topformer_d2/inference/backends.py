@@ -17,8 +17,7 @@ from ..checkpoint import SafeCheckpointer
 from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
-from ..modeling import TopFormerMultiTask, TopFormerSegmentor, build_model
-from ..modeling.meta_arch import check_detector
+from ..modeling import build_model
 from .export_info import BOXES, LABELS, LOGITS
 from .folding import optimize_for_inference
 from .model_info import ModelInfo
@@ -96,17 +95,13 @@ class TorchBackend:
         self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
-        check_detector(model)
         # Channels last: a CPU then takes about 0.7 times as long.
         self.model = optimize_for_inference(model).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         inputs = [{"image": self._to_tensor(image)} for image in images]
-        if isinstance(self.model, (TopFormerSegmentor, TopFormerMultiTask)):
-            outputs = self.model.predict(inputs, finish=_as_it_is)
-        else:
-            outputs = self.model(inputs)
+        outputs = self.model.predict(inputs, finish=_as_it_is)
         return [_from_detectron2(output) for output in outputs]
 
     def _to_tensor(self, image: np.ndarray) -> Tensor:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ..modeling import adapt
 from .labels import label_map
 
 
 class LabelMapModel(nn.Module):
-    """A segmenter or joint model whose "sem_seg" is a label map (height, width), made by label_map.
+    """A model whose "sem_seg", where it has one, is a label map (height, width), by label_map.
 
     Its mode, training or inference, is the model's.
     """
@@ -18,10 +19,10 @@ class LabelMapModel(nn.Module):
     def __init__(self, model: nn.Module):
         """
         Args:
-            model: has TopFormerSegmentor's `predict`.
+            model: of either task or both, as modeling.adapt takes it.
         """
         super().__init__()
-        self.model = model
+        self.model = adapt(model)
         self.training = model.training
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:

@@ -4,63 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from detectron2.data import MetadataCatalog
 
 from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
-from ..data.styles import class_styles
 from ..data.labelled import has_task
+from ..data.styles import class_styles
 from ..errors import InputError
 from ..files import parse_json
 from ..tasks import TASKS
 from .fields import Fields, distinct, integer, number, one_of, optional, text, tuple_of
-
-
-@dataclass(frozen=True)
-class ClassTable:
-    """Classes in the order of their indices.
-
-    Attributes:
-        names: K names.
-        colors: K times (red, green, blue), 0..255.
-        ids: what the dataset calls them in COCO's results format; None where it has no such table.
-        dataset: that they come from; "" where their names are made up.
-    """
-
-    names: tuple[str, ...] = ()
-    colors: tuple[tuple[int, int, int], ...] = ()
-    ids: tuple[int, ...] | None = None
-    dataset: str = ""
-
-    @classmethod
-    def from_datasets(cls, names: Sequence[str], task: str, num_classes: int) -> ClassTable:
-        """The classes of the first of these registered datasets that has as many for `task`.
-
-        Where none has, the first of them that is for this task at all; its classes are numbered.
-        """
-        kind = TASKS[task].classes_field.removesuffix("_classes")
-        having = [name for name in names if has_task(name, task)]
-        fitting = [
-            name
-            for name in having
-            if len(MetadataCatalog.get(name).get(f"{kind}_classes") or ()) == num_classes
-        ]
-        dataset = next(iter(fitting + having), "")
-        metadata = MetadataCatalog.get(dataset) if dataset else {}
-        class_names, colors = class_styles(metadata, kind, num_classes)
-        to_index = metadata.get("thing_dataset_id_to_contiguous_id") if kind == "thing" else None
-        ids = {index: source for source, index in to_index.items()} if to_index else {}
-        return cls(
-            tuple(class_names),
-            tuple(tuple(color) for color in colors.tolist()),
-            tuple(ids[i] for i in range(num_classes))
-            if set(range(num_classes)) <= set(ids)
-            else None,
-            dataset,
-        )
 
 
 @dataclass(frozen=True)

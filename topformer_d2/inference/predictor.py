@@ -20,7 +20,7 @@ from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
 from .model_info import ModelInfo
-from .scene import Scene
+from ..data.scene import Scene
 from .threads import threads
 from .tiled_boxes import merge_boxes
 from .tiles import ALIGNMENT, TiledLogits, tile_places

@@ -13,14 +13,22 @@ from .backbone import (
 )
 from .build import build_model
 from .heads import LiteRetinaNetHead, TopFormerSegmentationHead
-from .losses import UncertaintyWeighting, pixel_cross_entropy
-from .meta_arch import LiteRetinaNet, TopFormerMultiTask, TopFormerSegmentor
+from .losses import (
+    SEGMENTATION_LOSS_REGISTRY,
+    SegmentationLoss,
+    UncertaintyWeighting,
+    pixel_cross_entropy,
+)
+from .meta_arch import LiteRetinaNet, RawOutput, TopFormerMultiTask, TopFormerSegmentor, adapt
 
 __all__ = [
+    "SEGMENTATION_LOSS_REGISTRY",
     "VARIANTS",
     "LitePyramid",
     "LiteRetinaNet",
     "LiteRetinaNetHead",
+    "RawOutput",
+    "SegmentationLoss",
     "TopFormer",
     "TopFormerFPN",
     "TopFormerMultiTask",
@@ -28,6 +36,7 @@ __all__ = [
     "TopFormerSegmentor",
     "UncertaintyWeighting",
     "Variant",
+    "adapt",
     "baselines",
     "build_model",
     "build_retinanet_topformer_fpn_backbone",

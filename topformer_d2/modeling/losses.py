@@ -1,4 +1,4 @@
-"""Losses that neither PyTorch nor Detectron2 has in the recipe's form."""
+"""What segmentation heads are trained with, and how the losses of several tasks are weighted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,78 @@ from collections.abc import Collection, Mapping
 
 import torch
 from detectron2.utils.events import get_event_storage
+from fvcore.common.registry import Registry
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import complete_config
+from ..errors import InputError, did_you_mean
 from .layers import resize
+
+SEGMENTATION_LOSS_REGISTRY = Registry("SEGMENTATION_LOSS")
+SEGMENTATION_LOSS_REGISTRY.__doc__ = """Losses that MODEL.SEM_SEG_HEAD.LOSS may name.
+
+Each is a class with a `from_config(cfg)`, as SegmentationLoss has it.
+"""
+
+
+class SegmentationLoss(nn.Module):
+    """A loss of segmentation logits at a head's own stride; a subclass has `pixel_loss`."""
+
+    def __init__(self, *, weight: float = 1.0, ignore_value: int = 255):
+        """
+        Args:
+            weight: factor of the loss.
+            ignore_value: the label of pixels without a loss.
+        """
+        super().__init__()
+        self.weight = weight
+        self.ignore_value = ignore_value
+
+    @classmethod
+    def from_config(cls, cfg) -> SegmentationLoss:
+        """By MODEL.SEM_SEG_HEAD's LOSS_WEIGHT and IGNORE_VALUE."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return cls(weight=head.LOSS_WEIGHT, ignore_value=head.IGNORE_VALUE)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The losses of a batch by name.
+
+        Args:
+            logits: (N, K, h, w) at the head's stride.
+            targets: (N, H, W) int64, values below K or `ignore_value`.
+
+        Returns:
+            {"loss_sem_seg": scalar float32}, with further names where a subclass has further terms.
+        """
+        return {"loss_sem_seg": self.pixel_loss(logits, targets) * self.weight}
+
+    def pixel_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss before its factor, a scalar float32; arguments as forward has them."""
+        raise NotImplementedError
+
+
+@SEGMENTATION_LOSS_REGISTRY.register()
+class PixelCrossEntropy(SegmentationLoss):
+    """pixel_cross_entropy, the official recipe's loss."""
+
+    def pixel_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return pixel_cross_entropy(logits, targets, self.ignore_value)
+
+
+def build_segmentation_loss(cfg) -> SegmentationLoss:
+    """The loss that MODEL.SEM_SEG_HEAD.LOSS names.
+
+    Raises:
+        InputError: it is not registered in SEGMENTATION_LOSS_REGISTRY.
+    """
+    cfg = complete_config(cfg)
+    name = cfg.MODEL.SEM_SEG_HEAD.LOSS
+    if name not in SEGMENTATION_LOSS_REGISTRY:
+        known = [registered for registered, _ in SEGMENTATION_LOSS_REGISTRY]
+        hint = did_you_mean(str(name), known)
+        raise InputError(f"MODEL.SEM_SEG_HEAD.LOSS is {name!r}{hint}; known: {known}")
+    return SEGMENTATION_LOSS_REGISTRY.get(name).from_config(cfg)
 
 
 def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:

@@ -7,8 +7,9 @@ import numpy as np
 from detectron2.config import configurable
 from PIL import Image, ImageDraw
 
-from ..inference.model_info import ClassTable, ModelInfo
-from ..inference.scene import Scene
+from ..data.class_table import ClassTable
+from ..data.scene import Scene
+from ..inference.model_info import ModelInfo
 from .overlay import add_legend, blend_labels, text_font
 
 

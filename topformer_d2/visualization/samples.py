@@ -9,7 +9,7 @@ from ..data.images import read_image
 from ..data.inspection import spread_evenly
 from ..data.loader import SeededMap
 from ..data.mapper import TaskMapper
-from ..inference import Scene
+from ..data.scene import Scene
 from .painter import Painter
 from .sheet import make_sheet
 

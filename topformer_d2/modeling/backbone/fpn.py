@@ -18,14 +18,21 @@ from .topformer import build_topformer_backbone
 class _PyramidOnTopFormer:
     """What the pyramids share: the bottom-up features are handed on where others need them too."""
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) normalised images to {"pN": (N, C, ceil(H / 2^N), ceil(W / 2^N))}."""
-        return self.forward_all(x)[1]
+    gives_bottom_up = True
 
-    def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The bottom-up features, and the pyramid on them, from one pass."""
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
+        """
+        Args:
+            x: (N, 3, H, W) normalised images.
+            with_bottom_up: also give the features below the pyramid.
+
+        Returns:
+            {"pN": (N, C, ceil(H / 2^N), ceil(W / 2^N))}; with_bottom_up, those features by name,
+            and then this.
+        """
         features = self.bottom_up(x)
-        return features, self.fuse(features)
+        pyramid = self.fuse(features)
+        return (features, pyramid) if with_bottom_up else pyramid
 
 
 class TopFormerFPN(_PyramidOnTopFormer, FPN):
@@ -112,14 +119,14 @@ class LitePyramid(_PyramidOnTopFormer, Backbone):
             for _ in range(self.NUM_EXTRA)
         )
 
-    def forward_all(self, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
         """As above.
 
         Raises:
             InputError: in training, the batch leaves BatchNorm a single value a channel.
         """
         check_batch_norm(self.extra, x, max(self._out_feature_strides.values()))
-        return super().forward_all(x)
+        return super().forward(x, with_bottom_up=with_bottom_up)
 
     def fuse(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The pyramid from the bottom-up features alone."""

@@ -16,6 +16,7 @@ from ...errors import InputError
 from ..heads import SegmentationHead
 from ..heads.base import head_args
 from ..layers import conv_norm, resize
+from ..losses import SegmentationLoss
 from .heads import classifier
 
 
@@ -39,8 +40,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
         dilations: list[int],
         norm: str = "BN",
         dropout: float = 0.1,
-        loss_weight: float = 1.0,
-        ignore_value: int = 255,
+        loss: SegmentationLoss | None = None,
     ):
         """
         Args:
@@ -51,8 +51,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
             dilations: of ASPP's three separable convolutions.
             norm: name for Detectron2's get_norm.
             dropout: rate after ASPP.
-            loss_weight: factor of the loss.
-            ignore_value: label of pixels without a loss.
+            loss: of the logits in training; None = PixelCrossEntropy.
 
         Raises:
             InputError: other than two features and one width.
@@ -71,12 +70,11 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
             common_stride=min(shape.stride for shape in input_shape.values()),
             norm=norm,
             train_size=None,
-            loss_weight=loss_weight,
-            loss_type="cross_entropy",
-            ignore_value=ignore_value,
+            loss_type="cross_entropy",  # Detectron2's, which is not used
             num_classes=num_classes,
             use_depthwise_separable_conv=True,
         )
+        self.use_loss(loss)
         fine, coarse = (self.decoder[name] for name in self.in_features)
         coarse["project_conv"].project = conv_norm(
             5 * channels, channels, 3, norm=norm, activation=F.relu
@@ -109,16 +107,24 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
 
     @configurable
     def __init__(
-        self, input_shape: dict[str, ShapeSpec], *, num_classes: int, conv_dims: int, **kwargs
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        conv_dims: int,
+        loss: SegmentationLoss | None = None,
+        **kwargs,
     ):
         """
         Args:
             input_shape: FPN's features by name.
             num_classes: K.
             conv_dims: width of the head.
+            loss: of the logits in training; None = PixelCrossEntropy.
             kwargs: as for SemSegFPNHead.
         """
         super().__init__(input_shape, num_classes=num_classes, conv_dims=conv_dims, **kwargs)
+        self.use_loss(loss)
         self.predictor = classifier(conv_dims, num_classes)
 
     @classmethod

@@ -19,6 +19,7 @@ from ..backbone.extractors import PPM_BINS, PyramidPooling
 from ..heads import SegmentationHead
 from ..heads.base import check_dropout, head_args
 from ..layers import conv_norm, resize
+from ..losses import SegmentationLoss
 
 
 class BaselineHead(SegmentationHead, nn.Module):
@@ -36,8 +37,7 @@ class BaselineHead(SegmentationHead, nn.Module):
         channels: int,
         norm: str = "BN",
         dropout: float = 0.1,
-        loss_weight: float = 1.0,
-        ignore_value: int = 255,
+        loss: SegmentationLoss | None = None,
     ):
         """
         Args:
@@ -47,8 +47,7 @@ class BaselineHead(SegmentationHead, nn.Module):
             channels: width of the head.
             norm: name for Detectron2's get_norm.
             dropout: probability that a whole channel is dropped in training.
-            loss_weight: factor of the loss.
-            ignore_value: label of pixels without a loss.
+            loss: of the logits in training; None = PixelCrossEntropy.
 
         Raises:
             InputError: the head takes another number of features, or the dropout is no rate.
@@ -62,8 +61,7 @@ class BaselineHead(SegmentationHead, nn.Module):
             )
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.common_stride = input_shape[self.in_features[0]].stride
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
+        self.use_loss(loss)
         self.build([input_shape[name].channels for name in self.in_features], channels, norm)
         for module in self.modules():
             if isinstance(module, Conv2d):

@@ -8,11 +8,21 @@ from torch import Tensor
 from ...config import complete_config
 from ...errors import InputError
 from ..layers import resolve_norm
-from ..losses import pixel_cross_entropy
+from ..losses import PixelCrossEntropy, SegmentationLoss, build_segmentation_loss
 
 
 class SegmentationHead:
-    """For an nn.Module with `layers` (features to logits), `loss_weight` and `ignore_value`."""
+    """For an nn.Module with `layers` (features to logits) that calls `use_loss` once.
+
+    Attributes:
+        loss: what it is trained with.
+        ignore_value: the label of pixels without a loss.
+    """
+
+    def use_loss(self, loss: SegmentationLoss | None) -> None:
+        """Train with `loss`; None = PixelCrossEntropy."""
+        self.loss = loss or PixelCrossEntropy()
+        self.ignore_value = self.loss.ignore_value
 
     def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
         """(None, losses) in training, (logits of `layers`, {}) in inference."""
@@ -22,9 +32,8 @@ class SegmentationHead:
         return logits, {}
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Logits (N, K, h, w) and targets (N, H, W) int64 to {"loss_sem_seg": scalar}."""
-        loss = pixel_cross_entropy(logits, targets, self.ignore_value)
-        return {"loss_sem_seg": loss * self.loss_weight}
+        """Logits (N, K, h, w) and targets (N, H, W) int64 to scalars, as SegmentationLoss."""
+        return self.loss(logits, targets)
 
 
 def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -49,8 +58,7 @@ def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
         "num_classes": head.NUM_CLASSES,
         "norm": resolve_norm(head.NORM),
         "dropout": head.DROPOUT,
-        "loss_weight": head.LOSS_WEIGHT,
-        "ignore_value": head.IGNORE_VALUE,
+        "loss": build_segmentation_loss(cfg),
     }
 
 

@@ -12,6 +12,7 @@ from ...config import complete_config
 from ...errors import InputError, look_up
 from ..backbone.variants import get_variant
 from ..layers import conv_norm
+from ..losses import SegmentationLoss
 from .base import SegmentationHead, check_dropout, head_args
 from .fusion import FUSIONS
 
@@ -30,8 +31,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
         fusion: str = "ours",
         fuse_depthwise: bool = False,
         dropout: float = 0.1,
-        loss_weight: float = 1.0,
-        ignore_value: int = 255,
+        loss: SegmentationLoss | None = None,
     ):
         """
         Args:
@@ -42,8 +42,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
             fusion: how the features are joined, a name in FUSIONS.
             fuse_depthwise: depthwise fusing convolution (official Tiny on ADE20K) or a full one.
             dropout: probability that a whole channel is dropped in training.
-            loss_weight: factor of the loss.
-            ignore_value: label of pixels without a loss.
+            loss: of the logits in training; None = PixelCrossEntropy.
 
         Raises:
             InputError: no features, features of differing widths, an unknown fusion, or a dropout
@@ -60,8 +59,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
         # Finest first: its size is the size of the joined map and of the logits.
         self.in_features = sorted(input_shape, key=lambda name: input_shape[name].stride)
         self.common_stride = input_shape[self.in_features[0]].stride
-        self.loss_weight = loss_weight
-        self.ignore_value = ignore_value
+        self.use_loss(loss)
 
         make_fusion = look_up(FUSIONS, fusion, "MODEL.SEM_SEG_HEAD.FUSION")
         self.join = make_fusion(channels, len(self.in_features), norm=norm)

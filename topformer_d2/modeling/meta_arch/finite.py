@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from detectron2.modeling import RetinaNet
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import InputError
 
@@ -28,17 +27,3 @@ def check_finite(*outputs: Sequence[Tensor]) -> None:
                 "the detector's outputs have NaN or infinite values, or some beyond "
                 f"{_LARGEST:.0e}: the weights or the image do not fit the model"
             )
-
-
-def check_detector(model: nn.Module) -> None:
-    """Have Detectron2's own RetinaNet check its outputs in inference, as ours do; others stay."""
-    is_plain = isinstance(model, RetinaNet) and (
-        type(model).forward_inference is RetinaNet.forward_inference
-    )
-    if is_plain and _check_head not in model.head._forward_hooks.values():
-        model.head.register_forward_hook(_check_head)
-
-
-def _check_head(head: nn.Module, _, outputs: tuple[list[Tensor], list[Tensor]]) -> None:
-    if not head.training:
-        check_finite(*outputs)

@@ -16,10 +16,12 @@ def head_divisor(backbone: nn.Module, head: nn.Module) -> int:
 
     Heads of others double maps until they fit, which takes sides that the coarsest stride divides.
     """
-    if isinstance(head, SegmentationHead):
-        return max(1, backbone.size_divisibility)
+    divisor = max(1, getattr(backbone, "size_divisibility", 1))
+    # A backbone that is not one of Detectron2's does not say its strides.
+    if isinstance(head, SegmentationHead) or not hasattr(backbone, "output_shape"):
+        return divisor
     strides = (shape.stride for shape in backbone.output_shape().values())
-    return max(1, backbone.size_divisibility, *strides)
+    return max(divisor, *strides)
 
 
 def pad_to_multiple(images: Tensor, divisor: int) -> Tensor:
@@ -47,7 +49,9 @@ def run_head(
     """
     whole = tuple(images.shape[-2:])
     if hasattr(head, "layers"):
-        logits = head.layers(features)
+        # Called as a module where that gives the same, so that hooks on the head see it.
+        is_ours = isinstance(head, SegmentationHead) and not head.training
+        logits = head(features)[0] if is_ours else head.layers(features)
         if whole == tuple(size):
             return logits
     else:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from ...config import complete_config
 from ...errors import InputError
+from ...tasks import BOXES, PIXELS
 from ..heads import SegmentationHead
 from ..losses import UncertaintyWeighting
 from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .contract import RawOutput
 from .head_contract import head_divisor, pad_to_multiple, run_head
 from .retinanet import FastRetinaNet, LiteRetinaNet
 
@@ -39,7 +41,7 @@ class TopFormerMultiTask(FastRetinaNet):
     distributed run has a gradient for every parameter.
     """
 
-    tasks = ("sem_seg", "instances")
+    tasks = (PIXELS.name, BOXES.name)
 
     @configurable
     def __init__(
@@ -57,8 +59,8 @@ class TopFormerMultiTask(FastRetinaNet):
                 is called as Detectron2 does, `forward(features, targets)`.
             instance_loss_weight: factor of the detector's losses.
             uncertainty_weighting: learn a further factor for each loss (UncertaintyWeighting).
-            kwargs: as for RetinaNet; the backbone has bottom_up and forward_all, as TopFormerFPN
-                and LitePyramid do.
+            kwargs: as for RetinaNet; the backbone has bottom_up, and gives its features where asked
+                (with_bottom_up), as TopFormerFPN and LitePyramid do.
         """
         super().__init__(**kwargs)
         self.sem_seg_head = sem_seg_head
@@ -77,7 +79,7 @@ class TopFormerMultiTask(FastRetinaNet):
                 f"MODEL.MULTITASK.DETECTOR is {keys.DETECTOR!r}; known: {[*_DETECTORS]}"
             )
         args = _DETECTORS[keys.DETECTOR].from_config(cfg)
-        if not hasattr(args["backbone"], "forward_all"):
+        if not getattr(args["backbone"], "gives_bottom_up", False):
             raise InputError(
                 f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME!r} has no pyramid on TopFormer: use "
                 "build_retinanet_topformer_fpn_backbone or build_retinanet_topformer_lite_backbone"
@@ -150,29 +152,27 @@ class TopFormerMultiTask(FastRetinaNet):
     def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
         """As RetinaNet's; padded further where the segmentation head needs it (head_divisor)."""
         batch = super().preprocess_image(batched_inputs)
-        divisor = head_divisor(self.backbone.bottom_up, self.sem_seg_head)
-        return ImageList(pad_to_multiple(batch.tensor, divisor), batch.image_sizes)
+        return ImageList(pad_to_multiple(batch.tensor, self.size_divisor), batch.image_sizes)
+
+    @property
+    def size_divisor(self) -> int:
+        """What the sides of the network's images must be multiples of; 1 for this toolkit's."""
+        return max(super().size_divisor, head_divisor(self.backbone.bottom_up, self.sem_seg_head))
 
     def _features(self, images: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
-        features, pyramid = self.backbone.forward_all(images)
+        features, pyramid = self.backbone(images, with_bottom_up=True)
         return features, [pyramid[name] for name in self.head_in_features]
 
-    def network(
-        self, images: Tensor, size: Sequence[int] | None = None
-    ) -> tuple[Tensor, list[Tensor], tuple]:
+    def network(self, images: Tensor, size: Sequence[int] | None = None) -> RawOutput:
         """All that both tasks compute before decoding.
 
         Args:
             images: (N, 3, H, W), normalised.
             size: (height, width) where images are padded; None = they are not.
-
-        Returns:
-            the segmentation logits (N, K, h, w) at the head's stride, the pyramid's levels finest
-            first, and what the detection head gives for them.
         """
         features, levels = self._features(images)
         logits = run_head(self.sem_seg_head, features, images, size or images.shape[-2:])
-        return logits, levels, self.head(levels)
+        return RawOutput(logits, *self.head(levels))
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
@@ -184,10 +184,12 @@ class TopFormerMultiTask(FastRetinaNet):
         """Of images of one size."""
         batch = self.preprocess_image(batched_inputs)
         size = tuple(batched_inputs[0]["image"].shape[-2:])
-        logits, levels, predictions = self.network(batch.tensor, size)
-        found = self.forward_inference(batch, levels, predictions)
+        raw = self.network(batch.tensor, size)
+        # Anchors depend on the levels' sizes alone, which the class logits have.
+        predictions = raw.class_logits, raw.box_deltas
+        found = self.forward_inference(batch, raw.class_logits, predictions)
         outputs = []
-        for x, image_logits, instances in zip(batched_inputs, logits, found, strict=True):
+        for x, image_logits, instances in zip(batched_inputs, raw.logits, found, strict=True):
             wanted = output_size(x, size)
             outputs.append(
                 {

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ...config import complete_config, describe_datasets
 from ..heads import LiteRetinaNetHead
-from .batching import run_by_size
+from .contract import DetectorContract
 from .finite import check_finite
 
 
-class FastRetinaNet(RetinaNet):
+class FastRetinaNet(DetectorContract, RetinaNet):
     """Detectron2's RetinaNet (its anchors, matching, losses, thresholds and NMS) on a CPU's terms.
 
     - It decodes to the same boxes, faster: at 80 classes and 512x512 there are 3.9 million scores,
@@ -30,7 +30,7 @@ class FastRetinaNet(RetinaNet):
         """As RetinaNet's; in inference, images of differing sizes do not share a batch."""
         if self.training:
             return super().forward(batched_inputs)
-        return run_by_size(super().forward, batched_inputs)
+        return self.predict(batched_inputs)
 
     def forward_inference(self, images, features: list[Tensor], predictions) -> list[Instances]:
         """One Instances an image, best first: pred_boxes (XYXY, pixels), scores, pred_classes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -9,7 +10,9 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
+from ...tasks import PIXELS
 from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .contract import RawOutput
 from .head_contract import head_divisor, pad_to_multiple, run_head
 
 
@@ -29,6 +32,8 @@ class TopFormerSegmentor(SemanticSegmentor):
     size, as Detectron2 does. Only for heads and backbones that need it (head_divisor) are images
     padded to a multiple of a stride, and the logits cropped.
     """
+
+    tasks = (PIXELS.name,)
 
     @configurable
     def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
@@ -69,6 +74,21 @@ class TopFormerSegmentor(SemanticSegmentor):
         targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
         return self.sem_seg_head(self.backbone(batch), targets)[1]
 
+    @property
+    def size_divisor(self) -> int:
+        """What the sides of the network's images must be multiples of; 1 for this toolkit's."""
+        return head_divisor(self.backbone, self.sem_seg_head)
+
+    def network(self, images: Tensor, size: Sequence[int] | None = None) -> RawOutput:
+        """All that is computed before the logits are resized.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            size: (height, width) where images are padded; None = they are not.
+        """
+        features = self.backbone(images)
+        return RawOutput(run_head(self.sem_seg_head, features, images, size or images.shape[-2:]))
+
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
@@ -79,8 +99,7 @@ class TopFormerSegmentor(SemanticSegmentor):
         """Of images of one size."""
         batch = self._normalize(torch.stack([x["image"].to(self.device) for x in batched_inputs]))
         size = tuple(batch.shape[-2:])
-        padded = pad_to_multiple(batch, head_divisor(self.backbone, self.sem_seg_head))
-        logits = run_head(self.sem_seg_head, self.backbone(padded), padded, size)
+        logits = self.network(pad_to_multiple(batch, self.size_divisor), size).logits
         return [
             {"sem_seg": finish(image_logits, size, output_size(x, size))}
             for x, image_logits in zip(batched_inputs, logits, strict=True)
@@ -97,4 +116,4 @@ class TopFormerSegmentor(SemanticSegmentor):
         for i, image in enumerate(images):
             h, w = image.shape[-2:]
             batch[i, :, :h, :w] = self._normalize(image)
-        return pad_to_multiple(batch, head_divisor(self.backbone, self.sem_seg_head))
+        return pad_to_multiple(batch, self.size_divisor)

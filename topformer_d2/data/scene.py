@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from ..data.boxes import corners
-from ..data.images import read_label
 from ..errors import InputError, import_optional
+from ..tasks import BOXES, PIXELS
+from .boxes import corners
+from .images import read_label
 
 if TYPE_CHECKING:
     import supervision
 
-    from .model_info import ModelInfo
+    from .class_table import ClassTable
+
+
+class HasClasses(Protocol):
+    """What a Scene must know of the model that predicted it.
+
+    Attributes:
+        pixels, objects: the classes of the pixels and of the boxes.
+    """
+
+    pixels: ClassTable
+    objects: ClassTable
 
 
 @dataclass(eq=False)
@@ -42,7 +54,7 @@ class Scene:
     scores: np.ndarray | None = None
     confidence: np.ndarray | None = None
     size: tuple[int, int] | None = None
-    info: ModelInfo | None = field(default=None, repr=False)
+    info: HasClasses | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, np.float32)
@@ -181,11 +193,11 @@ class Scene:
         """
         tasks = set(tasks).intersection(record.get("tasks", tasks))
         objects, label = [], None
-        if "sem_seg" in tasks:
+        if PIXELS.name in tasks:
             if "sem_seg_file_name" not in record:
                 raise InputError(f"{record['file_name']} has no label: no sem_seg_file_name")
             label = read_label(record["sem_seg_file_name"])
-        if "instances" in tasks:
+        if BOXES.name in tasks:
             objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
         size = (record["height"], record["width"]) if {"height", "width"} <= {*record} else None
         return cls(

@@ -9,7 +9,8 @@ import torch
 from pycocotools import mask
 
 from topformer_d2 import InputError, Scene, get_config
-from topformer_d2.inference.model_info import ClassTable, ModelInfo
+from topformer_d2.data.class_table import ClassTable
+from topformer_d2.inference.model_info import ModelInfo
 
 LABEL = np.array([[0, 0, 2], [2, 2, 0]], np.uint8)
 

@@ -1,0 +1,144 @@
+"""What every model can do, whatever its task; Detectron2's own models by the same contract.
+
+A model has
+
+- `tasks`: the names of its tasks (topformer_d2.tasks);
+- `size_divisor`: what the sides of the images that `network` takes must be multiples of;
+- `network(images) -> RawOutput`: normalised images (N, 3, H, W) to what its heads give;
+- `predict(batched_inputs, finish) -> list[dict]`: Detectron2's call in inference, where `finish`
+  makes "sem_seg" of each image's logits (FinishLogits).
+
+Export, counting and timing call `network`; prediction and evaluation call `predict`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from detectron2.modeling import RetinaNet, SemanticSegmentor
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ...tasks import BOXES, PIXELS
+from .batching import FinishLogits, output_size, resize_logits, run_by_size
+from .finite import check_finite
+from .head_contract import head_divisor, run_head
+
+
+class RawOutput(NamedTuple):
+    """What a model's heads give, before anything is resized or decoded; None without such a head.
+
+    Attributes:
+        logits: (N, K, h, w), of the pixels, at the segmentation head's stride.
+        class_logits: of each level, finest first, (N, A K, h_i, w_i) for A anchors a position.
+        box_deltas: of each level, (N, A 4, h_i, w_i).
+    """
+
+    logits: Tensor | None = None
+    class_logits: list[Tensor] | None = None
+    box_deltas: list[Tensor] | None = None
+
+    def tensors(self) -> list[Tensor]:
+        """All of them in this order, without the levels' lists."""
+        logits = [] if self.logits is None else [self.logits]
+        return [*logits, *(self.class_logits or ()), *(self.box_deltas or ())]
+
+
+class DetectorContract:
+    """The contract for Detectron2's dense detectors, for a class that is one of those as well."""
+
+    tasks = (BOXES.name,)
+
+    @property
+    def size_divisor(self) -> int:
+        """Of the backbone."""
+        return max(1, getattr(self.backbone, "size_divisibility", 1))
+
+    @property
+    def has_anchors(self) -> bool:
+        """Whether it decodes boxes as RetinaNet does."""
+        return isinstance(self, RetinaNet)
+
+    def network(self, images: Tensor) -> RawOutput:
+        """Normalised images (N, 3, H, W) to the detection head's outputs."""
+        pyramid = self.backbone(images)
+        found = self.head([pyramid[name] for name in self.head_in_features])
+        return RawOutput(class_logits=found[0], box_deltas=found[1])
+
+    def predict(
+        self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
+    ) -> list[dict]:
+        """Detectron2's call in inference; images of differing sizes do not share a batch."""
+        return run_by_size(super().forward, batched_inputs)
+
+
+class _AdaptedDetector(DetectorContract):
+    def predict(
+        self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
+    ) -> list[dict]:
+        """Detectron2's call in inference."""
+        return self(batched_inputs)
+
+    def forward_inference(self, images, features: list[Tensor], predictions):
+        """As Detectron2's; InputError where the head gives NaN, which decoding would drop."""
+        check_finite(*predictions)
+        return super().forward_inference(images, features, predictions)
+
+
+class _AdaptedSegmenter:
+    tasks = (PIXELS.name,)
+
+    @property
+    def size_divisor(self) -> int:
+        """Of the backbone and the head."""
+        return head_divisor(self.backbone, self.sem_seg_head)
+
+    def network(self, images: Tensor) -> RawOutput:
+        """Normalised images (N, 3, H, W) to the segmentation head's logits."""
+        features = self.backbone(images)
+        return RawOutput(run_head(self.sem_seg_head, features, images, images.shape[-2:]))
+
+    def predict(
+        self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
+    ) -> list[dict]:
+        """Detectron2's call in inference, whose logits have the output's size already."""
+        found = self(batched_inputs)
+        for x, output in zip(batched_inputs, found, strict=True):
+            size = output_size(x, x["image"].shape[-2:])
+            output["sem_seg"] = finish(output["sem_seg"], size, size)
+        return found
+
+
+_ADAPTERS = {DenseDetector: _AdaptedDetector, SemanticSegmentor: _AdaptedSegmenter}
+
+
+def keeps_contract(model: nn.Module) -> bool:
+    """Whether a model has this module's contract, by itself or by `adapt`."""
+    return _has_contract(model) or isinstance(model, tuple(_ADAPTERS))
+
+
+def adapt(model: nn.Module) -> nn.Module:
+    """A model by this module's contract: itself, or Detectron2's own model seen through it.
+
+    The latter shares all that the given model has: its parameters, its mode, its hooks.
+
+    Raises:
+        InputError: it is another kind of model.
+    """
+    if _has_contract(model):
+        return model
+    for kind, adapter in _ADAPTERS.items():
+        if isinstance(model, kind):
+            cls = type(type(model).__name__, (adapter, type(model)), {})
+            adapted = cls.__new__(cls)
+            adapted.__dict__ = model.__dict__
+            return adapted
+    raise InputError(
+        f"MODEL.META_ARCHITECTURE {type(model).__name__!r} is neither a segmenter nor a dense "
+        "detector; TopFormerSegmentor, RetinaNet, LiteRetinaNet and TopFormerMultiTask are known"
+    )
+
+
+def _has_contract(model: nn.Module) -> bool:
+    return all(hasattr(model, name) for name in ("tasks", "network", "predict", "size_divisor"))
