@@ -112,6 +112,17 @@ def test_a_claimed_size_is_refused_by_the_header(tmp_path):
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.parametrize("size", [(170_000_000, 1), (1, images.MAX_SIDE + 1)])
+def test_a_thin_image_is_refused_by_its_side(tmp_path, size):
+    path = claim_size(tmp_path / "thin.png", *size)
+    said = f"{size[0]}x{size[1]} pixels, and a side of an image may have 16777216"
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=rf"thin\.png has {said}"):
+            read(path)
+    with pytest.raises(ValueError, match=said):
+        images.decode_image(Path(path).read_bytes())
+
+
 def test_a_larger_image_is_read_where_it_is_allowed(tmp_path, monkeypatch):
     path = str(tmp_path / "x.jpg")
     Image.new("RGB", (50, 40), "red").save(path)

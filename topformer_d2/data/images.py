@@ -31,6 +31,9 @@ _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 # The most pixels of an image that is read: where Pillow refuses by default. A small file can claim
 # any number of them.
 MAX_PIXELS = 2 * 89_478_485
+# The longest side, whatever max_pixels is: Pillow counts the bits of a row in 31 bits, and reports
+# more as a lack of memory. Whole numbers up to this one are exact in float32, which boxes have.
+MAX_SIDE = 1 << 24
 # While Pillow decodes an image and NumPy copies it.
 _BYTES_PER_PIXEL = 10
 
@@ -42,17 +45,11 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
         check_regular_file(path)
     size = ""
     try:
-        with PathManager.open(path, "rb") as f, _open(f, max_pixels) as image:
+        with PathManager.open(path, "rb") as f, _open(f) as image:
             width, height = image.size
             size = f" ({width}x{height} pixels)"
-            if width * height > max_pixels:
-                gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
-                raise InputError(
-                    f"{path} has {width}x{height} pixels, more than the {max_pixels} of max_pixels;"
-                    f" to read it takes about {gigabytes:.1f} GB of memory"
-                )
-            if not width * height:
-                raise InputError(f"{path} has no pixels ({width}x{height})")
+            if trouble := _size_trouble(width, height, max_pixels):
+                raise InputError(f"{path} has {trouble}")
             yield f, image
     except InputError:
         raise
@@ -65,7 +62,25 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
         raise InputError(f"{path} cannot be read: {reason or type(e).__name__}") from e
 
 
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _size_trouble(width: int, height: int, max_pixels: int) -> str | None:
+    """What keeps an image of this size from being read, after "it has"; None = nothing."""
+    if not width * height:
+        return f"no pixels ({width}x{height})"
+    if width * height > max_pixels:
+        gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
+        return (
+            f"{width}x{height} pixels, more than the {max_pixels} of max_pixels; to read it takes "
+            f"about {gigabytes:.1f} GB of memory: scale it down, with its annotation"
+        )
+    if max(width, height) > MAX_SIDE:
+        return (
+            f"{width}x{height} pixels, and a side of an image may have {MAX_SIDE}: cut it into "
+            "shorter ones"
+        )
+    return None
+
+
+def _open(file: BinaryIO) -> Image.Image:
     """Image.open, which may be of more pixels than Pillow's limit for the whole process."""
     try:
         return Image.open(file, formats=READ_FORMATS)
@@ -89,13 +104,10 @@ def decode_image(content: bytes) -> Image.Image:
     Raises:
         one of UNREADABLE: it is not a whole image, or has more than MAX_PIXELS.
     """
-    image = _open(io.BytesIO(content), MAX_PIXELS)
+    image = _open(io.BytesIO(content))
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"it has {width}x{height} pixels, and at most {MAX_PIXELS} are read: scale it and its "
-            "annotation down"
-        )
+    if trouble := _size_trouble(width, height, MAX_PIXELS):
+        raise ValueError(f"it has {trouble}")
     image.load()
     return image
 
@@ -118,7 +130,7 @@ def read_image(
         max_pixels: an image of more is refused by its header, before memory is taken for it.
 
     Raises:
-        InputError: it cannot be read, is too large, or is grey with more than 8 bits: Pillow makes
+        InputError: it cannot be read, is too large or too long, or is grey with more than 8 bits: Pillow makes
             all that is above 255 white.
     """
     path = os.fspath(path)
