@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.data.test_prepare_voc import voc, xml  # noqa: F401 (a fixture)
 from topformer_d2.data import images
+from topformer_d2.data.image_files import list_images
 from topformer_d2.data.prepare import opening
 from topformer_d2.data.prepare.cli import run
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
@@ -73,8 +74,32 @@ def test_size_is_limited_before_it_is_read(tmp_path, monkeypatch, kind):
         path.mkdir()
         (path / "zeros.png").write_bytes(bytes(300_000))
     source = Source([str(path)])
-    with pytest.raises(ValueError, match="claims 300000 bytes"):
+    with pytest.raises(ValueError, match=r"claims 300000 bytes.*1000 at most; --max-gib 1 "):
         source.read(source.names[0])
+    assert len(Source([str(path)], max_gib=0.001).read(source.names[0])) == 300_000
+
+
+@pytest.mark.parametrize("max_gib", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(tmp_path, max_gib):
+    with pytest.raises(InputError, match=f"max_gib is {max_gib}"):
+        Source([str(tmp_path)], max_gib=max_gib)
+
+
+def test_folders_nested_a_thousand_deep(tmp_path):
+    depth = 1200
+    deepest = tmp_path / ("d/" * depth)
+    for i in range(1, depth + 1):
+        os.mkdir(tmp_path / ("d/" * i))
+    (deepest / "x.png").touch()
+    try:
+        assert Source([str(tmp_path / "d")]).names == ["d/" * depth + "x.png"]
+        assert list_images(deepest) == [str(deepest / "x.png")]
+        with pytest.raises(InputError, match=r"--input .*\*\*: .*nested too deep"):
+            list_images(tmp_path / "**", "--input")
+    finally:  # pytest would remove it by recursion
+        (deepest / "x.png").unlink()
+        for i in range(depth, 0, -1):
+            os.rmdir(tmp_path / ("d/" * i))
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -130,8 +130,8 @@ def read_image(
         max_pixels: an image of more is refused by its header, before memory is taken for it.
 
     Raises:
-        InputError: it cannot be read, is too large or too long, or is grey with more than 8 bits: Pillow makes
-            all that is above 255 white.
+        InputError: it cannot be read, is too large or too long, or is grey with more than 8 bits:
+            Pillow makes all that is above 255 white.
     """
     path = os.fspath(path)
     with _opened(path, max_pixels) as (_, image):
