@@ -100,7 +100,7 @@ def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
             found = glob.glob(source, recursive=True)
         except RecursionError as e:
             raise InputError(
-                f"{option} {source}: folders there are nested too deep; name the one of the images".lstrip()
+                f"{option} {source}: folders there are nested too deep; name a folder".lstrip()
             ) from e
         found = sorted(path for path in found if not os.path.isdir(path))
     if not found:

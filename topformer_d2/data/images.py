@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _WRITTEN_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Formats, as Pillow names them, that do not keep the values of the pixels.
 LOSSY_FORMATS = ("JPEG", "MPO")
+# Formats of several images; the others of an MPO are a camera's, of the same scene.
+_ANIMATED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 # The most pixels of an image that is read: where Pillow refuses by default. A small file can claim
@@ -136,7 +138,7 @@ def read_image(
     path = os.fspath(path)
     with _opened(path, max_pixels) as (_, image):
         mode = image.mode
-        if image.format in ("GIF", "TIFF") and getattr(image, "is_animated", False):
+        if image.format in _ANIMATED and getattr(image, "is_animated", False):
             _say_first_frame_alone(path, image.format)
         if not mode.startswith(("I", "F")):
             return convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)

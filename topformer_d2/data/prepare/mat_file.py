@@ -14,19 +14,10 @@ _HEADER_BYTES = 128
 _MATRIX, _COMPRESSED = 14, 15
 # Types of an element's values, by MATLAB's numbers.
 _TYPES = {
-    1: "i1",
-    2: "u1",
-    3: "i2",
-    4: "u2",
-    5: "i4",
-    6: "u4",
-    7: "f4",
-    9: "f8",
-    12: "i8",
-    13: "u8",
+    **{1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4"},
+    **{7: "f4", 9: "f8", 12: "i8", 13: "u8"},
 }
-_CELL, _NUMERIC = 1, range(6, 16)  # classes of a matrix
-_COMPLEX = 0x800
+_NUMERIC, _COMPLEX = range(6, 16), 0x800  # classes of a matrix, and a flag
 # Of a file, uncompressed. The label of the largest image, of fewer than 2^19 pixels, has 4 MB as
 # doubles.
 _MAX_BYTES = 1 << 27
