@@ -1,10 +1,13 @@
 """Sources that are damaged, hostile or not files: each is refused or told, and costs no memory."""
 
+import copy
+import inspect
 import io
 import os
 import signal
 import socket
 import struct
+import sys
 import tarfile
 import time
 import zipfile
@@ -85,23 +88,18 @@ def test_a_limit_that_is_none_is_refused(tmp_path, max_gib):
         Source([str(tmp_path)], max_gib=max_gib)
 
 
-def test_folders_nested_a_thousand_deep(tmp_path, monkeypatch):
-    depth = 1050
+def test_folders_nested_deeper_than_calls_may_be(tmp_path, request):
+    depth, before = 200, sys.getrecursionlimit()
     deepest = tmp_path / ("d/" * depth)
     for i in range(1, depth + 1):
         os.mkdir(tmp_path / ("d/" * i))
     (deepest / "x.png").touch()
-    try:
-        assert Source([str(tmp_path / "d")]).names == ["d/" * depth + "x.png"]
-        assert list_images(deepest) == [str(deepest / "x.png")]
-        with pytest.raises(InputError, match=r"--input .*\*\*: .*nested too deep"):
-            list_images(tmp_path / "**", "--input")
-    finally:  # pytest would remove it by recursion
-        (deepest / "x.png").unlink()
-        monkeypatch.chdir(deepest)  # from below, as long paths take seconds
-        for _ in range(depth):
-            os.chdir("..")
-            os.rmdir("d")
+    request.addfinalizer(lambda: sys.setrecursionlimit(before))
+    sys.setrecursionlimit(len(inspect.stack()) + 150)  # for 1,000 folders take seconds
+    assert Source([str(tmp_path / "d")]).names == ["d/" * depth + "x.png"]
+    assert list_images(deepest) == [str(deepest / "x.png")]
+    with pytest.raises(InputError, match=r"--input .*\*\*: .*nested too deep"):
+        list_images(tmp_path / "**", "--input")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -120,6 +118,17 @@ def test_a_zip_with_a_password_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.zip has files with a password"):
         Source([str(path)])
+
+
+def test_a_zip_whose_files_overlap_is_refused(tmp_path):
+    """A small one would else be read as many large files."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr("a/0.png", bytes(100))
+        again = copy.copy(z.infolist()[0])
+        again.filename = "a/1.png"
+        z.filelist.append(again)
+    with pytest.raises(InputError, match=r"a\.zip is damaged: 'a/1\.png' begins within another"):
+        Source([str(tmp_path / "a.zip")])
 
 
 def test_links_in_a_tar_are_left_out(tmp_path):

@@ -106,7 +106,10 @@ def decode_image(content: bytes) -> Image.Image:
     Raises:
         one of UNREADABLE: it is not a whole image, or has more than MAX_PIXELS.
     """
-    image = _open(io.BytesIO(content))
+    try:
+        image = _open(io.BytesIO(content))
+    except UnidentifiedImageError as e:
+        raise ValueError("it is not an image of a format that is read") from e
     width, height = image.size
     if trouble := _size_trouble(width, height, MAX_PIXELS):
         raise ValueError(f"it has {trouble}")

@@ -163,7 +163,13 @@ def _open_zip(path: str, least_limit: int) -> Opened:
         with lock, archive.open(info) as f:
             return _read_exactly(f, size, _STEP.get(info.compress_type, _DENSE_STEP))
 
-    for info in archive.infolist():
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise InputError(
+                f"--source {path} is damaged: {info.filename!r} begins within another file of it"
+            )
+        end = info.header_offset + info.compress_size
         if info.is_dir():
             continue
         if info.flag_bits & 1:
