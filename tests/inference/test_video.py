@@ -215,6 +215,20 @@ def test_bytes_after_a_whole_video_are_no_cut(tmp_path, name, codec):
         assert not is_cut(path)
 
 
+def test_a_video_of_varying_frame_rate_is_whole(tmp_path):
+    path = moving(tmp_path / "x.flv", "FLV1")
+    content, place, time = bytearray(path.read_bytes()), 13, 0
+    while place + 15 < len(content):
+        if content[place] == 9:
+            content[place + 4 : place + 7] = time.to_bytes(3, "big")
+            time += 10 + 37 * time % 190
+        place += 15 + int.from_bytes(content[place + 1 : place + 4], "big")
+    struct.pack_into(">d", content, content.find(b"duration") + 9, time / 1000)
+    path.write_bytes(content)
+    reader = VideoReader(path)
+    assert len([*reader]) == 60 and reader.num_frames != 60 and reader.problem is None
+
+
 def at_front(path):
     """Put an MP4 file's description before the frames, as files for the web have it."""
     content = path.read_bytes()
