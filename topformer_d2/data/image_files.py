@@ -96,9 +96,13 @@ def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
             raise InputError(f"{option} {e}".lstrip()) from e
         found = [source]
     else:
-        found = sorted(
-            path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)
-        )
+        try:
+            found = glob.glob(source, recursive=True)
+        except RecursionError as e:
+            raise InputError(
+                f"{option} {source}: folders there are nested too deep; name a folder".lstrip()
+            ) from e
+        found = sorted(path for path in found if not os.path.isdir(path))
     if not found:
         why = f"; {left_out % len(names)}" if left_out else ""
         raise InputError(

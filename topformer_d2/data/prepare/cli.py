@@ -25,7 +25,7 @@ class _Report(Protocol):
 
 
 def source_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with --source and --root."""
+    """A parser with --source, --root and --max-gib."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,6 +41,12 @@ def source_parser(description: str) -> argparse.ArgumentParser:
         "--root",
         default=datasets_root(),
         help="target (default: DETECTRON2_DATASETS or ./datasets)",
+    )
+    parser.add_argument(
+        "--max-gib",
+        type=float,
+        metavar="N",
+        help="read files of up to N GiB; default: 1 for a .json, 1/64 for an .xml, 1/8 for others",
     )
     return parser
 
@@ -76,4 +82,8 @@ def show_problems(report: _Report) -> None:
 def main(dataset: str, description: str) -> NoReturn:
     """Prepare a segmentation dataset, a key of DATASETS, from --source."""
     args = source_parser(description).parse_args()
-    run(lambda: prepare_sem_seg(dataset, args.source, args.root).values(), args.root)
+
+    def prepare():
+        return prepare_sem_seg(dataset, args.source, args.root, max_gib=args.max_gib).values()
+
+    run(prepare, args.root)
