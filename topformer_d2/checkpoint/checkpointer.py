@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
-from ..errors import InputError, summarize
+from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
 from .files import local_file, read_state_dict, save_file, strip_prefix, weights_of
 from .official import convert_official_state_dict, is_official
@@ -178,11 +178,35 @@ class SafeCheckpointer(DetectionCheckpointer):
             "read"
         )
 
-    def _check_whole(self, path: Path, *needed: str) -> None:
-        """Raise InputError where a checkpoint cannot be read or lacks what a training goes on with.
+    def another_whole(self, refused: str, check: Callable[[Mapping], object]) -> str:
+        """The newest whole checkpoint of a training in save_dir beside a refused one.
+
+        Args:
+            refused: path of the one that is not wanted.
+            check: raises where a checkpoint's "trainer" is not wanted either.
+
+        Returns:
+            its path; "" where there is none.
+        """
+        folder = "" if "://" in self.save_dir else self.save_dir
+        for path, _ in training_checkpoints(folder) if folder else ():
+            try:
+                if not os.path.samefile(path, refused):
+                    check(self._check_whole(path, "trainer")["trainer"])
+                    return str(path)
+            except Exception as e:  # a damaged state may raise anything
+                if is_out_of_memory(e):
+                    raise
+        return ""
+
+    def _check_whole(self, path: Path, *needed: str) -> Mapping:
+        """The content of a checkpoint.
 
         Args:
             needed: entries beside those that this checkpointer loads.
+
+        Raises:
+            InputError: it cannot be read, or lacks what a training goes on with.
         """
         loaded = read_state_dict(str(path))
         weights_of(loaded, str(path))
@@ -193,6 +217,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                     f"{path} has weights without the training's state ({key!r}): a new training "
                     f"starts from it by MODEL.WEIGHTS {path}, without --resume"
                 )
+        return loaded
 
 
 def training_checkpoints(folder: str | os.PathLike) -> list[tuple[Path, int]]:

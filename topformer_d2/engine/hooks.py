@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.engine import HookBase
@@ -61,8 +61,12 @@ class KeepLossNormalizer(HookBase):
         return {"loss_normalizer": getattr(self._model, "loss_normalizer", None)}
 
     def load_state_dict(self, state: dict) -> None:
-        if state["loss_normalizer"] is not None:
-            self._model.loss_normalizer = state["loss_normalizer"]
+        value = state["loss_normalizer"]
+        if value is None:
+            return
+        if not 0 < float(value) < math.inf:
+            raise ValueError(f"its loss_normalizer is {value!r}")
+        self._model.loss_normalizer = value
 
 
 class KeepBest(HookBase):
@@ -90,8 +94,9 @@ class KeepBest(HookBase):
         self._best = -math.inf
         if self.trainer.start_iter > 0 and PathManager.isfile(self._file):
             kept = read_state_dict(self._file)
-            if [*kept.get("metrics", ())] == [*self._metrics]:
-                self._best = kept["mean"]
+            metrics, mean = kept.get("metrics"), kept.get("mean")
+            if isinstance(metrics, Mapping) and [*metrics] == [*self._metrics]:
+                self._best = mean if isinstance(mean, float) else -math.inf
 
     def after_step(self) -> None:
         self._keep_if_better()
