@@ -1,8 +1,12 @@
 """What the tools print instead of a traceback."""
 
+import os
+import signal
+
 import pytest
 
 from topformer_d2.errors import InputError, Terminated, did_you_mean, show_input_errors
+from topformer_d2.files import folder_beside
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,14 @@ def test_one_message_and_a_status(capsys, error, status, printed):
         raise error
     assert stop.value.code == status
     assert capsys.readouterr().err.startswith(printed)
+
+
+def test_sigterm_leaves_nothing_half_done(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, show_input_errors(), folder_beside(tmp_path / "x.onnx"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (stop.value.code, capsys.readouterr().err) == (143, "terminated\n")
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before
 
 
 def test_mistakes_of_the_program_keep_their_traceback():

@@ -56,9 +56,9 @@ def main() -> None:
     # Before the first import of the package: registration reads it.
     os.environ["DETECTRON2_DATASETS"] = os.path.join(args.output, "datasets")
     from topformer_d2.data.synthetic import write_synthetic
-    from topformer_d2.errors import show_input_errors, terminating_in_order
+    from topformer_d2.errors import show_input_errors
 
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         print(f"dataset: {write_synthetic(os.environ['DETECTRON2_DATASETS'])}")
         miou, ap50 = train(args.output, args.seed)
         sheet = draw_sheet(args.output)

@@ -15,7 +15,7 @@ import sys
 from topformer_d2.config import load_config
 from topformer_d2.data.image_files import list_images, looks_like_image
 from topformer_d2.data.images import MAX_PIXELS
-from topformer_d2.errors import InputError, printable, show_input_errors, terminating_in_order
+from topformer_d2.errors import InputError, printable, show_input_errors
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import BACKENDS
 from topformer_d2.inference.video import VideoReader, is_video
@@ -60,7 +60,7 @@ def main() -> None:
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
     args = parser.parse_args()
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         status = predict(args)
     sys.exit(status)
 

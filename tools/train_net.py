@@ -58,7 +58,7 @@ def main(args) -> dict | None:
             return trainer.train()
         except StopRequested as e:
             logger.info("%s; the same command with --resume goes on from there", e)
-            sys.exit(130)
+            sys.exit(128 + e.signal)  # as a shell has it
 
 
 def check(args) -> int:

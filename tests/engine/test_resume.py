@@ -1,6 +1,5 @@
 """A stopped and resumed run gives the losses and the weights of an uninterrupted one."""
 
-import contextlib
 import copy
 import os
 import shutil
@@ -39,8 +38,10 @@ def run(cfg, resume=False, **kwargs):
     # Before the hook that looks for the signal.
     trainer.register_hooks([record])
     trainer._hooks.insert(0, trainer._hooks.pop())
-    with contextlib.suppress(StopRequested):
+    try:
         trainer.train()
+    except StopRequested as e:
+        assert e.signal == record.number
     return record.losses, {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
 

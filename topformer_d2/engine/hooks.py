@@ -136,7 +136,14 @@ class StopRequested(KeyboardInterrupt):
     """Training was asked to stop and has saved its state.
 
     No Exception, which Detectron2's loop would log as an error with its traceback.
+
+    Attributes:
+        signal: by which it was asked, a number.
     """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.signal = number
 
 
 class StopOnSignal(HookBase):
@@ -178,20 +185,22 @@ class StopOnSignal(HookBase):
         if iteration + 1 >= self.trainer.max_iter:
             self._restore()  # what is left is the last evaluation, which a signal may end
             return
-        if not self._stop_now(iteration):
+        number = self._asked_by(iteration)
+        if number is None:
             return
         if comm.is_main_process():
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         comm.synchronize()  # the first process to end takes the others with it
-        raise StopRequested(f"stopped after iteration {iteration}")
+        raise StopRequested(f"stopped after iteration {iteration}", number)
 
-    def _stop_now(self, iteration: int) -> bool:
+    def _asked_by(self, iteration: int) -> int | None:
+        """The signal that any process got, the same for all; None to go on."""
         if comm.get_world_size() == 1:
-            return self._received is not None
-        # Any process may have got the signal; all have to stop at the same iteration.
-        return iteration % self.ASK_ALL_PERIOD == 0 and any(
-            number is not None for number in comm.all_gather(self._received)
-        )
+            return self._received
+        # All have to stop at the same iteration.
+        if iteration % self.ASK_ALL_PERIOD:
+            return None
+        return next((n for n in comm.all_gather(self._received) if n is not None), None)
 
     def after_train(self) -> None:
         self._restore()

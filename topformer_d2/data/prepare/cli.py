@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ...errors import printable, show_input_errors, terminating_in_order
+from ...errors import printable, show_input_errors
 from ...files import write_beside
 from ..builtin import datasets_root
 from .sem_seg import prepare_sem_seg
@@ -47,7 +47,7 @@ def source_parser(description: str) -> argparse.ArgumentParser:
 
 def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
     """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         reports = list(prepare())
         for report in reports:
             print(printable(report.summary()))
