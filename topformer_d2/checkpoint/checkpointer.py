@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
-from .files import local_file, read_state_dict, save_file, strip_prefix, weights_of
+from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
 
@@ -68,7 +68,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint: dict):
         own = self.model.state_dict()
-        checkpoint["model"] = place_topformer(strip_prefix(checkpoint["model"], own), own)
+        # The model, or a part of it, may be wrapped here as well.
+        names = dict(zip(strip_wrappers(own), own, strict=True))
+        weights = place_topformer(strip_prefix(checkpoint["model"], names), names)
+        checkpoint["model"] = {names.get(key, key): value for key, value in weights.items()}
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
