@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
@@ -20,6 +21,7 @@ from ..evaluation import (
     BoxEvaluator,
     ConfusionEvaluator,
     build_evaluator,
+    check_evaluators,
     evaluate_with_tta,
     evaluator_type,
 )
@@ -257,8 +259,16 @@ class Trainer(RecoveringTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
+        """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation.
+
+        Raises:
+            InputError: an evaluator is of another task than the model's.
+        """
         check_detector(model)
+        if evaluators is None and not cls._has_own_evaluators():
+            with contextlib.suppress(NotImplementedError):  # which DefaultTrainer only warns of
+                evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        check_evaluators(cfg, evaluators)
         if isinstance(model, (TopFormerSegmentor, TopFormerMultiTask)) and cls._takes_label_maps(
             cfg, evaluators
         ):

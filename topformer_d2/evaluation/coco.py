@@ -131,6 +131,15 @@ class BoxEvaluator(COCOEvaluator):
             record["image_id"] for record in records if "instances" not in record["tasks"]
         }
 
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """As COCOEvaluator's; InputError where the model gives no boxes."""
+        if not all("instances" in output for output in outputs):
+            raise InputError(
+                f"the model gives no boxes ('instances') for {self._metadata.name!r}: BoxEvaluator "
+                "is for a detector or a joint model, ConfusionEvaluator for a segmenter"
+            )
+        super().process(inputs, outputs)
+
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
         _use_dataset_ids(results, self._metadata)
