@@ -5,7 +5,7 @@ import argparse
 
 from topformer_d2.data.builtin import datasets_root
 from topformer_d2.data.synthetic import write_synthetic
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import show_input_errors, shown
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     args = parser.parse_args()
     with show_input_errors():
         folder = write_synthetic(args.root, args.num_train, args.num_val, args.seed)
-    print(f"synthetic dataset: {folder}")
+    print(f"synthetic dataset: {shown(folder)}")

@@ -48,6 +48,11 @@ def printable(text: str, *, newlines: bool = False) -> str:
     return text.replace("\n", "\\n") if newlines else text
 
 
+def shown(path: str | os.PathLike) -> str:
+    """The absolute path of a file, as a line on a terminal can show it."""
+    return printable(os.path.abspath(path), newlines=True)
+
+
 class InputError(ValueError):
     """A config, dataset, image or weight file is not usable; the message names it and the fix."""
 

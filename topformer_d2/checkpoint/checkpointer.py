@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
+from ..logs import get_logger
 from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _TAG = "last_checkpoint"
 

@@ -28,6 +28,7 @@ from ..evaluation import (
 from ..evaluation.tta import build_resizes, tta_folder
 from ..files import locked_output
 from ..inference import LabelMapModel
+from ..logs import get_logger
 from ..modeling import TopFormerMultiTask, TopFormerSegmentor
 from ..modeling.meta_arch import check_detector
 from .charts import DrawCurves, draw_evaluation_charts
@@ -40,7 +41,7 @@ from .resuming import check_same_training, check_state
 from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
 from .train_loop import AccumulatingTrainer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _WithoutInputErrors(logging.Filter):

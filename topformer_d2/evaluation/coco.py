@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 
 import torch
@@ -17,6 +16,7 @@ from ..data.checks import load_records
 from ..data.coco_truth import box_truth
 from ..errors import InputError
 from ..files import write_json
+from ..logs import get_logger
 
 
 def evaluate_boxes(
@@ -113,7 +113,7 @@ class BoxEvaluator(COCOEvaluator):
         """
         # Not COCOEvaluator's: it reads the JSON with pycocotools, which is stricter, and trusts a
         # conversion of the records that an earlier run has left in output_dir.
-        self._logger = logging.getLogger(__name__)
+        self._logger = get_logger(__name__)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._distributed = distributed
         self._tasks = ("bbox",)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import OrderedDict
 
@@ -17,8 +16,9 @@ from ..data.checks import check_label_range, load_records
 from ..data.images import read_label
 from ..errors import InputError
 from ..files import write_json
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def confusion_matrix(
