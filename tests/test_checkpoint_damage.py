@@ -115,6 +115,32 @@ def test_a_wrapped_part(tmp_path, wrapper):
         assert all(map(torch.equal, model.state_dict().values(), given.values()))
 
 
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda value: value.to("meta"), r"x\.pth has sparse, quantised or empty.*2 tensors"),
+        (lambda value: value.to_sparse(), "sparse"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantised"),
+        (lambda value: value.long(), r"not floats.*weight is torch\.int64"),
+        (lambda value: value.to(torch.complex64), "not floats"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(tmp_path, convert, message):
+    model, path = nn.Linear(2, 3), str(tmp_path / "x.pth")
+    torch.save({key: convert(value) for key, value in model.state_dict().items()}, path)
+    with pytest.raises(InputError, match=message):
+        SafeCheckpointer(model).load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_floats_of_another_size_are_read(tmp_path, dtype):
+    model = nn.Linear(2, 3)
+    given = {key: value.to(dtype) for key, value in nn.Linear(2, 3).state_dict().items()}
+    torch.save(given, tmp_path / "x.pth")
+    SafeCheckpointer(model, require_all=True).load(str(tmp_path / "x.pth"))
+    assert torch.equal(model.weight, given["weight"].float())
+
+
 def test_keys_that_differ_by_a_wrapper_alone():
     both = {"a.w": torch.ones(1), "a.module.w": torch.zeros(1)}
     assert strip_wrappers(both) == both

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor
 
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
@@ -17,6 +16,7 @@ from ..logs import get_logger
 from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
+from .values import check_kinds, check_values
 
 logger = get_logger(__name__)
 
@@ -59,11 +59,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
-            _check_finite(converted, filename)
+            check_values(converted, filename)
             logger.info("%s is an official checkpoint:\n%s", filename, report)
             return {"model": converted}
         weights = weights_of(loaded, filename)
-        _check_finite(weights, filename)
+        check_values(weights, filename)
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
@@ -72,6 +72,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         names = dict(zip(strip_wrappers(own), own, strict=True))
         weights = place_topformer(strip_prefix(checkpoint["model"], names), names)
         checkpoint["model"] = {names.get(key, key): value for key, value in weights.items()}
+        check_kinds(checkpoint["model"], own)
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
@@ -274,17 +275,3 @@ def _is_complete(state: Mapping) -> bool:
         and isinstance(optimizer.get("param_groups"), list)
         and all(isinstance(hook, Mapping) for hook in hooks.values())
     )
-
-
-def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
-    """Raise InputError where weights are NaN or infinite: every answer would be, or be missing."""
-    wrong = [
-        key
-        for key, value in weights.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
-    if wrong:
-        raise InputError(
-            f"{path} has NaN or infinite values in {summarize(wrong)}. The training that wrote it "
-            "had diverged: take a checkpoint from before, and train with a lower SOLVER.BASE_LR"
-        )

@@ -86,6 +86,8 @@ def _check_archive(local: str) -> None:
             count = len(archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as e:
         raise _Damaged(str(e)) from e
+    if not count:
+        raise _Damaged("its archive is empty")
     # PyTorch can be told to write none, which are those of no record then.
     if 0 < len(damaged) < count:
         raise _Damaged(f"the checksum of {damaged[0]!r} differs")
