@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from detectron2.config import CfgNode
@@ -11,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
+from ..logs import get_logger
 from .boxes import register_boxes
 from .categories import Categories
 from .class_list import read_classes
@@ -21,7 +21,7 @@ from .tasks import has_task
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _PIXELS, _OBJECTS = {"IMAGES", "LABELS", "CLASSES"}, {"IMAGES", "BOXES"}
 

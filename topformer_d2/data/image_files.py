@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import struct
 import zlib
@@ -12,8 +11,9 @@ from PIL import Image, features
 
 from ..errors import InputError, printable
 from ..files import check_regular_file
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Pictures that Pillow decodes itself, without a program such as Ghostscript. MPO are JPEGs of some
 # cameras; the last is pillow-heif's.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -19,9 +18,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, printable
 from ..files import check_regular_file, write_beside
+from ..logs import get_logger
 from .image_files import READ_FORMATS, UNREADABLE, why_unread
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WRITTEN_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Formats, as Pillow names them, that do not keep the values of the pixels.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import after_loading, when_building
 from ..errors import InputError
+from ..logs import get_logger
 from .folders import register_folders
 from .tasks import has_task
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Of a task: the field of Detectron2's metadata, the key of DATASETS.
 _FIELDS = {

@@ -1,6 +1,6 @@
 """Evaluators, chosen by the evaluator_type in a dataset's metadata."""
 
-from .builder import build_evaluator, evaluator_type
+from .builder import build_evaluator, check_evaluators, evaluator_type
 from .coco import BoxEvaluator, coco_results, evaluate_boxes
 from .sem_seg import ConfusionEvaluator, format_table
 from .tta import SegmentationTTA, evaluate_with_tta
@@ -10,6 +10,7 @@ __all__ = [
     "ConfusionEvaluator",
     "SegmentationTTA",
     "build_evaluator",
+    "check_evaluators",
     "coco_results",
     "evaluate_boxes",
     "evaluate_with_tta",

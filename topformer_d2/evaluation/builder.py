@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
 
 from ..config import complete_config, model_tasks
 from ..data.checks import load_records
@@ -29,6 +36,12 @@ def _boxes(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     return BoxEvaluator(dataset_name, output_dir=output_dir)
 
 
+# What Detectron2's evaluators and this toolkit's look for in a model's outputs.
+_TASKS = {
+    SemSegEvaluator: "sem_seg",
+    ConfusionEvaluator: "sem_seg",
+    COCOEvaluator: "instances",  # BoxEvaluator as well
+}
 _BUILDERS = {"sem_seg": _sem_seg, "instances": _boxes}
 
 
@@ -54,3 +67,31 @@ def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator
         tasks = model_tasks(cfg)
     evaluators = [_BUILDERS[task](cfg, dataset_name, output_dir) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def check_evaluators(cfg, evaluators: DatasetEvaluator | Iterable[DatasetEvaluator] | None) -> None:
+    """Whether a model gives what is evaluated; evaluators of unknown classes are not looked at.
+
+    Detectron2's COCOEvaluator says nothing of a segmenter, and its SemSegEvaluator fails with a
+    detector.
+
+    Args:
+        cfg: the model's config.
+        evaluators: one, or those of several datasets; each may be a DatasetEvaluators.
+
+    Raises:
+        InputError: it does not.
+    """
+    if isinstance(evaluators, DatasetEvaluators):
+        evaluators = evaluators._evaluators
+    if not isinstance(evaluators, DatasetEvaluator):
+        for each in evaluators or ():
+            check_evaluators(cfg, each)
+        return
+    wanted = {task for kind, task in _TASKS.items() if isinstance(evaluators, kind)}
+    if wanted and not wanted.issubset(tasks := model_tasks(cfg)):
+        raise InputError(
+            f"{type(evaluators).__name__} evaluates {wanted.pop()!r}, and the model of "
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} gives {' and '.join(tasks)}: "
+            "take another evaluator, such as those of topformer_d2.evaluation.build_evaluator"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from ..data.augmentation import ResizeTransform
 from ..data.image_files import list_images
 from ..data.images import MAX_PIXELS, read_image
 from ..errors import InputError, printable, trouble_of_one
+from ..logs import get_logger
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
@@ -26,7 +26,7 @@ from .tiled_boxes import merge_boxes
 from .tiles import ALIGNMENT, TiledLogits, tile_places
 from .video import VideoReader
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # PyTorch's and the runtimes' threads are gone after a fork; a call would wait for them for ever.
 _FORKED = (
