@@ -45,7 +45,6 @@ setup(
     extras_require={
         "baselines": BASELINES,
         "export": EXPORT,
-        "prepare": ["scipy>=1.10"],  # COCO-Stuff-10k's .mat files
         # Not in "dev", nor in requirements.lock: both need opencv-python, which has the same files
         # as opencv-python-headless and, on a machine without a display's libraries, fails to load.
         "interop": ["sahi>=0.11.20", "supervision>=0.25"],
@@ -55,7 +54,7 @@ setup(
             "pytest>=8",
             "ruff>=0.9",
             "pypi-simple>=1.6",
-            "scipy>=1.10",
+            "scipy>=1.10",  # writes the tests' .mat files
             "fastapi>=0.115",  # docs/other_tools.md's service, and its test client
             "httpx>=0.27",
             "pytest-xdist>=3.6",

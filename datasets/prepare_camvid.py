@@ -10,4 +10,7 @@ from topformer_d2.data.prepare.regions import prepare_camvid
 
 if __name__ == "__main__":
     args = source_parser(__doc__).parse_args()
-    run(lambda: prepare_camvid(args.source, args.root).values(), args.root)
+    run(
+        lambda: prepare_camvid(args.source, args.root, max_gib=args.max_gib).values(),
+        args.root,
+    )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepare COCO-Stuff-10k v1.1 (171 classes). Its .mat files need scipy.
+"""Prepare COCO-Stuff-10k v1.1 (171 classes).
 
 The layout that it writes is drawn in datasets/README.md.
 """

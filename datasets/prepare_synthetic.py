@@ -5,7 +5,7 @@ import argparse
 
 from topformer_d2.data.builtin import datasets_root
 from topformer_d2.data.synthetic import write_synthetic
-from topformer_d2.errors import show_input_errors, terminating_in_order
+from topformer_d2.errors import show_input_errors, shown
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
@@ -14,6 +14,6 @@ if __name__ == "__main__":
     parser.add_argument("--num-val", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         folder = write_synthetic(args.root, args.num_train, args.num_val, args.seed)
-    print(f"synthetic dataset: {folder}")
+    print(f"synthetic dataset: {shown(folder)}")

@@ -17,4 +17,7 @@ if __name__ == "__main__":
     parser.add_argument("--classes", nargs="+", help="default: all that occur, sorted")
     args = parser.parse_args()
     folder = os.path.join(args.root, args.name)
-    run(lambda: [prepare_voc(args.source, folder, args.classes)], folder)
+    run(
+        lambda: [prepare_voc(args.source, folder, args.classes, max_gib=args.max_gib)],
+        folder,
+    )

@@ -44,8 +44,12 @@ def as_classification(official):
         lambda sd: {"state_dict": sd, "state_dict_ema": {k: v + 1 for k, v in sd.items()}},
         lambda sd: {"state_dict": {f"module.{k}": v for k, v in sd.items()}},
         lambda sd: {"model": sd},
+        lambda sd: {
+            "model": {k.replace("backbone.", "backbone.module."): v for k, v in sd.items()}
+        },
+        lambda sd: {"net": sd, "epoch": 3},
     ],
-    ids=["bare", "mmseg", "with EMA", "module.", "model"],
+    ids=["bare", "mmseg", "with EMA", "module.", "model", "inner module.", "net"],
 )
 def test_segmentation_checkpoints(official, wrap):
     wrapped = wrap(official)
@@ -53,7 +57,7 @@ def test_segmentation_checkpoints(official, wrap):
     stem = official["backbone.tpm.stem.0.c.weight"]
     assert torch.equal(converted["backbone.pyramid.stem.weight"], stem)
     assert (len(report.used), report.missing) == (376, [])
-    assert set(report.left) == set(wrapped) - {"state_dict", "model"} - set(official)
+    assert set(report.left) == set(wrapped) - {"state_dict", "model", "net"} - set(official)
     assert report.source.startswith("segmentation")
 
 
@@ -277,7 +281,7 @@ def test_saving_again_overwrites(tmp_path):
 def test_files_that_are_no_checkpoint(tmp_path):
     path = str(tmp_path / "x.pth")
     model = Segmenter("tiny", num_classes=2)
-    for content, message in (([1], "holds a list"), ({"model": "x"}, "not a checkpoint")):
+    for content, message in (([1], "holds a list"), ({"model": "x"}, r"'model' \(str\)")):
         torch.save(content, path)
         with pytest.raises(InputError, match=message):
             SafeCheckpointer(model).load(path)

@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
-from topformer_d2.checkpoint.files import strip_prefix
+from topformer_d2.checkpoint.files import strip_prefix, strip_wrappers
 from topformer_d2.errors import InputError
 
 
@@ -64,6 +64,86 @@ def test_any_prefix_before_the_models_keys(tmp_path, prefix):
     SafeCheckpointer(model, require_all=True).load(str(tmp_path / "x.pth"))
     for key, value in model.state_dict().items():
         assert torch.equal(value, given[prefix + key])
+
+
+@pytest.mark.parametrize(
+    "key", ["state_dict", "model_state_dict", "ema", "model_ema", "net", "params"]
+)
+def test_weights_under_another_key(tmp_path, key):
+    model, path = nn.Linear(2, 3), str(tmp_path / "x.pth")
+    own = {name: value + 1 for name, value in model.state_dict().items()}
+    beside = {"epoch": 3, "optimizer": {"state": {}, "param_groups": []}, "model": "tiny"}
+    torch.save({**beside, "step": torch.tensor(3), key: own}, path)
+    SafeCheckpointer(model, require_all=True).load(path)
+    assert torch.equal(model.weight, own["weight"])
+    assert read_weights(path).keys() == own.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"ema": {"a": torch.ones(2)}, "net": {"a": torch.ones(2)}}, r"'ema' \(1 tensors\), 'net'"),
+        ({"epoch": 3}, r"'epoch' \(int\)"),
+        ({"model": {"a": torch.ones(2), "version": 1}}, "1 others, such as 'version'"),
+        ({"a": torch.ones(2), "extra": {"b": torch.ones(2)}}, r"'a' \(Tensor\)"),
+        ({1: torch.ones(2)}, "'1'"),
+        ({}, "no entry"),
+    ],
+)
+def test_weights_that_cannot_be_told(tmp_path, content, found):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(InputError, match=rf"x\.pth .*{found}.*'state_dict'"):
+        read_weights(str(tmp_path / "x.pth"))
+    with pytest.raises(InputError, match=found):
+        SafeCheckpointer(nn.Linear(2, 2)).load(str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_a_wrapped_part(tmp_path, wrapper):
+    """Of the file's model, and of the one here."""
+    plain = nn.Sequential(OrderedDict(body=nn.Linear(2, 3), head=nn.Linear(3, 1)))
+    given = {k.replace("body.", f"body.{wrapper}"): v + 1 for k, v in plain.state_dict().items()}
+    torch.save({"model": given}, tmp_path / "x.pth")
+    body = nn.Linear(2, 3)
+    for name in wrapper.split(".")[-2::-1]:
+        outer = nn.Module()
+        outer.add_module(name, body)
+        body = outer
+    wrapped = nn.Sequential(OrderedDict(body=body, head=nn.Linear(3, 1)))
+    for model in (plain, wrapped):
+        SafeCheckpointer(model, require_all=True).load(str(tmp_path / "x.pth"))
+        assert all(map(torch.equal, model.state_dict().values(), given.values()))
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda value: value.to("meta"), r"x\.pth has sparse, quantised or empty.*2 tensors"),
+        (lambda value: value.to_sparse(), "sparse"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "quantised"),
+        (lambda value: value.long(), r"not floats.*weight is torch\.int64"),
+        (lambda value: value.to(torch.complex64), "not floats"),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(tmp_path, convert, message):
+    model, path = nn.Linear(2, 3), str(tmp_path / "x.pth")
+    torch.save({key: convert(value) for key, value in model.state_dict().items()}, path)
+    with pytest.raises(InputError, match=message):
+        SafeCheckpointer(model).load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_floats_of_another_size_are_read(tmp_path, dtype):
+    model = nn.Linear(2, 3)
+    given = {key: value.to(dtype) for key, value in nn.Linear(2, 3).state_dict().items()}
+    torch.save(given, tmp_path / "x.pth")
+    SafeCheckpointer(model, require_all=True).load(str(tmp_path / "x.pth"))
+    assert torch.equal(model.weight, given["weight"].float())
+
+
+def test_keys_that_differ_by_a_wrapper_alone():
+    both = {"a.w": torch.ones(1), "a.module.w": torch.zeros(1)}
+    assert strip_wrappers(both) == both
 
 
 def test_two_models_in_a_file_are_not_guessed_between():

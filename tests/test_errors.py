@@ -1,8 +1,15 @@
 """What the tools print instead of a traceback."""
 
+import logging
+import os
+import signal
+
 import pytest
 
-from topformer_d2.errors import InputError, Terminated, did_you_mean, show_input_errors
+from tests.helpers import REPOSITORY
+from topformer_d2.errors import InputError, Terminated, did_you_mean, show_input_errors, shown
+from topformer_d2.files import folder_beside
+from topformer_d2.logs import get_logger
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,14 @@ def test_one_message_and_a_status(capsys, error, status, printed):
     assert capsys.readouterr().err.startswith(printed)
 
 
+def test_sigterm_leaves_nothing_half_done(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, show_input_errors(), folder_beside(tmp_path / "x.onnx"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (stop.value.code, capsys.readouterr().err) == (143, "terminated\n")
+    assert not list(tmp_path.iterdir()) and signal.getsignal(signal.SIGTERM) == before
+
+
 def test_mistakes_of_the_program_keep_their_traceback():
     with pytest.raises(ZeroDivisionError), show_input_errors():
         raise ZeroDivisionError
@@ -39,3 +54,28 @@ def test_mistakes_of_the_program_keep_their_traceback():
 def test_did_you_mean():
     assert did_you_mean("VARIENT", ["GATE", "VARIANT"]) == " (did you mean 'VARIANT'?)"
     assert did_you_mean("x", ["GATE"]) == ""
+
+
+HOSTILE = "a\x1b[2J\u202e\udcff"
+SHOWN = "a\\x1b[2J\\u202e\\udcff"
+
+
+def test_a_path_in_a_line():
+    assert shown(f"/x/{HOSTILE}\nerror: b") == f"/x/{SHOWN}\\nerror: b"
+
+
+@pytest.mark.parametrize("name", ["topformer_d2.test", "fvcore.common.checkpoint"])
+def test_log_lines_do_not_control_the_terminal(caplog, name):
+    get_logger("topformer_d2.test")
+    logging.getLogger(name).addHandler(caplog.handler)
+    try:
+        logging.getLogger(name).warning("%s is %d", HOSTILE, 1)
+    finally:
+        logging.getLogger(name).removeHandler(caplog.handler)
+    assert caplog.messages[0] == f"{SHOWN} is 1"
+
+
+def test_every_logger_is_one_of_ours():
+    """Else the name of a user's file would reach the terminal as it is."""
+    for path in (REPOSITORY / "topformer_d2").rglob("*.py"):
+        assert path.name == "logs.py" or "getLogger(__name__)" not in path.read_text(), path

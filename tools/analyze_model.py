@@ -27,7 +27,7 @@ from topformer_d2.analysis import (
 )
 from topformer_d2.config import load_config, model_tasks
 from topformer_d2.data.images import check_image_name, write_image
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 from topformer_d2.modeling import build_model
 
 # Of what goes with --config-file alone.
@@ -46,10 +46,10 @@ def analyze_config(args: argparse.Namespace) -> None:
     print(format_costs(complexity(model, *args.size), args.depth))
     parts = profile_parts(model, *args.size, args.repetitions)
     title = f"{os.path.basename(args.config_file)}, {args.size[0]}x{args.size[1]}"
-    print(f"\n{title}, {cfg.MODEL.DEVICE}\n{format_parts(parts)}")
+    print(f"\n{printable(title)}, {cfg.MODEL.DEVICE}\n{format_parts(parts)}")
     if args.chart:
         write_image(args.chart, draw_parts(parts, title)[:, :, ::-1])
-        print(f"wrote {os.path.abspath(args.chart)}")
+        print(f"wrote {shown(args.chart)}")
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ GPU, the network is also timed on it.
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -48,7 +47,7 @@ from topformer_d2.analysis.peers import PEERS, build_peer
 from topformer_d2.config import load_config
 from topformer_d2.data.images import check_image_name, write_image
 from topformer_d2.data.synthetic import make_textures
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 from topformer_d2.export import FORMATS
 from topformer_d2.files import check_output, write_json
 from topformer_d2.inference.backends import BACKENDS
@@ -159,7 +158,7 @@ def report(args: argparse.Namespace, results: list[Result]) -> dict:
     machine = describe_machine()
     threads_used = f"{args.threads} thread{'s' if args.threads > 1 else ''}"
     print(f"{height}x{width}, batch 1, {threads_used}, {args.repetitions} repetitions; {machine}")
-    print(format_results(results))
+    print(printable(format_results(results)))
     settings = {"size": args.size, "threads": args.threads, "repetitions": args.repetitions}
     record = {**settings, "batch": 1, "machine": machine, "results": as_records(results)}
     if args.json:
@@ -167,7 +166,7 @@ def report(args: argparse.Namespace, results: list[Result]) -> dict:
     if args.chart:
         picture = draw_latency(results, f"{height}x{width}, {threads_used}")
         write_image(args.chart, picture[:, :, ::-1])
-        print(f"wrote {os.path.abspath(args.chart)}")
+        print(f"wrote {shown(args.chart)}")
     return record
 
 

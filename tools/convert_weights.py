@@ -33,7 +33,7 @@ from topformer_d2.checkpoint import (
     save_state_dict,
     split_parts,
 )
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 
 
 def convert(args: argparse.Namespace) -> dict:
@@ -47,7 +47,7 @@ def convert(args: argparse.Namespace) -> dict:
     if args.merge:
         return merge_tasks(read_weights(args.source), read_weights(args.merge))
     state_dict, report = convert_official_state_dict(read_state_dict(args.source))
-    print(report)
+    print(printable(str(report)))
     return state_dict
 
 
@@ -82,7 +82,8 @@ def main() -> None:
         folder = os.path.dirname(os.path.abspath(args.out))
         os.makedirs(folder, exist_ok=True)
         save_state_dict(state_dict, args.out, wrapper="state_dict" if args.to_official else "model")
-    print(f"wrote {args.out}: {len(state_dict)} tensors ({describe(state_dict)})")
+    counts = printable(describe(state_dict))
+    print(f"wrote {shown(args.out)}: {len(state_dict)} tensors ({counts})")
 
 
 if __name__ == "__main__":

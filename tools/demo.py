@@ -56,15 +56,15 @@ def main() -> None:
     # Before the first import of the package: registration reads it.
     os.environ["DETECTRON2_DATASETS"] = os.path.join(args.output, "datasets")
     from topformer_d2.data.synthetic import write_synthetic
-    from topformer_d2.errors import show_input_errors, terminating_in_order
+    from topformer_d2.errors import show_input_errors, shown
 
-    with show_input_errors(), terminating_in_order():
-        print(f"dataset: {write_synthetic(os.environ['DETECTRON2_DATASETS'])}")
+    with show_input_errors():
+        print(f"dataset: {shown(write_synthetic(os.environ['DETECTRON2_DATASETS']))}")
         miou, ap50 = train(args.output, args.seed)
         sheet = draw_sheet(args.output)
     seconds = time.perf_counter() - start
     print(f"\nmIoU {miou:.1f} and AP50 {ap50:.1f} on the validation split, {seconds:.0f} s")
-    print(f"image, truth and prediction side by side: {os.path.abspath(sheet)}")
+    print(f"image, truth and prediction side by side: {shown(sheet)}")
     if miou < MIN_MIOU or ap50 < MIN_AP50:
         sys.exit(f"error: every seed should reach mIoU {MIN_MIOU} and AP50 {MIN_AP50}")
 

@@ -132,13 +132,14 @@ def check_datasets() -> None:
         import topformer_d2
         from topformer_d2.data.builtin import datasets_root
         from topformer_d2.data.checks import dataset_paths, missing_paths
+        from topformer_d2.errors import shown
     except Exception as e:
         fix = f"pip install -e . and {INSTALL_DETECTRON2}"
         report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], fix)
         return
     report("ok", "topformer_d2", topformer_d2.__version__)
     origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "default"
-    print(f"\ndatasets below {os.path.abspath(datasets_root())} ({origin})")
+    print(f"\ndatasets below {shown(datasets_root())} ({origin})")
     present: dict[str, list[str]] = {}  # by the command that prepares them
     absent: dict[str, list[str]] = {}
     others: dict[str, list[str]] = {}  # top folder: Detectron2's own datasets that need it
@@ -156,10 +157,10 @@ def check_datasets() -> None:
     for names in present.values():
         report("ok", "present", ", ".join(names))
     for command, names in absent.items():
-        path = os.path.abspath(missing_paths(names[0])[0])
+        path = shown(missing_paths(names[0])[0])
         report("none", some(names), f"expected at {path}", command)
     for top, names in others.items():
-        path = os.path.abspath(os.path.join(datasets_root(), top))
+        path = shown(os.path.join(datasets_root(), top))
         report("none", some(names), f"expected below {path}")
     print(f"{'':20}-> datasets/README.md has the layouts")
 

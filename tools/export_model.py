@@ -18,11 +18,9 @@ It is run at once, on noise and on images, beside the PyTorch model; where they 
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.
 """
 
-import os
-
 from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import printable, show_input_errors, shown
 from topformer_d2.export import FORMATS, export_model
 
 
@@ -55,8 +53,8 @@ def main() -> None:
             images=args.images,
         )
     for found in differences:
-        print(found)
-    print(f"wrote {os.path.abspath(args.output)}")
+        print(printable(str(found)))
+    print(f"wrote {shown(args.output)}")
 
 
 if __name__ == "__main__":

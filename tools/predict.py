@@ -15,7 +15,7 @@ import sys
 from topformer_d2.config import load_config
 from topformer_d2.data.image_files import list_images, looks_like_image
 from topformer_d2.data.images import MAX_PIXELS
-from topformer_d2.errors import InputError, printable, show_input_errors, terminating_in_order
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.backends import BACKENDS
 from topformer_d2.inference.video import VideoReader, is_video
@@ -60,7 +60,7 @@ def main() -> None:
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
     args = parser.parse_args()
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         status = predict(args)
     sys.exit(status)
 
@@ -77,7 +77,7 @@ def predict(args: argparse.Namespace) -> int:
     predictor = load_predictor(args)
     if not paths:
         done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
-        print(f"{done} frames done: {printable(os.path.abspath(args.output))}")
+        print(f"{done} frames done: {shown(args.output)}")
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
         return 1 if problem else 0
@@ -90,7 +90,7 @@ def predict(args: argparse.Namespace) -> int:
         max_pixels=args.max_pixels,
     )
     done = len(paths) - len(problems)
-    print(f"{done} of {len(paths)} images done: {printable(os.path.abspath(args.output))}")
+    print(f"{done} of {len(paths)} images done: {shown(args.output)}")
     for problem in shortened(problems, paths):
         print("skipped:", problem.replace("of max_pixels", "of --max-pixels"), file=sys.stderr)
     return 1 if problems else 0

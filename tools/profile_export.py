@@ -11,7 +11,7 @@ node's time is the 10% quantile over the runs, and "all" the sum of these.
 import argparse
 
 from topformer_d2.analysis.benchmark import describe_machine
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors
 from topformer_d2.export.profile import format_profile, profile_onnx
 
 
@@ -45,7 +45,7 @@ def main() -> None:
             f"input {'x'.join(map(str, shape))}, threads: {args.threads}, "
             f"{args.repetitions} repetitions; {describe_machine()}"
         )
-        print(format_profile(nodes, args.layers))
+        print(printable(format_profile(nodes, args.layers)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Files exported with --size gain most. OpenVINO runs the result as well.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from topformer_d2.analysis import keep_freed_memory
@@ -21,7 +20,7 @@ from topformer_d2.analysis.benchmark import describe_machine, format_results, ru
 from topformer_d2.analysis.entries import file_entry
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.images import read_image
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 from topformer_d2.evaluation.predictions import evaluate_labels
 from topformer_d2.export.quantize import check_files, quantize_onnx
 from topformer_d2.inference import Predictor
@@ -36,7 +35,7 @@ def print_times(name: str, before: Predictor, after: Predictor, image, repetitio
     height, width = resize_for(before.backend, image).shape[:2]
     results = run_benchmark(entries, repetitions)
     print(f"{height}x{width}, one thread, {repetitions} repetitions; {describe_machine()}")
-    print(format_results(results))
+    print(printable(format_results(results)))
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def main() -> None:
             # First, for it finds out whether the dataset fits.
             results.append(evaluate_labels(before, args.dataset)["mIoU"])
         count = quantize_onnx(args.model, args.images, args.output)
-        print(f"wrote {os.path.abspath(args.output)}, calibrated on {count} images")
+        print(f"wrote {shown(args.output)}, calibrated on {count} images")
         after = Predictor(args.output, num_threads=1)
         print_times(Path(args.model).stem, before, after, image, args.repetitions)
         if args.dataset:

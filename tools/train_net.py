@@ -7,7 +7,6 @@ python tools/train_net.py --config-file ... --eval-only MODEL.WEIGHTS output/mod
 """
 
 import contextlib
-import logging
 import sys
 
 import torch
@@ -21,8 +20,9 @@ from topformer_d2.engine import StopRequested, Trainer, describe_death, setup_ru
 from topformer_d2.engine.processes import check_processes, check_single_run
 from topformer_d2.errors import InputError, about, show_input_errors
 from topformer_d2.files import locked_output
+from topformer_d2.logs import get_logger
 
-logger = logging.getLogger("topformer_d2.train_net")
+logger = get_logger("topformer_d2.train_net")
 
 
 def evaluate(cfg, resume: bool) -> dict:
@@ -58,7 +58,7 @@ def main(args) -> dict | None:
             return trainer.train()
         except StopRequested as e:
             logger.info("%s; the same command with --resume goes on from there", e)
-            sys.exit(130)
+            sys.exit(128 + e.signal)  # as a shell has it
 
 
 def check(args) -> int:

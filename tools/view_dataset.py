@@ -9,13 +9,11 @@
 each image.
 """
 
-import os
-
 from topformer_d2.cli import config_parser
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.images import check_image_name, write_image
-from topformer_d2.errors import InputError, printable, show_input_errors
+from topformer_d2.errors import InputError, printable, show_input_errors, shown
 from topformer_d2.visualization import sample_sheet
 
 DRAWS = 3
@@ -46,7 +44,7 @@ def main() -> None:
         write_image(args.output, sheet[:, :, ::-1])
     for row, file in enumerate(files, start=1):
         print(f"row {row}: {printable(file, newlines=True)}")
-    print(f"wrote {os.path.abspath(args.output)}")
+    print(f"wrote {shown(args.output)}")
 
 
 if __name__ == "__main__":

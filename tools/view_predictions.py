@@ -5,13 +5,11 @@
     --weights output/seg_topformer_t_camvid/model_final.pth --output sheet.png
 """
 
-import os
-
 from topformer_d2.cli import model_parser
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config
 from topformer_d2.data.images import check_image_name, write_image
-from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.errors import InputError, show_input_errors, shown
 from topformer_d2.inference import Predictor
 from topformer_d2.visualization import prediction_sheet
 
@@ -34,7 +32,7 @@ def main() -> None:
         dataset = cfg.DATASETS.TEST[0]
         sheet = prediction_sheet(predictor, dataset, args.num_images, min_score=args.min_score)
         write_image(args.output, sheet[:, :, ::-1])
-    print(f"wrote {os.path.abspath(args.output)}")
+    print(f"wrote {shown(args.output)}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,11 @@ def printable(text: str, *, newlines: bool = False) -> str:
     return text.replace("\n", "\\n") if newlines else text
 
 
+def shown(path: str | os.PathLike) -> str:
+    """The absolute path of a file, as a line on a terminal can show it."""
+    return printable(os.path.abspath(path), newlines=True)
+
+
 class InputError(ValueError):
     """A config, dataset, image or weight file is not usable; the message names it and the fix."""
 
@@ -153,33 +158,18 @@ def about(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def terminating_in_order() -> Iterator[None]:
-    """Raise Terminated within the block at SIGTERM; in the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number, frame):
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
 def show_input_errors() -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 
     An OSError, such as a full disk or a folder that is a file, is the user's to fix as well, and
-    so is a lack of memory. Ctrl-C ends with one word and status 130, Terminated with 143. A reader
+    so is a lack of memory. Ctrl-C ends with one word and status 130, and SIGTERM,
+    which lets go of what is half done as Ctrl-C does, with 143. A reader
     that has left, as of `| head -1`, ends it without a word and with 141, as a shell does.
     """
     atexit.register(_drop_closed_stdout)  # for what is printed after the block
     try:
-        yield
+        with _terminating_in_order():
+            yield
         if _drop_closed_stdout():
             raise SystemExit(141)
     except KeyboardInterrupt as e:
@@ -200,6 +190,23 @@ def show_input_errors() -> Iterator[None]:
         # Further lines are set in, so that no name with a newline looks like a message of its own.
         print("error:", printable(message).replace("\n", "\n  "), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@contextmanager
+def _terminating_in_order() -> Iterator[None]:
+    """Raise Terminated within the block at SIGTERM; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _drop_closed_stdout() -> bool:

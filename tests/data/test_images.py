@@ -112,6 +112,17 @@ def test_a_claimed_size_is_refused_by_the_header(tmp_path):
     assert limit == Image.MAX_IMAGE_PIXELS
 
 
+@pytest.mark.parametrize("size", [(170_000_000, 1), (1, images.MAX_SIDE + 1)])
+def test_a_thin_image_is_refused_by_its_side(tmp_path, size):
+    path = claim_size(tmp_path / "thin.png", *size)
+    said = f"{size[0]}x{size[1]} pixels, and a side of an image may have 16777216"
+    for read in (read_image, read_label):
+        with pytest.raises(InputError, match=rf"thin\.png has {said}"):
+            read(path)
+    with pytest.raises(ValueError, match=said):
+        images.decode_image(Path(path).read_bytes())
+
+
 def test_a_larger_image_is_read_where_it_is_allowed(tmp_path, monkeypatch):
     path = str(tmp_path / "x.jpg")
     Image.new("RGB", (50, 40), "red").save(path)
@@ -160,9 +171,10 @@ def test_every_extension_that_is_listed_is_read(tmp_path, caplog):
         assert abs(int(read_image(path)[0, 0, 0]) - 90) < 4
         assert looks_like_image(path.rename(tmp_path / "x.unknown"))
     frames = [Image.new("L", (6, 4), shade) for shade in (10, 200)]
-    path = tmp_path / "two.tif"
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert read_image(path).max() == 10 and "two.tif" in caplog.text
+    for name in ("two.tif", "two.webp", "two.png"):
+        path = tmp_path / name
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+        assert read_image(path).max() < 14 and name in caplog.text
 
 
 def _optional() -> list[str]:

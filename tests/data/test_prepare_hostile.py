@@ -1,10 +1,13 @@
 """Sources that are damaged, hostile or not files: each is refused or told, and costs no memory."""
 
+import copy
+import inspect
 import io
 import os
 import signal
 import socket
 import struct
+import sys
 import tarfile
 import time
 import zipfile
@@ -18,6 +21,7 @@ from PIL import Image
 
 from tests.data.test_prepare_voc import voc, xml  # noqa: F401 (a fixture)
 from topformer_d2.data import images
+from topformer_d2.data.image_files import list_images
 from topformer_d2.data.prepare import opening
 from topformer_d2.data.prepare.cli import run
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
@@ -73,8 +77,29 @@ def test_size_is_limited_before_it_is_read(tmp_path, monkeypatch, kind):
         path.mkdir()
         (path / "zeros.png").write_bytes(bytes(300_000))
     source = Source([str(path)])
-    with pytest.raises(ValueError, match="claims 300000 bytes"):
+    with pytest.raises(ValueError, match=r"claims 300000 bytes.*1000 at most; --max-gib 1 "):
         source.read(source.names[0])
+    assert len(Source([str(path)], max_gib=0.001).read(source.names[0])) == 300_000
+
+
+@pytest.mark.parametrize("max_gib", [0, -1, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(tmp_path, max_gib):
+    with pytest.raises(InputError, match=f"max_gib is {max_gib}"):
+        Source([str(tmp_path)], max_gib=max_gib)
+
+
+def test_folders_nested_deeper_than_calls_may_be(tmp_path, request):
+    depth, before = 200, sys.getrecursionlimit()
+    deepest = tmp_path / ("d/" * depth)
+    for i in range(1, depth + 1):
+        os.mkdir(tmp_path / ("d/" * i))
+    (deepest / "x.png").touch()
+    request.addfinalizer(lambda: sys.setrecursionlimit(before))
+    sys.setrecursionlimit(len(inspect.stack()) + 150)  # for 1,000 folders take seconds
+    assert Source([str(tmp_path / "d")]).names == ["d/" * depth + "x.png"]
+    assert list_images(deepest) == [str(deepest / "x.png")]
+    with pytest.raises(InputError, match=r"--input .*\*\*: .*nested too deep"):
+        list_images(tmp_path / "**", "--input")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -93,6 +118,17 @@ def test_a_zip_with_a_password_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"a\.zip has files with a password"):
         Source([str(path)])
+
+
+def test_a_zip_whose_files_overlap_is_refused(tmp_path):
+    """A small one would else be read as many large files."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr("a/0.png", bytes(100))
+        again = copy.copy(z.infolist()[0])
+        again.filename = "a/1.png"
+        z.filelist.append(again)
+    with pytest.raises(InputError, match=r"a\.zip is damaged: 'a/1\.png' begins within another"):
+        Source([str(tmp_path / "a.zip")])
 
 
 def test_links_in_a_tar_are_left_out(tmp_path):
@@ -154,7 +190,7 @@ def test_an_image_of_too_many_pixels_costs_no_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 63)
     report = prepare_sem_seg("camvid", [str(_camvid(tmp_path / "a"))], str(tmp_path / "root"))
     problems = report["train"].problems
-    assert len(problems) == 3 and all("8x8 pixels, and at most 63" in p for p in problems)
+    assert len(problems) == 3 and all("8x8 pixels, more than the 63" in p for p in problems)
 
 
 def test_labels_whose_format_changes_ids_are_problems(tmp_path):

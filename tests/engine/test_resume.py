@@ -1,6 +1,6 @@
 """A stopped and resumed run gives the losses and the weights of an uninterrupted one."""
 
-import contextlib
+import copy
 import os
 import shutil
 import signal
@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
+from topformer_d2 import get_config
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.engine import Trainer
 from topformer_d2.engine.hooks import StopRequested
@@ -37,8 +38,10 @@ def run(cfg, resume=False, **kwargs):
     # Before the hook that looks for the signal.
     trainer.register_hooks([record])
     trainer._hooks.insert(0, trainer._hooks.pop())
-    with contextlib.suppress(StopRequested):
+    try:
         trainer.train()
+    except StopRequested as e:
+        assert e.signal == record.number
     return record.losses, {k: v.clone() for k, v in trainer.model.state_dict().items()}
 
 
@@ -131,6 +134,17 @@ def test_resuming_with_another_model_or_optimizer_is_refused(tiny_config, tmp_pa
             run(tiny_config(*options(tmp_path, "5", "run"), key, value), resume=True)
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A config and the content of a checkpoint after its first iteration."""
+    small = ["INPUT.CROP.SIZE", "[32, 32]", "SOLVER.IMS_PER_BATCH", "2", "DATASETS.TEST", "()"]
+    small += ["DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1"]
+    folder = tmp_path_factory.mktemp("trained")
+    cfg = get_config("seg_topformer_t_synthetic", [*small, "OUTPUT_DIR", str(folder)])
+    run(cfg)
+    return cfg, torch.load(folder / "model_final.pth", weights_only=True)
+
+
 def test_a_state_without_learning_rate_or_with_a_damaged_seed_is_refused(tiny_config, tmp_path):
     folder = tmp_path / "run"
     run(tiny_config(*options(tmp_path, "5", "run"), "SOLVER.MAX_ITER", "2"))
@@ -140,11 +154,48 @@ def test_a_state_without_learning_rate_or_with_a_damaged_seed_is_refused(tiny_co
         ({"LRScheduler": {}}, "no state of the learning rate"),
         ({"SeedEachStep": {"seed": -3}}, "its seed is -3"),
         ({"SeedEachStep": {"other": 1}}, "'seed'"),
+        ({"LRScheduler": {"base_lrs": [1.0], "last_epoch": "x"}}, "'last_epoch'"),
     ):
         content["trainer"]["hooks"] = hooks | change
         torch.save(content, folder / "model_final.pth")
-        with pytest.raises(InputError, match=rf"checkpoint of .*run.*{message}"):
+        with pytest.raises(InputError, match=rf"checkpoint .*model_final.*{message}"):
             run(tiny_config(*options(tmp_path, "5", "run")), resume=True)
+
+
+def optimizer_of(content):
+    return content["trainer"]["_trainer"]["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda o: o["state"][0].update(exp_avg=torch.zeros(3)), r"stem\.weight.*\(3,\)"),
+        (lambda o: o["state"][0].pop("exp_avg_sq"), "no 'exp_avg_sq'"),
+        (lambda o: o["state"][0].update(exp_avg="x"), "not a tensor"),
+        (lambda o: o["state"][0].update(step=torch.zeros(3)), "'step'"),
+        (lambda o: o["state"][0]["exp_avg"].fill_(torch.nan), "NaN"),
+        (lambda o: o["state"].pop(0), "had 193"),
+        (lambda o: o["state"].update({9999: {}}), "9999"),
+        (lambda o: o["param_groups"][0].update(betas=(1,)), "'betas'"),
+        (lambda o: o["param_groups"][0].update(weight_decay="x"), "'weight_decay'"),
+        (lambda o: o["param_groups"][0]["params"].reverse(), "'params'"),
+        (lambda o: o.update(param_groups=[5]), "param_groups"),
+    ],
+)
+def test_a_damaged_optimizer_names_its_file_and_another(trained, tmp_path, damage, cause):
+    cfg, content = trained
+    torch.save(content, tmp_path / "model_0000000.pth")
+    content = copy.deepcopy(content)
+    damage(optimizer_of(content))
+    torch.save(content, tmp_path / "model_0000001.pth")
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    cfg.OUTPUT_DIR = str(tmp_path)
+    trainer = Trainer(cfg)
+    with pytest.raises(InputError, match=rf"model_0000001\.pth .*{cause}.*model_0000000\.pth"):
+        trainer.resume_or_load(resume=True)
+    (tmp_path / "model_0000000.pth").unlink()
+    with pytest.raises(InputError, match=rf"{cause}.*MODEL\.WEIGHTS .*model_0000001\.pth"):
+        trainer.resume_or_load(resume=True)
 
 
 def test_no_iterations(tiny_config):

@@ -13,6 +13,7 @@ import pytest
 
 from topformer_d2.errors import InputError, Terminated
 from topformer_d2.inference import video
+from topformer_d2.inference.containers import is_cut
 from topformer_d2.inference.video import VideoReader, VideoWriter, is_video
 
 
@@ -164,6 +165,7 @@ def moving(path, codec, num_frames=60):
 CONTAINERS = [
     *(("x.mp4", "mp4v"), ("x.mov", "mp4v"), ("x.avi", "MJPG"), ("x.avi", "XVID")),
     *(("x.mkv", "mp4v"), ("x.mkv", "MJPG"), ("x.webm", "VP80"), ("x.wmv", "WMV2")),
+    *(("x.flv", "FLV1"), ("x.ts", "mpg2")),
 ]
 
 
@@ -182,18 +184,49 @@ def test_a_damaged_video_is_read_on_and_told(tmp_path, name, codec):
     assert f"{name} is damaged: {60 - read} of 60 frames could not be read" in damaged.problem
 
 
-@pytest.mark.parametrize(("name", "codec"), CONTAINERS)
-def test_a_cut_video_is_told(tmp_path, name, codec):
+@pytest.mark.parametrize("percent", [25, 50, 75, 95])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [*CONTAINERS, ("x.mpg", "PIM1"), ("x.vob", "mpg2"), ("x.m2ts", "mpg2"), ("x.asf", "WMV1")],
+)
+def test_a_cut_video_is_told(tmp_path, name, codec, percent):
     path = moving(tmp_path / name, codec)
+    whole = VideoReader(path)
+    assert len([*whole]) == 60 and whole.problem is None
     if name in ("x.mp4", "x.mov"):
         at_front(path)
-    os.truncate(path, path.stat().st_size // 2)
+    size = path.stat().st_size * percent // 100
+    os.truncate(path, size | 1)  # within a packet, whose bytes are even in number
     cut = VideoReader(path)
     read = len([*cut])
-    if name == "x.wmv":  # it no longer says how long it was
-        assert 20 < read < 40 and cut.num_frames == 0
-    else:
-        assert 20 < read < 40 and f"is cut: it ends after {read} frames" in cut.problem
+    assert 0 < read <= 60 and f"is cut: it ends after {read} frames" in cut.problem
+    assert percent == 95 or read < 55
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("x.flv", "FLV1"), ("x.ts", "mpg2"), ("x.mpg", "PIM1"), ("x.wmv", "WMV2"), ("x.avi", "MJPG")],
+)
+def test_bytes_after_a_whole_video_are_no_cut(tmp_path, name, codec):
+    path = moving(tmp_path / name, codec, 30)
+    for size in (3, 100, 188 * 4):
+        with open(path, "ab") as f:
+            f.write(bytes(size))
+        assert not is_cut(path)
+
+
+def test_a_video_of_varying_frame_rate_is_whole(tmp_path):
+    path = moving(tmp_path / "x.flv", "FLV1")
+    content, place, time = bytearray(path.read_bytes()), 13, 0
+    while place + 15 < len(content):
+        if content[place] == 9:
+            content[place + 4 : place + 7] = time.to_bytes(3, "big")
+            time += 10 + 37 * time % 190
+        place += 15 + int.from_bytes(content[place + 1 : place + 4], "big")
+    struct.pack_into(">d", content, content.find(b"duration") + 9, time / 1000)
+    path.write_bytes(content)
+    reader = VideoReader(path)
+    assert len([*reader]) == 60 and reader.num_frames != 60 and reader.problem is None
 
 
 def at_front(path):

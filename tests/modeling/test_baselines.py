@@ -16,7 +16,7 @@ from topformer_d2 import get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.config import list_configs
 from topformer_d2.errors import InputError
-from topformer_d2.modeling import TopFormerSegmentor
+from topformer_d2.modeling import RawOutput, TopFormerSegmentor
 from topformer_d2.modeling.baselines import timm_backbone, torchvision_backbone
 from topformer_d2.modeling.baselines.levels import level_names
 
@@ -289,14 +289,10 @@ def test_errors(config, opts, message):
 
 def test_fused_attention_is_counted():
     class Model(nn.Module):
-        device = torch.device("cpu")
+        device, tasks, size_divisor, predict = torch.device("cpu"), ("sem_seg",), 1, None
 
-        def __init__(self):
-            super().__init__()
-            self.backbone = nn.Identity()
-            self.sem_seg_head = nn.Module()
-            self.sem_seg_head.layers = lambda x: F.scaled_dot_product_attention(
-                x, x[..., :5, :], x[..., :5, :]
-            )
+        def network(self, x):
+            x = F.scaled_dot_product_attention(x, x[..., :5, :], x[..., :5, :])
+            return RawOutput(logits=x)
 
     assert complexity(Model(), 7, 11)[""].macs == 3 * 7 * 5 * 2 * 11

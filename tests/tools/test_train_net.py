@@ -120,7 +120,7 @@ def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     time.sleep(0.2)
     os.killpg(process.pid, number)  # as a terminal does: the loader's processes too
     rest = process.stdout.read()
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=60) == 128 + number
     assert "--resume goes on from there" in rest and "Traceback" not in rest
     stopped = int(re.search(r"stopped after iteration (\d+)", rest)[1])
     assert (tmp_path / "last_checkpoint").read_text() == f"model_{stopped:07d}.pth"

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from torch import Tensor
 
-from ..errors import InputError, summarize
+from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
-from .files import local_file, read_state_dict, save_file, strip_prefix, weights_of
+from ..logs import get_logger
+from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
+from .values import check_kinds, check_values
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _TAG = "last_checkpoint"
 
@@ -59,16 +59,20 @@ class SafeCheckpointer(DetectionCheckpointer):
         loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
-            _check_finite(converted, filename)
+            check_values(converted, filename)
             logger.info("%s is an official checkpoint:\n%s", filename, report)
             return {"model": converted}
         weights = weights_of(loaded, filename)
-        _check_finite(weights, filename)
+        check_values(weights, filename)
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
     def _load_model(self, checkpoint: dict):
         own = self.model.state_dict()
-        checkpoint["model"] = place_topformer(strip_prefix(checkpoint["model"], own), own)
+        # The model, or a part of it, may be wrapped here as well.
+        names = dict(zip(strip_wrappers(own), own, strict=True))
+        weights = place_topformer(strip_prefix(checkpoint["model"], names), names)
+        checkpoint["model"] = {names.get(key, key): value for key, value in weights.items()}
+        check_kinds(checkpoint["model"], own)
         incompatible = super()._load_model(checkpoint)
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
@@ -178,11 +182,35 @@ class SafeCheckpointer(DetectionCheckpointer):
             "read"
         )
 
-    def _check_whole(self, path: Path, *needed: str) -> None:
-        """Raise InputError where a checkpoint cannot be read or lacks what a training goes on with.
+    def another_whole(self, refused: str, check: Callable[[Mapping], object]) -> str:
+        """The newest whole checkpoint of a training in save_dir beside a refused one.
+
+        Args:
+            refused: path of the one that is not wanted.
+            check: raises where a checkpoint's "trainer" is not wanted either.
+
+        Returns:
+            its path; "" where there is none.
+        """
+        folder = "" if "://" in self.save_dir else self.save_dir
+        for path, _ in training_checkpoints(folder) if folder else ():
+            try:
+                if not os.path.samefile(path, refused):
+                    check(self._check_whole(path, "trainer")["trainer"])
+                    return str(path)
+            except Exception as e:  # a damaged state may raise anything
+                if is_out_of_memory(e):
+                    raise
+        return ""
+
+    def _check_whole(self, path: Path, *needed: str) -> Mapping:
+        """The content of a checkpoint.
 
         Args:
             needed: entries beside those that this checkpointer loads.
+
+        Raises:
+            InputError: it cannot be read, or lacks what a training goes on with.
         """
         loaded = read_state_dict(str(path))
         weights_of(loaded, str(path))
@@ -193,6 +221,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                     f"{path} has weights without the training's state ({key!r}): a new training "
                     f"starts from it by MODEL.WEIGHTS {path}, without --resume"
                 )
+        return loaded
 
 
 def training_checkpoints(folder: str | os.PathLike) -> list[tuple[Path, int]]:
@@ -246,17 +275,3 @@ def _is_complete(state: Mapping) -> bool:
         and isinstance(optimizer.get("param_groups"), list)
         and all(isinstance(hook, Mapping) for hook in hooks.values())
     )
-
-
-def _check_finite(weights: Mapping[str, Tensor], path: str) -> None:
-    """Raise InputError where weights are NaN or infinite: every answer would be, or be missing."""
-    wrong = [
-        key
-        for key, value in weights.items()
-        if value.is_floating_point() and not value.isfinite().all()
-    ]
-    if wrong:
-        raise InputError(
-            f"{path} has NaN or infinite values in {summarize(wrong)}. The training that wrote it "
-            "had diverged: take a checkpoint from before, and train with a lower SOLVER.BASE_LR"
-        )

@@ -29,10 +29,12 @@ _ARRAYS_ALONE = (
     "'model': {k: torch.as_tensor(v) for k, v in found.get('model', found).items() "
     "if hasattr(v, 'shape')}}, new)"
 )
-# What DistributedDataParallel and Lightning put before all keys.
-_WRAPPERS = ("module.", "model.")
-# What torch.compile, FSDP and activation checkpointing put anywhere.
-_INNER_WRAPPERS = re.compile(r"\b(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What Lightning puts before all keys.
+_PREFIX = "model."
+# What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put anywhere.
+_WRAPPERS = re.compile(
+    r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 # The start of the official checkpoints' keys, which are converted first.
 _OFFICIAL = ("backbone.tpm.", "tpm.")
 # Under which a .safetensors file of ours keeps the hash of its tensors.
@@ -84,6 +86,8 @@ def _check_archive(local: str) -> None:
             count = len(archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as e:
         raise _Damaged(str(e)) from e
+    if not count:
+        raise _Damaged("its archive is empty")
     # PyTorch can be told to write none, which are those of no record then.
     if 0 < len(damaged) < count:
         raise _Damaged(f"the checksum of {damaged[0]!r} differs")
@@ -150,18 +154,17 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def strip_wrappers(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """`weights` without what other programs' wrappers put before all keys.
+    """`weights`, in their order, without what other programs' wrappers put into the keys.
 
     DistributedDataParallel's is "module.", torch.compile's "_orig_mod.", FSDP's
-    "_fsdp_wrapped_module." and Lightning's "model."; they may be nested.
+    "_fsdp_wrapped_module."; they stand anywhere, as a part of a model may be wrapped. Lightning's
+    "model." stands before all keys. Keys that would become the same are left as they are.
     """
-    names = {key: _INNER_WRAPPERS.sub("", str(key)) for key in weights}
-    while names and (
-        prefix := next(
-            (w for w in _WRAPPERS if all(name.startswith(w) for name in names.values())), None
-        )
-    ):
-        names = {key: name.removeprefix(prefix) for key, name in names.items()}
+    names = {key: _WRAPPERS.sub("", str(key)) for key in weights}
+    while names and all(name.startswith(_PREFIX) for name in names.values()):
+        names = {key: name.removeprefix(_PREFIX) for key, name in names.items()}
+    if len(set(names.values())) < len(names):
+        return {str(key): value for key, value in weights.items()}
     return {names[key]: value for key, value in weights.items()}
 
 
@@ -190,20 +193,65 @@ def strip_prefix(weights: Mapping[str, Tensor], own: Collection[str]) -> dict[st
 
 
 def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
-    """The weights in a file's content: under "model", under Lightning's "state_dict", or bare."""
-    weights = loaded.get("model", loaded.get("state_dict", loaded))
-    if isinstance(weights, Mapping):
-        weights = strip_wrappers(weights)
-    if (
-        not isinstance(weights, Mapping)
-        or not all(isinstance(value, Tensor) for value in weights.values())
-        or any(key.startswith(_OFFICIAL) for key in weights)
-    ):
+    """The weights in a file's content.
+
+    They are bare, under "model", under Lightning's "state_dict", or else in the only dict of
+    tensors that there is, such as "ema" or "net".
+
+    Raises:
+        InputError: there are none, or several such dicts; or they are an official model's.
+    """
+    weights = next(
+        (loaded[key] for key in ("model", "state_dict") if isinstance(loaded.get(key), Mapping)),
+        loaded,
+    )
+    if weights is loaded:
+        weights = only_tensors(loaded) or loaded
+    if not weights or not _are_tensors(weights):
+        raise InputError(
+            f"{path} has no weights that can be told: it has {_describe(loaded)}. Expected are "
+            "tensors alone, or a dict of tensors alone under 'model' or 'state_dict', or under any "
+            "other key where it is the only one: "
+            "`torch.save({'model': torch.load(old)[KEY]}, new)` saves one of them alone"
+        )
+    weights = strip_wrappers(weights)
+    if any(key.startswith(_OFFICIAL) for key in weights):
         raise InputError(
             f"{path} is not a checkpoint of this toolkit; an official one is converted by "
             "`python tools/convert_weights.py IN OUT`"
         )
     return weights
+
+
+def only_tensors(loaded: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+    """The one dict of tensors among a file's entries.
+
+    Returns:
+        None where there is none, or several, or where tensors stand beside it.
+    """
+    if any(isinstance(value, Tensor) and value.ndim for value in loaded.values()):
+        return None
+    found = [value for value in loaded.values() if isinstance(value, Mapping) and value]
+    found = [value for value in found if _are_tensors(value)]
+    return found[0] if len(found) == 1 else None
+
+
+def _are_tensors(weights: Mapping) -> bool:
+    return all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items())
+
+
+def _describe(loaded: Mapping, most: int = 8) -> str:
+    """A file's entries, with what they are: "'epoch' (int), 'ema' (376 tensors)"."""
+    entries = []
+    for key, value in itertools.islice(loaded.items(), most):
+        kind = type(value).__name__
+        if isinstance(value, Mapping):
+            odd = [k for k, v in value.items() if not isinstance(v, Tensor)]
+            kind = f"{len(value) - len(odd)} tensors"
+            kind += f" and {len(odd)} others, such as {str(odd[0])[:40]!r}" if odd else ""
+        entries.append(f"{str(key)[:60]!r} ({kind})")
+    more = f" and {len(loaded) - most} more" if len(loaded) > most else ""
+    return ", ".join(entries) + more or "no entry"
 
 
 def local_file(path: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError, summarize
 from ..modeling.backbone import VARIANTS, TopFormer
 from ..modeling.heads import TopFormerSegmentationHead
-from .files import strip_wrappers
+from .files import only_tensors, strip_wrappers
 from .official_keys import names_for_official, names_for_ours
 from .parts import split_parts, topformer_prefix
 
@@ -56,7 +56,8 @@ def convert_official_state_dict(
     Args:
         state_dict: an official segmentation checkpoint (keys "backbone.*", "decode_head.*") or
             ImageNet checkpoint (the backbone's keys without "backbone."), bare or wrapped under
-            "state_dict", "state_dict_ema" or "model", "module." prefixes allowed. A segmentation
+            "state_dict", "state_dict_ema", "model" or, where it is the only dict of tensors, any
+            other key; "module." prefixes allowed. A segmentation
             checkpoint's "state_dict" comes before its EMA; an ImageNet checkpoint's EMA first.
 
     Returns:
@@ -173,10 +174,14 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
 
 def _candidates(state_dict: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each wrapper's weights, in the order of _WRAPPERS; bare weights under ""."""
+    found = {name: state_dict.get(name) for name in _WRAPPERS}
+    if not any(isinstance(weights, Mapping) for weights in found.values()):
+        only = only_tensors(state_dict)
+        found = {name: w for name, w in state_dict.items() if only is not None and w is only}
     return {
-        name: strip_wrappers(state_dict[name])
-        for name in _WRAPPERS
-        if isinstance(state_dict.get(name), Mapping)
+        name: strip_wrappers(weights)
+        for name, weights in found.items()
+        if isinstance(weights, Mapping)
     } or {"": strip_wrappers(state_dict)}
 
 

@@ -149,9 +149,7 @@ def add_topformer_config(cfg: CN) -> None:
     # are the short sides in pixels; the long side's limit grows with them from MAX_SIZE_TEST, up
     # to TEST.AUG.MAX_SIZE. Empty = INPUT.MIN_SIZE_TEST times 0.5, 0.75, ... 1.75.
     cfg.TEST.AUG.MIN_SIZES = ()
-    # Evaluate segmentation by Detectron2's SemSegEvaluator, which also writes every prediction as
-    # RLE (and, on its main branch, computes the boundary IoU); slow.
-    cfg.TEST.SEM_SEG_RLE = False
+    cfg.register_deprecated_key("TEST.SEM_SEG_RLE")  # in configs that earlier versions dumped
 
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"

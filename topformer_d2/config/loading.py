@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from ..errors import InputError, did_you_mean
+from ..logs import get_logger
 from .keys import add_topformer_config
 from .merging import merge_file, merge_opts
 from .ranges import check_values
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # What load_config does last; rooms that stand after this one add to it.
 _AFTER_LOADING: list[Callable[[CN], None]] = []

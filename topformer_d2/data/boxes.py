@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections import Counter, defaultdict
@@ -10,6 +9,7 @@ from collections import Counter, defaultdict
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError, printable
+from ..logs import get_logger
 from .categories import Categories
 from .coco_json import (
     JSON_READER,
@@ -22,7 +22,7 @@ from .coco_json import (
     shortened,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:

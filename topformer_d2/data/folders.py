@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from detectron2.config import CfgNode
@@ -11,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
+from ..logs import get_logger
 from ..tasks import TASKS
 from .boxes import register_boxes
 from .categories import Categories
@@ -22,7 +22,7 @@ from .sem_seg import register_sem_seg
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _PIXELS, _OBJECTS = {"IMAGES", "LABELS", "CLASSES"}, {"IMAGES", "BOXES"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import logging
 import os
 import struct
 import zlib
@@ -12,8 +11,9 @@ from PIL import Image, features
 
 from ..errors import InputError, printable
 from ..files import check_regular_file
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Pictures that Pillow decodes itself, without a program such as Ghostscript. MPO are JPEGs of some
 # cameras; the last is pillow-heif's.
@@ -96,9 +96,13 @@ def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
             raise InputError(f"{option} {e}".lstrip()) from e
         found = [source]
     else:
-        found = sorted(
-            path for path in glob.glob(source, recursive=True) if not os.path.isdir(path)
-        )
+        try:
+            found = glob.glob(source, recursive=True)
+        except RecursionError as e:
+            raise InputError(
+                f"{option} {source}: folders there are nested too deep; name a folder".lstrip()
+            ) from e
+        found = sorted(path for path in found if not os.path.isdir(path))
     if not found:
         why = f"; {left_out % len(names)}" if left_out else ""
         raise InputError(

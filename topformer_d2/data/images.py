@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import os
 import struct
 from collections.abc import Iterator
@@ -19,18 +18,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, printable
 from ..files import check_regular_file, write_beside
+from ..logs import get_logger
 from .image_files import READ_FORMATS, UNREADABLE, why_unread
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WRITTEN_EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Formats, as Pillow names them, that do not keep the values of the pixels.
 LOSSY_FORMATS = ("JPEG", "MPO")
+# Formats of several images; the others of an MPO are a camera's, of the same scene.
+_ANIMATED = ("GIF", "TIFF", "WEBP", "PNG", "AVIF")
 # Formats whose channels may have 16 bits; OpenCV cuts them to 8 in others without a word.
 _DEEP_EXTENSIONS = (".png", ".tif", ".tiff")
 # The most pixels of an image that is read: where Pillow refuses by default. A small file can claim
 # any number of them.
 MAX_PIXELS = 2 * 89_478_485
+# The longest side, whatever max_pixels is: Pillow counts the bits of a row in 31 bits, and reports
+# more as a lack of memory. Whole numbers up to this one are exact in float32, which boxes have.
+MAX_SIDE = 1 << 24
 # While Pillow decodes an image and NumPy copies it.
 _BYTES_PER_PIXEL = 10
 
@@ -42,17 +47,11 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
         check_regular_file(path)
     size = ""
     try:
-        with PathManager.open(path, "rb") as f, _open(f, max_pixels) as image:
+        with PathManager.open(path, "rb") as f, _open(f) as image:
             width, height = image.size
             size = f" ({width}x{height} pixels)"
-            if width * height > max_pixels:
-                gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
-                raise InputError(
-                    f"{path} has {width}x{height} pixels, more than the {max_pixels} of max_pixels;"
-                    f" to read it takes about {gigabytes:.1f} GB of memory"
-                )
-            if not width * height:
-                raise InputError(f"{path} has no pixels ({width}x{height})")
+            if trouble := _size_trouble(width, height, max_pixels):
+                raise InputError(f"{path} has {trouble}")
             yield f, image
     except InputError:
         raise
@@ -65,7 +64,25 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
         raise InputError(f"{path} cannot be read: {reason or type(e).__name__}") from e
 
 
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+def _size_trouble(width: int, height: int, max_pixels: int) -> str | None:
+    """What keeps an image of this size from being read, after "it has"; None = nothing."""
+    if not width * height:
+        return f"no pixels ({width}x{height})"
+    if width * height > max_pixels:
+        gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
+        return (
+            f"{width}x{height} pixels, more than the {max_pixels} of max_pixels; to read it takes "
+            f"about {gigabytes:.1f} GB of memory: scale it down, with its annotation"
+        )
+    if max(width, height) > MAX_SIDE:
+        return (
+            f"{width}x{height} pixels, and a side of an image may have {MAX_SIDE}: cut it into "
+            "shorter ones"
+        )
+    return None
+
+
+def _open(file: BinaryIO) -> Image.Image:
     """Image.open, which may be of more pixels than Pillow's limit for the whole process."""
     try:
         return Image.open(file, formats=READ_FORMATS)
@@ -89,13 +106,13 @@ def decode_image(content: bytes) -> Image.Image:
     Raises:
         one of UNREADABLE: it is not a whole image, or has more than MAX_PIXELS.
     """
-    image = _open(io.BytesIO(content), MAX_PIXELS)
+    try:
+        image = _open(io.BytesIO(content))
+    except UnidentifiedImageError as e:
+        raise ValueError("it is not an image of a format that is read") from e
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"it has {width}x{height} pixels, and at most {MAX_PIXELS} are read: scale it and its "
-            "annotation down"
-        )
+    if trouble := _size_trouble(width, height, MAX_PIXELS):
+        raise ValueError(f"it has {trouble}")
     image.load()
     return image
 
@@ -118,13 +135,13 @@ def read_image(
         max_pixels: an image of more is refused by its header, before memory is taken for it.
 
     Raises:
-        InputError: it cannot be read, is too large, or is grey with more than 8 bits: Pillow makes
-            all that is above 255 white.
+        InputError: it cannot be read, is too large or too long, or is grey with more than 8 bits:
+            Pillow makes all that is above 255 white.
     """
     path = os.fspath(path)
     with _opened(path, max_pixels) as (_, image):
         mode = image.mode
-        if image.format in ("GIF", "TIFF") and getattr(image, "is_animated", False):
+        if image.format in _ANIMATED and getattr(image, "is_animated", False):
             _say_first_frame_alone(path, image.format)
         if not mode.startswith(("I", "F")):
             return convert_PIL_to_numpy(ImageOps.exif_transpose(image), image_format)

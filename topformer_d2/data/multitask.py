@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError, printable
+from ..logs import get_logger
 from .boxes import load_boxes
 from .categories import Categories
 from .coco_json import JSON_READER
 from .sem_seg import label_files
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_multitask(name: str, json_file: str, image_root: str, label_root: str) -> list[dict]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..config import after_loading, when_building
 from ..errors import InputError
+from ..logs import get_logger
 from ..tasks import TASKS
 from .folders import register_folders
 from .labelled import has_task
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @after_loading

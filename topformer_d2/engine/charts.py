@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from detectron2.engine import HookBase
 from detectron2.utils.file_io import PathManager
 
-logger = logging.getLogger(__name__)
+from ..logs import get_logger
+
+logger = get_logger(__name__)
 
 
 def draw_evaluation_charts(folder: str) -> None:

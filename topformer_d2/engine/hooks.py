@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from detectron2.engine import HookBase
@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..checkpoint import read_state_dict, save_state_dict
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class SeedEachStep(HookBase):
@@ -61,8 +62,12 @@ class KeepLossNormalizer(HookBase):
         return {"loss_normalizer": getattr(self._model, "loss_normalizer", None)}
 
     def load_state_dict(self, state: dict) -> None:
-        if state["loss_normalizer"] is not None:
-            self._model.loss_normalizer = state["loss_normalizer"]
+        value = state["loss_normalizer"]
+        if value is None:
+            return
+        if not 0 < float(value) < math.inf:
+            raise ValueError(f"its loss_normalizer is {value!r}")
+        self._model.loss_normalizer = value
 
 
 class KeepBest(HookBase):
@@ -90,8 +95,9 @@ class KeepBest(HookBase):
         self._best = -math.inf
         if self.trainer.start_iter > 0 and PathManager.isfile(self._file):
             kept = read_state_dict(self._file)
-            if [*kept.get("metrics", ())] == [*self._metrics]:
-                self._best = kept["mean"]
+            metrics, mean = kept.get("metrics"), kept.get("mean")
+            if isinstance(metrics, Mapping) and [*metrics] == [*self._metrics]:
+                self._best = mean if isinstance(mean, float) else -math.inf
 
     def after_step(self) -> None:
         self._keep_if_better()
@@ -131,7 +137,14 @@ class StopRequested(KeyboardInterrupt):
     """Training was asked to stop and has saved its state.
 
     No Exception, which Detectron2's loop would log as an error with its traceback.
+
+    Attributes:
+        signal: by which it was asked, a number.
     """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.signal = number
 
 
 class StopOnSignal(HookBase):
@@ -173,20 +186,22 @@ class StopOnSignal(HookBase):
         if iteration + 1 >= self.trainer.max_iter:
             self._restore()  # what is left is the last evaluation, which a signal may end
             return
-        if not self._stop_now(iteration):
+        number = self._asked_by(iteration)
+        if number is None:
             return
         if comm.is_main_process():
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         comm.synchronize()  # the first process to end takes the others with it
-        raise StopRequested(f"stopped after iteration {iteration}")
+        raise StopRequested(f"stopped after iteration {iteration}", number)
 
-    def _stop_now(self, iteration: int) -> bool:
+    def _asked_by(self, iteration: int) -> int | None:
+        """The signal that any process got, the same for all; None to go on."""
         if comm.get_world_size() == 1:
-            return self._received is not None
-        # Any process may have got the signal; all have to stop at the same iteration.
-        return iteration % self.ASK_ALL_PERIOD == 0 and any(
-            number is not None for number in comm.all_gather(self._received)
-        )
+            return self._received
+        # All have to stop at the same iteration.
+        if iteration % self.ASK_ALL_PERIOD:
+            return None
+        return next((n for n in comm.all_gather(self._received) if n is not None), None)
 
     def after_train(self) -> None:
         self._restore()

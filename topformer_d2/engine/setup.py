@@ -20,10 +20,11 @@ from detectron2.utils.logger import setup_logger
 from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..logs import ESCAPE_CONTROLS, get_logger
 from .processes import check_single_run
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOGGERS = ("fvcore", "detectron2", "topformer_d2")
 # (logger's name, handler) of this process's last run.
@@ -65,6 +66,7 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
             for handler in logging.getLogger(name).handlers:
                 if handler not in earlier:
                     _keep_quiet(handler)
+                    handler.addFilter(ESCAPE_CONTROLS)  # Detectron2's lines as well
                     _handlers.append((name, handler))
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
@@ -117,6 +119,6 @@ def _tell_once(handler: logging.Handler, _record: logging.LogRecord) -> None:
     handler.handleError = lambda _record: None
     try:
         where = getattr(getattr(handler, "stream", None), "name", "the log")
-        print(f"warning: {where} cannot be written: {error}", file=sys.stderr)
+        print(printable(f"warning: {where} cannot be written: {error}"), file=sys.stderr)
     except OSError:  # standard error is closed as well
         pass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
 from detectron2.solver import LRMultiplier
 from detectron2.solver.build import (
@@ -20,9 +18,10 @@ from torch import nn
 
 from ..config import complete_config, schedule_name
 from ..errors import InputError, look_up
+from ..logs import get_logger
 from ..modeling.recipe import forget_recipe
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # What is counted in iterations.
 _IN_ITERATIONS = (

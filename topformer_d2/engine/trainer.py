@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from detectron2.engine import hooks as detectron2_hooks
@@ -15,17 +16,18 @@ from detectron2.utils.env import seed_all_rng
 from ..checkpoint import SafeCheckpointer, training_checkpoints
 from ..config import check_parts, check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
 from ..evaluation import (
-    BoxEvaluator,
-    ConfusionEvaluator,
     build_evaluator,
+    check_needs,
     evaluate_with_tta,
     evaluator_type,
+    needs_of,
 )
 from ..evaluation.tta import build_resizes, tta_folder
 from ..files import locked_output
 from ..inference import LabelMapModel
+from ..logs import get_logger
 from ..modeling import adapt
 from ..modeling.meta_arch import keeps_contract
 from .charts import DrawCurves, draw_evaluation_charts
@@ -34,10 +36,11 @@ from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, Stop
 from .precise_bn import build_precise_bn
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
+from .resuming import check_same_training, check_state
 from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
 from .train_loop import AccumulatingTrainer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _WithoutInputErrors(logging.Filter):
@@ -179,57 +182,45 @@ class Trainer(RecoveringTrainer):
         # Detectron2's main branch has it; v0.6 loses the optimizer's state.
         state["_trainer"] = self._trainer.state_dict()
         state["batch_scale"] = self._batch_scale
+        # A parameter that never had a gradient has none, so that only this tells of a missing one.
+        state["optimizer_states"] = len(state["_trainer"]["optimizer"]["state"])
         return state
 
     def load_state_dict(self, state_dict: dict) -> None:
-        saved = state_dict["_trainer"]["optimizer"]["param_groups"]
-        own = self.optimizer.state_dict()["param_groups"]
-        if [(g.keys(), len(g["params"])) for g in saved] != [
-            (g.keys(), len(g["params"])) for g in own
-        ]:
-            raise InputError(
-                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.OPTIMIZER or other rates "
-                "and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume "
-                "with its config, or start anew in another OUTPUT_DIR"
-            )
-        if state_dict.get("batch_scale", 1.0) != self._batch_scale:
-            raise InputError(
-                f"{self.cfg.OUTPUT_DIR} was trained with another SOLVER.IMS_PER_BATCH or "
-                "REFERENCE_BATCH (or, with REFERENCE_WORLD_SIZE, number of processes), whose "
-                "iterations are others: resume with those"
-            )
-        if AverageWeights.__qualname__ in state_dict.get("hooks", {}) and not (
-            self.cfg.SOLVER.EMA_DECAY
-        ):
-            raise InputError(
-                f"{self.cfg.OUTPUT_DIR} was trained with SOLVER.EMA_DECAY, and its checkpoint has "
-                "the averaged weights: resume with it"
-            )
-        scheduler = detectron2_hooks.LRScheduler
-        if any(isinstance(hook, scheduler) for hook in self._hooks) and not state_dict.get(
-            "hooks", {}
-        ).get(scheduler.__qualname__):
-            raise InputError(
-                f"the checkpoint of {self.cfg.OUTPUT_DIR} has no state of the learning rate "
-                f"({scheduler.__qualname__}), which would start anew: start anew in another "
-                "OUTPUT_DIR, with MODEL.WEIGHTS naming it"
-            )
+        """Go on from what state_dict gave.
+
+        Raises:
+            InputError: it is of another config, or damaged; the message names the checkpoint, and
+                the newest one that can be gone on from.
+        """
         try:
+            self._check_state(state_dict)
             super().load_state_dict(state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
-        except (AttributeError, LookupError, TypeError, ValueError) as e:
-            if isinstance(e, InputError):
+        except Exception as e:  # a damaged state may raise anything
+            if isinstance(e, (InputError, OSError)) or is_out_of_memory(e):
                 raise
+            path = self.checkpointer.get_checkpoint_file()
+            other = self.checkpointer.another_whole(path, self._check_state)
+            what = e if type(e) is ValueError else repr(e)
+            fix = (
+                f"move it to another folder, and --resume goes on from {other}"
+                if other
+                else f"start anew in another OUTPUT_DIR, with MODEL.WEIGHTS {path}"
+            )
             raise InputError(
-                f"the training's state in the checkpoint of {self.cfg.OUTPUT_DIR} is not one of "
-                f"this trainer ({e!r}): start anew in another OUTPUT_DIR, with MODEL.WEIGHTS "
-                "naming it"
+                f"the training's state in the checkpoint {path} is not one of this trainer "
+                f"({what}): {fix}"
             ) from e
+
+    def _check_state(self, state_dict: Mapping) -> None:
+        check_same_training(state_dict, self, self._batch_scale)
+        check_state(state_dict, self)
 
     @classmethod
     def build_model(cls, cfg):
         check_parts(cfg)
-        return super().build_model(cfg)
+        return adapt(super().build_model(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg, model):
@@ -259,19 +250,18 @@ class Trainer(RecoveringTrainer):
         return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
 
     @classmethod
-    def _takes_label_maps(cls, cfg, evaluators) -> bool:
-        """Whether this toolkit's evaluators are at work; Detectron2's, and others', take logits."""
-        if evaluators is None:
-            return cls._has_own_evaluators() and not complete_config(cfg).TEST.SEM_SEG_RLE
-        several = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-        return all(isinstance(each, (ConfusionEvaluator, BoxEvaluator)) for each in several)
-
-    @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation."""
-        if keeps_contract(model):
-            model = adapt(model)
-            if cls._takes_label_maps(cfg, evaluators):
+        """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation.
+
+        Raises:
+            InputError: an evaluator is of another task than the model's.
+        """
+        if evaluators is None:
+            with contextlib.suppress(NotImplementedError):  # which DefaultTrainer only warns of
+                evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        if evaluators is not None:
+            check_needs(evaluators, model_tasks(cfg))
+            if keeps_contract(model) and needs_of(evaluators) <= {"label_map", "boxes"}:
                 model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
         _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)

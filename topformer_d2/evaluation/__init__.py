@@ -2,6 +2,7 @@
 
 from .builder import build_evaluator, evaluator_type
 from .coco import BoxEvaluator, coco_results, evaluate_boxes
+from .needs import check_needs, needs_of
 from .sem_seg import ConfusionEvaluator, format_table
 from .tta import SegmentationTTA, evaluate_with_tta
 
@@ -10,9 +11,11 @@ __all__ = [
     "ConfusionEvaluator",
     "SegmentationTTA",
     "build_evaluator",
+    "check_needs",
     "coco_results",
     "evaluate_boxes",
     "evaluate_with_tta",
     "evaluator_type",
     "format_table",
+    "needs_of",
 ]

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
-from ..config import complete_config, model_tasks
-from ..data.checks import load_records
+from ..config import model_tasks
 from ..data.labelled import known_evaluator_types, registered_tasks
 from ..errors import InputError
+from ..tasks import BOXES, PIXELS
 from .coco import BoxEvaluator
 from .sem_seg import ConfusionEvaluator
 
-
-def _sem_seg(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    if not complete_config(cfg).TEST.SEM_SEG_RLE:
-        return ConfusionEvaluator(dataset_name, output_dir=output_dir)
-    for record in load_records(dataset_name):
-        if "sem_seg" not in record["tasks"]:
-            raise InputError(
-                f"{record['file_name']} of {dataset_name!r} has no pixel labels, which "
-                "TEST.SEM_SEG_RLE needs of every image: set that to False"
-            )
-    return SemSegEvaluator(dataset_name, distributed=True, output_dir=output_dir)
-
-
-def _boxes(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
-    return BoxEvaluator(dataset_name, output_dir=output_dir)
-
-
-_BUILDERS = {"sem_seg": _sem_seg, "instances": _boxes}
+# The evaluator of each task's labels.
+_EVALUATORS = {PIXELS.name: ConfusionEvaluator, BOXES.name: BoxEvaluator}
 
 
 def evaluator_type(dataset_name: str) -> str:
@@ -52,5 +36,5 @@ def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator
     tasks = registered_tasks(dataset_name)
     if len(tasks) > 1:
         tasks = model_tasks(cfg)
-    evaluators = [_BUILDERS[task](cfg, dataset_name, output_dir) for task in tasks]
+    evaluators = [_EVALUATORS[task](dataset_name, output_dir=output_dir) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

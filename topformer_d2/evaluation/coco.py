@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import os
 
 import torch
@@ -17,6 +16,7 @@ from ..data.checks import load_records
 from ..data.coco_truth import box_truth
 from ..errors import InputError
 from ..files import write_json
+from ..logs import get_logger
 
 
 def evaluate_boxes(
@@ -91,6 +91,8 @@ class BoxEvaluator(COCOEvaluator):
     finds nothing they are 0 and not NaN, and a warning says so.
     """
 
+    needs = "boxes"
+
     def __init__(
         self,
         dataset_name: str,
@@ -113,7 +115,7 @@ class BoxEvaluator(COCOEvaluator):
         """
         # Not COCOEvaluator's: it reads the JSON with pycocotools, which is stricter, and trusts a
         # conversion of the records that an earlier run has left in output_dir.
-        self._logger = logging.getLogger(__name__)
+        self._logger = get_logger(__name__)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._distributed = distributed
         self._tasks = ("bbox",)
@@ -130,6 +132,15 @@ class BoxEvaluator(COCOEvaluator):
         self._without_boxes = {  # by their "tasks"; what is found there is neither right nor wrong
             record["image_id"] for record in records if "instances" not in record["tasks"]
         }
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """As COCOEvaluator's; InputError where the model gives no boxes."""
+        if not all("instances" in output for output in outputs):
+            raise InputError(
+                f"the model gives no boxes ('instances') for {self._metadata.name!r}: BoxEvaluator "
+                "is for a detector or a joint model, ConfusionEvaluator for a segmenter"
+            )
+        super().process(inputs, outputs)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))

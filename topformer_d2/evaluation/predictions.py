@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..data.checks import check_dataset_present, load_records
+from ..data.class_table import ClassTable
 from ..data.images import read_image
 from ..errors import InputError, about
 from ..inference import Predictor
-from ..data.class_table import ClassTable
 from .sem_seg import ConfusionEvaluator
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import OrderedDict
 
@@ -17,8 +16,9 @@ from ..data.checks import check_label_range, load_records
 from ..data.images import read_label
 from ..errors import InputError
 from ..files import write_json
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def confusion_matrix(
@@ -83,6 +83,8 @@ class ConfusionEvaluator(DatasetEvaluator):
     they differ), without writing every prediction as RLE.
     """
 
+    needs = "label_map"
+
     def __init__(
         self, dataset_name: str, *, output_dir: str | None = None, distributed: bool = True
     ):
@@ -118,13 +120,20 @@ class ConfusionEvaluator(DatasetEvaluator):
 
         Raises:
             InputError: a label file cannot be read, differs in size from the prediction, or has
-                a label out of range.
+                a label out of range; or the model gives no pixel labels.
         """
         for record, output in zip(inputs, outputs, strict=True):
             file = self._label_files.get(record["file_name"])
             if file is None:
                 continue
-            output = output["sem_seg"] if isinstance(output, dict) else output
+            if isinstance(output, dict):
+                if "sem_seg" not in output:
+                    raise InputError(
+                        f"the model gives no pixel labels ('sem_seg') for {self._dataset_name!r}: "
+                        "ConfusionEvaluator is for a segmenter or a joint model, BoxEvaluator for "
+                        "a detector"
+                    )
+                output = output["sem_seg"]
             prediction = output.argmax(dim=0) if output.ndim == 3 else output
             truth = read_label(file)
             if truth.shape != tuple(prediction.shape):

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from ..data.scene import Scene
 from ..errors import InputError
 from .backends import NetworkOutput
 from .labels import label_map
 from .model_info import ModelInfo
-from ..data.scene import Scene
 
 
 def to_scene(

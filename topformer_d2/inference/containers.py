@@ -10,10 +10,21 @@ from typing import BinaryIO
 # Boxes of an MP4 file that are read whole; the description of a video of hours has a few MB.
 _MOST = 1 << 28
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_FLV_TAGS = (8, 9, 18)  # sound, pictures, description
+# Bytes of an MPEG transport stream's packet, and where in it the sync byte stands; the longer ones
+# (.m2ts) have a time before it.
+_TS_PACKETS, _SYNC = ((188, 0), (192, 4)), b"G"
+_MPEG_PACK, _MPEG_END = b"\0\0\1\xba", b"\0\0\1\xb9"
+_MPEG_TAIL = 1 << 18  # bytes in which the last pack of an MPEG program stream begins
 
 
 def is_cut(path: str) -> bool:
-    """Whether an MP4, AVI or Matroska (WebM) file is shorter than it says; False of others."""
+    """Whether a file is shorter than it says, or ends within a packet.
+
+    It can be told of MP4, AVI, Matroska (WebM), WMV and FLV files. Of MPEG streams (.ts, .mpg) only
+    a cut within a packet can. It is False of other files.
+    """
     try:
         with open(path, "rb") as f:
             return _promised_size(f) > os.path.getsize(path)
@@ -48,16 +59,23 @@ def _is_mp4(f: BinaryIO) -> bool:
 
 def _promised_size(f: BinaryIO) -> int:
     """The bytes that a file is to have at least."""
-    start = f.read(12)
+    start = f.read(16)
     if start[:4] == b"RIFF":
         (size,) = struct.unpack("<I", start[4:8])
         # What is recorded without an end has one of these.
         return 0 if size in (0, 0xFFFFFFFF) else 8 + size
     if start[:4] == _EBML:
         return _matroska_size(f)
+    if start == _ASF:
+        return _asf_size(f)
+    file_size = os.fstat(f.fileno()).st_size
+    if start[:3] == b"FLV":
+        return _flv_size(f, file_size)
+    if start[:4] == _MPEG_PACK:
+        return _program_stream_size(f, file_size)
     if _is_mp4(f):
-        return max((start + size for _, start, size in _boxes(f, os.fstat(f.fileno()).st_size)))
-    return 0
+        return max((start + size for _, start, size in _boxes(f, file_size)))
+    return _transport_stream_size(f, file_size)
 
 
 def _boxes(f: BinaryIO, file_size: int) -> Iterator[tuple[bytes, int, int]]:
@@ -114,3 +132,60 @@ def _matroska_number(f: BinaryIO) -> int | None:
     ones = (1 << 7 * count) - 1
     value = int.from_bytes(bytes([first]) + rest, "big") & ones
     return None if value == ones else value
+
+
+def _asf_size(f: BinaryIO) -> int:
+    """The header and the object of the frames that follows it; an index may come after."""
+    (header,) = struct.unpack("<Q", f.read(8))
+    f.seek(header + 16)
+    (frames,) = struct.unpack("<Q", f.read(8))
+    return header + frames
+
+
+def _flv_size(f: BinaryIO, file_size: int) -> int:
+    """Up to the end of the last tag."""
+    f.seek(5)
+    (place,) = struct.unpack(">I", f.read(4))
+    place += 4
+    while place + 4 <= file_size:
+        f.seek(place)
+        kind, *size = f.read(4)
+        if kind not in _FLV_TAGS:
+            return 0
+        place += 11 + int.from_bytes(bytes(size), "big") + 4  # the last 4 repeat the size
+    return place
+
+
+def _program_stream_size(f: BinaryIO, file_size: int) -> int:
+    """Up to the end of the last packet."""
+    begin = max(0, file_size - _MPEG_TAIL)
+    f.seek(begin)
+    tail = f.read()
+    place = tail.rfind(_MPEG_PACK)
+    if place < 0:
+        return 0
+    is_mpeg2 = tail[place + 4 : place + 5] >= b"\x40"
+    place += 14 if is_mpeg2 else 12
+    if is_mpeg2 and place <= len(tail):
+        place += tail[place - 1] & 7  # stuffing
+    while place + 6 <= len(tail) and tail[place : place + 4] != _MPEG_END:
+        code, size = struct.unpack_from(">IH", tail, place)
+        if not 0x1BB <= code <= 0x1FF or not size:
+            return 0
+        place += 6 + size
+    return begin + place
+
+
+def _transport_stream_size(f: BinaryIO, file_size: int) -> int:
+    """Up to the end of the last packet, where the packets begin with the file."""
+    for size, sync in _TS_PACKETS:
+        whole = file_size // size
+        places = (0, 1, 2, whole - 1, whole)
+        if whole > 2 and all(_byte(f, place * size + sync) in (_SYNC, b"") for place in places):
+            return -(-file_size // size) * size
+    return 0
+
+
+def _byte(f: BinaryIO, place: int) -> bytes:
+    f.seek(place)
+    return f.read(1)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
-from ..data.labelled import has_task
-from ..data.styles import class_styles
+from ..data.class_table import ClassTable
 from ..errors import InputError
 from ..files import parse_json
 from ..tasks import TASKS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -14,19 +13,20 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.image_files import list_images
-from ..data.images import read_image
+from ..data.images import MAX_PIXELS, read_image
+from ..data.scene import Scene
 from ..errors import InputError, printable, trouble_of_one
+from ..logs import get_logger
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
 from .labels import label_map
 from .model_info import ModelInfo
-from ..data.scene import Scene
 from .threads import threads
 from .tiled_boxes import merge_boxes
 from .tiles import ALIGNMENT, TiledLogits, tile_places
 from .video import VideoReader
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # PyTorch's and the runtimes' threads are gone after a fork; a call would wait for them for ever.
 _FORKED = (
@@ -140,12 +140,21 @@ class Predictor:
         return scenes if several else scenes[0]
 
     def folder(
-        self, path: str | os.PathLike, *, confidence: bool = False
+        self,
+        path: str | os.PathLike,
+        *,
+        confidence: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
         A file that cannot be read or predicted, as one that is too large for the memory, is left
         out, with a warning in the log.
+
+        Args:
+            path: of the files.
+            confidence: as in a call.
+            max_pixels: of an image; larger ones are left out before they are decoded.
 
         Raises:
             InputError: there is no image, or none could be predicted.
@@ -153,7 +162,8 @@ class Predictor:
         done, problem = 0, None
         for file in list_images(path):
             try:
-                scene = self(read_image(file), confidence=confidence)
+                image = read_image(file, max_pixels=max_pixels)
+                scene = self(image, confidence=confidence)
             except Exception as e:
                 problem = trouble_of_one(e, file)
                 if problem is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..files import check_regular_file, read_bytes
+from ..logs import get_logger
 from .checksum import check_seal
 from .export_info import METADATA_KEY, ExportInfo
 from .extras import import_extra
 from .graph import Tensor, check_answer, check_graph
 from .onnx_file import read_metadata
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Of a file: protobuf's limit, and more than the .xml of any network here.
 _MOST_ONNX, _MOST_XML = 1 << 31, 1 << 26

@@ -109,7 +109,8 @@ class VideoReader:
             num_failed: frames between them that could not be decoded.
         """
         if is_cut(self._source):
-            said = f" of the {self.num_frames} that it declares" if self.num_frames else ""
+            is_longer = self.num_frames > len(times)
+            said = f" of the {self.num_frames} that it declares" if is_longer else ""
             return f"{self._source} is cut: it ends after {len(times)} frames{said}"
         missing = self.num_frames - len(times)
         exact = counts_frames(self._source)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from torch import nn
 
 from ..config import SCHEDULE_FALLBACK, complete_config, schedule_name
+from ..logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _Reminder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import mimetypes
 import os
 import unicodedata
@@ -23,10 +22,11 @@ from ..errors import InputError, describe_os_error, printable, trouble_of_one
 from ..files import check_output, write_beside
 from ..inference import Predictor, Scene
 from ..inference.model_info import ModelInfo
+from ..logs import get_logger
 from .painter import Painter
 from .sheet import make_sheet
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Pixels of an image's shorter side from which the names of its boxes leave most of it free.
 _READABLE = 240

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...errors import InputError, printable
+from ...logs import get_logger
 from ..checks import load_records
 from ..images import read_label
 from .findings import Tally, merge_tallies
@@ -29,7 +29,7 @@ from .sets import (
     unseen_classes,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 T = TypeVar("T")
 
 # Share of the classes that may be in none of a sample of the labels without a word.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from ...errors import printable, show_input_errors, terminating_in_order
+from ...errors import printable, show_input_errors, shown
 from ...files import write_beside
 from ..builtin import datasets_root
 from .sem_seg import prepare_sem_seg
@@ -25,7 +24,7 @@ class _Report(Protocol):
 
 
 def source_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with --source and --root."""
+    """A parser with --source, --root and --max-gib."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -42,17 +41,23 @@ def source_parser(description: str) -> argparse.ArgumentParser:
         default=datasets_root(),
         help="target (default: DETECTRON2_DATASETS or ./datasets)",
     )
+    parser.add_argument(
+        "--max-gib",
+        type=float,
+        metavar="N",
+        help="read files of up to N GiB; default: 1 for a .json, 1/64 for an .xml, 1/8 for others",
+    )
     return parser
 
 
 def run(prepare: Callable[[], Iterable[_Report]], folder: str) -> NoReturn:
     """Print what `prepare` reports; exit status 1 when something is missing or corrupt."""
-    with show_input_errors(), terminating_in_order():
+    with show_input_errors():
         reports = list(prepare())
         for report in reports:
             print(printable(report.summary()))
             show_problems(report)
-    print(f"written below {os.path.abspath(folder)}")
+    print(f"written below {shown(folder)}")
     sys.exit(1 if any(report.problems for report in reports) else 0)
 
 
@@ -67,7 +72,7 @@ def show_problems(report: _Report) -> None:
         )
         print(
             f"PROBLEM: {len(report.problems)} in all, {_SHOWN} of them above; "
-            f"{os.path.abspath(report.problems_file)} lists them"
+            f"{shown(report.problems_file)} lists them"
         )
     else:
         report.problems_file.unlink(missing_ok=True)  # an earlier run's
@@ -76,4 +81,8 @@ def show_problems(report: _Report) -> None:
 def main(dataset: str, description: str) -> NoReturn:
     """Prepare a segmentation dataset, a key of DATASETS, from --source."""
     args = source_parser(description).parse_args()
-    run(lambda: prepare_sem_seg(dataset, args.source, args.root).values(), args.root)
+
+    def prepare():
+        return prepare_sem_seg(dataset, args.source, args.root, max_gib=args.max_gib).values()
+
+    run(prepare, args.root)

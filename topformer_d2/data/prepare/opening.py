@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import struct
@@ -57,24 +58,28 @@ class Opened:
     left_out: list[str] = field(default_factory=list)
 
 
-def open_source(path: str) -> Opened:
+def open_source(path: str, least_limit: int = 0) -> Opened:
     """The files of a folder, a .zip or .tar archive or a single .json file.
+
+    Args:
+        path: of the source.
+        least_limit: bytes that a file of any name may have, where its own limit is lower.
 
     Raises:
         InputError: it is none of these, has a password, or cannot be listed.
     """
     if os.path.isdir(path):
-        return _open_folder(Path(os.path.abspath(path)))  # "." has a name then
+        return _open_folder(Path(os.path.abspath(path)), least_limit)  # "." has a name then
     if not os.path.lexists(path):
         raise InputError(f"--source {path} does not exist")
     check_regular_file(path)
     if path.endswith(".json"):
-        return Opened({os.path.basename(path): lambda: _read_file(path)})
+        return Opened({os.path.basename(path): lambda: _read_file(path, least_limit)})
     try:
         if zipfile.is_zipfile(path):
-            return _open_zip(path)
+            return _open_zip(path, least_limit)
         if tarfile.is_tarfile(path):
-            return _open_tar(path)
+            return _open_tar(path, least_limit)
     except InputError:
         raise
     except (*DAMAGED, OSError, ValueError) as e:
@@ -82,11 +87,15 @@ def open_source(path: str) -> Opened:
     raise InputError(f"--source {path} is not a folder or a whole .zip or .tar archive")
 
 
-def _check_size(name: str, size: int) -> int:
+def _check_size(name: str, size: int, least_limit: int) -> int:
     """`size`, where a file of this name may have so many bytes; ValueError where it may not."""
     most = MAX_BYTES.get(os.path.splitext(name)[1].lower(), MAX_FILE_BYTES)
+    most = max(most, least_limit)
     if size > most:
-        raise ValueError(f"it claims {size} bytes, and such a file may have {most} at most")
+        raise ValueError(
+            f"it claims {size} bytes, and such a file may have {most} at most; "
+            f"--max-gib {math.ceil(size / 2**30)} (max_gib) allows it"
+        )
     return size
 
 
@@ -100,7 +109,7 @@ def _read_exactly(file: BinaryIO, size: int, step: int = 1 << 20) -> bytes:
     return bytes(content)
 
 
-def _read_file(path: str | Path) -> bytes:
+def _read_file(path: str | Path, least_limit: int) -> bytes:
     # It is opened without waiting: a pipe may stand there since the folder was listed.
     descriptor = os.open(
         path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -109,50 +118,58 @@ def _read_file(path: str | Path) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a regular file")
-        return _read_exactly(f, _check_size(os.fspath(path), status.st_size))
+        return _read_exactly(f, _check_size(os.fspath(path), status.st_size, least_limit))
 
 
-def _open_folder(folder: Path) -> Opened:
+def _open_folder(folder: Path, least_limit: int) -> Opened:
     opened = Opened()
     for file in _files_below(folder, opened.left_out):
         name = Path(file).relative_to(folder.parent).as_posix()
-        opened.read[name] = lambda file=file: _read_file(file)
+        opened.read[name] = lambda file=file: _read_file(file, least_limit)
     return opened
 
 
-def _files_below(
-    folder: str | Path, left_out: list[str], above: frozenset[str] = frozenset()
-) -> Iterator[str]:
+def _files_below(top: Path, left_out: list[str]) -> Iterator[str]:
     """Paths of files, through links too but for those to a folder that they stand in."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                mode = entry.stat().st_mode
-            except FileNotFoundError:  # a link to what is missing, told when it is needed
-                mode = stat.S_IFREG
-            except OSError:  # a link to itself
-                mode = 0
-            if stat.S_ISDIR(mode):
-                yield from _files_below(entry.path, left_out, above | {real})
-            elif stat.S_ISREG(mode):
-                yield entry.path
-            else:
-                left_out.append(entry.path)
+    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(top), frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        status = os.stat(folder)
+        identity = status.st_dev, status.st_ino
+        if identity in above:
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    mode = entry.stat().st_mode
+                except FileNotFoundError:  # a link to what is missing, told when it is needed
+                    mode = stat.S_IFREG
+                except OSError:  # a link to itself
+                    mode = 0
+                if stat.S_ISDIR(mode):
+                    waiting.append((entry.path, above | {identity}))
+                elif stat.S_ISREG(mode):
+                    yield entry.path
+                else:
+                    left_out.append(entry.path)
 
 
-def _open_zip(path: str) -> Opened:
+def _open_zip(path: str, least_limit: int) -> Opened:
     archive, lock, opened = zipfile.ZipFile(path), threading.Lock(), Opened()
 
     def read(info: zipfile.ZipInfo) -> bytes:
-        size = _check_size(info.filename, info.file_size)
+        size = _check_size(info.filename, info.file_size, least_limit)
         # An archive has one file handle for all threads.
         with lock, archive.open(info) as f:
             return _read_exactly(f, size, _STEP.get(info.compress_type, _DENSE_STEP))
 
-    for info in archive.infolist():
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise InputError(
+                f"--source {path} is damaged: {info.filename!r} begins within another file of it"
+            )
+        end = info.header_offset + info.compress_size
         if info.is_dir():
             continue
         if info.flag_bits & 1:
@@ -167,7 +184,7 @@ def _open_zip(path: str) -> Opened:
     return opened
 
 
-def _open_tar(path: str) -> Opened:
+def _open_tar(path: str, least_limit: int) -> Opened:
     try:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (open as long as the source is)
     except tarfile.ReadError:
@@ -176,7 +193,7 @@ def _open_tar(path: str) -> Opened:
     lock, opened = threading.Lock(), Opened()
 
     def read(member: tarfile.TarInfo) -> bytes:
-        size = _check_size(member.name, member.size)
+        size = _check_size(member.name, member.size, least_limit)
         with lock:
             return _read_exactly(tar.extractfile(member), size)
 

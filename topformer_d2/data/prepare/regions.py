@@ -18,14 +18,16 @@ from .sem_seg import Report, prepare_sem_seg
 _MIN_PIXELS = 64
 
 
-def prepare_camvid(sources: Sequence[str], root: str) -> dict[str, Report]:
+def prepare_camvid(
+    sources: Sequence[str], root: str, *, max_gib: float | None = None
+) -> dict[str, Report]:
     """CamVid's images and labels, and boxes derived from the labels of CAMVID_OBJECTS.
 
     Arguments, result and errors are those of prepare_sem_seg.
     """
     folder = Path(root) / "camvid"
     with locked_output(folder, "preparing camvid"):
-        reports = prepare_sem_seg("camvid", sources, root)
+        reports = prepare_sem_seg("camvid", sources, root, max_gib=max_gib)
         _write_boxes(folder, reports)
     return reports
 

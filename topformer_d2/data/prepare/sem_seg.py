@@ -86,7 +86,9 @@ class Report:
         return "\n".join(lines + self.notes)
 
 
-def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str, Report]:
+def prepare_sem_seg(
+    dataset: str, sources: Sequence[str], root: str, *, max_gib: float | None = None
+) -> dict[str, Report]:
     """Bring official archives into the layout of datasets/README.md.
 
     A second call does only what is missing, and a run killed at any moment can be repeated.
@@ -95,6 +97,7 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
         dataset: a key of DATASETS.
         sources: the folders, .zip, .tar and .json files that the official site hands out.
         root: DETECTRON2_DATASETS.
+        max_gib: GiB that each file of a source may have; None = the limits of Source.
 
     Returns:
         A report for each split of the dataset.
@@ -103,7 +106,7 @@ def prepare_sem_seg(dataset: str, sources: Sequence[str], root: str) -> dict[str
         InputError: a source is not there, they are not this dataset, or another process prepares
             the same folder.
     """
-    what, files = DATASETS[dataset], Source(sources)
+    what, files = DATASETS[dataset], Source(sources, max_gib=max_gib)
     folder = Path(root) / what.root
     with locked_output(folder, f"preparing {dataset}"):
         found = _find(what, files, folder, dataset)

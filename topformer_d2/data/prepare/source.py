@@ -17,6 +17,7 @@ from .opening import DAMAGED, open_source
 
 # File systems take 255; a label's extension may be longer than its image's.
 _MAX_NAME_BYTES = 250
+_MAX_GIB = 1 << 20
 
 
 class Source:
@@ -29,12 +30,23 @@ class Source:
     whose name ends with _detectron2: prepared labels, which are not official ones.
     """
 
-    def __init__(self, paths: Sequence[str]):
-        """Raises InputError where one of `paths` is none of these."""
+    def __init__(self, paths: Sequence[str], *, max_gib: float | None = None):
+        """
+        Args:
+            paths: of these.
+            max_gib: GiB that each file may have, where its limit is lower (opening.MAX_BYTES,
+                MAX_FILE_BYTES); None = the limits.
+
+        Raises:
+            InputError: one of `paths` is none of these, or max_gib is not above 0.
+        """
+        if max_gib is not None and not 0 < max_gib < _MAX_GIB:
+            raise InputError(f"max_gib is {max_gib}; it takes a number above 0, such as 4")
+        least_limit = int((max_gib or 0) * 2**30)
         self._paths = [str(path) for path in paths]
         self._read: dict[str, Callable[[], bytes]] = {}
         for path in self._paths:
-            opened = open_source(path)
+            opened = open_source(path, least_limit)
             unusable = [name for name in opened.read if not _is_usable(name)]
             for what, names in (
                 ("not regular files (pipes, devices, links)", opened.left_out),

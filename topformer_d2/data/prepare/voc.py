@@ -74,7 +74,11 @@ class VocReport:
 
 
 def prepare_voc(
-    sources: Sequence[str], target: str, classes: Sequence[str] | None = None
+    sources: Sequence[str],
+    target: str,
+    classes: Sequence[str] | None = None,
+    *,
+    max_gib: float | None = None,
 ) -> VocReport:
     """Write images/ and annotations/instances_{split}.json below `target`.
 
@@ -88,6 +92,7 @@ def prepare_voc(
             without any, all images go into the split "all".
         target: folder of the dataset.
         classes: names in the order of their ids; None = all that occur, sorted.
+        max_gib: GiB that each file of a source may have; None = the limits of Source.
 
     Raises:
         InputError: a source is not there, they have no such folder, nothing in it can be used, or
@@ -95,7 +100,7 @@ def prepare_voc(
     """
     if classes is not None and len(set(classes)) < len(classes):
         raise InputError(f"classes has a name twice: {list(classes)}; name each once")
-    files = Source(sources)
+    files = Source(sources, max_gib=max_gib)
     root = find_root(files)
     with locked_output(target, "preparing VOC boxes"):
         return _prepare(files, root, target, classes)

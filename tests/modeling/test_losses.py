@@ -1,0 +1,50 @@
+"""The loss of a segmentation head is chosen by the config and handed to the head."""
+
+import pytest
+import torch
+
+from topformer_d2 import get_config
+from topformer_d2.errors import InputError
+from topformer_d2.modeling import (
+    SEGMENTATION_LOSS_REGISTRY,
+    SegmentationLoss,
+    build_model,
+    pixel_cross_entropy,
+)
+
+CONFIGS = ["seg_topformer_t", "baseline_semantic_fpn_mobilenetv2", "multitask_lite_topformer_t"]
+
+
+def build(name, *opts):
+    return build_model(get_config(name, ["MODEL.DEVICE", "cpu", *opts])).sem_seg_head
+
+
+def test_weight_and_ignored_label_are_the_configs():
+    head = build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT", "3.0")
+    logits, targets = torch.randn(1, 150, 4, 4), torch.randint(0, 150, (1, 32, 32))
+    targets[0, 0] = 255
+    losses = head.losses(logits, targets)
+    expected = 3 * pixel_cross_entropy(logits, targets, 255)
+    torch.testing.assert_close(losses, {"loss_sem_seg": expected})
+    assert not list(head.loss.parameters()) and head.ignore_value == 255
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_loss_of_ones_own_reaches_every_head(name, monkeypatch):
+    registry = {**SEGMENTATION_LOSS_REGISTRY._obj_map}
+    monkeypatch.setattr(SEGMENTATION_LOSS_REGISTRY, "_obj_map", registry)
+
+    @SEGMENTATION_LOSS_REGISTRY.register()
+    class MeanLogit(SegmentationLoss):
+        def pixel_loss(self, logits, targets):
+            return logits.mean()
+
+    head = build(name, "MODEL.SEM_SEG_HEAD.LOSS", "MeanLogit")
+    logits = torch.randn(1, 150, 4, 4)
+    losses = head.losses(logits, torch.zeros(1, 32, 32, dtype=torch.int64))
+    torch.testing.assert_close(losses["loss_sem_seg"], logits.mean() * head.loss.weight)
+
+
+def test_an_unknown_loss_is_named():
+    with pytest.raises(InputError, match=r"LOSS is 'PixelCrossEntrophy' .*'PixelCrossEntropy'"):
+        build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS", "PixelCrossEntrophy")

@@ -1,0 +1,158 @@
+"""What a checkpoint's training state must be like for a trainer to go on from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import torch
+from detectron2.engine import hooks
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .ema import AverageWeights
+
+# PyTorch's optimizers whose state is known: what each parameter has in its own shape. Without
+# momentum SGD keeps nothing, so that only Adam's are needed.
+_KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+_OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
+_SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+
+def check_same_training(state: Mapping[str, Any], trainer, batch_scale: float) -> None:
+    """Whether a state is of a training with this trainer's config.
+
+    Args:
+        state: what Trainer.state_dict gave.
+        trainer: Trainer, whose hooks are registered.
+        batch_scale: its own.
+
+    Raises:
+        InputError: it is not; the message names the key of the config.
+        ValueError: the state is not one of any trainer, and says why.
+    """
+    folder, cfg = trainer.cfg.OUTPUT_DIR, trainer.cfg
+    saved = state["_trainer"]["optimizer"]["param_groups"]
+    own = trainer.optimizer.state_dict()["param_groups"]
+    if not all(isinstance(group, Mapping) and _is_list(group.get("params")) for group in saved):
+        raise ValueError("the optimizer's param_groups are damaged")
+    if [(g.keys(), len(g["params"])) for g in saved] != [(g.keys(), len(g["params"])) for g in own]:
+        raise InputError(
+            f"{folder} was trained with another SOLVER.OPTIMIZER or other rates and decays by "
+            "group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume with its config, or "
+            "start anew in another OUTPUT_DIR"
+        )
+    if state.get("batch_scale", 1.0) != batch_scale:
+        raise InputError(
+            f"{folder} was trained with another SOLVER.IMS_PER_BATCH or REFERENCE_BATCH (or, with "
+            "REFERENCE_WORLD_SIZE, number of processes), whose iterations are others: resume with "
+            "those"
+        )
+    of_hooks = state.get("hooks", {})
+    if AverageWeights.__qualname__ in of_hooks and not cfg.SOLVER.EMA_DECAY:
+        raise InputError(
+            f"{folder} was trained with SOLVER.EMA_DECAY, and its checkpoint has the averaged "
+            "weights: resume with it"
+        )
+
+
+def check_state(state: Mapping[str, Any], trainer) -> None:
+    """Whether the optimizer's and the learning rate's state can be gone on from.
+
+    PyTorch loads whatever it is given, and fails in the first step, or trains on from nothing.
+
+    Args:
+        state, trainer: as for check_same_training.
+
+    Raises:
+        ValueError: they cannot; the message says why.
+    """
+    inner, optimizer = state["_trainer"], trainer.optimizer
+    saved = inner["optimizer"]
+    if isinstance(optimizer, _KNOWN):
+        _check_groups(saved["param_groups"], optimizer.state_dict()["param_groups"])
+        _check_moments(saved["state"], trainer.model, optimizer)
+    counted = state.get("optimizer_states")  # older checkpoints lack it
+    if counted not in (None, len(saved["state"])):
+        raise ValueError(
+            f"the optimizer's state has {len(saved['state'])} parameters, and had {counted!r} "
+            "when it was written"
+        )
+    for hook in trainer._hooks:
+        if isinstance(hook, hooks.LRScheduler):
+            name = hooks.LRScheduler.__qualname__
+            _check_rates(state.get("hooks", {}).get(name) or {}, hook.state_dict(), name)
+    for key, value in (trainer._trainer.state_dict().get("grad_scaler") or {}).items():
+        if not _is_like(inner["grad_scaler"][key], value):
+            raise ValueError(f"{key!r} of the state of mixed precision is damaged")
+
+
+def _check_groups(saved: list[Mapping], own: list[Mapping]) -> None:
+    for number, (group, expected) in enumerate(zip(saved, own, strict=True)):
+        for key, value in expected.items():
+            if not (_is_like(group[key], value) if key != "params" else group[key] == value):
+                raise ValueError(f"{key!r} of the optimizer's group {number} is damaged")
+
+
+def _check_moments(state: Mapping, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    needed = () if isinstance(optimizer, torch.optim.SGD) else _OF_ADAM
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, values in state.items():
+        if type(index) is not int or not 0 <= index < len(parameters):
+            raise ValueError(f"the optimizer's state has {index!r}, which is no parameter")
+        parameter = parameters[index]
+        where = f"the optimizer's state of {names.get(id(parameter), index)}"
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{where} is a {type(values).__name__}")
+        if missing := [key for key in needed if key not in values]:
+            raise ValueError(f"{where} has no {missing[0]!r}")
+        for key, value in values.items():
+            if key == "step" and not _is_number(value):
+                raise ValueError(f"'step' of {where} is not a number")
+            if key in _SHAPED and value is not None:
+                _check_moment(value, parameter, f"{key!r} of {where}")
+
+
+def _check_moment(value: Any, parameter: nn.Parameter, where: str) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise ValueError(f"{where} is not a tensor of floats")
+    if value.shape != parameter.shape:
+        raise ValueError(
+            f"{where} has the shape {tuple(value.shape)}, and the parameter "
+            f"{tuple(parameter.shape)}"
+        )
+    if value.isnan().any():
+        raise ValueError(f"{where} has NaN")
+
+
+def _check_rates(saved: Mapping, own: Mapping, name: str) -> None:
+    if not saved and own:
+        raise ValueError(f"it has no state of the learning rate ({name}), which would start anew")
+    for key in ("base_lrs", "last_epoch"):
+        if key in own and not _is_like(saved.get(key), own[key]):
+            raise ValueError(f"{key!r} of the learning rate's state ({name}) is damaged")
+
+
+def _is_like(value: Any, own: Any) -> bool:
+    """Whether a value of an optimizer's group has the kind that it has in another one."""
+    if _is_list(own):
+        return _is_list(value) and len(value) == len(own) and all(map(_is_like, value, own))
+    if own is None or isinstance(own, bool):
+        return value is None or isinstance(value, bool)
+    if _is_number(own):
+        return _is_number(value)
+    return isinstance(value, type(own))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, or a tensor of one."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and bool(value.isfinite().all())
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
