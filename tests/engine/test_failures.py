@@ -58,6 +58,16 @@ def test_a_failed_iteration_is_undone_and_resume_is_exact(
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
 
 
+@pytest.mark.parametrize(
+    "error, is_logged", [(FloatingPointError(), False), (OSError(), False), (KeyError(), True)]
+)
+def test_detectron2_logs_tracebacks_of_mistakes_alone(error, is_logged):
+    """Its main branch logs a loss that is not finite before the loop sees it."""
+    loop = logging.getLogger("detectron2.engine.train_loop")
+    keys = {"exc_info": (type(error), error, None)}
+    assert bool(loop.filter(logging.makeLogRecord(keys))) == is_logged
+
+
 def test_failures_that_the_user_can_fix_are_told():
     def told(error):
         return explain_failure(error, iteration=7, rate=0.01, folder="out")

@@ -6,8 +6,8 @@ import torch
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
-from topformer_d2.export.check import _preprocess, _to_input
-from topformer_d2.export.network import describe
+from topformer_d2.export.check import _preprocess, _to_input, check, sample_images
+from topformer_d2.export.network import ExportNetwork, describe
 from topformer_d2.inference.model_info import ModelInfo
 
 
@@ -37,3 +37,38 @@ def test_small_images_alone_come_in_batches(segmenter, side, batch):
     info = describe(model, model_info, labels=True)
     image = np.zeros((64, side, 3), np.uint8)
     assert _to_input(image, model, info).shape == (batch, 3, 64, side)
+
+
+# Detectron2's own decoding, which makes scores of the logits before it takes the best ones.
+DETECTOR = (
+    *("det_retinanet_topformer_t", "MODEL.RETINANET.NUM_CLASSES", "5"),
+    *("MODEL.FPN.OUT_CHANNELS", "32", "MODEL.RETINANET.TOPK_CANDIDATES_TEST", "100"),
+)
+
+
+def check_in_pytorch(cfg, model, size):
+    """The differences of boxes and scores of the network to be exported, run as it is."""
+    info = describe(model, ModelInfo.from_config(cfg), size=size)
+    network = ExportNetwork(model, info)
+
+    def run(x):
+        with torch.inference_mode():
+            return dict(zip(info.outputs, map(np.asarray, network(torch.tensor(x))), strict=True))
+
+    return check(run, model, info, list(sample_images(None))[-2:])
+
+
+def test_which_of_equal_scores_a_level_takes_is_no_difference(trained):
+    """In float32 all scores are 1, of logits that differ."""
+    cfg, model, _ = trained(*DETECTOR)
+    torch.nn.init.constant_(model.head.cls_score.bias, 40.0)
+    boxes, scores = check_in_pytorch(cfg, model, (96, 128))
+    assert boxes.value < 1e-4 and scores.value == 0.0 and "100 boxes" in boxes.where
+
+
+def test_a_level_of_one_pixel_is_decoded_as_the_others(trained):
+    """RetinaNet changes the logits of such a level where they lie."""
+    cfg, model, _ = trained(*DETECTOR)
+    torch.nn.init.zeros_(model.head.cls_score.bias)
+    boxes, scores = check_in_pytorch(cfg, model, (64, 64))
+    assert boxes.value < 1e-4 and scores.value < 1e-5

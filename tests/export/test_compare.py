@@ -66,10 +66,13 @@ def detections(*indices, boxes=BOXES, scores=SCORES, classes=CLASSES) -> Detecti
     return Detections(boxes, torch.tensor(scores), torch.tensor(classes))[rows]
 
 
-def candidates(*kept, boxes=BOXES, scores=SCORES, classes=CLASSES, anchor=0.0) -> Candidates:
+def candidates(
+    *kept, boxes=BOXES, scores=SCORES, classes=CLASSES, anchor=0.0, lowest=DECODING.score_threshold
+) -> Candidates:
     found = detections(*range(len(boxes)), boxes=boxes, scores=scores, classes=classes)
     units = anchor + (found.boxes[:, 2:] - found.boxes[:, :2]).repeat(1, 2)
-    return Candidates(found, units, torch.tensor(kept, dtype=torch.int64), (100, 200))
+    lowest = torch.full((len(found),), lowest)
+    return Candidates(found, units, lowest, torch.tensor(kept, dtype=torch.int64), (100, 200))
 
 
 def differences(expected, given, decoding=DECODING, limits=None) -> tuple[float, float]:
@@ -147,3 +150,7 @@ def test_what_is_at_a_limit_may_be_missing():
     assert differences(candidates(0, 1), detections(0), at_nms)[0] == 0.0
     full = replace(DECODING, max_detections=1)
     assert differences(candidates(2, 3), detections(2), full)[0] == 0.0
+    # Of more candidates of one score than a level takes, either may be taken.
+    keys = {"scores": [1.0, 0.9, 1.0, 1.0]}
+    assert differences(candidates(0, lowest=1.0, **keys), detections(2, 3, **keys))[0] == 0.0
+    assert differences(candidates(0, lowest=0.9, **keys), detections(2, 3, **keys))[0] == 1.0

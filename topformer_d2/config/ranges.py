@@ -33,6 +33,7 @@ _SIDE, _LONG_SIDE = _whole(1, 1 << 16), _whole(1, 1 << 20)
 _CHANNELS = _whole(1, 1 << 16)
 _CLASSES = _whole(1, 1 << 16)
 _NAMES = ListOf(Text(empty=False))
+_ANCHORS = ListOf(ListOf(_POSITIVE, least=1), least=1)
 
 RANGES: dict[str, Rule] = {
     "MODEL.WEIGHTS": Text(),
@@ -41,8 +42,8 @@ RANGES: dict[str, Rule] = {
     "MODEL.FPN.IN_FEATURES": _NAMES,
     "MODEL.FPN.OUT_CHANNELS": _CHANNELS,
     "MODEL.FPN.FUSE_TYPE": Choice(("sum", "avg")),
-    "MODEL.ANCHOR_GENERATOR.SIZES": ListOf(ListOf(_POSITIVE)),
-    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": ListOf(ListOf(_POSITIVE)),
+    "MODEL.ANCHOR_GENERATOR.SIZES": _ANCHORS,
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": _ANCHORS,
     "MODEL.ANCHOR_GENERATOR.OFFSET": _BELOW_ONE,
     "MODEL.SEM_SEG_HEAD.IN_FEATURES": _NAMES,
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": _whole(-100, (1 << 16) - 1),
@@ -188,6 +189,7 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
             _scale_range,
             _sizes_with_range,
             _iou_labels,
+            _clip_norm,
             _nesterov,
             _steps,
             _world,
@@ -242,6 +244,14 @@ def _iou_labels(cfg: CfgNode) -> str:
             f"MODEL.RETINANET.IOU_LABELS is {labels}; it takes {len(thresholds) + 1}, one more "
             f"than IOU_THRESHOLDS {thresholds}"
         )
+    return ""
+
+
+def _clip_norm(cfg: CfgNode) -> str:
+    # Infinity is the norm of the largest gradient.
+    norm = cfg.SOLVER.CLIP_GRADIENTS.NORM_TYPE
+    if not norm > 0:
+        return f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {norm}; it takes a number above 0, such as 2.0"
     return ""
 
 

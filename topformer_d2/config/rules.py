@@ -67,20 +67,24 @@ class Text:
 
 @dataclass(frozen=True)
 class ListOf:
-    """`lengths`: those allowed; empty = any."""
+    """`lengths`: those allowed; empty = any, from `least` up."""
 
     item: Number | Choice | Text | ListOf
     lengths: tuple[int, ...] = ()
+    least: int = 0
 
     def accepts(self, value: Any) -> bool:
         return (
             isinstance(value, (list, tuple))
             and (not self.lengths or len(value) in self.lengths)
+            and len(value) >= self.least
             and all(map(self.item.accepts, value))
         )
 
     def __str__(self) -> str:
-        count = " or ".join(map(str, self.lengths)) or "any number"
+        count = " or ".join(map(str, self.lengths)) or (
+            f"{self.least} or more" if self.least else "any number"
+        )
         return f"a list of {count}, each {self.item}"
 
 

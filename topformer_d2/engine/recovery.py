@@ -86,7 +86,7 @@ class RecoveringTrainer(DefaultTrainer):
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         except (OSError, RuntimeError, MemoryError) as e:
             return f"Its state could not be saved ({e}). {self._last_saved()}"
-        return f"stopped after iteration {self.iter}; --resume goes on from there"
+        return f"Stopped after iteration {self.iter}; --resume goes on from there"
 
     def _last_saved(self) -> str:
         try:

@@ -147,22 +147,42 @@ def _find_boxes(
     model: nn.Module, images: Tensor, raw: RawOutput, size: Sequence[int], limits: Limits
 ) -> Candidates:
     """By the meta-architecture's own decoding, in pixels of an input of `size`."""
-    logits, deltas = raw.class_logits, raw.box_deltas
-    # Without NMS, and with what is just below the threshold.
-    every = copy.copy(model)
-    every.test_nms_thresh, every.max_detections_per_image = 2.0, 1 << 30
-    every.test_score_thresh = max(model.test_score_thresh - 2 * limits.scores, 1e-6)
-    kept = _decode(model, images, logits, deltas)
-    found = _decode(every, images, logits, deltas)
-    # The same ones in the same order, where they start from.
-    anchors = _decode(every, images, logits, [torch.zeros_like(level) for level in deltas])
+    kept = _decode(model, images, raw.class_logits, raw.box_deltas)
+    levels = _find_candidates(model, images, raw, limits)
+    boxes, starts, scores, classes, lowest = map(torch.cat, zip(*levels, strict=True))
     height, width = (a / b for a, b in zip(size, images.shape[2:], strict=True))
     scale = torch.tensor([width, height, width, height])
-    boxes, starts = found.boxes * scale, anchors.boxes * scale
+    boxes, starts = boxes * scale, starts * scale
     units = sum((each[:, 2:] - each[:, :2]).repeat(1, 2) for each in (boxes, starts))
-    found = Detections(boxes, found.scores, found.classes)
+    found = Detections(boxes, scores, classes)
     kept = Detections(kept.boxes * scale, kept.scores, kept.classes)
-    return Candidates(found, units, _locate(kept, found, units), tuple(size))
+    return Candidates(found, units, lowest, _locate(kept, found, units), tuple(size))
+
+
+def _find_candidates(model: nn.Module, images: Tensor, raw: RawOutput, limits: Limits) -> Iterator:
+    """Each level's before the NMS, also those just below the lowest that is taken.
+
+    Yields:
+        boxes and anchors (n, 4), scores, classes and Candidates.lowest (n,).
+    """
+    logits, deltas = raw.class_logits, raw.box_deltas
+    every = copy.copy(model)
+    every.test_nms_thresh = 2.0
+    every.test_topk_candidates = every.max_detections_per_image = 1 << 30
+    for i, level in enumerate(logits):
+        scores, lowest = level.sigmoid().flatten(), model.test_score_thresh
+        if len(scores) > model.test_topk_candidates:
+            lowest = max(lowest, float(scores.topk(model.test_topk_candidates).values[-1]))
+        every.test_score_thresh = max(lowest - 2 * limits.scores, 1e-6)
+        # The other levels have none.
+        alone = [level if j == i else torch.full_like(logits[j], -1e4) for j in range(len(logits))]
+        found = _decode(every, images, alone, deltas)
+        # The same ones in the same order, where they start from.
+        anchors = _decode(every, images, alone, [torch.zeros_like(other) for other in deltas])
+        yield (
+            *(found.boxes, anchors.boxes, found.scores, found.classes),
+            torch.full((len(found),), lowest),
+        )
 
 
 def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
@@ -179,11 +199,13 @@ def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
 
 def _decode(model: nn.Module, images: Tensor, logits, deltas) -> Detections:
     batch = ImageList(images, [tuple(images.shape[2:])])
+    # RetinaNet makes scores of the logits where they lie, if a level is one pixel.
+    logits = [level.clone() for level in logits]
     with warnings.catch_warnings():
         # Detectron2's anchors leave out a keyword.
         warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
         # Of the features it uses the sizes alone, for its anchors.
-        found = model.forward_inference(batch, list(logits), [list(logits), list(deltas)])[0]
+        found = model.forward_inference(batch, logits, [logits, list(deltas)])[0]
     return Detections(found.pred_boxes.tensor.clone(), found.scores, found.pred_classes)
 
 

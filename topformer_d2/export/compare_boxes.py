@@ -38,15 +38,18 @@ class Candidates:
     """What PyTorch makes of the raw outputs for one image.
 
     Attributes:
-        all: before the NMS, also those just below the threshold; their boxes are not clipped.
+        all: before the NMS, also those just below the lowest; their boxes are not clipped.
         units: (n, 4) of each coordinate: the anchor's width or height plus the box's, in pixels.
             Where a raw value is off by a little, a coordinate is off by at most that share of it.
+        lowest: (n,) score that a candidate of its level must have: the threshold, or that of the
+            last where a level has more than are taken.
         kept: (m,) indices of those after the NMS.
         size: (height, width) that the network's boxes are clipped to.
     """
 
     all: Detections
     units: Tensor
+    lowest: Tensor
     kept: Tensor
     size: tuple[int, int]
 
@@ -74,7 +77,7 @@ def compare_boxes(
     that lie thousands of pixels outside or whose sides are below a pixel, and float32 gives those
     no better. What only one of the two finds counts with its score, unless a difference within the
     limits explains it:
-    - its score is at the threshold, or below the last of a full list;
+    - its score is at the lowest of its level's candidates, or below the last of a full list;
     - it is a candidate, and its overlap with another box of its class is at the NMS's limit;
     - it is a candidate, and the NMS chose between it and one of equal score;
     - it is a candidate, and the NMS drops it beside a box that is explained so.
@@ -170,7 +173,7 @@ def _unexplained(
     is_tie = is_alone[:, None] & is_alone & (is_expected[:, None] != is_expected) & drops
     is_tie &= (both.scores[:, None] - both.scores).abs() <= limits.scores
     explained = ((at_limit & is_same).fill_diagonal_(False) | is_tie).any(dim=1)
-    lowest = torch.full((len(index),), decoding.score_threshold)
+    lowest = expected.lowest[index]
     for is_other, scores in ((~is_expected, both.scores[is_expected]), (is_expected, given.scores)):
         if len(scores) >= decoding.max_detections:
             lowest[is_other] = lowest[is_other].clamp(min=float(scores.min()))
