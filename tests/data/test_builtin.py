@@ -42,7 +42,7 @@ def test_metadata(name, splits, stuff, things, evaluator):
         metadata = MetadataCatalog.get(f"{name}_{split}")
         assert metadata.evaluator_type == evaluator
         script = metadata.prepare_command.split()[1]
-        assert metadata.prepare_command.startswith("python datasets/prepare_")
+        assert metadata.prepare_command.startswith("topformer data prepare ")
         assert (REPOSITORY / script).is_file()
         if stuff:
             assert len(metadata.stuff_classes) == len(metadata.stuff_colors) == stuff

@@ -48,8 +48,8 @@ def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]
             if width * height > max_pixels:
                 gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
                 raise InputError(
-                    f"{path} has {width}x{height} pixels, more than the {max_pixels} of max_pixels;"
-                    f" to read it takes about {gigabytes:.1f} GB of memory"
+                    f"{path} has {width}x{height} pixels, more than the {max_pixels} of "
+                    f"`max_pixels`; to read it takes about {gigabytes:.1f} GB of memory"
                 )
             if not width * height:
                 raise InputError(f"{path} has no pixels ({width}x{height})")

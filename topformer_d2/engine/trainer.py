@@ -157,7 +157,7 @@ class Trainer(RecoveringTrainer):
             names = ", ".join(path.name for path, _ in earlier[:3])
             logger.warning(
                 "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
-                "--resume goes on from them, and another OUTPUT_DIR keeps them",
+                "resuming goes on from them, and another OUTPUT_DIR keeps them",
                 *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
@@ -167,7 +167,7 @@ class Trainer(RecoveringTrainer):
         Raises:
             InputError: what the user can fix, as a full disk, too little memory, a loss that is
                 not finite or a process of the loader that was killed; what was trained is kept
-                where that is possible, and the message says from where --resume goes on.
+                where that is possible, and the message says from where `resume` goes on.
         """
         if not comm.is_main_process() or not self.cfg.OUTPUT_DIR:
             return super().train()

@@ -66,7 +66,7 @@ def open_source(path: str) -> Opened:
     if os.path.isdir(path):
         return _open_folder(Path(os.path.abspath(path)))  # "." has a name then
     if not os.path.lexists(path):
-        raise InputError(f"--source {path} does not exist")
+        raise InputError(f"`source` {path} does not exist")
     check_regular_file(path)
     if path.endswith(".json"):
         return Opened({os.path.basename(path): lambda: _read_file(path)})
@@ -78,8 +78,8 @@ def open_source(path: str) -> Opened:
     except InputError:
         raise
     except (*DAMAGED, OSError, ValueError) as e:
-        raise InputError(f"--source {path} is cut off or damaged: {e}") from e
-    raise InputError(f"--source {path} is not a folder or a whole .zip or .tar archive")
+        raise InputError(f"`source` {path} is cut off or damaged: {e}") from e
+    raise InputError(f"`source` {path} is not a folder or a whole .zip or .tar archive")
 
 
 def _check_size(name: str, size: int) -> int:
@@ -157,7 +157,7 @@ def _open_zip(path: str) -> Opened:
             continue
         if info.flag_bits & 1:
             raise InputError(
-                f"--source {path} has files with a password, {info.filename!r} among them: unpack "
+                f"`source` {path} has files with a password, {info.filename!r} among them: unpack "
                 "it and name the folder"
             )
         if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
@@ -172,7 +172,7 @@ def _open_tar(path: str) -> Opened:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (open as long as the source is)
     except tarfile.ReadError:
         # Each jump back in a compressed stream reads it from its start.
-        raise InputError(f"--source {path} is a compressed tar: unpack it first") from None
+        raise InputError(f"`source` {path} is a compressed tar: unpack it first") from None
     lock, opened = threading.Lock(), Opened()
 
     def read(member: tarfile.TarInfo) -> bytes:
