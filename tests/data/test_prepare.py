@@ -157,7 +157,7 @@ def test_synthetic_is_a_function_of_its_seed(tmp_path):
     with pytest.raises(InputError, match="was made with"):
         write_synthetic(str(tmp_path / "a"), 5, 1, 3)
     (tmp_path / "a/synthetic/settings.json").unlink()
-    with pytest.raises(InputError, match="not made by this script"):
+    with pytest.raises(InputError, match="was not made so"):
         write_synthetic(str(tmp_path / "a"), 2, 1, 3)
 
 

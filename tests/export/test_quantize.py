@@ -53,7 +53,7 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
     path = str(tmp_path / "m.onnx")
     export_model(cfg, weights, path, with_preprocessing=True, size=(64, 64))
     output = str(tmp_path / "o.onnx")
-    with pytest.raises(InputError, match="without --with-preprocessing"):
+    with pytest.raises(InputError, match="without `with_preprocessing`"):
         quantize_onnx(path, images, str(tmp_path / "unmade" / "o.onnx"))
     assert not (tmp_path / "unmade").exists()
     with pytest.raises(InputError, match="topformer export"):
