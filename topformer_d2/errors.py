@@ -190,7 +190,9 @@ def show_input_errors(reword: Callable[[str], str] = str) -> Iterator[None]:
         print("terminated" if terminated else "interrupted", file=sys.stderr)
         raise SystemExit(143 if terminated else 130) from None
     except Exception as e:
-        if isinstance(e, BrokenPipeError) and _drop_closed_stdout():
+        # An unbuffered stdout keeps nothing that would fail once more.
+        unbuffered = getattr(sys.stdout, "write_through", False)
+        if isinstance(e, BrokenPipeError) and (_drop_closed_stdout() or unbuffered):
             raise SystemExit(141) from None
         if isinstance(e, OSError):
             message = describe_os_error(e)
