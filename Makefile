@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 env: $(READY)
 
-$(READY): requirements.lock setup.py tools/install_detectron2.py
+$(READY): requirements.lock setup.py topformer_d2/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python >= 3.10 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
@@ -18,7 +18,7 @@ $(READY): requirements.lock setup.py tools/install_detectron2.py
 	@touch $(READY)
 
 demo: env
-	$(BIN)/python tools/demo.py
+	$(BIN)/python -m topformer_d2 demo
 
 test: env lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow"

@@ -24,8 +24,9 @@ setup(
         "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
     },
+    entry_points={"console_scripts": ["topformer = topformer_d2.cli:main"]},
     # Detectron2 itself is missing on purpose: no index has it under that name.
-    # `python tools/install_detectron2.py` installs it; see README.md.
+    # `topformer install-detectron2` installs it; see README.md.
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -1,10 +1,9 @@
 #!/usr/bin/env python
-"""Prepare ADE20K for scene parsing (ADEChallengeData2016, 150 classes).
+"""`topformer data prepare ade20k`, for a checkout."""
 
-The layout that it writes is drawn in datasets/README.md.
-"""
+import sys
 
-from topformer_d2.data.prepare.cli import main
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main("ade20k", __doc__)
+    sys.exit(main(["data", "prepare", "ade20k", *sys.argv[1:]]))

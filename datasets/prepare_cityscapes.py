@@ -1,14 +1,9 @@
 #!/usr/bin/env python
-"""Prepare Cityscapes (fine annotations, 19 classes) for Detectron2's builtin loader.
+"""`topformer data prepare cityscapes`, for a checkout."""
 
-The layout that it writes is drawn in datasets/README.md.
+import sys
 
-  python datasets/prepare_cityscapes.py \\
-    --source leftImg8bit_trainvaltest.zip \\
-    --source gtFine_trainvaltest.zip
-"""
-
-from topformer_d2.data.prepare.cli import main
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main("cityscapes", __doc__)
+    sys.exit(main(["data", "prepare", "cityscapes", *sys.argv[1:]]))

@@ -1,10 +1,9 @@
 #!/usr/bin/env python
-"""Prepare COCO-Stuff-10k v1.1 (171 classes).
+"""`topformer data prepare coco_stuff10k`, for a checkout."""
 
-The layout that it writes is drawn in datasets/README.md.
-"""
+import sys
 
-from topformer_d2.data.prepare.cli import main
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main("coco_stuff10k", __doc__)
+    sys.exit(main(["data", "prepare", "coco_stuff10k", *sys.argv[1:]]))

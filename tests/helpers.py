@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -101,16 +106,88 @@ def photo(path: Path | str, height: int = 90, width: int = 120, seed: int = 0) -
     return str(path)
 
 
-def run_tool(
-    name: str, *args: str, cwd: Path = REPOSITORY, timeout: float = 240, **environment: str
-):
-    """Run tools/<name> (or datasets/<name>) as a user would; output is text, nothing is raised."""
-    folder = "datasets" if name.startswith("prepare_") else "tools"
+class Finished(NamedTuple):
+    """What a command left: its exit status and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def topformer(*words: object, cwd: Path = REPOSITORY) -> Finished:
+    """Run `topformer WORDS` in this process."""
+    from topformer_d2.cli import main  # after the datasets' folder is set
+
+    return _captured(lambda: main([str(word) for word in words]), cwd)
+
+
+def run_script(name: str, *words: object) -> Finished:
+    """Run a script of the checkout in this process, as from its root."""
+
+    def call() -> int:
+        before = sys.argv, torch.get_num_threads()
+        sys.argv = [name, *map(str, words)]
+        try:
+            runpy.run_path(str(REPOSITORY / name), run_name="__main__")
+        finally:
+            sys.argv = before[0]
+            torch.set_num_threads(before[1])
+        return 0
+
+    return _captured(call, REPOSITORY)
+
+
+def _captured(call: Callable[[], int], folder: Path) -> Finished:
+    out, err, before = io.StringIO(), io.StringIO(), os.getcwd()
+    os.chdir(folder)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = call()
+    except SystemExit as stop:
+        status = stop.code or 0
+    finally:
+        os.chdir(before)
+    return Finished(status, out.getvalue(), err.getvalue())
+
+
+def start_topformer(*words: object, timeout: float = 240, **environment: str):
+    """Run `topformer WORDS` in a process of its own, as a user would; nothing is raised."""
     return subprocess.run(
-        [sys.executable, str(REPOSITORY / folder / name), *map(str, args)],
+        [sys.executable, "-m", "topformer_d2", *map(str, words)],
         capture_output=True,
         text=True,
-        cwd=cwd,
+        cwd=REPOSITORY,
         env={**os.environ, **environment},
         timeout=timeout,
     )
+
+
+@contextlib.contextmanager
+def datasets_below(root: Path | str) -> Iterator[None]:
+    """Within it the synthetic datasets are those of another DETECTRON2_DATASETS."""
+    from topformer_d2.data.builtin import datasets_root
+
+    before = datasets_root()
+    _register_synthetic(str(root))
+    try:
+        yield
+    finally:
+        _register_synthetic(before)
+
+
+def _register_synthetic(root: str) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    from topformer_d2.data import builtin
+
+    objects, pixels = builtin.SYNTHETIC_OBJECTS, builtin.SYNTHETIC_CATEGORIES
+    for kind, *categories in (
+        ("sem_seg", None, pixels),
+        ("boxes", objects, None),
+        ("multitask", objects, pixels),
+    ):
+        for split in ("train", "val"):
+            name = f"synthetic_{kind}_{split}"
+            for catalog in (DatasetCatalog, MetadataCatalog):
+                catalog.remove(name)
+            builtin._register(name, builtin._SYNTHETIC, root, split, *categories)

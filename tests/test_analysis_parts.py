@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY, topformer
 from topformer_d2 import get_config
 from topformer_d2.analysis import (
     Part,
@@ -185,7 +185,7 @@ def test_the_tool(tmp_path):
     config = REPOSITORY / "configs/seg_topformer_t.yaml"
     chart = tmp_path / "new" / "chart.png"
     arguments = ["--size", "64", "96", "--repetitions", "2", "--chart", chart]
-    done = run_tool("analyze_model.py", "--config-file", config, *arguments, cwd=tmp_path)
+    done = topformer("analyze", "--config-file", config, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "1,389,654" in done.stdout and "seg_topformer_t.yaml, 64x96" in done.stdout
     assert all(f"\n{label} " in done.stdout for label in TINY)
@@ -203,5 +203,5 @@ def test_the_tool(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
-    done = run_tool("analyze_model.py", *arguments)
+    done = topformer("analyze", *arguments)
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr

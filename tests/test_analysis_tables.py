@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from detectron2.modeling import build_model
 
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2 import get_config
 from topformer_d2.analysis import Cost, Counter, agreement, format_tables, load_tables, tables
 
@@ -203,7 +203,7 @@ def test_every_row_is_printed_once(monkeypatch):
 
 @pytest.mark.slow
 def test_the_tool_prints_the_tables():
-    done = run_tool("analyze_model.py", "--tables", timeout=600)
+    done = topformer("analyze", "--tables")
     assert done.returncode == 0, done.stderr[-2000:]
     for title in TITLES.values():
         assert done.stdout.count(f"{title}\n") == 1

@@ -10,7 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from tests.helpers import Segmenter, official_state_dict, run_tool
+from tests.helpers import Segmenter, official_state_dict, topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import (
     SafeCheckpointer,
@@ -101,7 +101,7 @@ def test_what_is_no_topformer_is_refused(official):
 def test_tool_converts_and_the_result_loads(official, tmp_path, extension):
     source, out = tmp_path / "official.pth", tmp_path / f"ours.{extension}"
     torch.save({"state_dict": official, "meta": {"CLASSES": ("wall",)}}, source)
-    result = run_tool("convert_weights.py", source, out)
+    result = topformer("convert", source, out)
     assert result.returncode == 0, result.stderr
     assert "TopFormer-tiny" in result.stdout and "376" in result.stdout
     model = build_model(get_config("seg_topformer_t", ["MODEL.DEVICE", "cpu"]))
@@ -121,7 +121,7 @@ def test_tool_refuses_in_one_line(tmp_path):
         ((tmp_path / "x.pth", tmp_path / "o.pth"), "x.pth is not a readable weights file"),
         ((tmp_path / "x.pth", tmp_path / "o.bin"), "end in .pth or .safetensors"),
     ]:
-        result = run_tool("convert_weights.py", *arguments)
+        result = topformer("convert", *arguments)
         assert result.returncode == 1
         assert result.stderr.splitlines()[-1].startswith("error: ")
         assert message in result.stderr and "Traceback" not in result.stderr
@@ -223,7 +223,7 @@ def test_weights_that_match_nothing_are_refused(tmp_path, load):
     model = build_model(get_config("seg_topformer_t", ["MODEL.DEVICE", "cpu"]))
     path = str(tmp_path / "w.pth")
     torch.save({"model": {"fc.weight": torch.zeros(1)}}, path)
-    with pytest.raises(InputError, match=r"only 0 of.*0 keys under 'backbone\.'.*convert_weights"):
+    with pytest.raises(InputError, match=r"only 0 of.*0 keys under 'backbone\.'.*r convert"):
         load(model, path)
     save_state_dict(Segmenter("base").state_dict(), path)
     with pytest.raises(InputError, match=r"MODEL\.TOPFORMER\.VARIANT"):

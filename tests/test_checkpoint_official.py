@@ -1,7 +1,5 @@
 """Our weights in the official layout, and official files where MODEL.WEIGHTS may name them."""
 
-import runpy
-
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, VARIANT_OF, Segmenter, official_state_dict
+from tests.helpers import VARIANT_OF, Segmenter, official_state_dict, topformer
 from topformer_d2 import TopFormer, get_config
 from topformer_d2.checkpoint import (
     SafeCheckpointer,
@@ -65,14 +63,13 @@ def test_round_trip_of_backbones_is_exact(letter):
 
 
 @pytest.fixture
-def convert_weights(monkeypatch, capsys):
-    """Runs tools/convert_weights.py in this process; returns what it writes to stdout."""
-    tool = runpy.run_path(str(REPOSITORY / "tools/convert_weights.py"))
+def convert_weights():
+    """Runs `topformer convert`; returns what it writes to stdout."""
 
     def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["convert_weights.py", *map(str, arguments)])
-        tool["main"]()
-        return capsys.readouterr().out
+        result = topformer("convert", *arguments)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
     return run
 
@@ -94,11 +91,9 @@ def test_tool_goes_both_ways(tmp_path, convert_weights):
 def test_joint_models_and_detectors_need_extracting_first(tmp_path, convert_weights, kind):
     joint = build_model(get_config(f"multitask_{kind}topformer_t", SMALL)).state_dict()
     detector = extract_task(joint, "instances")
-    with pytest.raises(
-        InputError, match=r"a joint model's.*`--extract sem_seg` or `--extract backbone`"
-    ):
+    with pytest.raises(InputError, match=r"a joint model's.*`extract_task` or `extract_backbone`"):
         convert_to_official(joint)
-    with pytest.raises(InputError, match=r"a detector's.*by `--extract backbone`"):
+    with pytest.raises(InputError, match=r"a detector's.*by `extract_backbone`"):
         convert_to_official(detector)
     segmenter = extract_task(joint, "sem_seg")
     check_equal(convert_official_state_dict(convert_to_official(segmenter))[0], segmenter)
@@ -203,5 +198,5 @@ def test_our_predictor_takes_an_official_file_and_detectron2s_a_converted_one(tm
     with pytest.raises(ValueError, match="Unsupported type found in checkpoint! state_dict"):
         DefaultPredictor(cfg)
     torch.save(official, source)
-    with pytest.raises(InputError, match=r"official checkpoint.*convert_weights"):
+    with pytest.raises(InputError, match=r"official checkpoint.*topformer convert"):
         DefaultPredictor(cfg)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tests.helpers import formula_weight, official_state_dict, run_tool
+from tests.helpers import formula_weight, official_state_dict, topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import (
     SafeCheckpointer,
@@ -135,8 +135,8 @@ def test_what_cannot_be_extracted_is_refused(weights):
         (segmenter, "sem_seg", "not a joint model's: it has 'sem_seg' alone"),
         (segmenter, "instances", r"no 'instances': its parts are \['TopFormer', 'sem_seg_head'\]"),
         (headless, "instances", "no 'instances'.*'pyramid'"),
-        ({"fc.weight": torch.zeros(1)}, "sem_seg", r"\['fc\.weight'\].*convert_weights\.py IN OUT"),
-        (official_state_dict("t"), "sem_seg", r"convert_weights\.py IN OUT.*without an option"),
+        ({"fc.weight": torch.zeros(1)}, "sem_seg", r"\['fc\.weight'\].*topformer convert IN OUT"),
+        (official_state_dict("t"), "sem_seg", r"topformer convert IN OUT.*without an option"),
     ]:
         with pytest.raises(InputError, match=message):
             extract_task(given, task)
@@ -216,7 +216,7 @@ def test_tool_extracts_and_merges(weights, tmp_path):
         tmp_path / name for name in ("joint.pth", "new/segmenter.safetensors", "merged.pth")
     )
     torch.save({"model": weights, "optimizer": {"state": {}}, "iteration": 3}, joint)
-    result = run_tool("convert_weights.py", joint, segmenter, "--extract", "sem_seg")
+    result = topformer("convert", joint, segmenter, "--extract", "sem_seg")
     assert result.returncode == 0, result.stderr
     expected = extract_task(weights, "sem_seg")
     written = read_weights(str(segmenter))
@@ -227,19 +227,17 @@ def test_tool_extracts_and_merges(weights, tmp_path):
 
     detector = tmp_path / "detector.pth"
     torch.save(extract_task(weights, "instances"), detector)  # bare
-    result = run_tool("convert_weights.py", segmenter, merged, "--merge", detector)
+    result = topformer("convert", segmenter, merged, "--merge", detector)
     assert result.returncode == 0, result.stderr
     assert f"wrote {merged}: {len(weights)} tensors (TopFormer " in result.stdout
     written = read_weights(str(merged))
     assert all(torch.equal(written[key], value) for key, value in weights.items())
 
 
-def test_the_wrong_kind_of_file_names_the_option(weights, tmp_path):
+def test_the_wrong_kind_of_file_names_the_function(weights, tmp_path):
     official = str(tmp_path / "official.pth")
-    with pytest.raises(InputError, match=r"own: `--extract sem_seg`.*`--merge OTHER`"):
+    with pytest.raises(InputError, match=r"own: `extract_task`.*`merge_tasks`"):
         convert_official_state_dict({"model": weights, "optimizer": {}})
     torch.save({"state_dict": official_state_dict("t"), "meta": {}}, official)
-    with pytest.raises(
-        InputError, match=r"official\.pth.*official one.*convert_weights\.py IN OUT`"
-    ):
+    with pytest.raises(InputError, match=r"official\.pth.*official one.*topformer convert IN OUT`"):
         read_weights(official)

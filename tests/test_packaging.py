@@ -8,11 +8,12 @@ import zipfile
 import pytest
 
 from tests.helpers import REPOSITORY
+from topformer_d2.cli import VERBS
 from topformer_d2.config import list_configs
 
 
 @pytest.mark.slow
-def test_wheel_ships_configs_and_categories(tmp_path):
+def test_wheel_ships_configs_categories_and_the_command(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
     # From a copy: building writes into the source folder.
     files = subprocess.run(
@@ -30,7 +31,13 @@ def test_wheel_ships_configs_and_categories(tmp_path):
     assert {f"topformer_d2/configs/{name}.yaml" for name in list_configs()} <= set(names)
     assert "topformer_d2/data/categories/ade20k.json" in names
     assert "topformer_d2/analysis/paper_tables.json" in names
-    assert not [name for name in names if name.startswith(("tests/", "tools/"))]
+    assert "topformer_d2/install_detectron2.py" in names
+    modules = {module for module, _ in VERBS.values()}
+    assert {f"topformer_d2/cli/{module}.py" for module in modules} <= set(names)
+    (entries,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert "topformer = topformer_d2.cli:main" in (tmp_path / "installed" / entries).read_text()
+    outside = ("tests/", "tools/", "benchmarks/")
+    assert not [name for name in names if name.startswith(outside)]
     script = (
         "import topformer_d2; print(topformer_d2.__file__);"
         "print(topformer_d2.get_config('seg_topformer_s').MODEL.TOPFORMER.VARIANT)"

@@ -30,7 +30,7 @@ def _json(path: Path) -> None:
     assert read_json(path) == {"a": None, "b": [0, 1], "c": 3}
     write_beside(path, b"x")
     assert read_text(path) == "x"
-    check_output(path, "--json")
+    check_output(path, "json")
 
 
 def _config(path: Path) -> None:

@@ -1,90 +1,9 @@
 #!/usr/bin/env python
-"""Convert weights: the official keys and this toolkit's, both ways; one task's model and both's.
+"""`topformer convert`, for a checkout."""
 
-An official TopFormer (segmentation or ImageNet) to this toolkit's keys:
-  python tools/convert_weights.py TopFormer-T_512x512_2x8_160k.pth topformer_t_ade20k.pth
+import sys
 
-This toolkit's segmenter, or its backbone alone, to the official keys:
-  python tools/convert_weights.py topformer_t.pth official.pth --to-official
-
-The segmenter (sem_seg) or the detector (instances) in a joint model, or TopFormer alone (backbone)
-in any:
-  python tools/convert_weights.py joint.pth segmenter.pth --extract sem_seg
-
-A joint model to start training from, of a segmenter and a detector, with TopFormer from IN:
-  python tools/convert_weights.py segmenter.pth joint.pth --merge detector.pth
-
-OUT may be .pth, which any Detectron2 tool reads, or .safetensors. No pickled code is run.
-"""
-
-import argparse
-import os
-from collections import Counter
-
-from topformer_d2.checkpoint import (
-    convert_official_state_dict,
-    convert_to_official,
-    extract_backbone,
-    extract_task,
-    is_official,
-    merge_tasks,
-    read_state_dict,
-    read_weights,
-    save_state_dict,
-    split_parts,
-)
-from topformer_d2.errors import InputError, printable, show_input_errors, shown
-
-
-def convert(args: argparse.Namespace) -> dict:
-    """What is to be written; the report on an official file is printed."""
-    if args.to_official:
-        return convert_to_official(read_weights(args.source))
-    if args.extract == "backbone":
-        return extract_backbone(read_weights(args.source))
-    if args.extract:
-        return extract_task(read_weights(args.source), args.extract)
-    if args.merge:
-        return merge_tasks(read_weights(args.source), read_weights(args.merge))
-    state_dict, report = convert_official_state_dict(read_state_dict(args.source))
-    print(printable(str(report)))
-    return state_dict
-
-
-def describe(state_dict: dict) -> str:
-    """How many tensors each part has."""
-    if is_official(state_dict):
-        counts = Counter(key.split(".")[0] for key in state_dict)
-    else:
-        counts = {name: len(part) for name, part in split_parts(state_dict).items()}
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="IN", help=".pth or .safetensors")
-    parser.add_argument("out", metavar="OUT", help=".pth or .safetensors")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--to-official", action="store_true", help="give IN the official keys")
-    mode.add_argument(
-        "--extract",
-        choices=("sem_seg", "instances", "backbone"),
-        help="the task to take out of a joint IN, or TopFormer out of any",
-    )
-    mode.add_argument("--merge", metavar="OTHER", help="the other task's checkpoint")
-    args = parser.parse_args()
-    with show_input_errors():
-        if not args.out.endswith((".pth", ".safetensors")):
-            raise InputError(f"{args.out}: the name has to end in .pth or .safetensors")
-        state_dict = convert(args)
-        folder = os.path.dirname(os.path.abspath(args.out))
-        os.makedirs(folder, exist_ok=True)
-        save_state_dict(state_dict, args.out, wrapper="state_dict" if args.to_official else "model")
-    counts = printable(describe(state_dict))
-    print(f"wrote {shown(args.out)}: {len(state_dict)} tensors ({counts})")
-
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["convert", *sys.argv[1:]]))

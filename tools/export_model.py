@@ -1,61 +1,9 @@
 #!/usr/bin/env python
-"""Write a trained model as an ONNX or OpenVINO file, and check that it gives PyTorch's numbers.
+"""`topformer export`, for a checkout."""
 
-  python tools/export_model.py --format onnx --config-file configs/seg_topformer_t.yaml \\
-    --weights topformer_t.pth --output topformer_t.onnx
-  python tools/export_model.py --format openvino --size 512 512 --with-preprocessing --labels ...
+import sys
 
-The input is "images", float32 (N, 3, H, W), normalised; with --with-preprocessing "image", uint8
-(H, W, 3) BGR of any size. Height and width are free, with any values, unless --size fixes them,
-which is faster; N is free where they are, and 1 where boxes come out.
-
-The outputs are, for pixels, "logits" (N, K, h, w) at stride 8, or with --labels "labels" (N, H, W);
-for objects "boxes" (n, 4) XYXY in pixels of the input, "scores" and "classes" (n,), best first, or
-with --raw-boxes "class_logits_p3", ... and "box_deltas_p3", ... The file describes itself: classes,
-colours, sizes, normalisation, versions.
-
-It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
-0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.
-"""
-
-from topformer_d2.cli import model_parser
-from topformer_d2.config import load_config
-from topformer_d2.errors import printable, show_input_errors, shown
-from topformer_d2.export import FORMATS, export_model
-
-
-def main() -> None:
-    parser = model_parser(__doc__)
-    parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--output", required=True, metavar="FILE", help=".onnx, or .xml and .bin")
-    parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of the network's input"
-    )
-    parser.add_argument("--labels", action="store_true", help="the label map instead of logits")
-    parser.add_argument("--raw-boxes", action="store_true", help="no decoding and no NMS")
-    parser.add_argument(
-        "--with-preprocessing",
-        action="store_true",
-        help="resize (to --size, or as in evaluation) and normalise in the graph",
-    )
-    parser.add_argument("--images", metavar="DIR", help="to check on; default: synthetic images")
-    args = parser.parse_args()
-    with show_input_errors():
-        _, differences = export_model(
-            load_config(args.config_file, args.opts),
-            args.weights,
-            args.output,
-            file_format=args.format,
-            size=args.size and tuple(args.size),
-            labels=args.labels,
-            raw_boxes=args.raw_boxes,
-            with_preprocessing=args.with_preprocessing,
-            images=args.images,
-        )
-    for found in differences:
-        print(printable(str(found)))
-    print(f"wrote {shown(args.output)}")
-
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["export", *sys.argv[1:]]))

@@ -1,74 +1,9 @@
 #!/usr/bin/env python
-"""Write an exported .onnx file in 8-bit integers, calibrated on a folder of images.
+"""`topformer quantize`, for a checkout."""
 
-  python tools/quantize_model.py --model topformer_t.onnx --images photos/ \\
-    --output topformer_t_int8.onnx --dataset camvid_sem_seg_val
+import sys
 
-The images are to be like those that the model will see; some of them are used. With --dataset the
-mIoU before and after is printed. The times are on one thread, with both files called in turn, and
-the ratios within a repetition; the reference is float32. glibc keeps freed memory here
-(topformer_d2.analysis.keep_freed_memory), which a Predictor does not ask of it. Integers pay where
-the processor multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product).
-Files exported with --size gain most. OpenVINO runs the result as well.
-"""
-
-import argparse
-from pathlib import Path
-
-from topformer_d2.analysis import keep_freed_memory
-from topformer_d2.analysis.benchmark import describe_machine, format_results, run_benchmark
-from topformer_d2.analysis.entries import file_entry
-from topformer_d2.data.image_files import list_images
-from topformer_d2.data.images import read_image
-from topformer_d2.errors import InputError, printable, show_input_errors, shown
-from topformer_d2.evaluation.predictions import evaluate_labels
-from topformer_d2.export.quantize import check_files, quantize_onnx
-from topformer_d2.inference import Predictor
-from topformer_d2.inference.backends import resize_for
-
-
-def print_times(name: str, before: Predictor, after: Predictor, image, repetitions: int) -> None:
-    """Of both files in turn, on one thread."""
-    files = {"float32": before, "int8": after}
-    entries = [file_entry(name, key, files[key], image, num_threads=1) for key in files]
-    entries[0].is_reference = True
-    height, width = resize_for(before.backend, image).shape[:2]
-    results = run_benchmark(entries, repetitions)
-    print(f"{height}x{width}, one thread, {repetitions} repetitions; {describe_machine()}")
-    print(printable(format_results(results)))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, metavar="FILE", help=".onnx of export_model.py")
-    parser.add_argument("--images", required=True, metavar="DIR", help="to calibrate on")
-    parser.add_argument("--output", required=True, metavar="FILE", help=".onnx to write")
-    parser.add_argument("--dataset", metavar="NAME", help="registered, with pixel labels")
-    parser.add_argument("--repetitions", type=int, default=50, help="of the timing; default: 50")
-    args = parser.parse_args()
-    if args.repetitions < 1:
-        parser.error("--repetitions takes 1 or more")
-    keep_freed_memory()
-    with show_input_errors():
-        check_files(args.model, args.output)
-        image = read_image(list_images(args.images, "--images")[0])
-        before = Predictor(args.model, num_threads=1)
-        results = []
-        if args.dataset:
-            if "sem_seg" not in before.info.tasks:
-                raise InputError(f"--dataset measures pixel labels; {args.model} gives none")
-            # First, for it finds out whether the dataset fits.
-            results.append(evaluate_labels(before, args.dataset)["mIoU"])
-        count = quantize_onnx(args.model, args.images, args.output)
-        print(f"wrote {shown(args.output)}, calibrated on {count} images")
-        after = Predictor(args.output, num_threads=1)
-        print_times(Path(args.model).stem, before, after, image, args.repetitions)
-        if args.dataset:
-            results.append(evaluate_labels(after, args.dataset)["mIoU"])
-            print(f"mIoU on {args.dataset}: {results[0]:.2f} in float32, {results[1]:.2f} in int8")
-
+from topformer_d2.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["quantize", *sys.argv[1:]]))

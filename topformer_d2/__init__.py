@@ -4,33 +4,9 @@ Importing this package registers the backbone, the heads, the meta-architectures
 with Detectron2, so that Detectron2's own functions build and run them from a config.
 """
 
-import warnings
-
-try:
-    import detectron2
-except ImportError as e:
-    raise ImportError(
-        "topformer_d2 needs Detectron2, which no package index has under that name. "
-        "Install it from this project's checkout with\n"
-        "  python tools/install_detectron2.py\n"
-        "or build its main branch as https://detectron2.readthedocs.io describes."
-    ) from e
-
-with warnings.catch_warnings():
-    # It scripts functions when it is imported, of which newer PyTorch warns.
-    warnings.filterwarnings("ignore", r".*torch\.jit\.script", FutureWarning)
-    import detectron2.modeling  # noqa: F401
-
-from . import checkpoint, data, evaluation, inference, modeling
-from .config import add_topformer_config, get_config
-from .errors import InputError
-from .inference import Predictor, Scene, label_map
-from .modeling import (
-    TopFormer,
-    TopFormerMultiTask,
-    TopFormerSegmentationHead,
-    TopFormerSegmentor,
-)
+import importlib
+import os
+import sys
 
 __version__ = "0.1.0"
 __all__ = [
@@ -50,3 +26,51 @@ __all__ = [
     "label_map",
     "modeling",
 ]
+
+
+def load() -> None:
+    """Import all that registers with Detectron2; `import topformer_d2` has done it already.
+
+    Raises:
+        ImportError: Detectron2 is missing; the message has the command that installs it.
+    """
+    try:
+        importlib.import_module("detectron2")
+    except ImportError as e:
+        raise ImportError(
+            f"topformer_d2 needs Detectron2, which cannot be imported ({e}). No package index has "
+            "it under that name. Install it with\n"
+            "  topformer install-detectron2\n"
+            "or build its main branch as https://detectron2.readthedocs.io describes."
+        ) from e
+    api = importlib.import_module(".api", __name__)
+    globals().update({name: getattr(api, name) for name in __all__})
+
+
+def __getattr__(name: str):
+    """What load() has not set, as where Detectron2 is missing."""
+    if name not in __all__ or f"{__name__}.api" in sys.modules:  # which asks while it is imported
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load()
+    return globals()[name]
+
+
+def _is_command() -> bool:
+    """Whether this process is `topformer` or `python -m topformer_d2`.
+
+    They load what a verb needs themselves, as PyTorch takes seconds and --help needs none of it.
+    """
+    program = sys.argv[0] if sys.argv else ""  # "-m" until Python has found the module to run
+    if program == "-m":
+        return __name__ in sys.orig_argv
+    is_first = program in sys.orig_argv  # not so in processes that this one starts
+    return is_first and os.path.basename(program) in ("topformer", "topformer.exe")
+
+
+if not _is_command():
+    try:
+        importlib.import_module("detectron2")
+    except ImportError:  # `topformer doctor` and `topformer install-detectron2` run without it
+        pass
+    else:
+        load()

@@ -1,4 +1,4 @@
-"""The one exception for what a user can fix, and how the tools show it."""
+"""The one exception for what a user can fix, and how the command shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TypeVar
@@ -158,13 +158,16 @@ def about(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def show_input_errors() -> Iterator[None]:
+def show_input_errors(reword: Callable[[str], str] = str) -> Iterator[None]:
     """Turn an InputError into one message on stderr and exit status 1, without a traceback.
 
     An OSError, such as a full disk or a folder that is a file, is the user's to fix as well, and
-    so is a lack of memory. Ctrl-C ends with one word and status 130, and SIGTERM,
-    which lets go of what is half done as Ctrl-C does, with 143. A reader
-    that has left, as of `| head -1`, ends it without a word and with 141, as a shell does.
+    so is a lack of memory. Ctrl-C ends with one word and status 130, and SIGTERM with 143, after
+    what is half done has been removed. A reader that has left, as of `| head -1`, ends it without
+    a word and with 141, as a shell does.
+
+    Args:
+        reword: what is done to an InputError's message, as to put options for parameters.
     """
     atexit.register(_drop_closed_stdout)  # for what is printed after the block
     try:
@@ -177,18 +180,19 @@ def show_input_errors() -> Iterator[None]:
         print("terminated" if terminated else "interrupted", file=sys.stderr)
         raise SystemExit(143 if terminated else 130) from None
     except Exception as e:
-        if isinstance(e, BrokenPipeError) and _drop_closed_stdout():
+        # An unbuffered stdout keeps nothing that would fail once more.
+        unbuffered = getattr(sys.stdout, "write_through", False)
+        if isinstance(e, BrokenPipeError) and (_drop_closed_stdout() or unbuffered):
             raise SystemExit(141) from None
         if isinstance(e, OSError):
             message = describe_os_error(e)
         elif isinstance(e, InputError):
-            message = message_of(e)
+            message = reword(message_of(e))
         elif is_out_of_memory(e):
             message = f"not enough memory: use smaller images or batches ({e!r})"
         else:
             raise
-        # Further lines are set in, so that no name with a newline looks like a message of its own.
-        print("error:", printable(message).replace("\n", "\n  "), file=sys.stderr)
+        show_error(message)
         raise SystemExit(1) from None
 
 
@@ -207,6 +211,12 @@ def _terminating_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def show_error(message: str) -> None:
+    """Print one message on stderr."""
+    # Further lines are set in, so that no name with a newline looks like a message of its own.
+    print("error:", printable(message).replace("\n", "\n  "), file=sys.stderr)
 
 
 def _drop_closed_stdout() -> bool:

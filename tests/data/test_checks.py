@@ -22,7 +22,7 @@ def test_missing_dataset_names_path_and_command():
         check_config(get_config("seg_topformer_b"), train=True)
     assert "'ade20k_sem_seg_train'" in str(error.value)
     assert dataset_paths("ade20k_sem_seg_train")[0] in str(error.value)
-    assert "python datasets/prepare_ade20k.py --source" in str(error.value)
+    assert "topformer data prepare ade20k --source" in str(error.value)
 
 
 def test_empty_folders_are_no_dataset(tiny_config, tmp_path):
@@ -103,5 +103,5 @@ def test_metadata_has_colours_and_a_command():
     for name in ("ade20k_sem_seg_val", "camvid_sem_seg_val", "synthetic_sem_seg_val"):
         metadata = MetadataCatalog.get(name)
         assert len(metadata.stuff_colors) == len(metadata.stuff_classes)
-        assert metadata.prepare_command.startswith("python datasets/prepare_")
+        assert metadata.prepare_command.startswith("topformer data prepare ")
         assert (metadata.evaluator_type, metadata.ignore_label) == ("sem_seg", 255)

@@ -50,9 +50,9 @@ def test_list_images(tmp_path):
     assert names == ["a.JPG", "b.png"]
     assert list_images(str(tmp_path / "*.png")) == [str(tmp_path / "b.png")]
     glob = str(tmp_path / "*.gif")
-    for option, words in (("", glob), ("--images", f"--images {glob}")):
+    for name, words in (("", glob), ("images", f"`images` {glob}")):
         with pytest.raises(InputError) as error:
-            list_images(glob, option)
+            list_images(glob, name)
         assert str(error.value).startswith(f"{words}: no image there")
 
 
@@ -106,7 +106,7 @@ def test_a_claimed_size_is_refused_by_the_header(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
     small = str(tmp_path / "small.png")
     Image.new("RGB", (5, 5)).save(small)
-    with pytest.raises(InputError, match=r"5x5 pixels, more than the 24 of max_pixels"):
+    with pytest.raises(InputError, match=r"5x5 pixels, more than the 24 of `max_pixels`"):
         read_image(small, max_pixels=24)
     assert read_image(small, max_pixels=25).shape == (5, 5, 3)
     assert limit == Image.MAX_IMAGE_PIXELS
@@ -159,8 +159,8 @@ def test_a_folder_tells_what_it_leaves_out(tmp_path, caplog):
     with pytest.raises(InputError, match=r"no image there.*1 of 1 files.*a\.heic \(needs"):
         list_images(touch(tmp_path / "y", "a.heic"))
     for url in ("rtsp://host/stream", "https://host/a.jpg"):
-        with pytest.raises(InputError, match=r"--input .* streams and URLs are not read"):
-            list_images(url, "--input")
+        with pytest.raises(InputError, match=r"`input` .* streams and URLs are not read"):
+            list_images(url, "input")
 
 
 def test_every_extension_that_is_listed_is_read(tmp_path, caplog):

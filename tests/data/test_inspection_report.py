@@ -188,7 +188,7 @@ def test_the_quick_form_before_training(tiny_config, tmp_path, forget, monkeypat
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/labels/0.png cannot be read: ")
     assert message.endswith(
-        " (1 more among 32 samples); python tools/check_dataset.py --config-file my.yaml shows all"
+        " (1 more among 32 samples); topformer data check --config-file my.yaml shows all"
     )
     assert not output.exists()
     with monkeypatch.context() as patch:

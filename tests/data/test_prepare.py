@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.data import archives
 from tests.data.archives import content
-from tests.helpers import run_tool
-from topformer_d2.data.prepare.cli import show_problems
+from tests.helpers import topformer
+from topformer_d2.cli.data_prepare import show_problems
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 from topformer_d2.data.synthetic import make_sample, write_synthetic
 from topformer_d2.errors import InputError
@@ -114,14 +114,14 @@ def test_wrong_sources_are_refused(tmp_path):
 
 
 def test_script_prints_counts_and_fails_on_problems(camvid, tmp_path):
-    result = run_tool("prepare_camvid.py", "--source", camvid, "--root", tmp_path / "r")
+    result = topformer("data", "prepare", "camvid", "--source", camvid, "--root", tmp_path / "r")
     assert result.returncode == 0, result.stderr
     assert "train: 4 pairs ready" in result.stdout
     assert "the recipe has 367 pairs, 4 are here" in result.stdout
     shutil.rmtree(camvid / "valannot")
     shutil.rmtree(camvid / "testannot")
     shutil.rmtree(camvid / "test")
-    result = run_tool("prepare_camvid.py", "--source", camvid, "--root", tmp_path / "r2")
+    result = topformer("data", "prepare", "camvid", "--source", camvid, "--root", tmp_path / "r2")
     assert result.returncode == 1
     assert "PROBLEM: 4 images and no label: is an archive missing?" in result.stdout
     assert "test: not in this source" in result.stdout
@@ -157,7 +157,7 @@ def test_synthetic_is_a_function_of_its_seed(tmp_path):
     with pytest.raises(InputError, match="was made with"):
         write_synthetic(str(tmp_path / "a"), 5, 1, 3)
     (tmp_path / "a/synthetic/settings.json").unlink()
-    with pytest.raises(InputError, match="not made by this script"):
+    with pytest.raises(InputError, match="was not made so"):
         write_synthetic(str(tmp_path / "a"), 2, 1, 3)
 
 

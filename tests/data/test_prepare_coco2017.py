@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.data import archives
 from tests.data.archives import content
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 
 
@@ -64,8 +64,10 @@ def test_what_is_broken_is_listed(official, tmp_path):
     shutil.copy(images[3], images[3].with_name("000000999999.jpg"))
     val = boxes / "annotations/instances_val2017.json"
     val.write_text(json.dumps(json.loads(val.read_text()))[:-30])
-    result = run_tool(
-        "prepare_coco2017.py",
+    result = topformer(
+        "data",
+        "prepare",
+        "coco2017",
         *(a for source in official.sources for a in ("--source", source)),
         *("--root", tmp_path / "root"),
     )

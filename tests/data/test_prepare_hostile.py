@@ -20,10 +20,11 @@ import pytest
 from PIL import Image
 
 from tests.data.test_prepare_voc import voc, xml  # noqa: F401 (a fixture)
+from tests.helpers import topformer
+from topformer_d2.cli import data_prepare
 from topformer_d2.data import images
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.prepare import opening
-from topformer_d2.data.prepare.cli import run
 from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
 from topformer_d2.data.prepare.source import Source
 from topformer_d2.data.prepare.voc import prepare_voc
@@ -227,12 +228,12 @@ def test_names_that_cannot_be_written_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_end_it_with_one_word(capsys, tmp_path, number, status):
+def test_signals_end_it_with_one_word(monkeypatch, number, status):
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as e:
-        run(lambda: signal.raise_signal(number), str(tmp_path))
-    assert e.value.code == status and signal.getsignal(number) is before
-    assert capsys.readouterr().err in ("interrupted\n", "terminated\n")
+    monkeypatch.setattr(data_prepare, "prepare_camvid", lambda *_: signal.raise_signal(number))
+    result = topformer("data", "prepare", "camvid", "--source", "x")
+    assert result.returncode == status and signal.getsignal(number) is before
+    assert result.stderr in ("interrupted\n", "terminated\n")
 
 
 def test_two_preparations_of_one_folder_are_refused(tmp_path):

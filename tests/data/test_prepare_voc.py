@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY, topformer
 from topformer_d2.data.prepare.voc import prepare_voc
 from topformer_d2.errors import InputError
 
@@ -146,8 +146,8 @@ def test_what_is_broken_is_listed(voc, tmp_path):
     exif[0x0112] = 6
     turned.save(voc / "JPEGImages/e.jpg", exif=exif)
     (voc / "ImageSets/Main/val.txt").write_text("d\ne\nmissing\n")
-    result = run_tool(
-        "prepare_voc_detection.py", "--source", voc, "--name", "mine", "--root", tmp_path
+    result = topformer(
+        "data", "prepare", "voc_detection", "--source", voc, "--name", "mine", "--root", tmp_path
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     for part in (

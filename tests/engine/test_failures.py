@@ -78,7 +78,7 @@ def test_failures_that_the_user_can_fix_are_told():
     assert "memory" in told(MemoryError())
     assert told(ZeroDivisionError()) is None
     message, status = describe_death(1, -9)
-    assert "process 1" in message and "SIGKILL" in message and "--resume" in message
+    assert "process 1" in message and "SIGKILL" in message and "`resume`" in message
     assert status == 137
 
 
@@ -94,7 +94,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tiny_config, tmp_path, monkeypa
         return save(content, file) if len(saved) == 1 else fail()
 
     monkeypatch.setattr(torch, "save", save_once)
-    with pytest.raises(InputError, match=r"No space left.*--resume goes on from.*model_0000001"):
+    with pytest.raises(InputError, match=r"No space left.*`resume` goes on from.*model_0000001"):
         run(cfg)
     monkeypatch.undo()
     names = os.listdir(cfg.OUTPUT_DIR)
@@ -135,7 +135,7 @@ def test_an_earlier_run_in_the_folder_is_named(tiny_config, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "topformer_d2"):
         logging.getLogger("topformer_d2").propagate = True
         Trainer(cfg).resume_or_load(resume=False)
-    assert "model_final.pth" in caplog.text and "--resume" in caplog.text
+    assert "model_final.pth" in caplog.text and "resuming" in caplog.text
 
 
 def test_each_run_has_its_own_log(tiny_config, tmp_path):

@@ -1,11 +1,10 @@
 """The whole evaluation, image file in and confusion matrix out, against a direct computation.
 
 First with sizes that are an eighth of the recipes' (ADE20K's divisor of 32 and the network's
-strides stay), given in full; then with the recipes' own configs through train_net.
+strides stay), given in full; then with the recipes' own configs through `topformer train`.
 """
 
 import json
-import runpy
 
 import cv2
 import numpy as np
@@ -17,7 +16,6 @@ from detectron2.modeling import build_model
 from torch.nn.functional import interpolate
 
 from tests.helpers import (
-    REPOSITORY,
     Segmenter,
     formula_image,
     formula_weight,
@@ -25,6 +23,7 @@ from tests.helpers import (
 )
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import convert_official_state_dict
+from topformer_d2.cli.train import evaluate
 from topformer_d2.data import build_test_loader
 from topformer_d2.data.builtin import register_sem_seg
 from topformer_d2.data.categories import Categories
@@ -197,7 +196,6 @@ def test_train_net_evaluates_as_the_recipe_says(dataset, tmp_path, name):
     opts = ["DATASETS.TEST", (dataset(images, num_classes),), "DATALOADER.NUM_WORKERS", 0]
     opts += ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(output)]
     network = official_file(weights, num_classes, fuse_depthwise=num_classes == 150)
-    evaluate = runpy.run_path(str(REPOSITORY / "tools/train_net.py"))["evaluate"]
     mean = evaluate(get_config(name, opts), resume=False)["sem_seg"]["mIoU"]
     written = output / "inference/protocol_val/sem_seg_evaluation.json"
     matrix = np.array(json.loads(written.read_text())["confusion"])

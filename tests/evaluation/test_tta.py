@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from torch import nn
 from torch.nn import functional as F
 
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.data.augmentation import FitForTest
@@ -197,8 +197,8 @@ def test_after_training_when_asked(tiny_config, tmp_path, enabled):
 def test_eval_only(model, tmp_path):
     weights = tmp_path / "model.pth"
     save_state_dict(model.state_dict(), str(weights))
-    result = run_tool(
-        *("train_net.py", "--config-file", "configs/seg_topformer_t_synthetic.yaml"),
+    result = topformer(
+        *("train", "--config-file", "configs/seg_topformer_t_synthetic.yaml"),
         *("--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path),
         *("TEST.AUG.ENABLED", "True", "TEST.AUG.MIN_SIZES", "(64, 96)"),
     )

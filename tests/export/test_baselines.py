@@ -45,5 +45,5 @@ def test_a_baseline_with_preprocessing(untrained, tmp_path):
 
 def test_the_reference_is_of_topformer_alone(untrained):
     _, model, _ = untrained("baseline_lraspp_mobilenetv3_large")
-    with pytest.raises(InputError, match="--reference is for TopFormer"):
+    with pytest.raises(InputError, match="`reference` is for TopFormer"):
         as_listed(model)

@@ -180,5 +180,5 @@ def test_images_of_a_folder_are_used(trained, tmp_path, synthetic_dataset):
     folder = f"{synthetic_dataset}/images/val"
     _, (found,) = export_model(cfg, weights, path, size=(64, 80), images=folder)
     assert found.value < 1e-4 and "on " in found.where
-    with pytest.raises(InputError, match=r"--images .*no image there"):
+    with pytest.raises(InputError, match=r"`images` .*no image there"):
         export_model(cfg, weights, path, size=(64, 80), images=str(tmp_path / "none"))

@@ -4,7 +4,7 @@ import onnx
 import pytest
 import torch
 
-from tests.helpers import run_tool
+from tests.helpers import run_script
 from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
 from topformer_d2.export.network import ExportNetwork, describe
@@ -41,7 +41,7 @@ def test_each_convolution_has_a_time_and_a_rate(file):
 
 def test_tool(file):
     args = ("--size", "64", "64", "--repetitions", "2", "--layers", "3")
-    printed = run_tool("profile_export.py", file, *args).stdout
+    printed = run_script("benchmarks/profile_export.py", file, *args).stdout
     assert "GFLOP/s" in printed
     assert printed.startswith("input 1x3x64x64, threads: 1, 2 repetitions; ")
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_profiled(trained, tmp_path):
     with pytest.raises(InputError, match=r"m\.onnx does not exist"):
         profile_onnx(str(path), (64, 64))
     export_model(cfg, weights, str(path), with_preprocessing=True)
-    with pytest.raises(InputError, match=r"m\.onnx .* without --with-preprocessing"):
+    with pytest.raises(InputError, match=r"m\.onnx .* without `with_preprocessing`"):
         profile_onnx(str(path), (64, 64))
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(InputError, match=r"m\.onnx is not a whole ONNX file"):

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
@@ -53,10 +53,10 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
     path = str(tmp_path / "m.onnx")
     export_model(cfg, weights, path, with_preprocessing=True, size=(64, 64))
     output = str(tmp_path / "o.onnx")
-    with pytest.raises(InputError, match="without --with-preprocessing"):
+    with pytest.raises(InputError, match="without `with_preprocessing`"):
         quantize_onnx(path, images, str(tmp_path / "unmade" / "o.onnx"))
     assert not (tmp_path / "unmade").exists()
-    with pytest.raises(InputError, match=r"export_model\.py"):
+    with pytest.raises(InputError, match="topformer export"):
         quantize_onnx(weights, images, output)
     export_model(cfg, weights, path, size=(64, 64))
     with pytest.raises(InputError, match=r"ends in \.onnx"):
@@ -66,7 +66,7 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
     with pytest.raises(InputError, match="give it another name"):
         quantize_onnx(path, images, str(tmp_path / "." / "m.onnx"))
     (tmp_path / "folder.onnx").mkdir()
-    with pytest.raises(InputError, match=r"--output .* is a folder"):
+    with pytest.raises(InputError, match=r"`output` .* is a folder"):
         quantize_onnx(path, images, str(tmp_path / "folder.onnx"))
     assert not os.path.exists(output)
     quantize_onnx(path, images, output)
@@ -99,9 +99,7 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
     for file in list_images(images)[:2]:
         shutil.copy(file, folder)
     args = ("--model", path, "--images", str(folder), "--output", str(tmp_path / "o.onnx"))
-    done = run_tool(
-        "quantize_model.py", *args, "--dataset", "synthetic_sem_seg_val", "--repetitions", "2"
-    )
+    done = topformer("quantize", *args, "--dataset", "synthetic_sem_seg_val", "--repetitions", "2")
     assert done.returncode == 0, done.stderr
     assert "calibrated on 2 images" in done.stdout and "64x80" in done.stdout
     assert "mIoU on synthetic_sem_seg_val" in done.stdout
@@ -125,6 +123,6 @@ def test_a_dataset_is_refused_before_the_work(trained, tmp_path, images, config,
     path, output = str(tmp_path / "m.onnx"), tmp_path / "o.onnx"
     export_model(cfg, weights, path, size=(64, 80))
     args = ("--model", path, "--images", images, "--output", str(output), "--dataset", dataset)
-    failed = run_tool("quantize_model.py", *args)
+    failed = topformer("quantize", *args)
     assert failed.returncode == 1 and message in failed.stderr
     assert not output.exists()

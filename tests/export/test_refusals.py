@@ -216,7 +216,7 @@ def test_images_that_must_be_padded_are_refused(untrained):
     plain.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     model = build_model(plain)
     for size in (None, (64, 100)):
-        with pytest.raises(InputError, match=r"MODEL\.BACKBONE\.NAME.*multiples of 32.*--size is"):
+        with pytest.raises(InputError, match=r"MODEL\.BACKBONE\.NAME.*multiples of 32.*`size` is"):
             describe(model, info, size=size)
     assert describe(model, info, size=(64, 96)).size == (64, 96)
 
@@ -228,9 +228,9 @@ def test_the_paths_are_tried_first(trained, tmp_path, monkeypatch):
     (tmp_path / "model.bin").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for name, file_format, message in (
-        ("model.onnx", "onnx", r"--output .*model\.onnx is a folder"),
-        ("model.xml", "openvino", r"--output .*model\.bin is a folder"),
-        ("file/model.onnx", "onnx", r"--output .*model\.onnx cannot be written: File exists"),
+        ("model.onnx", "onnx", r"`path` .*model\.onnx is a folder"),
+        ("model.xml", "openvino", r"`path` .*model\.bin is a folder"),
+        ("file/model.onnx", "onnx", r"`path` .*model\.onnx cannot be written: File exists"),
     ):
         with pytest.raises(InputError, match=message):
             export_model(cfg, weights, str(tmp_path / name), file_format=file_format)
@@ -258,9 +258,9 @@ def test_an_interrupted_run_leaves_nothing(trained, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"raw_boxes": True}, "--raw-boxes does not go with a TopFormerSegmentor"),
-        ({"size": (0, 64)}, r"--size is \(0, 64\)"),
-        ({"file_format": "onxx"}, r"--format is 'onxx' \(did you mean 'onnx'\?\)"),
+        ({"raw_boxes": True}, "`raw_boxes` does not go with a TopFormerSegmentor"),
+        ({"size": (0, 64)}, r"`size` is \(0, 64\)"),
+        ({"file_format": "onxx"}, r"`file_format` is 'onxx' \(did you mean 'onnx'\?\)"),
         ({"file_format": "openvino"}, r"ends in \.xml"),
     ],
 )

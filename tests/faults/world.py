@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import runpy
@@ -36,9 +37,9 @@ def call_tool(name: str, *arguments: object) -> Callable[[], object]:
 
 
 def load_libraries() -> None:
-    """Import what the tools import, for the processes that are forked: most of a try's time."""
-    for name in ("train_net", "predict", "export_model", "convert_weights"):
-        runpy.run_path(str(REPOSITORY / "tools" / f"{name}.py"), run_name="imported")
+    """Import what the verbs import, for the processes that are forked: most of a try's time."""
+    for name in ("train", "predict", "export", "convert", "data_prepare"):
+        importlib.import_module(f"topformer_d2.cli.{name}")
 
 
 class World:

@@ -46,7 +46,7 @@ def make_model(channels=K, name="images", inside=None):
 
 @pytest.fixture
 def path(info, tmp_path):
-    """A small file as tools/export_model.py writes it."""
+    """A small file as `topformer export` writes it."""
     from topformer_d2.export.onnx import save_described
 
     save_described(make_model(), info.to_json(), tmp_path / "m.onnx")

@@ -281,14 +281,14 @@ def test_boxes_of_what_was_done_are_kept_however_the_run_ends(detector, tmp_path
 
 def test_a_file_that_cannot_be_written_is_told_before_the_work(detector, tmp_path):
     path = photo(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"--save-json .*a\.png/x\.jsonl cannot be written"):
+    with pytest.raises(InputError, match=r"`json_file` .*a\.png/x\.jsonl cannot be written"):
         predict_files(
             Predictor(*detector), [path], str(tmp_path / "out"), json_file=f"{path}/x.jsonl"
         )
     video = str(tmp_path / "x.avi")
     with VideoWriter(video, 25) as writer:
         writer.write(read_image(path))
-    with pytest.raises(InputError, match=r"--output .*a\.png/x\.mp4 cannot be written"):
+    with pytest.raises(InputError, match=r"`output` .*a\.png/x\.mp4 cannot be written"):
         predict_video(Predictor(*detector), video, f"{path}/x.mp4")
 
 

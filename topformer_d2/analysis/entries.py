@@ -1,4 +1,4 @@
-"""What tools/benchmark.py times: our models by backend, and other libraries' beside them."""
+"""What `topformer benchmark` times: our models by backend, and other libraries' beside them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if not path and self.require_all:
             raise InputError(
-                "no weights file is named: --weights of a tool, Predictor(config, weights), or "
+                "no weights file is named: give `weights`, as in Predictor(config, weights), or "
                 "MODEL.WEIGHTS of the config"
             )
         if path:
@@ -178,7 +178,7 @@ class SafeCheckpointer(DetectionCheckpointer):
                 return str(path)
         raise InputError(
             f"{folder} has no whole checkpoint to go on from: {'; '.join(problems)}. Start anew "
-            "without --resume in another OUTPUT_DIR, with MODEL.WEIGHTS naming weights that can be "
+            "without `resume` in another OUTPUT_DIR, with MODEL.WEIGHTS naming weights that can be "
             "read"
         )
 
@@ -219,7 +219,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             if not isinstance(state, Mapping) or (key == "trainer" and not _is_complete(state)):
                 raise InputError(
                     f"{path} has weights without the training's state ({key!r}): a new training "
-                    f"starts from it by MODEL.WEIGHTS {path}, without --resume"
+                    f"starts from it by MODEL.WEIGHTS {path}, without `resume`"
                 )
         return loaded
 

@@ -218,7 +218,7 @@ def weights_of(loaded: Mapping[str, Any], path: str) -> Mapping[str, Tensor]:
     if any(key.startswith(_OFFICIAL) for key in weights):
         raise InputError(
             f"{path} is not a checkpoint of this toolkit; an official one is converted by "
-            "`python tools/convert_weights.py IN OUT`"
+            "`topformer convert IN OUT`"
         )
     return weights
 

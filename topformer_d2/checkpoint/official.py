@@ -111,10 +111,10 @@ def convert_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     parts = split_parts(state_dict)
     if "head" in parts or "pyramid" in parts:
         kind = "a joint model" if "sem_seg_head" in parts else "a detector"
-        tasks = "`--extract sem_seg` or " if "sem_seg_head" in parts else ""
+        tasks = "`extract_task` or " if "sem_seg_head" in parts else ""
         raise InputError(
             f"the checkpoint is {kind}'s, which the official layout does not have: first take a "
-            f"part out of it, by {tasks}`--extract backbone` of tools/convert_weights.py"
+            f"part out of it, by {tasks}`extract_backbone`"
         )
     weights = {f"backbone.{key}": value for key, value in parts["TopFormer"].items()}
     head = parts.get("sem_seg_head", {})
@@ -189,9 +189,9 @@ def _hint_for_own(weights: Mapping[str, Any]) -> str:
     if topformer_prefix(weights) is None:
         return ""
     return (
-        ". It is this toolkit's own: `--extract sem_seg` or `--extract instances` takes one task "
-        "out of a joint model, `--merge OTHER` joins a segmenter and a detector, `--to-official` "
-        "gives it the official keys"
+        ". It is this toolkit's own: `extract_task` takes one task out of a joint model, "
+        "`merge_tasks` joins a segmenter and a detector, `convert_to_official` gives it the "
+        "official keys"
     )
 
 

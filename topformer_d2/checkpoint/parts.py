@@ -53,7 +53,7 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
     if prefix is None:
         raise InputError(
             f"no checkpoint of this toolkit: its keys are like {[*state_dict][:3]}. An official "
-            "one is converted by `python tools/convert_weights.py IN OUT`, without an option"
+            "one is converted by `topformer convert IN OUT`, without an option"
         )
     parts: dict[str, dict[str, Tensor]] = {"TopFormer": {}}
     for key, value in state_dict.items():
@@ -126,7 +126,8 @@ def _only_task(which: str, parts: Mapping[str, dict]) -> str:
     tasks = _tasks(parts)
     if len(tasks) == 2:
         raise InputError(
-            f"the {which} checkpoint is a joint model's already; --extract takes one task out of it"
+            f"the {which} checkpoint is a joint model's already; `extract_task` takes one task out "
+            "of it"
         )
     if not tasks:
         raise InputError(

@@ -26,7 +26,7 @@ class _Layout:
         images: folder of images.
         labels: folder of label PNGs.
         boxes: COCO JSON.
-        command: what prepares it, in the folder datasets/.
+        command: what prepares it, after `topformer data prepare`.
         splits: as its names end.
     """
 
@@ -39,25 +39,25 @@ class _Layout:
 
 _BCCD = _Layout(
     "bccd/images",
-    "prepare_voc_detection.py --source BCCD --name bccd",
+    "voc_detection --source BCCD --name bccd",
     boxes="bccd/annotations/instances_{}.json",
 )
 _CAMVID = _Layout(
     "camvid/images/{}",
-    "prepare_camvid.py --source CamVid",
+    "camvid --source CamVid",
     labels="camvid/annotations_detectron2/{}",
     boxes="camvid/annotations/derived_instances_{}.json",
     splits=("train", "val", "test"),
 )
 _COCO_STUFF_10K = _Layout(
     "coco/coco_stuff_10k/images",
-    "prepare_coco_stuff10k.py --source cocostuff-10k-v1.1.zip",
+    "coco_stuff10k --source cocostuff-10k-v1.1.zip",
     labels="coco/coco_stuff_10k/annotations_detectron2/{}",
     splits=("train", "test"),
 )
 _COCO_2017 = _Layout(
     "coco/{}2017",
-    "prepare_coco_stuff164k.py --source train2017.zip --source val2017.zip "
+    "coco_stuff164k --source train2017.zip --source val2017.zip "
     "--source stuffthingmaps_trainval2017.zip --source annotations_trainval2017.zip",
     labels="coco/stuffthingmaps_detectron2/{}2017",
     boxes="coco/annotations/instances_{}2017.json",
@@ -65,15 +65,14 @@ _COCO_2017 = _Layout(
 _PASCAL_CONTEXT_59, _PASCAL_CONTEXT_60 = (
     _Layout(
         "VOC2010/JPEGImages",
-        "prepare_pascal_context.py --source VOCtrainval_03-May-2010.tar "
-        "--source trainval_merged.json",
+        "pascal_context --source VOCtrainval_03-May-2010.tar --source trainval_merged.json",
         labels=f"VOC2010/annotations_detectron2/context{n}/{{}}",
     )
     for n in (59, 60)
 )
 _SYNTHETIC = _Layout(
     "synthetic/images/{}",
-    "prepare_synthetic.py",
+    "synthetic",
     labels="synthetic/annotations_detectron2/{}",
     boxes="synthetic/annotations/instances_{}.json",
 )
@@ -125,7 +124,7 @@ def _register(
         os.path.join(root, template.format(split))
         for template in (layout.images, layout.labels, layout.boxes)
     )
-    command = {"prepare_command": f"python datasets/{layout.command}"}
+    command = {"prepare_command": f"topformer data prepare {layout.command}"}
     if things and stuff:
         register_multitask(name, boxes, images, labels, things=things, stuff=stuff, **command)
     elif things:
@@ -141,24 +140,23 @@ def _complete_detectron2() -> None:
             "ade20k_sem_seg",
             ("train", "val"),
             "ade20k",
-            "prepare_ade20k.py --source ADEChallengeData2016.zip",
+            "ade20k --source ADEChallengeData2016.zip",
         ),
         (
             "cityscapes_fine_sem_seg",
             ("train", "val", "test"),
             "cityscapes",
-            "prepare_cityscapes.py --source leftImg8bit_trainvaltest.zip "
-            "--source gtFine_trainvaltest.zip",
+            "cityscapes --source leftImg8bit_trainvaltest.zip --source gtFine_trainvaltest.zip",
         ),
     ):
         for split in splits:
             MetadataCatalog.get(f"{name}_{split}").set(
                 stuff_colors=load_categories(categories).stuff_metadata()["stuff_colors"],
-                prepare_command=f"python datasets/{command}",
+                prepare_command=f"topformer data prepare {command}",
             )
     for split in ("train", "val"):
         MetadataCatalog.get(f"coco_2017_{split}").set(
-            prepare_command="python datasets/prepare_coco2017.py --source train2017.zip "
+            prepare_command="topformer data prepare coco2017 --source train2017.zip "
             "--source val2017.zip --source annotations_trainval2017.zip"
         )
 

@@ -47,7 +47,7 @@ def check_dataset_present(name: str) -> None:
     if name not in DatasetCatalog.list():
         raise InputError(
             f"DATASETS names {name!r}, which is not registered"
-            f"{did_you_mean(name, DatasetCatalog.list())}; python tools/doctor.py lists what is"
+            f"{did_you_mean(name, DatasetCatalog.list())}; `topformer doctor` lists what is"
         )
     missing = missing_paths(name)
     if missing and MetadataCatalog.get(name).get("folders"):
@@ -61,7 +61,11 @@ def check_dataset_present(name: str) -> None:
         raise InputError(
             f"dataset {name!r} is not here: {os.path.abspath(missing[0])} is missing or empty "
             f"(DETECTRON2_DATASETS is {root})."
-            + (f" Prepare it with: {command}" if command else " datasets/README.md has its layout.")
+            + (
+                f" Prepare it with: {command}"
+                if command
+                else " Detectron2's documentation has its layout."
+            )
         )
 
 

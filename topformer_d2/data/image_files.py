@@ -62,7 +62,7 @@ def has_extension(name: str, *extensions: str) -> bool:
     return name[0] != "." and extension in (extensions or IMAGE_EXTENSIONS)
 
 
-def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
+def list_images(source: str | os.PathLike, name: str = "") -> list[str]:
     """The image files that `source` names: a file, a folder (not its subfolders) or a glob.
 
     The log says which files of a folder are left out because they are not read; hidden ones are
@@ -70,17 +70,16 @@ def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
 
     Args:
         source: as the user gave it.
-        option: of a tool by which it was given, for the message.
+        name: of the parameter by which it was given, for the message.
 
     Raises:
         InputError: there are none, or it is a URL, a pipe or a device.
     """
     source = os.fspath(source)
+    given = f"`{name}` " if name else ""
     left_out = ""
     if "://" in source:
-        raise InputError(
-            f"{option} {source}: streams and URLs are not read; save it as a file".lstrip()
-        )
+        raise InputError(f"{given}{source}: streams and URLs are not read; save it as a file")
     if os.path.isdir(source):
         names = [name for name in sorted(os.listdir(source)) if name[0] != "."]
         # A link to itself is none either, and is told when it is read.
@@ -93,21 +92,19 @@ def list_images(source: str | os.PathLike, option: str = "") -> list[str]:
         try:
             check_regular_file(source)
         except InputError as e:
-            raise InputError(f"{option} {e}".lstrip()) from e
+            raise InputError(f"{given}{e}") from e
         found = [source]
     else:
         try:
             found = glob.glob(source, recursive=True)
         except RecursionError as e:
             raise InputError(
-                f"{option} {source}: folders there are nested too deep; name a folder".lstrip()
+                f"{given}{source}: folders there are nested too deep; name a folder"
             ) from e
         found = sorted(path for path in found if not os.path.isdir(path))
     if not found:
         why = f"; {left_out % len(names)}" if left_out else ""
-        raise InputError(
-            f"{option} {source}: no image there (a file, a folder or a glob){why}".lstrip()
-        )
+        raise InputError(f"{given}{source}: no image there (a file, a folder or a glob){why}")
     return found
 
 

@@ -71,8 +71,8 @@ def _size_trouble(width: int, height: int, max_pixels: int) -> str | None:
     if width * height > max_pixels:
         gigabytes = width * height * _BYTES_PER_PIXEL / 2**30
         return (
-            f"{width}x{height} pixels, more than the {max_pixels} of max_pixels; to read it takes "
-            f"about {gigabytes:.1f} GB of memory: scale it down, with its annotation"
+            f"{width}x{height} pixels, more than the {max_pixels} of `max_pixels`; to read it "
+            f"takes about {gigabytes:.1f} GB of memory: scale it down, with its annotation"
         )
     if max(width, height) > MAX_SIDE:
         return (

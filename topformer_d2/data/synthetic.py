@@ -145,7 +145,7 @@ def write_synthetic(
             raise InputError(f"{folder} was made with {made}, not {settings}: delete it first")
         return folder
     if os.path.isdir(folder):
-        raise InputError(f"{folder} is there but was not made by this script: move it away")
+        raise InputError(f"{folder} is there but was not made so: move it away")
     # The lock is the root's, for the folder appears only when it is whole.
     with locked_output(root, "making the synthetic dataset"), folder_beside(folder) as beside:
         partial = str(beside / "synthetic")

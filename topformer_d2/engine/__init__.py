@@ -2,7 +2,7 @@
 
 from .failures import describe_death
 from .hooks import StopRequested
-from .setup import setup_run
+from .setup import end_logs, setup_run
 from .solver import WarmupPoly, build_lr_scheduler, build_optimizer, scale_to_batch
 from .trainer import Trainer
 
@@ -13,6 +13,7 @@ __all__ = [
     "build_lr_scheduler",
     "build_optimizer",
     "describe_death",
+    "end_logs",
     "scale_to_batch",
     "setup_run",
 ]

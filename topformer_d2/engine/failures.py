@@ -109,7 +109,7 @@ def describe_death(rank: int, exit_code: int) -> tuple[str, int]:
         name = f"signal {number}"
     likely = ", probably by the system, which was out of memory" if name == "SIGKILL" else ""
     return (
-        f"training process {rank} was ended by {name}{likely}. The same command with --resume goes "
+        f"training process {rank} was ended by {name}{likely}. The same command with `resume` goes "
         "on from the last checkpoint",
         128 + number,
     )

@@ -25,7 +25,7 @@ def check_single_run() -> None:
         return
     raise InputError(
         f"the environment has {_VARIABLE}={given[:20]!r}, as torchrun sets it, but this process "
-        "has not joined the others: start tools/train_net.py by itself with --num-gpus N (in a "
+        "has not joined the others: start `topformer train` by itself with `num_gpus` (in a "
         f"program, call Detectron2's launch), or unset {_VARIABLE}"
     )
 

@@ -78,7 +78,7 @@ class RecoveringTrainer(DefaultTrainer):
         return message and message.rstrip(". \n")
 
     def _keep_state(self) -> str:
-        """Save the state after the last whole iteration; says where --resume goes on."""
+        """Save the state after the last whole iteration; says where `resume` goes on."""
         if not comm.is_main_process() or self.iter == self.start_iter or not self._undo.undo():
             return self._last_saved()
         self.iter -= 1  # the last one that is done, which the checkpoint takes from here
@@ -86,7 +86,7 @@ class RecoveringTrainer(DefaultTrainer):
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
         except (OSError, RuntimeError, MemoryError) as e:
             return f"Its state could not be saved ({e}). {self._last_saved()}"
-        return f"Stopped after iteration {self.iter}; --resume goes on from there"
+        return f"Stopped after iteration {self.iter}; `resume` goes on from there"
 
     def _last_saved(self) -> str:
         try:
@@ -95,4 +95,4 @@ class RecoveringTrainer(DefaultTrainer):
             last = ""
         if not last:
             return "There is no checkpoint yet: start again"
-        return f"--resume goes on from {last}"
+        return f"`resume` goes on from {last}"

@@ -52,7 +52,7 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
         arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
         check_samples(cfg, train=not args.eval_only, arguments=arguments)
     _check_scheme(cfg.OUTPUT_DIR)
-    _end_earlier_logs()
+    end_logs()
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -89,8 +89,8 @@ def _check_scheme(folder: str) -> None:
         )
 
 
-def _end_earlier_logs() -> None:
-    """Let an earlier run of this process keep its log.txt for its own lines."""
+def end_logs() -> None:
+    """Let the last run of this process keep its log.txt for its own lines."""
     for name, handler in _handlers:
         logging.getLogger(name).removeHandler(handler)
     _handlers.clear()

@@ -47,7 +47,7 @@ class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # The last is a loss that is not finite, which Detectron2's main branch logs where it raises.
+        # The last is a loss that is not finite, which Detectron2's main branch logs, too.
         told = (InputError, OSError, FloatingPointError)
         return not (record.exc_info and isinstance(record.exc_info[1], told))
 
@@ -162,7 +162,7 @@ class Trainer(RecoveringTrainer):
             names = ", ".join(path.name for path, _ in earlier[:3])
             logger.warning(
                 "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
-                "--resume goes on from them, and another OUTPUT_DIR keeps them",
+                "resuming goes on from them, and another OUTPUT_DIR keeps them",
                 *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
@@ -172,7 +172,7 @@ class Trainer(RecoveringTrainer):
         Raises:
             InputError: what the user can fix, as a full disk, too little memory, a loss that is
                 not finite or a process of the loader that was killed; what was trained is kept
-                where that is possible, and the message says from where --resume goes on.
+                where that is possible, and the message says from where `resume` goes on.
         """
         if not comm.is_main_process() or not self.cfg.OUTPUT_DIR:
             return super().train()
@@ -206,7 +206,7 @@ class Trainer(RecoveringTrainer):
             other = self.checkpointer.another_whole(path, self._check_state)
             what = e if type(e) is ValueError else repr(e)
             fix = (
-                f"move it to another folder, and --resume goes on from {other}"
+                f"move it to another folder, and `resume` goes on from {other}"
                 if other
                 else f"start anew in another OUTPUT_DIR, with MODEL.WEIGHTS {path}"
             )

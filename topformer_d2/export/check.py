@@ -51,7 +51,7 @@ def sample_images(folder: str | None) -> Iterator[tuple[str, np.ndarray]]:
             image = make_sample(seed, height, width)[0]
             yield f"synthetic image of {height}x{width}", np.array(image[:, :, ::-1], order="C")
         return
-    for path in spread_evenly(list_images(folder, "--images"), _MAX_IMAGES):
+    for path in spread_evenly(list_images(folder, "images"), _MAX_IMAGES):
         image = np.array(read_image(path), order="C")  # PyTorch takes no negative strides
         height, width = image.shape[:2]
         if max(height, width) > _MAX_SIDE:

@@ -66,11 +66,11 @@ def export_model(
             for only what was checked is moved there. (OpenVINO's two files are moved one by one.)
         OSError: it cannot be written, as on a full disk; it names `path`.
     """
-    extension, _, _, libraries = look_up(FORMATS, file_format, "--format")
+    extension, _, _, libraries = look_up(FORMATS, file_format, "`file_format`")
     target = Path(path)
-    check_local_output(os.fspath(path), "--output", extension)
+    check_local_output(os.fspath(path), "path", extension)
     if extension == ".xml":
-        check_output(str(target.with_suffix(".bin")), "--output")
+        check_output(str(target.with_suffix(".bin")), "path")
     for library in libraries:
         import_extra(library)
     cfg = cfg.clone()

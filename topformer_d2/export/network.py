@@ -45,14 +45,14 @@ def describe(
             f"MODEL.SEM_SEG_HEAD.NAME {type(model.sem_seg_head).__name__!r} cannot be exported: "
             "it needs a method `layers`, from the features to the logits"
         )
-    for flag, given, has_task in (
-        ("--labels", labels, has_pixels),
-        ("--raw-boxes", raw_boxes, has_boxes),
+    for name, given, has_task in (
+        ("labels", labels, has_pixels),
+        ("raw_boxes", raw_boxes, has_boxes),
     ):
         if given and not has_task:
-            raise InputError(f"{flag} does not go with a {type(model).__name__}")
+            raise InputError(f"`{name}` does not go with a {type(model).__name__}")
     if size is not None and min(size) < 1:
-        raise InputError(f"--size is {tuple(size)}; 1 is the least")
+        raise InputError(f"`size` is {tuple(size)}; 1 is the least")
     _check_padding(model, size)
     outputs = []
     if has_pixels:
@@ -82,7 +82,7 @@ def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
     if multiple > 1 and (size is None or any(side % multiple for side in size)):
         given = "left out" if size is None else f"{size[0]} {size[1]}"
         raise InputError(
-            f"MODEL.{what} that takes multiples of {multiple} alone, and --size is {given}: "
+            f"MODEL.{what} that takes multiples of {multiple} alone, and `size` is {given}: "
             "give a height and a width that are"
         )
 

@@ -47,7 +47,7 @@ def profile_onnx(
     """The nodes of an .onnx file by their time on noise, slowest first, and the input's shape.
 
     Args:
-        path: of tools/export_model.py's file.
+        path: an .onnx file of `topformer export`.
         size: (height, width) of the input, where the file leaves them free.
 
     Raises:
@@ -56,7 +56,7 @@ def profile_onnx(
     onnxruntime = import_extra("onnxruntime")
     if OnnxRuntimeSession(path, num_threads).export.with_preprocessing:
         raise InputError(
-            f"{path} has the preprocessing inside: export it without --with-preprocessing to "
+            f"{path} has the preprocessing inside: export it without `with_preprocessing` to "
             "profile it"
         )
     options = onnxruntime.SessionOptions()

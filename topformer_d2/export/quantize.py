@@ -40,7 +40,7 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     the other one can, and describes its model as that does.
 
     Args:
-        path: .onnx file of tools/export_model.py, without preprocessing.
+        path: .onnx file of `topformer export`, without preprocessing.
         images: a folder of images like those that it will see, or a glob.
         output: .onnx file to write.
 
@@ -54,7 +54,7 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
     import_extra("onnx")
     import_extra("onnxruntime.quantization")
     backend = check_files(path, output)
-    files = spread_evenly(list_images(images, "--images"), MAX_IMAGES)
+    files = spread_evenly(list_images(images, "images"), MAX_IMAGES)
     target = Path(output)
     try:
         _write(path, backend, files, target)
@@ -99,19 +99,19 @@ def check_files(path: str, output: str) -> FileBackend:
     Arguments and errors are quantize_onnx's.
     """
     if Path(path).suffix != ".onnx":
-        raise InputError(f"--model {path}: an .onnx file of tools/export_model.py is quantised")
+        raise InputError(f"`path` {path}: an .onnx file of `topformer export` is quantised")
     backend = FileBackend(path, "onnxruntime", num_threads=1)
     if backend.does_resizing:
         raise InputError(
-            f"{path} has the preprocessing inside: export it without --with-preprocessing to "
+            f"{path} has the preprocessing inside: export it without `with_preprocessing` to "
             "quantise it"
         )
     nodes = import_extra("onnx").load(path).graph.node
     if any(node.op_type == "QuantizeLinear" for node in nodes):
-        raise InputError(f"--model {path} is in 8-bit integers already: name the float32 file")
-    check_local_output(output, "--output", ".onnx")
+        raise InputError(f"`path` {path} is in 8-bit integers already: name the float32 file")
+    check_local_output(output, "output", ".onnx")
     if Path(output).exists() and os.path.samefile(path, output):
-        raise InputError(f"--output {output} is the file of --model: give it another name")
+        raise InputError(f"`output` {output} is the file of `path`: give it another name")
     return backend
 
 

@@ -31,7 +31,7 @@ def as_listed(model: nn.Module) -> nn.Module:
     ]
     if not gates:
         raise InputError(
-            "--reference is for TopFormer, whose injections have a hard sigmoid; this model has "
+            "`reference` is for TopFormer, whose injections have a hard sigmoid; this model has "
             "none (MODEL.BACKBONE.NAME, MODEL.TOPFORMER.INJECTION): leave it out"
         )
     for gate in gates:

@@ -232,12 +232,12 @@ def _finite(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def check_output(path: str | os.PathLike, option: str) -> None:
+def check_output(path: str | os.PathLike, name: str) -> None:
     """Find out before the work whether a file can be written; its folder is made.
 
     Args:
         path: of the file; a remote store's is not tried.
-        option: by which the user gave it, for the message.
+        name: of the parameter by which the user gave it, for the message.
 
     Raises:
         InputError: it cannot.
@@ -247,7 +247,7 @@ def check_output(path: str | os.PathLike, option: str) -> None:
     if "://" in path:
         return
     if target.is_dir():
-        raise InputError(f"{option} {path} is a folder: name a file in it")
+        raise InputError(f"`{name}` {path} is a folder: name a file in it")
     if target.exists() and not target.is_file():
         return  # such as /dev/stdout, beside which nothing can be written
     try:
@@ -255,14 +255,14 @@ def check_output(path: str | os.PathLike, option: str) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as e:
-        raise InputError(f"{option} {path} cannot be written: {e.strerror}") from e
+        raise InputError(f"`{name}` {path} cannot be written: {e.strerror}") from e
 
 
-def check_local_output(path: str, option: str, extension: str) -> None:
+def check_local_output(path: str, name: str, extension: str) -> None:
     """check_output of a file that is written on this machine and whose name has this extension."""
     path = os.fspath(path)
     if "://" in path:
-        raise InputError(f"{option} {path} is a remote store's: name a file on this machine")
+        raise InputError(f"`{name}` {path} is a remote store's: name a file on this machine")
     if Path(path).suffix != extension:
-        raise InputError(f"{option} {path}: the name of such a file ends in {extension}")
-    check_output(path, option)
+        raise InputError(f"`{name}` {path}: the name of such a file ends in {extension}")
+    check_output(path, name)

@@ -124,7 +124,7 @@ def _from_detectron2(output: dict) -> NetworkOutput:
 
 
 class FileBackend:
-    """A file of tools/export_model.py, in another runtime."""
+    """A file of `topformer export`, in another runtime."""
 
     def __init__(self, path: str, runtime: str, num_threads: int | None = None):
         """
@@ -222,20 +222,18 @@ def open_backend(
 def _choose(model: CfgNode | str, name: str | None) -> str:
     """The backend `name`, where it runs the model; None = the default."""
     if name not in (None, *BACKENDS):
-        raise InputError(f"backend is {name!r}; known: {list(BACKENDS)}")
+        raise InputError(f"`backend` is {name!r}; known: {list(BACKENDS)}")
     suffix = "" if isinstance(model, CfgNode) else Path(model).suffix.lower()
     if suffix in _WEIGHTS:
-        raise InputError(
-            f"{model} is a weights file: name its config (--config-file), and this as its weights"
-        )
+        raise InputError(f"{model} is a weights file: name its config, and this as its weights")
     runs_in = _OF_EXTENSION.get(suffix, ("torch",))
     if name is None or name in runs_in:
         return name or runs_in[0]
     if name == "torch":
         raise InputError(f"{model} runs in {' or '.join(runs_in)}; torch runs a config's model")
     raise InputError(
-        f"backend {name!r} does not run {model if suffix else 'a config'}: "
-        "tools/export_model.py writes the file that it runs"
+        f"`backend` {name!r} does not run {model if suffix else 'a config'}: "
+        "`topformer export` writes the file that it runs"
     )
 
 

@@ -205,7 +205,7 @@ class ExportInfo:
             path: of the file, for the message.
 
         Raises:
-            InputError: the file was not written by tools/export_model.py.
+            InputError: the file was not written by `topformer export`.
         """
         if METADATA_KEY not in metadata:
             raise InputError(f"{path} does not describe its model: {_FIX}")
@@ -219,4 +219,4 @@ class ExportInfo:
         return cls.from_json(model.get_rt_info(METADATA_KEY).astype(str), path)
 
 
-_FIX = "write it with tools/export_model.py"
+_FIX = "write it with `topformer export`"

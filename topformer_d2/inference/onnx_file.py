@@ -42,7 +42,7 @@ def read_metadata(content: bytes, path: str) -> dict[str, str]:
         ) from e
     except _ExternalData as e:
         raise InputError(
-            f"{path} takes weights from another file, which tools/export_model.py never writes: it "
+            f"{path} takes weights from another file, which `topformer export` never writes: it "
             "is not opened"
         ) from e
     return metadata

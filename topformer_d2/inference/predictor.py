@@ -64,7 +64,7 @@ class Predictor:
         """
         Args:
             model: a config with the toolkit's keys, a config file, the name of a shipped one, or a
-                file that tools/export_model.py wrote, which needs nothing else.
+                file that `topformer export` wrote, which needs nothing else.
             weights: of a config's model: .pth (no pickled code) or .safetensors; None = its
                 MODEL.WEIGHTS.
             backend: "torch" for a config, "onnxruntime" or "openvino" for a file; None = by the
@@ -274,11 +274,13 @@ def _round_up(side: int, divisor: int) -> int:
 
 def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
     if num_threads is not None and not (isinstance(num_threads, int) and num_threads > 0):
-        raise InputError(f"num_threads is {num_threads}; it takes an integer of 1 or more, or None")
+        raise InputError(
+            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, or None"
+        )
     if tile_size is not None and not (
         isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0
     ):
-        raise InputError(f"tile_size is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
+        raise InputError(f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
 
 
 def _check_image(image: np.ndarray) -> None:

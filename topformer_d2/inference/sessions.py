@@ -35,7 +35,7 @@ class OnnxRuntimeSession:
     def __init__(self, path: str | Path, num_threads: int | None = None):
         """
         Args:
-            path: .onnx file of tools/export_model.py.
+            path: .onnx file of `topformer export`.
             num_threads: of an operator; None = one for each core.
 
         Raises:
@@ -157,7 +157,7 @@ def _check_xml(path: str) -> bool:
     content = read_bytes(path, most=_MOST_XML)
     if f"<{METADATA_KEY} ".encode() not in content:
         raise InputError(
-            f"{path} is not a model of tools/export_model.py, or was cut: copy both files, .xml "
+            f"{path} is not a model of `topformer export`, or was cut: copy both files, .xml "
             "and .bin, or export it again"
         )
     return check_seal(content, path, weights)

@@ -115,7 +115,7 @@ def predict_files(
         _refuse_overwriting("a picture", pictures, [json_file])
     _make_folder(output)
     if json_file:
-        check_output(json_file, "--save-json")
+        check_output(json_file, "json_file")
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
     problems, lines = [], []
     with _written_however_it_ends(json_file, lines):

@@ -36,7 +36,7 @@ def predict_video(
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output} would overwrite the input: use another name")
     reader, painter = VideoReader(source), Painter(predictor.info)
-    check_output(output, "--output")
+    check_output(output, "output")
     done = 0
     with VideoWriter(output, reader.frame_rate) as writer:
         for frame in tqdm(reader, total=reader.num_frames or None, unit="frame"):

@@ -74,7 +74,7 @@ def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int 
         if not any(finding.is_error for finding in tally.findings):
             warnings += [finding.message for finding in alone.findings]
     errors = [finding for finding in tally.findings if finding.is_error]
-    full = f"python tools/check_dataset.py --config-file {arguments}"
+    full = f"topformer data check --config-file {arguments}"
     if errors:
         more = f" ({len(errors) - 1} more among {tally.images} samples)" if errors[1:] else ""
         raise InputError(f"{errors[0].message}{more}; {full} shows all")

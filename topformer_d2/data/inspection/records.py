@@ -105,7 +105,7 @@ def _inspect_image(record: dict, tally: Tally) -> np.ndarray | None:
         tally.note(
             *("EXIF rotation", file),
             f"{file} is turned by its EXIF orientation {orientation} when it is read: its labels "
-            "and boxes must have been drawn on the turned image. tools/view_dataset.py shows it",
+            "and boxes must have been drawn on the turned image. `topformer data view` shows it",
         )
     with tally.noting("sizes differ", file):
         check_image_size(record, image.shape[:2])

@@ -71,7 +71,7 @@ def open_source(path: str, least_limit: int = 0) -> Opened:
     if os.path.isdir(path):
         return _open_folder(Path(os.path.abspath(path)), least_limit)  # "." has a name then
     if not os.path.lexists(path):
-        raise InputError(f"--source {path} does not exist")
+        raise InputError(f"`source` {path} does not exist")
     check_regular_file(path)
     if path.endswith(".json"):
         return Opened({os.path.basename(path): lambda: _read_file(path, least_limit)})
@@ -83,8 +83,8 @@ def open_source(path: str, least_limit: int = 0) -> Opened:
     except InputError:
         raise
     except (*DAMAGED, OSError, ValueError) as e:
-        raise InputError(f"--source {path} is cut off or damaged: {e}") from e
-    raise InputError(f"--source {path} is not a folder or a whole .zip or .tar archive")
+        raise InputError(f"`source` {path} is cut off or damaged: {e}") from e
+    raise InputError(f"`source` {path} is not a folder or a whole .zip or .tar archive")
 
 
 def _check_size(name: str, size: int, least_limit: int) -> int:
@@ -94,7 +94,7 @@ def _check_size(name: str, size: int, least_limit: int) -> int:
     if size > most:
         raise ValueError(
             f"it claims {size} bytes, and such a file may have {most} at most; "
-            f"--max-gib {math.ceil(size / 2**30)} (max_gib) allows it"
+            f"`max_gib` {math.ceil(size / 2**30)} allows it"
         )
     return size
 
@@ -174,7 +174,7 @@ def _open_zip(path: str, least_limit: int) -> Opened:
             continue
         if info.flag_bits & 1:
             raise InputError(
-                f"--source {path} has files with a password, {info.filename!r} among them: unpack "
+                f"`source` {path} has files with a password, {info.filename!r} among them: unpack "
                 "it and name the folder"
             )
         if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
@@ -189,7 +189,7 @@ def _open_tar(path: str, least_limit: int) -> Opened:
         tar = tarfile.open(path, "r:")  # noqa: SIM115 (open as long as the source is)
     except tarfile.ReadError:
         # Each jump back in a compressed stream reads it from its start.
-        raise InputError(f"--source {path} is a compressed tar: unpack it first") from None
+        raise InputError(f"`source` {path} is a compressed tar: unpack it first") from None
     lock, opened = threading.Lock(), Opened()
 
     def read(member: tarfile.TarInfo) -> bytes:

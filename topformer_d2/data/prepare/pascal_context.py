@@ -119,7 +119,7 @@ PASCAL_CONTEXT = Dataset(
     # The paper has 4,998 and 5,105; this JSON lacks three of VOC2010's images.
     expected={"train": 4996, "val": 5104},
     find=_find,
-    wanted=f"VOC2010/JPEGImages/ with {_JSON} (--source once for each)",
+    wanted=f"VOC2010/JPEGImages/ with {_JSON} (each as a `source`)",
     categories=("pascal_context59", "pascal_context60"),
     ignored_ids=(0,),
     decode=_decode,

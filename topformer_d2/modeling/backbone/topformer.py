@@ -157,7 +157,7 @@ def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, 
         raise InputError(
             f"the weights given fit only {fitting} of this TopFormer's {len(own)} tensors, having "
             f"{len(keys)} keys under {prefix!r}: are they another MODEL.TOPFORMER.VARIANT's, or an "
-            "official checkpoint (`python tools/convert_weights.py IN OUT` converts it)? Weights "
+            "official checkpoint (`topformer convert IN OUT` converts it)? Weights "
             "with TopFormer under another name are placed by topformer_d2.checkpoint"
             ".SafeCheckpointer alone"
         )

@@ -2,11 +2,12 @@
 
 import re
 
-from tests.helpers import run_tool
+from tests.helpers import run_script
 
 
 def test_tables_of_stages_and_workers():
-    result = run_tool("benchmark_loader.py", "--images", 4, "--repetitions", 2, "--batches", 2)
+    few = ("--images", 4, "--repetitions", 2, "--batches", 2)
+    result = run_script("benchmarks/benchmark_loader.py", *few)
     assert result.returncode == 0, result.stderr
     for stage in ("read, decode", "resize", "crop", "flip", "colour", "to tensors", "all"):
         assert re.search(rf"^{stage} +[\d.]+ +[\d.]+ +[\d.]+$", result.stdout, re.M)

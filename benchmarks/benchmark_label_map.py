@@ -5,7 +5,7 @@ TopFormer-T is trained briefly on images of 150 textures that the project makes 
 as a trained model gives them; beside them stands pure noise. Also the peak memory of a 4K label
 map.
 
-  python tools/benchmark_label_map.py --save-weights textures.pth
+  python benchmarks/benchmark_label_map.py --save-weights textures.pth
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""train_net.py run as a user runs it."""
+"""`topformer train`, and tools/train_net.py beside it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY, datasets_below, topformer
 from topformer_d2.data.synthetic import write_synthetic
 
 CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
@@ -19,7 +19,7 @@ SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS
 
 def test_twenty_iterations_then_evaluation(tmp_path):
     options = [*SMALL, "SOLVER.MAX_ITER", "20", "OUTPUT_DIR", tmp_path]
-    result = run_tool("train_net.py", *CONFIG, *options)
+    result = topformer("train", *CONFIG, *options)
     assert result.returncode == 0, result.stderr
     text = result.stdout + result.stderr
     assert "running on the CPU" in text or "cuda" in text
@@ -30,8 +30,8 @@ def test_twenty_iterations_then_evaluation(tmp_path):
     assert lines[-1]["sem_seg/mIoU"] > 0
     assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
     assert list(tmp_path.glob("events.out.tfevents.*"))
-    evaluated = run_tool(
-        "train_net.py",
+    evaluated = topformer(
+        "train",
         *CONFIG,
         "--eval-only",
         *SMALL,
@@ -49,7 +49,10 @@ def test_twenty_iterations_then_evaluation(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config-file", "configs/seg_topformer_b.yaml"], "prepare_ade20k.py --source"),
+        (
+            ["--config-file", "configs/seg_topformer_b.yaml"],
+            "data prepare ade20k --source",
+        ),
         ([*CONFIG, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "7"], "NUM_CLASSES is 7, but dataset"),
         ([*CONFIG, "SOLVER.BASELR", "1"], "SOLVER.BASELR"),
         ([*CONFIG, "MODEL.TOPFORMER.VARIANT", "nano"], "known: tiny, small, base"),
@@ -78,7 +81,7 @@ def test_twenty_iterations_then_evaluation(tmp_path):
 def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     if arguments[1] != "nowhere.yaml":
         arguments = [*arguments, "OUTPUT_DIR", tmp_path]
-    result = run_tool("train_net.py", *arguments)
+    result = topformer("train", *arguments)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ") and message in last
@@ -93,11 +96,12 @@ def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers)
     image = root / "synthetic/images/train/00002.png"
     image.write_bytes(image.read_bytes()[:100])
     options = [*SMALL, "OUTPUT_DIR", tmp_path / "out", "DATALOADER.NUM_WORKERS", workers]
-    result = run_tool("train_net.py", *CONFIG, *options, DETECTRON2_DATASETS=str(root))
+    with datasets_below(root):
+        result = topformer("train", *CONFIG, *options)
     assert result.returncode == 1
     last = result.stderr.splitlines()[-1]
     assert last.startswith(f"error: {image} cannot be read")
-    assert (f"check_dataset.py {' '.join(CONFIG)} INPUT.CROP" in last) == (images == 4)
+    assert (f"topformer data check {' '.join(CONFIG)} INPUT.CROP" in last) == (images == 4)
     assert "Traceback" not in result.stderr + result.stdout
 
 
@@ -125,6 +129,6 @@ def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     stopped = int(re.search(r"stopped after iteration (\d+)", rest)[1])
     assert (tmp_path / "last_checkpoint").read_text() == f"model_{stopped:07d}.pth"
     options[options.index("4000")] = str(stopped + 3)
-    result = run_tool("train_net.py", *CONFIG, "--resume", *options)
+    result = topformer("train", *CONFIG, "--resume", *options)
     assert result.returncode == 0, result.stderr
     assert f"Starting training from iteration {stopped + 1}" in result.stdout

@@ -1,4 +1,4 @@
-"""The joint model's tools, run as a user does."""
+"""The joint model's benchmarks, run as a developer does."""
 
 import json
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from tests.helpers import run_tool
+from tests.helpers import run_script
 
 CONFIG = ["--config-file", "configs/multitask_lite_topformer_t_synthetic.yaml"]
 SMALL = [
@@ -18,7 +18,7 @@ SMALL = [
 @pytest.mark.slow
 def test_compare_tasks(tmp_path):
     arguments = [*CONFIG, "--seeds", "3", "--output", tmp_path, *SMALL]
-    first = run_tool("compare_tasks.py", *arguments)
+    first = run_script("benchmarks/compare_tasks.py", *arguments)
     assert first.returncode == 0, first.stderr[-2000:]
     rows = {line.split("  ")[0]: line for line in first.stdout.splitlines()[-3:]}
     assert list(rows) == ["both", "sem_seg alone", "instances alone"]
@@ -27,10 +27,10 @@ def test_compare_tasks(tmp_path):
     assert f"{done['metrics']['sem_seg']['mIoU']:.1f} (" in rows["both"]
     weights = torch.load(tmp_path / "instances_alone_seed3/model_final.pth", weights_only=True)
     assert not any(key.startswith("sem_seg_head") for key in weights["model"])
-    again = run_tool("compare_tasks.py", *arguments, timeout=60)
+    again = run_script("benchmarks/compare_tasks.py", *arguments)
     assert again.stdout.splitlines()[-3:] == first.stdout.splitlines()[-3:]
     assert "iter:" not in again.stdout  # nothing is trained again
-    other = run_tool("compare_tasks.py", *arguments, "SOLVER.BASE_LR", "0.1")
+    other = run_script("benchmarks/compare_tasks.py", *arguments, "SOLVER.BASE_LR", "0.1")
     assert other.returncode == 1 and "was trained with" in other.stderr
 
 
@@ -43,14 +43,14 @@ def test_compare_tasks(tmp_path):
 )
 def test_compare_tasks_refuses_what_cannot_be_compared(tmp_path, opts, message):
     opts = [*opts, "TEST.BEST_METRICS", "[]"]
-    result = run_tool("compare_tasks.py", *CONFIG, "--output", tmp_path, *opts)
+    result = run_script("benchmarks/compare_tasks.py", *CONFIG, "--output", tmp_path, *opts)
     assert result.returncode == 1 and message in result.stderr
     assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow
 def test_benchmark(tmp_path):
-    result = run_tool("benchmark_multitask.py", "--size", "128", "--repetitions", "3")
+    result = run_script("benchmarks/benchmark_multitask.py", "--size", "128", "--repetitions", "3")
     assert "Traceback" not in result.stderr
     rows = [re.split(r"\s{2,}", line) for line in result.stdout.splitlines()]
     rows = [row for row in rows if len(row) > 4 and row[0] and row[0].strip("-")]

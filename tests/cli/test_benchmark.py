@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import runpy
 import sys
 from argparse import Namespace
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.helpers import REPOSITORY, run_tool, save_untrained
+from tests.helpers import save_untrained, topformer
 from topformer_d2 import get_config
 from topformer_d2.analysis import benchmark
 from topformer_d2.analysis.benchmark import (
@@ -25,6 +24,7 @@ from topformer_d2.analysis.benchmark import (
 from topformer_d2.analysis.entries import model_in_use, own_entries, untrained_weights
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.analysis.peers import PEERS, build_peer, prepare_peer
+from topformer_d2.cli import benchmark as verb
 from topformer_d2.config import load_config
 
 pytest.importorskip("onnxruntime", reason="the export extra is not installed")
@@ -32,8 +32,8 @@ DETECTOR = "configs/det_retinanet_lite_topformer_t.yaml"
 
 
 def test_table_json_and_chart(tmp_path):
-    result = run_tool(
-        *("benchmark.py", "--config-file", "configs/seg_topformer_t.yaml", "--size", "64", "96"),
+    result = topformer(
+        *("benchmark", "--config-file", "configs/seg_topformer_t.yaml", "--size", "64", "96"),
         *("--repetitions", "2", "--backends", "torch", "onnxruntime", "--compare"),
         "--reference",
         *("--json", tmp_path / "t.json", "--chart", tmp_path / "t.png"),
@@ -130,11 +130,10 @@ def test_forms_of_a_gpu_run_on_a_cpu(tmp_path, name):
 
 def test_the_gpus_times_by_model_batch_and_form(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    report_gpu = runpy.run_path(REPOSITORY / "tools" / "benchmark.py")["report_gpu"]
     configs = {name: get_config("seg_topformer_t_synthetic") for name in "ab"}
     weights = dict.fromkeys(configs, save_untrained(configs["a"], tmp_path / "w.pth"))
     args = Namespace(size=[32, 64], repetitions=1)
-    rows = report_gpu(args, configs, weights, device="cpu")
+    rows = verb.report_gpu(args, configs, weights, device="cpu")
     assert [(row["model"], row["batch"]) for row in rows[::5]] == [
         *(("a", 1), ("a", 32), ("b", 1), ("b", 32))
     ]
@@ -206,28 +205,11 @@ BASELINE = "configs/baseline_lraspp_mobilenetv3_large.yaml"
         ([SEGMENTER, "--backends", "torch", "--reference"], "needs onnxruntime"),
     ],
 )
-def test_what_cannot_be_done_is_refused_at_once(monkeypatch, capsys, args, message):
+def test_what_cannot_be_done_is_refused_at_once(monkeypatch, args, message):
     if args[0] == BASELINE:
         pytest.importorskip("timm", reason="baselines need it")
     if "needs" in message:
         monkeypatch.setitem(sys.modules, message.split()[1], None)
     monkeypatch.setattr("topformer_d2.analysis.entries.save_state_dict", None)  # no work before
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--config-file", *args])
-    monkeypatch.chdir(REPOSITORY)
-    with pytest.raises(SystemExit, match="1"):
-        runpy.run_path("tools/benchmark.py", run_name="__main__")
-    assert message in capsys.readouterr().err
-
-
-def test_label_map_tool(tmp_path):
-    weights = str(tmp_path / "weights.pth")
-    few = ("--iterations", "1", "--repetitions", "1")
-    result = run_tool("benchmark_label_map.py", *few, "--save-weights", weights)
-    assert result.returncode == 0, result.stderr
-    model_in_use(get_config("seg_topformer_t"), weights, "cpu")
-    assert "150 classes, 512x680 from (64, 85)" in result.stdout
-    assert result.stdout.count("label_map") == 2 and "MiB above the logits" in result.stdout
-    refused = run_tool("benchmark_label_map.py", "--repetitions", "0")
-    assert refused.returncode == 2 and "take 1 or more" in refused.stderr
-    refused = run_tool("benchmark_label_map.py", "--save-weights", tmp_path)
-    assert refused.returncode == 1 and "is a folder" in refused.stderr
+    result = topformer("benchmark", "--config-file", *args)
+    assert result.returncode == 1 and message in result.stderr

@@ -5,12 +5,12 @@ import re
 import cv2
 import pytest
 
-from tests.helpers import run_tool
+from tests.helpers import start_topformer
 
 
 @pytest.mark.slow
 def test_demo_trains_evaluates_and_draws(tmp_path):
-    result = run_tool("demo.py", "--output", tmp_path, timeout=900)
+    result = start_topformer("demo", "--output", tmp_path, timeout=900)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     miou, ap50 = re.search(r"^mIoU ([\d.]+) and AP50 ([\d.]+) on", result.stdout, re.M).groups()
     assert float(miou) > 80 and float(ap50) > 80

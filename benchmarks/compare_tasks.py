@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Does sharing a backbone cost accuracy? Train a joint config, and each of its tasks on its own.
 
-  python tools/compare_tasks.py --config-file configs/multitask_lite_topformer_t_camvid.yaml \\
+  python benchmarks/compare_tasks.py --config-file configs/multitask_lite_topformer_t_camvid.yaml \\
     --seeds 0 1 2 --output output/compare_camvid
 
 The three models of a seed see the same crops in the same order, for as many iterations. A run that
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from topformer_d2.cli import config_parser
+from topformer_d2.cli.parsing import config_parser
 from topformer_d2.config import load_config, model_tasks, single_task_opts
 from topformer_d2.data import check_config
 from topformer_d2.data.labelled import has_task
@@ -53,11 +53,10 @@ def run(config_file: str, opts: list[str], folder: str, dataset: str) -> dict[st
     """
     done = Path(folder, "done.json")
     if not done.is_file():
-        tool = os.path.join(os.path.dirname(os.path.abspath(__file__)), "train_net.py")
-        command = [sys.executable, tool, "--config-file", config_file, "--resume"]
-        status = subprocess.run([*command, *opts, "OUTPUT_DIR", folder]).returncode
+        command = [sys.executable, "-m", "topformer_d2", "train", "--config-file", config_file]
+        status = subprocess.run([*command, "--resume", *opts, "OUTPUT_DIR", folder]).returncode
         if status:
-            sys.exit(status)  # train_net.py has said why
+            sys.exit(status)  # it has said why
         results = {task: Path(folder, "inference", dataset, name) for task, name in FILES.items()}
         metrics = {
             task: json.loads(file.read_text())["metrics"]

@@ -1,17 +1,11 @@
 """The changes to Detectron2's sources: all apply as expected, or nothing is written."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import REPOSITORY, run_tool
-
-spec = importlib.util.spec_from_file_location(
-    "install_detectron2", REPOSITORY / "tools/install_detectron2.py"
-)
-install = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(install)
+from tests.helpers import run_script, topformer
+from topformer_d2 import install_detectron2 as install
 
 
 def tree(folder: Path, **files: str) -> Path:
@@ -85,6 +79,16 @@ def test_a_wrong_download_is_refused(tmp_path, monkeypatch):
 
 
 def test_an_importable_detectron2_is_left_alone():
-    result = run_tool("install_detectron2.py")
-    assert result.returncode == 0
-    assert "already installed" in result.stdout
+    for result in (topformer("install-detectron2"), run_script("tools/install_detectron2.py")):
+        assert result.returncode == 0
+        assert "already installed" in result.stdout
+
+
+def test_what_is_wrong_is_said_in_one_line(monkeypatch, tmp_path):
+    def refuse(folder):
+        raise RuntimeError("the package index lists no such file")
+
+    monkeypatch.setattr(install, "download", refuse)
+    result = topformer("install-detectron2", "--wheel-dir", tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: the package index lists no such file\n"

@@ -1,4 +1,4 @@
-"""Detectors trained, evaluated and used through the tools, as a user does."""
+"""Detectors trained, evaluated and used through the command, as a user does."""
 
 import json
 import re
@@ -6,14 +6,14 @@ import re
 import cv2
 import pytest
 
-from tests.helpers import SMALL_DETECTOR, run_tool
+from tests.helpers import SMALL_DETECTOR, topformer
 
 
 @pytest.mark.parametrize("kind", ["", "lite_"])
 def test_train_evaluate_resume_and_draw(tmp_path, kind):
     config = ["--config-file", f"configs/det_retinanet_{kind}topformer_t.yaml"]
     opts = [*SMALL_DETECTOR, "SOLVER.MAX_ITER", "20", "SEED", "0", "OUTPUT_DIR", str(tmp_path)]
-    trained = run_tool("train_net.py", *config, *opts)
+    trained = topformer("train", *config, *opts)
     assert trained.returncode == 0, trained.stderr[-2000:]
     text = trained.stdout + trained.stderr
     assert re.search(r"iter: 19 .*total_loss: [\d.]+ .*loss_cls: .*loss_box_reg: ", text)
@@ -22,11 +22,11 @@ def test_train_evaluate_resume_and_draw(tmp_path, kind):
     assert {"AP", "AP50", "AP-disc", "AP-ring"} <= first.keys()
     weights = str(tmp_path / "model_final.pth")
     opts[-1] = str(tmp_path / "again")
-    evaluated = run_tool("train_net.py", *config, "--eval-only", *opts, "MODEL.WEIGHTS", weights)
+    evaluated = topformer("train", *config, "--eval-only", *opts, "MODEL.WEIGHTS", weights)
     assert evaluated.returncode == 0, evaluated.stderr[-2000:]
     assert json.loads((tmp_path / "again" / result).read_text())["metrics"] == first
-    sheet = run_tool(
-        *("view_predictions.py", "--config-file", tmp_path / "config.yaml", "--weights", weights),
+    sheet = topformer(
+        *("data", "view", "--config-file", tmp_path / "config.yaml", "--weights", weights),
         *("--output", tmp_path / "sheet.png", "--num-images", "2", "--min-score", "0.01"),
     )
     assert sheet.returncode == 0, sheet.stderr
@@ -41,13 +41,16 @@ def test_train_evaluate_resume_and_draw(tmp_path, kind):
     ("arguments", "message"),
     [
         (["det_retinanet_topformer_t"], "dataset 'coco_2017_train' is not here"),
-        (["det_retinanet_lite_topformer_t_bccd"], "prepare_voc_detection.py --source BCCD"),
+        (
+            ["det_retinanet_lite_topformer_t_bccd"],
+            "data prepare voc_detection --source BCCD",
+        ),
     ],
     ids=["COCO", "BCCD"],
 )
 def test_missing_datasets(tmp_path, arguments, message):
     config = f"configs/{arguments[0]}.yaml"
-    result = run_tool("train_net.py", "--config-file", config, "OUTPUT_DIR", tmp_path)
+    result = topformer("train", "--config-file", config, "OUTPUT_DIR", tmp_path)
     assert result.returncode == 1 and message in result.stderr.splitlines()[-1]
 
 
@@ -57,8 +60,8 @@ def test_a_detector_learns_four_images_by_heart(tmp_path):
     from topformer_d2.data.synthetic import write_synthetic
 
     write_synthetic(str(tmp_path), num_train=4, num_val=1, size=(128, 160))
-    result = run_tool(
-        *("train_net.py", "--config-file", "configs/det_retinanet_lite_topformer_t.yaml"),
+    result = topformer(
+        *("train", "--config-file", "configs/det_retinanet_lite_topformer_t.yaml"),
         *("DATASETS.TRAIN", "('synthetic_boxes_train',)"),
         *("DATASETS.TEST", "('synthetic_boxes_train',)", "MODEL.RETINANET.NUM_CLASSES", "5"),
         *("INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MAX_SIZE_TRAIN", "160"),

@@ -1,15 +1,15 @@
-"""tools/export_model.py as a user runs it."""
+"""`topformer export`."""
 
 import pytest
 
-from tests.helpers import REPOSITORY, run_tool
+from tests.helpers import REPOSITORY, topformer
 
 pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
 CONFIG = REPOSITORY / "configs" / "seg_topformer_t_synthetic.yaml"
 
 
 def export(*args, config=CONFIG):
-    return run_tool("export_model.py", "--format", "onnx", "--config-file", config, *args)
+    return topformer("export", "--format", "onnx", "--config-file", config, *args)
 
 
 def test_writes_a_file_and_says_how_close_it_is(tmp_path):

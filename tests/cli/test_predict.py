@@ -1,11 +1,9 @@
-"""tools/predict.py as a user runs it."""
+"""`topformer predict`."""
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
-import sys
 
 import cv2
 import numpy as np
@@ -13,17 +11,14 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, photo, run_tool, save_untrained
+from tests.helpers import photo, save_untrained, topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.cli import predict as verb
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference.video import VideoReader, VideoWriter
 from topformer_d2.visualization import predictions
-
-_spec = importlib.util.spec_from_file_location("predict_tool", REPOSITORY / "tools" / "predict.py")
-tool = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tool)
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
 SEGMENTER = "seg_topformer_t_synthetic"
@@ -44,7 +39,7 @@ def joint(tmp_path_factory):
 
 
 def predict(*args):
-    return run_tool("predict.py", *args)
+    return topformer("predict", *args)
 
 
 def test_images_to_pictures_label_maps_and_json_lines(joint, tmp_path):
@@ -94,7 +89,7 @@ def test_an_exported_model_on_a_video_in_tiles(tmp_path):
     assert 0 < len([*VideoReader(tmp_path / "cut.mp4")]) < 3
     source.write_bytes(content)
     result = predict(*arguments[:-1], 65, "--input", source, "--output", output)
-    assert result.returncode == 1 and "error: tile_size is 65" in result.stderr
+    assert result.returncode == 1 and "error: --tile-size is 65" in result.stderr
     assert len([*VideoReader(str(output))]) == 3
 
 
@@ -108,24 +103,24 @@ def test_skips_a_corrupt_file_and_says_so(tmp_path):
     photo(tmp_path / "good.png")
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     arguments = ["--config-file", f"configs/{SEGMENTER}.yaml", "--weights", weights]
-    result = run_tool(
-        "predict.py", *arguments, "--input", tmp_path / "*.[jp]*g", "--output", tmp_path / "out"
+    result = topformer(
+        "predict", *arguments, "--input", tmp_path / "*.[jp]*g", "--output", tmp_path / "out"
     )
     assert result.returncode == 1
     assert "1 of 2 images done" in result.stdout
     assert "skipped: " in result.stderr and "bad.jpg cannot be read" in result.stderr
     assert "Traceback" not in result.stderr
     assert (tmp_path / "out" / "good_label.png").exists()
-    result = run_tool("predict.py", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
+    result = topformer("predict", *arguments, "--input", tmp_path / "no", "--output", tmp_path)
     assert result.returncode == 1 and "error: --input" in result.stderr
     arguments[-1] = ""
-    result = run_tool(
-        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    result = topformer(
+        "predict", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
     )
     assert result.returncode == 1 and "error: no weights file is named" in result.stderr
     arguments[-1] = tmp_path / "absent.pth"
-    result = run_tool(
-        "predict.py", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
+    result = topformer(
+        "predict", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
     )
     assert result.returncode == 1 and "absent.pth does not exist" in result.stderr
 
@@ -145,10 +140,10 @@ def test_what_is_neither_an_image_nor_a_video_is_told_so(tmp_path):
             min_score=0.5, max_pixels=9, input=str(source), output=str(tmp_path / "out")
         )
         with pytest.raises(InputError) as error:
-            tool.predict(args)
+            verb.predict(args, verb.make_parser())
         assert words in str(error.value) and ".mp4" not in str(error.value)
     args.input = str(tmp_path / "a.heic")
-    assert not tool.shows_video(args)
+    assert not verb.shows_video(args)
     with pytest.raises(InputError, match=r"a\.heic cannot be read: .*\(needs pillow-heif\)"):
         read_image(args.input)
 
@@ -156,13 +151,13 @@ def test_what_is_neither_an_image_nor_a_video_is_told_so(tmp_path):
 def test_one_reason_of_all_images_is_told_once():
     paths = [f"{name}.png" for name in "abc"]
     problems = [f"{path}: its boxes hold NaN" for path in paths]
-    assert tool.shortened(problems, paths) == ["all 3 images: its boxes hold NaN"]
-    assert tool.shortened(problems[:2], paths) == problems[:2]
+    assert verb.shortened(problems, paths) == ["all 3 images: its boxes hold NaN"]
+    assert verb.shortened(problems[:2], paths) == problems[:2]
     problems[0] = "a.png cannot be read"
-    assert tool.shortened(problems, paths) == problems
+    assert verb.shortened(problems, paths) == problems
 
 
-def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch, capsys):
+def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch):
     for name in "abc":
         photo(tmp_path / f"{name}.png")
     out, write = tmp_path / "boxes.jsonl", predictions.write_image
@@ -174,10 +169,8 @@ def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(predictions, "write_image", write_and_stop)
     arguments = ["--input", tmp_path, "--output", tmp_path / "out", "--save-json", out]
-    monkeypatch.setattr(sys, "argv", list(map(str, ["predict.py", *joint, *arguments])))
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stop:
-        tool.main()
-    assert stop.value.code == 143 and "terminated" in capsys.readouterr().err
+    result = topformer("predict", *joint, *arguments)
+    assert result.returncode == 143 and "terminated" in result.stderr
     ids = {json.loads(line)["image_id"] for line in out.read_text().splitlines()}
     assert ids == {"a", "b"} and signal.getsignal(signal.SIGTERM) == before

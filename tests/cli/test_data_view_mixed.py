@@ -9,7 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.config import load_config
@@ -71,7 +71,7 @@ def test_what_the_dataset_has_is_drawn(joint, dataset, tasks):
 @pytest.mark.parametrize("arguments", [[], ["--dataset", "synthetic_boxes_train", "--augmented"]])
 def test_the_tool_draws_one_dataset_of_several(joint, tmp_path, arguments):
     output = ["--config-file", joint[0], "--output", tmp_path / "sheet.png"]
-    result = run_tool("view_dataset.py", *output, *arguments)
+    result = topformer("data", "view", *output, *arguments)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("row 1: ") and (tmp_path / "sheet.png").exists()
 
@@ -112,8 +112,8 @@ def test_predictions_of_both_stand_beside_the_truth_that_there_is(joint, dataset
 
 
 def test_the_tool_draws_predictions(joint, tmp_path):
-    result = run_tool(
-        *("view_predictions.py", "--config-file", joint[0], "--weights", joint[1]),
+    result = topformer(
+        *("data", "view", "--config-file", joint[0], "--weights", joint[1]),
         *("--output", tmp_path / "sheet.png", "--num-images", "2", "--min-score", "0.0"),
     )
     assert result.returncode == 0, result.stderr
@@ -135,5 +135,5 @@ def test_boxes_as_json_have_the_ids_of_the_test_dataset_with_boxes(joint, tmp_pa
 
 def test_a_config_without_training_data_needs_a_name(joint, tmp_path):
     arguments = ["--config-file", joint[0], "--output", tmp_path / "sheet.png"]
-    result = run_tool("view_dataset.py", *arguments, "DATASETS.TRAIN", "()")
+    result = topformer("data", "view", *arguments, "DATASETS.TRAIN", "()")
     assert result.returncode == 1 and "DATASETS.TRAIN is empty: name a --dataset" in result.stderr

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from tests.helpers import run_tool
+from tests.helpers import topformer
 from topformer_d2.data.inspection import spread_evenly
 from topformer_d2.data.loader import build_train_loader
 from topformer_d2.data.mapper import TaskMapper
@@ -105,9 +105,9 @@ def test_the_tool(tmp_path, synthetic_dataset):
     arguments = ["--config-file", "configs/seg_topformer_t_synthetic.yaml", "--augmented"]
     arguments += ["--dataset", "synthetic_sem_seg_val", "--num-images", "2", "--seed", "3"]
     small = ["INPUT.CROP.SIZE", "[64, 64]"]
-    result = run_tool("view_dataset.py", *arguments, "--output", tmp_path / "sheet.png", *small)
+    result = topformer("data", "view", *arguments, "--output", tmp_path / "sheet.png", *small)
     assert result.returncode == 0, result.stderr
     assert f"row 2: {synthetic_dataset}/images/val/00015.png\nwrote {tmp_path}" in result.stdout
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 6 * (CROP + GAP)
-    result = run_tool("view_dataset.py", *arguments, "--output", tmp_path / "sheet", *small)
+    result = topformer("data", "view", *arguments, "--output", tmp_path / "sheet", *small)
     assert result.returncode == 1 and "the name of a picture ends in" in result.stderr

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Where the time of an ONNX file goes, by operator and by layer, as ONNX Runtime counts it.
 
-  python tools/profile_export.py topformer_b.onnx --size 512 512
+  python benchmarks/profile_export.py topformer_b.onnx --size 512 512
 
 The graph is the one that ONNX Runtime makes of the file: normalisation folded, activations joined
 to convolutions, maps in a blocked layout (ReorderInput and ReorderOutput go there and back). A

@@ -1,0 +1,101 @@
+"""Draw images of a dataset beside their labels and boxes, and predictions, as one picture.
+
+  topformer data view --config-file configs/seg_topformer_t_camvid.yaml --output raw.png
+  topformer data view --config-file configs/seg_topformer_t_camvid.yaml --augmented \\
+    --output augmented.png
+  topformer data view --config-file configs/seg_topformer_t_camvid.yaml \\
+    --weights output/seg_topformer_t_camvid/model_final.pth --output predictions.png
+  topformer data view --model camvid.onnx --dataset camvid_sem_seg_val --output predictions.png
+
+--augmented shows what the model gets in training, less normalisation and padding: three draws of
+each image.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..config import load_config
+from ..data import check_config
+from ..data.checks import check_dataset_present
+from ..data.images import check_image_name, write_image
+from ..errors import InputError, printable, shown
+from ..inference import Predictor
+from ..visualization import prediction_sheet, sample_sheet
+from .parsing import Parser, add_opts
+
+DRAWS = 3
+
+
+def make_parser() -> Parser:
+    """The arguments of `topformer data view`."""
+    parser = Parser(__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config-file", metavar="FILE")
+    what.add_argument(
+        "--model", metavar="FILE", help="what `topformer export` wrote: draw its predictions"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="draw the config's predictions")
+    parser.add_argument("--output", required=True, metavar="FILE")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="default: the first of DATASETS.TRAIN; of predictions, of DATASETS.TEST",
+    )
+    parser.add_argument("--num-images", type=int, default=3)
+    parser.add_argument("--augmented", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="of the augmentation; default: 0")
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
+    )
+    add_opts(parser)
+    return parser
+
+
+def run(args: argparse.Namespace, parser: Parser) -> None:
+    """Draw the sheet, and print which file is in which row."""
+    if args.num_images < 1:
+        raise InputError(f"--num-images is {args.num_images}; it takes 1 or more")
+    if args.seed < 0:
+        raise InputError(f"--seed is {args.seed}; it takes 0 or more")
+    has_model = args.weights or args.model
+    if has_model and args.augmented:
+        raise InputError("--augmented does not go with predictions: they are of whole images")
+    check_image_name(args.output)  # before the work, not after
+    if has_model:
+        predictor, name = load_model(args)
+        sheet = prediction_sheet(predictor, name, args.num_images, min_score=args.min_score)
+        files = []
+    else:
+        cfg, name = load_dataset(args, "TRAIN")
+        draws = DRAWS if args.augmented else 0
+        sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=args.seed)
+    write_image(args.output, sheet[:, :, ::-1])
+    for row, file in enumerate(files, start=1):
+        print(f"row {row}: {printable(file, newlines=True)}")
+    print(f"wrote {shown(args.output)}")
+
+
+def load_dataset(args: argparse.Namespace, split: str) -> tuple:
+    """The config, and --dataset or the first of its DATASETS.TRAIN or TEST, which fits it."""
+    cfg = load_config(args.config_file, args.opts)
+    name = args.dataset or next(iter(cfg.DATASETS[split]), None)
+    if not name:
+        raise InputError(f"DATASETS.{split} is empty: name a --dataset")
+    if args.dataset or split == "TRAIN":
+        cfg.DATASETS.TEST = (name,)  # which need not have labels for all of the model's tasks
+    check_config(cfg, train=False)
+    return cfg, name
+
+
+def load_model(args: argparse.Namespace) -> tuple[Predictor, str]:
+    """What predicts, and the dataset."""
+    if not args.model:
+        cfg, name = load_dataset(args, "TEST")
+        return Predictor(cfg, args.weights), name
+    if args.weights or args.opts:
+        raise InputError("--model has its config and weights inside: leave those out")
+    if not args.dataset:
+        raise InputError("--model is drawn on a --dataset: name one")
+    check_dataset_present(args.dataset)
+    return Predictor(args.model), args.dataset

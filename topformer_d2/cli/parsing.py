@@ -1,0 +1,90 @@
+"""Arguments: a parser that names the nearest option, and those that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from ..errors import did_you_mean
+
+_PARAMETER = re.compile(r"`(\w+)`")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names the nearest option, and puts the library's messages in its own words.
+
+    Args:
+        description: of the verb, with examples; it is shown as it is.
+        names: options by those parameters of the library that are called otherwise, as in
+            {"path": "--output"}.
+    """
+
+    def __init__(
+        self, description: str = "", names: Mapping[str, str] | None = None, **keys: object
+    ):
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **keys,
+        )
+        self._names = dict(names or {})
+        self._words: list[str] = []
+
+    def reword(self, message: str) -> str:
+        """`message` with options for the parameters that it has in backticks."""
+        options = {a.dest: (a.option_strings or [a.metavar or a.dest])[-1] for a in self._actions}
+        options |= self._names
+        return _PARAMETER.sub(lambda found: options.get(found[1], found[0]), message)
+
+    def parse_known_args(self, args=None, namespace=None):
+        self._words = list(sys.argv[1:] if args is None else args)
+        found, unknown = super().parse_known_args(args, namespace)
+        # KEY VALUE pairs take all words up to the end, mistyped options among them.
+        pairs = getattr(found, "opts", None) or []
+        return found, [*unknown, *(word for word in pairs if self._is_mistyped(word))]
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message with the option that is nearest to a mistyped one; exit status 2."""
+        for word in filter(self._is_mistyped, self._words):
+            option = word.partition("=")[0]
+            hint = did_you_mean(option, [*self._option_string_actions])
+            message += hint if option in message else f"; there is no {option}{hint}"
+            break
+        super().error(message)
+
+    def _is_mistyped(self, word: str) -> bool:
+        option = word.partition("=")[0]
+        return re.match("--[a-z]", option) is not None and not any(
+            known.startswith(option) for known in self._option_string_actions
+        )
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            hint = did_you_mean(str(value), known)
+            raise argparse.ArgumentError(action, f"{value!r}{hint}; known: {', '.join(known)}")
+
+
+def config_parser(description: str, names: Mapping[str, str] | None = None) -> Parser:
+    """A parser with --config-file and, at the end, KEY VALUE pairs as `opts`."""
+    parser = Parser(description, names)
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    add_opts(parser)
+    return parser
+
+
+def model_parser(description: str, names: Mapping[str, str] | None = None) -> Parser:
+    """config_parser, with --weights."""
+    parser = config_parser(description, names)
+    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
+    return parser
+
+
+def add_opts(parser: argparse.ArgumentParser) -> None:
+    """KEY VALUE pairs at the end, as `opts`."""
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
+    )

@@ -1,0 +1,143 @@
+"""Segment images or a video, or find objects in them.
+
+  topformer predict --config-file configs/seg_topformer_t_camvid.yaml \\
+    --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
+  topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
+
+Of images: overlays, label maps as PNG, boxes as JSON lines. Of a video: the video with them drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ..config import load_config
+from ..data.image_files import list_images, looks_like_image
+from ..data.images import MAX_PIXELS
+from ..errors import InputError, printable, shown
+from ..inference import Predictor
+from ..inference.backends import BACKENDS
+from ..inference.video import VideoReader, is_video
+from ..visualization import predict_files, predict_video
+from .parsing import Parser, add_opts
+
+NAMES = {
+    **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
+    "num_threads": "--threads",
+}
+
+
+def make_parser() -> Parser:
+    """The arguments of `topformer predict`."""
+    parser = Parser(__doc__, NAMES)
+    parser.add_argument("--config-file", metavar="FILE")
+    parser.add_argument("--weights", metavar="FILE", help="of the config: .pth or .safetensors")
+    parser.add_argument("--model", metavar="FILE", help="instead: what `topformer export` wrote")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: by the model's extension")
+    parser.add_argument("--threads", type=int, help="default: as the libraries choose")
+    parser.add_argument(
+        "--tile-size",
+        type=int,
+        help="leave images at their own size and run larger ones in overlapping tiles of so many "
+        "pixels, a multiple of 64",
+    )
+    parser.add_argument(
+        "--input", required=True, help="an image, a folder, a quoted glob or a video"
+    )
+    parser.add_argument("--output", required=True, help="a folder; of a video an .mp4 or .avi")
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
+    )
+    parser.add_argument(
+        "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="an image of more is skipped, as a small file can claim any size; raise it for large "
+        "ones, best with --tile-size, at 10 bytes of memory a pixel; default: %(default)s",
+    )
+    add_opts(parser)
+    return parser
+
+
+def run(args: argparse.Namespace, parser: Parser) -> int:
+    """The exit status: 1 where an image could not be read or its pictures written."""
+    return predict(args, parser)
+
+
+def predict(args: argparse.Namespace, parser: Parser) -> int:
+    """As run, without what becomes of SIGTERM."""
+    if not 0 <= args.min_score <= 1:
+        raise InputError(f"--min-score is {args.min_score}; it takes 0 to 1")
+    if args.max_pixels < 1:
+        raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
+    paths = [] if shows_video(args) else list_images(args.input, "input")
+    if not paths and args.save_json:
+        raise InputError("--save-json is for images; of a video the boxes are drawn alone")
+    predictor = load_predictor(args)
+    if not paths:
+        done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
+        print(f"{done} frames done: {shown(args.output)}")
+        if problem:
+            print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
+        return 1 if problem else 0
+    problems = predict_files(
+        predictor,
+        paths,
+        args.output,
+        min_score=args.min_score,
+        json_file=args.save_json,
+        max_pixels=args.max_pixels,
+    )
+    done = len(paths) - len(problems)
+    print(f"{done} of {len(paths)} images done: {shown(args.output)}")
+    for problem in shortened(problems, paths):
+        print("skipped:", parser.reword(problem), file=sys.stderr)
+    return 1 if problems else 0
+
+
+def shows_video(args: argparse.Namespace) -> bool:
+    """Whether --input is a video: by its content, where its name does not say what it is."""
+    to_video = args.output.lower().endswith((".mp4", ".avi"))
+    if to_video and args.input.lower().endswith(".gif") and os.path.isfile(args.input):
+        return True
+    if not is_video(args.input) or looks_like_image(args.input):
+        return False
+    try:
+        VideoReader(args.input)
+    except InputError as e:
+        raise InputError(
+            f"--input {args.input} is neither an image nor a video that can be read"
+        ) from e
+    return True
+
+
+def shortened(problems: list[str], paths: list[str]) -> list[str]:
+    """The problems, or one line for all where every image has the same."""
+    if len(problems) != len(paths) or len(paths) < 2:
+        return problems
+    reasons = {
+        problem.replace(printable(path, newlines=True), "").lstrip(": ")
+        for problem, path in zip(problems, paths, strict=True)
+    }
+    return [f"all {len(paths)} images: {reasons.pop()}"] if len(reasons) == 1 else problems
+
+
+def load_predictor(args: argparse.Namespace) -> Predictor:
+    """From --config-file and --weights, or from --model."""
+    keys = {
+        "backend": args.backend,
+        "num_threads": args.threads,
+        "tile_size": args.tile_size,
+    }
+    if args.model is not None:
+        if args.config_file or args.weights or args.opts:
+            raise InputError("--model has its config and weights inside: leave those out")
+        return Predictor(args.model, **keys)
+    if not args.config_file:
+        raise InputError("name a model: --config-file and --weights, or --model")
+    return Predictor(load_config(args.config_file, args.opts), args.weights, **keys)

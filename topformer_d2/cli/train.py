@@ -1,0 +1,111 @@
+"""Train a TopFormer with Detectron2's usual arguments.
+
+  topformer train --config-file configs/seg_topformer_t_camvid.yaml
+  topformer train --config-file configs/seg_topformer_b.yaml --num-gpus 8 MODEL.WEIGHTS in1k.pth
+  topformer train --config-file configs/seg_topformer_b.yaml --num-gpus 8 --resume
+  topformer train --config-file configs/seg_topformer_t_camvid.yaml --eval-only \\
+    MODEL.WEIGHTS output/seg_topformer_t_camvid/model_final.pth
+
+Any key of the config is overridden by KEY VALUE at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+
+import torch
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+
+from ..checkpoint import SafeCheckpointer
+from ..config import check_parts, load_config
+from ..data import check_config
+from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
+from ..engine.processes import check_processes, check_single_run
+from ..errors import InputError, about, show_error, show_input_errors
+from ..files import locked_output
+from ..logs import get_logger
+from .parsing import Parser
+
+logger = get_logger(__name__)
+
+
+def make_parser() -> Parser:
+    """The arguments of `topformer train`, which are Detectron2's."""
+    # Its own --help is left for ours.
+    return Parser(__doc__, parents=[default_argument_parser()], conflict_handler="resolve")
+
+
+def run(args: argparse.Namespace, parser: Parser) -> int:
+    """Train or evaluate in as many processes as are asked for; the exit status."""
+    benchmarked = torch.backends.cudnn.benchmark
+    try:
+        launch(
+            run_process,
+            check(args),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except torch.multiprocessing.ProcessExitedException as e:
+        if e.exit_code >= 0:
+            return e.exit_code  # that process has said what was wrong
+        rank = args.machine_rank * args.num_gpus + e.error_index
+        message, status = describe_death(rank, e.exit_code)
+        show_error(parser.reword(message))
+        return status
+    finally:
+        torch.backends.cudnn.benchmark = benchmarked  # which Detectron2 sets by the config
+        end_logs()
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Say what is wrong once, before any process is started; returns the number of processes."""
+    check_single_run()
+    with about("--num-gpus, --num-machines, --machine-rank"):
+        processes = check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+        if args.num_machines > 1 and args.dist_url == "auto":
+            raise InputError("several machines need --dist-url tcp://HOST:PORT of the first")
+    cfg = load_config(args.config_file, args.opts)
+    check_parts(cfg)
+    check_config(cfg, train=not args.eval_only)
+    return processes
+
+
+def run_process(args: argparse.Namespace) -> dict | None:
+    """One process of the run; returns the evaluation's results."""
+    with show_input_errors(make_parser().reword), contextlib.ExitStack() as stack:
+        cfg = load_config(args.config_file, args.opts)
+        cfg.freeze()
+        if comm.is_main_process() and cfg.OUTPUT_DIR:
+            purpose = "evaluation" if args.eval_only else "training"
+            stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose))
+        setup_run(cfg, args)
+        if args.eval_only:
+            return evaluate(cfg, args.resume)
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        try:
+            return trainer.train()
+        except StopRequested as e:
+            logger.info("%s; the same command with --resume goes on from there", e)
+            raise SystemExit(128 + e.signal) from None  # as a shell has it
+
+
+def evaluate(cfg, resume: bool) -> dict:
+    """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR.
+
+    With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well.
+    """
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
+    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+        raise InputError("there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command")
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(Trainer.test_with_tta(cfg, model))
+    return results
