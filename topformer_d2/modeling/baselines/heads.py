@@ -51,7 +51,7 @@ class BaselineHead(SegmentationHead, nn.Module):
             ignore_value: label of pixels without a loss.
 
         Raises:
-            InputError: the head takes another number of features, or the dropout is no rate.
+            InputError: the head takes another number of features, or the dropout is out of range.
         """
         super().__init__()
         check_dropout(dropout)
