@@ -99,5 +99,5 @@ def test_the_page_counts_faults():
     row = table["hostile: image"]
     row.tries, row.faults = 3, ["traceback"]
     page = as_page(list(table.values()), "python -m tests.faults")
-    assert "0 kills, 0 full disks and 3 hostile files: 1 faults" in page
+    assert "0 kills, 0 full disks and 3 hostile files: 1 fault." in page
     assert f"| {row.kind}" in page and "python -m tests.faults" in page

@@ -60,7 +60,7 @@ def test_coco_stuff10k_lists_what_is_broken(tmp_path):
     ]
     assert reports["train"].unknown_ids == {12: 17 * 29}
     summary = reports["train"].summary()
-    assert "ids that are no class, now ignored (id: pixels): {12: 493}" in summary
+    assert "ids that are not classes, now ignored (id: pixels): {12: 493}" in summary
     assert "labels without any class: 1, COCO_train2014_000000000006.png among them" in summary
 
 

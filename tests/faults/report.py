@@ -52,8 +52,9 @@ def as_page(rows: Sequence[Row], command: str) -> str:
         sum(r.tries for r in rows if r.kind.startswith(start))
         for start in ("kill: ", "full disk: ", "hostile: ")
     )
+    faults = sum(len(r.faults) for r in rows)
     total = (
-        f"In all {kills} kills, {disks} full disks and {files} hostile files: "
-        f"{sum(len(r.faults) for r in rows)} faults."
+        f"In all {kills} kills, {disks} full disks and {files} hostile files: {faults} "
+        f"{'fault' if faults == 1 else 'faults'}."
     )
     return _TEXT.format(table=table, total=total, command=command)

@@ -202,7 +202,7 @@ def _check_same_classes(names: list[str], field: str) -> None:
 
 
 def check_label_range(label: np.ndarray, num_classes: int, ignore_value: int, file: str) -> None:
-    """Raise InputError, naming `file`, where a label is no class and not ignored.
+    """Raise InputError, naming `file`, where a label is neither a class nor ignored.
 
     Args:
         label: integers of any shape.

@@ -212,7 +212,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         image: (H, W) or (H, W, 3) uint8; of a .png or .tif uint16, too.
 
     Raises:
-        InputError: the extension is no image's, or the format does not take this type or size.
+        InputError: the extension is not an image's, or the format does not take this type or size.
     """
     check_image_name(path)
     extension = os.path.splitext(path)[1].lower()

@@ -67,7 +67,7 @@ class TaskMapper:
         in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
         Of the model's tasks, the truth is made for those in the record's "tasks"; a record without
-        that has labels for all. Objects marked iscrowd are no truth to train on, and what
+        that has labels for all. Objects marked iscrowd are not trained on, and what
         augmentation cuts off is gone.
 
         Raises:

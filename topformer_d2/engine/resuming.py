@@ -102,7 +102,7 @@ def _check_moments(state: Mapping, model: nn.Module, optimizer: torch.optim.Opti
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, values in state.items():
         if type(index) is not int or not 0 <= index < len(parameters):
-            raise ValueError(f"the optimizer's state has {index!r}, which is no parameter")
+            raise ValueError(f"the optimizer's state has {index!r}, which is not a parameter")
         parameter = parameters[index]
         where = f"the optimizer's state of {names.get(id(parameter), index)}"
         if not isinstance(values, Mapping):

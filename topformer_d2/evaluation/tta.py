@@ -86,7 +86,7 @@ def build_resizes(cfg) -> list[T.Augmentation]:
     """The sizes of TEST.AUG, each made as the protocol makes the one of INPUT.MIN_SIZE_TEST.
 
     Raises:
-        InputError: the model does no segmentation, or the sizes are no sizes.
+        InputError: the model does no segmentation, or the sizes are not positive integers.
     """
     cfg = complete_config(cfg)
     if "sem_seg" not in model_tasks(cfg):

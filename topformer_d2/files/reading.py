@@ -26,7 +26,7 @@ _KINDS = {
 def check_regular_file(path: str | os.PathLike) -> None:
     """Raise InputError where `path` is missing or is not a file, as a pipe, device or folder is.
 
-    Reading a pipe waits for a writer, perhaps for ever, and a device may never end.
+    Reading a pipe waits for a writer, possibly for ever, and a device may never end.
     """
     try:
         mode = os.stat(path).st_mode

@@ -29,7 +29,7 @@ class Categories:
     ignore_label: int = 255
 
     def lookup_table(self) -> np.ndarray:
-        """Official id to training id; every id that is no class is ignored.
+        """Official id to training id; every other id is ignored.
 
         (256,) uint8, or (65536,) where an official id is above 255.
         """

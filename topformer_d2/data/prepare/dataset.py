@@ -90,7 +90,7 @@ class Dataset:
         wanted: what `find` looks for, in words.
         categories: names of the category files through which a label is written, one for each of
             a pair's label_outs; none where there are boxes and no labels of pixels.
-        ignored_ids: official ids that are no class by design.
+        ignored_ids: official ids that are not classes, by design.
         decode: (source, Pair.label) -> (H, W) uint8, or uint16 where an official id is above 255.
         look_alikes: (part of a file name, what it tells) of other archives of a similar name.
     """

@@ -110,5 +110,7 @@ def _read_matrix(data: bytes, order: str) -> tuple[str, Variable]:
 
 def _numbers(kind: int, data: bytes, order: str) -> np.ndarray:
     if kind not in _TYPES or len(data) % np.dtype(_TYPES[kind]).itemsize:
-        raise ValueError(f"an element of type {kind} and {len(data)} bytes is no array of numbers")
+        raise ValueError(
+            f"an element of type {kind} and {len(data)} bytes is not an array of numbers"
+        )
     return np.frombuffer(data, order + _TYPES[kind])

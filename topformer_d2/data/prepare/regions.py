@@ -55,7 +55,7 @@ def derive_boxes(
     Args:
         image_root, label_root: folders of images and of label PNGs with their stems.
         labels: {class: its label}; category ids are 1, 2, ... in this order.
-        min_pixels: smaller regions are no objects.
+        min_pixels: smaller regions are left out.
     """
     images, annotations = [], []
     for image_id, record in enumerate(load_image_label_pairs(image_root, label_root), start=1):

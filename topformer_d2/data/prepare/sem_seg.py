@@ -46,7 +46,7 @@ class Report:
         written, kept: pairs written now, and found from an earlier run.
         problems: one line for each pair that could not be prepared.
         notes: what the dataset has to tell.
-        unknown_ids: {official id that is no class: pixels} of what was written now; ignored there.
+        unknown_ids: {official id that is not a class: pixels} of what was written now; ignored.
         modes: {Pillow mode: images} of what was written now.
         without_class: labels written now in which every pixel is ignored.
     """
@@ -77,7 +77,7 @@ class Report:
             lines.append(f"WARNING: the recipe has {self.expected} pairs, {self.total} are here")
         if self.unknown_ids:
             ids = dict(sorted(self.unknown_ids.items()))
-            lines.append(f"ids that are no class, now ignored (id: pixels): {ids}")
+            lines.append(f"ids that are not classes, now ignored (id: pixels): {ids}")
         if self.modes.keys() - {"RGB"}:
             lines.append(f"images by Pillow's mode, read as RGB in training: {dict(self.modes)}")
         if self.without_class:

@@ -50,7 +50,7 @@ class BaselineHead(SegmentationHead, nn.Module):
             loss: of the logits in training; None = PixelCrossEntropy.
 
         Raises:
-            InputError: the head takes another number of features, or the dropout is no rate.
+            InputError: the head takes another number of features, or the dropout is out of range.
         """
         super().__init__()
         check_dropout(dropout)

@@ -36,7 +36,7 @@ class LevelsBackbone(Backbone):
         Args:
             network: images (N, 3, H, W) to a sequence of maps, one for each of `levels`.
             levels: name to channels and stride.
-            multiple: images whose sides are no multiples of this are padded with zeros, and the
+            multiple: images whose sides are not multiples of this are padded with zeros, and the
                 maps cropped (padding_multiple).
             channels_last: the network's maps are (N, H, W, C).
         """

@@ -43,7 +43,7 @@ def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
         input_shape: all that the backbone gives; IN_FEATURES chooses from it.
 
     Raises:
-        InputError: IN_FEATURES names what the backbone does not give, or DROPOUT is no rate.
+        InputError: IN_FEATURES names what the backbone does not give, or DROPOUT is out of range.
     """
     head = complete_config(cfg).MODEL.SEM_SEG_HEAD
     missing = [name for name in head.IN_FEATURES if name not in input_shape]
@@ -63,6 +63,6 @@ def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
 
 
 def check_dropout(rate: float) -> None:
-    """InputError where `rate` is no probability below 1."""
+    """InputError where `rate` is not from 0 to below 1."""
     if not 0 <= rate < 1:
         raise InputError(f"MODEL.SEM_SEG_HEAD.DROPOUT is {rate}; it takes 0 or more, below 1")

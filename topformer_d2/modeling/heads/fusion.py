@@ -27,7 +27,7 @@ class ConcatFusion(nn.Module):
 
     Args:
         channels: C, of each feature and of the result; C / num_features come from each feature,
-            one more from the first ones where that is no whole number.
+            one more from the first ones where that is not a whole number.
         num_features: how many there are.
         norm: name for Detectron2's get_norm.
     """

@@ -46,7 +46,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
 
         Raises:
             InputError: no features, features of differing widths, an unknown fusion, or a dropout
-                that is no rate.
+                out of range.
         """
         super().__init__()
         widths = {shape.channels for shape in input_shape.values()}
