@@ -8,9 +8,9 @@ from tests.helpers import run_script
 from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
 from topformer_d2.export.network import ExportNetwork, describe
-from topformer_d2.export.onnx import write_onnx
 from topformer_d2.export.profile import _WARM_UP, _node_times, format_profile, profile_onnx
 from topformer_d2.export.reference import as_listed
+from topformer_d2.inference.formats.onnx import write_onnx
 from topformer_d2.inference.model_info import ModelInfo
 
 

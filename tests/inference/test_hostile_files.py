@@ -13,8 +13,8 @@ from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor
 from topformer_d2.inference.export_info import METADATA_KEY, ExportInfo
+from topformer_d2.inference.formats.onnx import OnnxRuntimeSession
 from topformer_d2.inference.model_info import ModelInfo
-from topformer_d2.inference.sessions import OnnxRuntimeSession
 
 onnx = pytest.importorskip("onnx", reason="the export extra is not installed")
 pytest.importorskip("onnxruntime", reason="the export extra is not installed")
@@ -47,7 +47,7 @@ def make_model(channels=K, name="images", inside=None):
 @pytest.fixture
 def path(info, tmp_path):
     """A small file as `topformer export` writes it."""
-    from topformer_d2.export.onnx import save_described
+    from topformer_d2.inference.formats.onnx import save_described
 
     save_described(make_model(), info.to_json(), tmp_path / "m.onnx")
     return tmp_path / "m.onnx"

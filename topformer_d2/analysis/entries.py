@@ -11,13 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from ..checkpoint import save_state_dict
-from ..export import FORMATS, export_model
+from ..export import export_model
 from ..export.network import ExportNetwork, describe
-from ..export.onnx import write_onnx
 from ..export.reference import as_listed
 from ..inference import Predictor, build_predictor
 from ..inference.backends import resize_for
-from ..inference.extras import import_extra
+from ..inference.formats import import_extra, of_runtime
+from ..inference.formats.onnx import write_onnx
 from ..inference.model_info import ModelInfo
 from ..inference.threads import threads
 from ..modeling import build_model
@@ -100,9 +100,9 @@ def own_entries(
             whole = _call(num_threads, predictor, image)
             entries.append(Entry(name, backend, gmacs, network, whole))
             continue
-        file_format, extension = _format_for(backend)
-        path = str(folder / f"{name}_{size[0]}x{size[1]}{extension}")
-        export_model(cfg, weights, path, file_format=file_format, size=size)
+        kind = of_runtime(backend)
+        path = str(folder / f"{name}_{size[0]}x{size[1]}{kind.extension}")
+        export_model(cfg, weights, path, file_format=kind.name, size=size)
         predictor = Predictor(path, backend=backend, num_threads=num_threads)
         entries.append(file_entry(name, backend, predictor, image, num_threads, gmacs=gmacs))
     return entries
@@ -192,11 +192,6 @@ def _on_device(cfg, device: str):
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     return cfg
-
-
-def _format_for(backend: str) -> tuple[str, str]:
-    """Name and extension of the files that a backend runs."""
-    return next((name, row[0]) for name, row in FORMATS.items() if row[2] == backend)
 
 
 def _call(num_threads: int, function: Callable, *arguments) -> Callable[[], object]:

@@ -52,7 +52,7 @@ from ..errors import InputError, printable, shown
 from ..export import FORMATS
 from ..files import check_output, write_json
 from ..inference.backends import BACKENDS
-from ..inference.extras import import_extra
+from ..inference.formats import import_extra
 from .parsing import Parser
 
 GPU_BATCHES = (1, 32)
@@ -133,8 +133,8 @@ def read_configs(args: argparse.Namespace) -> dict:
 def import_runtimes(args: argparse.Namespace) -> None:
     """InputError where one is missing."""
     used = {*args.backends} | ({"onnxruntime"} if args.compare or args.reference else set())
-    for _, _, runtime, libraries in FORMATS.values():
-        for library in libraries if runtime in used else ():
+    for kind in FORMATS.values():
+        for library in kind.libraries if kind.runtime in used else ():
             import_extra(library)
 
 

@@ -14,21 +14,12 @@ from ..checkpoint import SafeCheckpointer
 from ..errors import InputError, look_up
 from ..files import check_local_output, check_output, folder_beside, naming_full_disks
 from ..inference.export_info import BOXES, ExportInfo
-from ..inference.extras import import_extra
+from ..inference.formats import FORMATS, ExportFormat, import_extra
 from ..inference.model_info import ModelInfo
-from ..inference.sessions import SESSIONS
 from ..modeling import build_model
 from .check import check, sample_images
 from .compare import Difference
 from .network import ExportNetwork, describe
-from .onnx import OPSET, write_onnx
-from .openvino import write_openvino
-
-# Each with the extension of its files, how they are written, what runs them, and the libraries.
-FORMATS = {
-    "onnx": (".onnx", write_onnx, "onnxruntime", ("onnx", "onnxruntime")),
-    "openvino": (".xml", write_openvino, "openvino", ("onnx", "openvino")),
-}
 
 
 def export_model(
@@ -66,12 +57,12 @@ def export_model(
             for only what was checked is moved there. (OpenVINO's two files are moved one by one.)
         OSError: it cannot be written, as on a full disk; it names `path`.
     """
-    extension, _, _, libraries = look_up(FORMATS, file_format, "`file_format`")
+    kind = look_up(FORMATS, file_format, "`file_format`")
     target = Path(path)
-    check_local_output(os.fspath(path), "path", extension)
-    if extension == ".xml":
-        check_output(str(target.with_suffix(".bin")), "path")
-    for library in libraries:
+    check_local_output(os.fspath(path), "path", kind.extension)
+    for suffix in kind.beside:
+        check_output(str(target.with_suffix(suffix)), "path")
+    for library in kind.libraries:
         import_extra(library)
     cfg = cfg.clone()
     cfg.defrost()
@@ -85,7 +76,7 @@ def export_model(
         raw_boxes=raw_boxes,
         with_preprocessing=with_preprocessing,
     )
-    info.versions.update(_versions(libraries))
+    info.versions.update(_versions(kind))
     SafeCheckpointer(model, require_all=True).load(weights)
     samples = list(sample_images(images))
     differences: dict[str, Difference] = {}
@@ -96,13 +87,9 @@ def export_model(
             raw = describe(model, info.model, size=size, raw_boxes=True)
             twin = folder / "raw"
             twin.mkdir()
-            differences |= _write_and_check(
-                model, raw, twin / target.name, target, file_format, samples
-            )
+            differences |= _write_and_check(model, raw, twin / target.name, target, kind, samples)
             shutil.rmtree(twin)
-        differences |= _write_and_check(
-            model, info, folder / target.name, target, file_format, samples
-        )
+        differences |= _write_and_check(model, info, folder / target.name, target, kind, samples)
         for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, list(differences.values())
@@ -113,35 +100,33 @@ def _write_and_check(
     info: ExportInfo,
     path: Path,
     target: Path,
-    file_format: str,
+    kind: ExportFormat,
     images: list[tuple[str, np.ndarray]],
 ) -> dict[str, Difference]:
     """Write a file to `path`, on its way to `target`: the largest differences by output."""
-    _, write, runtime, _ = FORMATS[file_format]
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
-    network = ExportNetwork(model, info, matrix_resizing=file_format == "onnx")
+    network = ExportNetwork(model, info, matrix_resizing=kind.matrix_resizing)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     try:
         with naming_full_disks(target, path.parent, 2 * size):
-            write(network, info, path)
-            session = SESSIONS[runtime](path)
+            kind.write(network, info, path)
+            session = kind.session(path)
     except OSError:
         raise
     except Exception as e:  # the libraries' exceptions have no base of their own
         raise InputError(
-            f"the network cannot be exported as {file_format}: {e}; it was not written"
+            f"the network cannot be exported as {kind.name}: {e}; it was not written"
         ) from e
     return {found.output: found for found in check(session.run, model, info, images)}
 
 
-def _versions(libraries: tuple[str, ...]) -> dict[str, str]:
+def _versions(kind: ExportFormat) -> dict[str, str]:
     from .. import __version__
 
-    versions = {library: str(import_extra(library).__version__) for library in libraries}
-    exporter = f"torch.onnx (TorchScript), opset {OPSET}"
+    versions = {library: str(import_extra(library).__version__) for library in kind.libraries}
     return {
         "topformer_d2": __version__,
         "torch": torch.__version__,
         **versions,
-        "exporter": exporter,
+        "exporter": kind.exporter,
     }

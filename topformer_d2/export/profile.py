@@ -13,8 +13,8 @@ import numpy as np
 from tabulate import tabulate
 
 from ..errors import InputError
-from ..inference.extras import import_extra
-from ..inference.sessions import OnnxRuntimeSession
+from ..inference.formats import import_extra
+from ..inference.formats.onnx import OnnxRuntimeSession
 
 _WARM_UP = 3
 _KERNEL = "_kernel_time"

@@ -16,8 +16,8 @@ from ..errors import InputError
 from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
-from ..inference.extras import import_extra
-from .onnx import save_described
+from ..inference.formats import import_extra
+from ..inference.formats.onnx import save_described
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32

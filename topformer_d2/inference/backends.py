@@ -20,8 +20,8 @@ from ..errors import InputError
 from ..modeling import build_model
 from .export_info import BOXES, LABELS, LOGITS
 from .folding import optimize_for_inference
+from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
-from .sessions import SESSIONS
 
 # Images in a run where that is faster than one by one; more take memory and little less time.
 _BATCH = 8
@@ -137,7 +137,7 @@ class FileBackend:
             InputError: the file cannot be read or gives no answers, or the runtime is not
                 installed.
         """
-        self._session = SESSIONS[runtime](path, num_threads)
+        self._session = of_runtime(runtime).session(path, num_threads)
         export = self._session.export
         self.info = export.model
         self.size = export.size
@@ -197,8 +197,7 @@ class FileBackend:
         return found
 
 
-BACKENDS = ("torch", *SESSIONS)
-_OF_EXTENSION = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+BACKENDS = ("torch", *(each.runtime for each in FORMATS.values()))
 _WEIGHTS = (".pth", ".pt", ".pkl", ".safetensors")
 
 
@@ -226,7 +225,7 @@ def _choose(model: CfgNode | str, name: str | None) -> str:
     suffix = "" if isinstance(model, CfgNode) else Path(model).suffix.lower()
     if suffix in _WEIGHTS:
         raise InputError(f"{model} is a weights file: name its config, and this as its weights")
-    runs_in = _OF_EXTENSION.get(suffix, ("torch",))
+    runs_in = runtimes_of(suffix) or ("torch",)
     if name is None or name in runs_in:
         return name or runs_in[0]
     if name == "torch":

@@ -1,22 +1,18 @@
-"""Writing an ONNX file."""
+"""A network as an ONNX graph, from which every format is made."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..files import folder_beside
-from ..inference.checksum import CHECKSUM_KEY, PLACEHOLDER, seal
-from ..inference.explanation import as_text, explain
-from ..inference.export_info import BOXES, LABELS, METADATA_KEY, ExportInfo
-from ..inference.extras import import_extra
+from ..export_info import BOXES, LABELS, ExportInfo
 from .pooling import ExactPooling
 
 OPSET = 17
+EXPORTER = f"torch.onnx (TorchScript), opset {OPSET}"
 # What free sizes are traced at. Here no map of a network is resized to its own size, and no image
 # is padded by nothing, for that would be missing from the graph at all other sizes: one more than
 # multiples of 32, whose maps at strides 2 to 16 all have odd sides, so that doubling the map before
@@ -75,51 +71,3 @@ def _dynamic_axes(info: ExportInfo) -> dict[str, dict[int, str]]:
         elif free:
             axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
     return axes
-
-
-def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
-    """Write `network` to `path`, with `info` inside.
-
-    What is constant is folded before, by ONNX Runtime's basic level, which keeps to ONNX's own
-    operators: a reader sees the network and not the arithmetic of its sizes.
-    """
-    onnx, onnxruntime = import_extra("onnx"), import_extra("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    with folder_beside(path) as folder:
-        folded = folder / "folded.onnx"
-        options.optimized_model_filepath = str(folded)
-        onnxruntime.InferenceSession(
-            trace(network, info), options, providers=["CPUExecutionProvider"]
-        )
-        model = onnx.load(folded)
-    used = {node.domain for node in model.graph.node}
-    for opset in [opset for opset in model.opset_import if opset.domain not in used]:
-        model.opset_import.remove(opset)
-    save_described(model, info.to_json(), path)
-
-
-def save_described(model, description: str, path: Path) -> None:
-    """Write an ONNX model to `path` with an ExportInfo's JSON inside, its sentences and a checksum.
-
-    Args:
-        model: an onnx.ModelProto; it is changed.
-        description: of the model.
-        path: of the file.
-    """
-    from .. import __version__
-
-    onnx = import_extra("onnx")
-    properties = {METADATA_KEY: description, CHECKSUM_KEY: PLACEHOLDER}
-    onnx.helper.set_model_props(model, properties)
-    explanation = explain(ExportInfo.from_json(description, str(path)))
-    model.producer_name, model.producer_version = METADATA_KEY, __version__
-    model.domain = METADATA_KEY
-    model.doc_string = model.graph.doc_string = as_text(explanation)
-    for tensor in model.graph.input:
-        tensor.doc_string = explanation["input"]
-    for tensor in model.graph.output:
-        tensor.doc_string = explanation["outputs"][tensor.name]
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    seal(path)

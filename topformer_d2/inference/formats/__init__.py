@@ -1,0 +1,20 @@
+"""The formats of exported files: a module each, which defines its FORMAT."""
+
+from . import onnx, openvino
+from .base import ExportFormat, Session, import_extra
+
+# By name. A new format is a module and its entry here.
+FORMATS = {module.FORMAT.name: module.FORMAT for module in (onnx, openvino)}
+
+__all__ = ["FORMATS", "ExportFormat", "Session", "import_extra", "of_runtime", "runtimes_of"]
+
+
+def runtimes_of(extension: str) -> tuple[str, ...]:
+    """The runtimes that open files of an extension such as ".onnx", its own format's first."""
+    own_first = sorted(FORMATS.values(), key=lambda each: each.extension != extension)
+    return tuple(each.runtime for each in own_first if extension in each.reads)
+
+
+def of_runtime(runtime: str) -> ExportFormat:
+    """The format that a runtime is made for."""
+    return next(each for each in FORMATS.values() if each.runtime == runtime)

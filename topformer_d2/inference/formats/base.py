@@ -1,0 +1,101 @@
+"""What a format of exported files is, and what the formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+from torch import nn
+
+from ...errors import InputError, import_optional
+from ...files import check_regular_file
+from ...logs import get_logger
+from ..export_info import ExportInfo
+
+logger = get_logger(__name__)
+
+
+class Session(Protocol):
+    """An exported file, open in the runtime of its format.
+
+    Attributes:
+        export: what the file says of itself.
+        channels_last: it takes images fastest where their channels lie side by side.
+    """
+
+    export: ExportInfo
+    channels_last: bool
+
+    def __init__(self, path: str | Path, num_threads: int | None = None):
+        """
+        Args:
+            path: of the file.
+            num_threads: of an operator; None = one for each core.
+
+        Raises:
+            InputError: the file cannot be read, is damaged, takes weights from other files, does
+                not describe its own graph, or the runtime is not installed.
+        """
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The graph's outputs by name for its input; ExportInfo says what they are.
+
+        Raises:
+            InputError: the graph does not take this input, or answers what it does not describe.
+        """
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """One format of exported files; a module of this package defines it.
+
+    Attributes:
+        name: as export_model's `file_format` takes it.
+        extension: of its files.
+        beside: extensions of the files that are written beside one.
+        write: from a network (export.ExportNetwork), its description and a path to the file.
+        runtime: what runs its files, as Predictor's `backend` takes it.
+        session: a Session of that runtime.
+        reads: extensions of all files that the session opens.
+        libraries: that are imported to write and run a file.
+        exporter: what writes the graph, for the versions in the file.
+        matrix_resizing: its runtime resizes faster by matrix products (export.resizing).
+    """
+
+    name: str
+    extension: str
+    write: Callable[[nn.Module, ExportInfo, Path], None]
+    runtime: str
+    session: type[Session]
+    reads: tuple[str, ...]
+    libraries: tuple[str, ...]
+    exporter: str
+    beside: tuple[str, ...] = ()
+    matrix_resizing: bool = False
+
+
+def import_extra(module: str) -> ModuleType:
+    """A library that only exported files need; an InputError says what installs it."""
+    return import_optional(module, "export", "onnx onnxruntime openvino")
+
+
+def check_has_checksum(export: ExportInfo, has_checksum: bool, path: str) -> None:
+    """Format 1 has none."""
+    if export.format > 1 and not has_checksum:
+        raise InputError(f"{path} has lost its checksum: copy it again, or export it again")
+    if not has_checksum:
+        logger.debug("%s has no checksum: damage to it is not found", path)
+
+
+def check_file(path: str | Path) -> None:
+    if not Path(path).exists():
+        raise InputError(f"model file {path} does not exist")
+    check_regular_file(path)
+
+
+def cannot_run(path: str, x: np.ndarray, e: Exception) -> InputError:
+    return InputError(f"{path} cannot be run on {x.dtype} of shape {tuple(x.shape)}: {e}")
