@@ -1,16 +1,19 @@
 """Package metadata; tool settings live in pyproject.toml, exact versions in requirements.lock."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# The package cannot be imported here: PyTorch may not be installed yet.
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "topformer_d2/__init__.py").read_text())[1]
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 
 setup(
     name="topformer_d2",
-    version="0.1.0",
+    version=VERSION,
     description="TopFormer for mobile dense prediction on Detectron2",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -20,6 +23,7 @@ setup(
     # configs/ stands beside the package in a checkout and inside it in a wheel.
     package_dir={"topformer_d2.configs": "configs"},
     package_data={
+        "topformer_d2": ["py.typed"],
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
         "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
