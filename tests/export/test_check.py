@@ -1,13 +1,18 @@
 """What exported files are checked on."""
 
+import copy
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from detectron2.modeling import build_model
 
 from topformer_d2 import get_config
+from topformer_d2.errors import InputError
+from topformer_d2.export import TOLERANCE
 from topformer_d2.export.check import _preprocess, _to_input, check, sample_images
-from topformer_d2.export.network import ExportNetwork, describe
+from topformer_d2.export.network import ExportNetwork, describe, run_network
 from topformer_d2.inference.model_info import ModelInfo
 
 
@@ -37,6 +42,27 @@ def test_small_images_alone_come_in_batches(segmenter, side, batch):
     info = describe(model, model_info, labels=True)
     image = np.zeros((64, side, 3), np.uint8)
     assert _to_input(image, model, info).shape == (batch, 3, 64, side)
+
+
+def test_a_network_that_float32_gives_no_better_is_the_same(segmenter):
+    """Its logits are differences of far larger numbers. One that is wrong is refused as before."""
+    model, model_info = copy.deepcopy(segmenter)
+    torch.nn.init.constant_(model.sem_seg_head.fuse.norm.bias, 1e4)
+    weight = torch.nn.init.normal_(model.sem_seg_head.classifier.weight, std=0.1)
+    weight.data -= weight.data.mean(dim=1, keepdim=True)
+    info = describe(model, model_info)
+    exact = copy.deepcopy(model).double()
+
+    def run(x, share=1.0):
+        with torch.inference_mode():
+            logits, _ = run_network(exact, torch.tensor(x).double())
+        return {"logits": share * logits.float().numpy()}
+
+    images = list(sample_images(None))[-2:]
+    (found,) = check(run, model, info, images)
+    assert found.limit > TOLERANCE and found.share < 0.2
+    with pytest.raises(InputError, match=r"logits: differs by"):
+        check(partial(run, share=0.99), model, info, images)
 
 
 # Detectron2's own decoding, which makes scores of the logits before it takes the best ones.

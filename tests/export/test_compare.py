@@ -41,6 +41,13 @@ def test_the_limit_goes_with_the_values(values, limit):
     assert found.share > 1 and f"of values up to {max(map(abs, values)):.3g}" in str(found)
 
 
+def test_the_limit_goes_with_pytorchs_own_rounding():
+    expected = torch.tensor([-3.0, 5.0])
+    assert tolerance(expected, rounding=1e-5)[0] == 1e-3
+    found = compare_values("logits", expected, expected.numpy() + np.float32(0.006), rounding=1e-3)
+    assert found.limit == 8e-3 and found.share < 1
+
+
 def test_labels_may_differ_where_logits_are_equal():
     logits = torch.tensor([[[[2.0, 1.0]], [[2.0, 0.5]]]])
     assert compare_labels("labels", logits, np.uint8([[[1, 0]]])).value == 0.0

@@ -47,7 +47,7 @@ class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        # The last is a loss that is not finite, which Detectron2's main branch logs, too.
+        # The last is a loss that is not finite: Detectron2's main branch logs it where it raises.
         told = (InputError, OSError, FloatingPointError)
         return not (record.exc_info and isinstance(record.exc_info[1], told))
 
