@@ -67,20 +67,22 @@ class Text:
 
 @dataclass(frozen=True)
 class ListOf:
-    """`lengths`: those allowed; empty = any."""
+    """`lengths`: those allowed; empty = any, with `empty` False any but 0."""
 
     item: Number | Choice | Text | ListOf
     lengths: tuple[int, ...] = ()
+    empty: bool = True
 
     def accepts(self, value: Any) -> bool:
         return (
             isinstance(value, (list, tuple))
             and (not self.lengths or len(value) in self.lengths)
+            and (self.empty or len(value) > 0)
             and all(map(self.item.accepts, value))
         )
 
     def __str__(self) -> str:
-        count = " or ".join(map(str, self.lengths)) or "any number"
+        count = " or ".join(map(str, self.lengths)) or ("any number" if self.empty else "1 or more")
         return f"a list of {count}, each {self.item}"
 
 
