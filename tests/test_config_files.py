@@ -107,7 +107,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
         (b"a: " + b"[" * 3000, "nested too deep"),
         (b"a: " + b"[" * 60 + b"]" * 60, "40 levels"),
         (b"a: " + b"{a: " * 3000, "nested too deep"),
-        (b"a: " + b"1" * 5000, "not YAML that can be read"),
+        (b"a: " + b"1" * 5000, "a whole number has 5000 characters"),
         (b"a: 1\n" * (MAX_BYTES // 5 + 1), "larger than"),
         (b"_BASE_: 3", "_BASE_ is 3; it takes a path or a list"),
         (b"_BASE_: [a, {b: 1}]", "takes a path or a list|does not exist"),
@@ -198,3 +198,26 @@ def test_an_old_version_is_converted_as_by_detectron2(tmp_path):
 def test_opts_that_are_not_keys_and_values(opts, message):
     with pytest.raises(InputError, match=rf"command line: .*{message}"):
         get_config("seg_topformer_t", opts)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("SOLVER: {MAX_ITER: 0x" + "f" * 9000 + "}", "line 1: a whole number has 9002 characters"),
+        ("SOLVER: {STEPS: [1, 0x" + "f" * 9000 + "]}", "line 1: a whole number has 9002"),
+        ('_BASE_: "\\ud800.yaml"', "line 1: text has half a character"),
+        ('OUTPUT_DIR: "a\\udc80"', "line 1: text has half a character"),
+    ],
+)
+def test_values_that_cannot_be_written(tmp_path, text, words):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.yaml: {words}"):
+        load_config(tmp_path / "a.yaml")
+
+
+def test_numbers_of_a_command_line_that_cannot_be_written():
+    for key in ("TEST.EVAL_PERIOD", "MODEL.ROI_HEADS.NUM_CLASSES"):
+        with pytest.raises(InputError, match=f"command line: {key}: its value cannot be used"):
+            load_config("", [key, "0x" + "f" * 9000])
+    with pytest.raises(InputError, match=r"command line: SOLVER\.STEPS: its value"):
+        load_config("", ["SOLVER.STEPS", "(0x" + "f" * 9000 + ",)"])

@@ -86,6 +86,11 @@ def test_supervisions_detections(scene):
         ({"boxes": np.zeros((4, 5)), "classes": [0] * 5}, r"boxes have shape \(4, 5\)"),
         ({"boxes": [1, 2, 3], "classes": [0]}, r"boxes have shape \(3,\)"),
         ({"label": np.zeros((2, 2, 3))}, r"label has shape \(2, 2, 3\)"),
+        ({"label": np.full((2, 2), np.nan)}, "label is of float64; it takes integers"),
+        ({"boxes": [[1, 2, 3, 4], [1]], "classes": [0, 1]}, r"boxes are \[\[1, 2, 3, 4\], \[1\]\]"),
+        ({"boxes": [[1, 2, 3, 4]], "classes": None}, "classes are None"),
+        ({"boxes": [[1, 2, 3, 4]], "classes": [0], "scores": ["x"]}, r"scores are \['x'\]"),
+        ({"size": 5}, r"size is 5; it takes \(height, width\)"),
     ],
 )
 def test_arrays_of_other_shapes_are_refused(fields, message):
@@ -93,7 +98,15 @@ def test_arrays_of_other_shapes_are_refused(fields, message):
         Scene(**fields)
 
 
-@pytest.mark.parametrize("factor", [0, 1.5])
+def test_numbers_that_are_not_finite_are_none_in_json():
+    scene = Scene(boxes=[[1, 2, float("nan"), 4]], classes=[1], scores=[float("inf")])
+    (entry,) = json.loads(json.dumps(scene.to_dict(), allow_nan=False))["boxes"]
+    assert entry["box"] == [1, 2, None, 4] and entry["score"] is None
+    with pytest.raises(InputError, match="min_score is 'x'"):
+        scene.above("x")
+
+
+@pytest.mark.parametrize("factor", [0, 1.5, float("nan"), float("inf"), None, "2"])
 def test_a_factor_is_a_whole_number(scene, factor):
     with pytest.raises(InputError, match=f"factor is {factor}"):
         scene.enlarged(factor)

@@ -69,6 +69,14 @@ def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
     assert all(torch.equal(weights[key], resumed_weights[key]) for key in weights)
 
 
+def test_a_run_of_more_iterations_than_are_asked_for_says_so(tiny_config, tmp_path, caplog):
+    chosen = options(tmp_path, "5", "run")
+    run(tiny_config(*chosen))
+    assert "NOTHING IS TRAINED" not in caplog.text
+    assert run(tiny_config(*chosen, "SOLVER.MAX_ITER", "3"), resume=True)[0] == {}
+    assert "run has 6 iterations, and SOLVER.MAX_ITER is 3" in caplog.text
+
+
 def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):
     cfg = tiny_config(*options(tmp_path, "5", "run"))
     run(cfg)

@@ -12,7 +12,7 @@ from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.export import TOLERANCE
 from topformer_d2.export.check import _preprocess, _to_input, check, sample_images
-from topformer_d2.export.network import ExportNetwork, describe, run_network
+from topformer_d2.export.network import ExportNetwork, describe
 from topformer_d2.inference.model_info import ModelInfo
 
 
@@ -55,7 +55,7 @@ def test_a_network_that_float32_gives_no_better_is_the_same(segmenter):
 
     def run(x, share=1.0):
         with torch.inference_mode():
-            logits, _ = run_network(exact, torch.tensor(x).double())
+            logits = exact.network(torch.tensor(x).double()).logits
         return {"logits": share * logits.float().numpy()}
 
     images = list(sample_images(None))[-2:]

@@ -25,6 +25,8 @@ _YAML_ERRORS = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, Attrib
 
 # Far more than any config needs. A file of this size takes seconds to parse.
 MAX_BYTES = 1 << 18
+# Characters of a whole number; Python refuses to write those of 4,300 digits.
+MAX_DIGITS = 300
 # Values when every alias is written out, and levels of nesting.
 MAX_VALUES, MAX_DEPTH = 20_000, 40
 # Files that are read for one config.
@@ -176,6 +178,8 @@ class _Checker:
             children = [child for pair in node.value for child in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
+        else:
+            self._check_scalar(node)
         sizes = [self._size(child) for child in children]
         count = 1 + sum(size for size, _ in sizes)
         depth = 1 + max((depth for _, depth in sizes), default=0)
@@ -196,6 +200,21 @@ class _Checker:
             f"{_line(node)}: the tag {tag!r} asks for a Python object, which can run code, and a "
             "config is data: write the value itself (a list for a tuple)"
         )
+
+    @staticmethod
+    def _check_scalar(node: yaml.Node) -> None:
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > MAX_DIGITS:
+            raise InputError(
+                f"{_line(node)}: a whole number has {len(node.value)} characters; it takes at most "
+                f"{MAX_DIGITS}"
+            )
+        try:
+            node.value.encode()
+        except UnicodeEncodeError as e:
+            raise InputError(
+                f"{_line(node)}: text has half a character (a lone surrogate), {node.value!r:.80}: "
+                "write the whole character"
+            ) from e
 
     @classmethod
     def _check_keys(cls, node: yaml.MappingNode) -> None:

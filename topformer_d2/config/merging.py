@@ -93,6 +93,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             ):
                 raise KeyError(f"Non-existent key: {key}")
             cfg.merge_from_list([key, value])
+            str(node.get(name))  # raises of a whole number that is too long to be written
         except _MERGE_ERRORS as e:
             raise _config_error("command line", e, cfg, key) from e
 

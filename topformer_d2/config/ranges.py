@@ -193,6 +193,7 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
             _nesterov,
             _steps,
             _world,
+            _expected_results,
         )
         if (problem := _unless_missing(check, cfg))
     ]
@@ -276,4 +277,20 @@ def _world(cfg: CfgNode) -> str:
             f"SOLVER.REFERENCE_WORLD_SIZE is {world}, by which SOLVER.IMS_PER_BATCH {batch} cannot "
             "be divided"
         )
+    return ""
+
+
+def _expected_results(cfg: CfgNode) -> str:
+    for entry in cfg.TEST.EXPECTED_RESULTS:
+        is_known = isinstance(entry, (list, tuple)) and len(entry) == 4
+        if not is_known or not (
+            all(map(Text(empty=False).accepts, entry[:2]))
+            and Number(-_INFINITY).accepts(entry[2])
+            and _NOT_NEGATIVE.accepts(entry[3])
+        ):
+            return (
+                f"TEST.EXPECTED_RESULTS is {reprlib.repr(cfg.TEST.EXPECTED_RESULTS)}; it takes a "
+                "list, each a task, a metric, its value and a tolerance, such as "
+                "['bbox', 'AP', 38.5, 0.2]"
+            )
     return ""

@@ -113,7 +113,7 @@ def clean_boxes(records: list[dict]) -> list[dict]:
     cleaned = []
     for record in records:
         annotations = record.get("annotations", [])
-        good = [a for a in annotations if _has_area_inside(a, record)]
+        good = [a for a in annotations if has_area_inside(a, record)]
         if len(good) < len(annotations):
             dropped[record["file_name"]] += len(annotations) - len(good)
         boxes = [{key: a[key] for key in _ANNOTATION_KEYS if key in a} for a in good]
@@ -127,7 +127,8 @@ def clean_boxes(records: list[dict]) -> list[dict]:
     return cleaned
 
 
-def _has_area_inside(annotation: dict, record: dict) -> bool:
+def has_area_inside(annotation: dict, record: dict) -> bool:
+    """Whether a record's box has an area within its image; InputError where it is no box."""
     try:
         x0, y0, x1, y1 = box = corners(annotation)
         is_finite = all(map(math.isfinite, box))

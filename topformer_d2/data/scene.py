@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -57,7 +60,7 @@ class Scene:
     info: HasClasses | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        boxes = np.asarray(self.boxes, np.float32)
+        boxes = _numbers(self.boxes, np.float32, "boxes")
         if boxes.size and boxes.shape[-1] != 4:
             raise InputError(f"a scene's boxes have shape {boxes.shape}; it takes (n, 4)")
         self.boxes = boxes.reshape(-1, 4)
@@ -65,9 +68,16 @@ class Scene:
             self.label = np.asarray(self.label)
             if self.label.ndim != 2:
                 raise InputError(f"a scene's label has shape {self.label.shape}; it takes (H, W)")
-        self.classes = np.asarray(self.classes, np.int64).reshape(-1)
+            kind = self.label.dtype.kind
+            if kind not in "iubf" or (kind == "f" and not (self.label == self.label // 1).all()):
+                raise InputError(
+                    f"a scene's label is of {self.label.dtype}; it takes integers, the classes"
+                )
+        self.classes = _numbers(self.classes, np.int64, "classes").reshape(-1)
         if self.scores is not None:
-            self.scores = np.asarray(self.scores, np.float32).reshape(-1)
+            self.scores = _numbers(self.scores, np.float32, "scores").reshape(-1)
+        if self.size is not None and np.shape(self.size) != (2,):
+            raise InputError(f"a scene's size is {self.size!r}; it takes (height, width)")
         if self.size is None and self.label is not None:
             self.size = tuple(self.label.shape)
         for name in ("classes", "scores"):
@@ -81,7 +91,7 @@ class Scene:
         Raises:
             InputError: the factor is not an integer of 1 or more.
         """
-        if factor != int(factor) or factor < 1:
+        if not isinstance(factor, Real) or factor % 1 or not 1 <= factor < math.inf:
             raise InputError(f"factor is {factor}; it takes an integer of 1 or more")
         factor = int(factor)
         label, confidence = (
@@ -94,7 +104,13 @@ class Scene:
         )
 
     def above(self, min_score: float) -> Scene:
-        """The scene without the boxes whose score is below `min_score`; itself without scores."""
+        """The scene without the boxes whose score is below `min_score`; itself without scores.
+
+        Raises:
+            InputError: `min_score` is no number.
+        """
+        if not isinstance(min_score, Real):
+            raise InputError(f"min_score is {min_score!r}; it takes a number from 0 to 1")
         if self.scores is None:
             return self
         keep = self.scores >= min_score
@@ -144,7 +160,8 @@ class Scene:
         Returns:
             "size": [height, width] or None;
             "boxes": a list of {"box": [x0, y0, x1, y1] in pixels, "class": its index, "score": 0..1
-            or None for the truth, "name": of the class where the model is known};
+            or None for the truth, "name": of the class where the model is known}; None stands for
+            a number that is not finite;
             "label": None, or a list with an entry for each class that has pixels: {"class", the
             index; "pixels", their number; "name" where the model is known; "rle", where they are}.
             That is {"size", "counts"} as COCO compresses it, and pycocotools.mask.decode(rle) gives
@@ -154,7 +171,7 @@ class Scene:
         scores = [None] * len(self.boxes) if self.scores is None else self.scores.tolist()
         classes = self.classes.tolist()
         boxes = [
-            {"box": box, "class": category, "score": score}
+            {"box": [*map(_finite, box)], "class": category, "score": _finite(score)}
             for box, category, score in zip(self.boxes.tolist(), classes, scores, strict=True)
         ]
         if self.info is not None:
@@ -217,6 +234,19 @@ class Scene:
             fields["boxes"] = sample["instances"].gt_boxes.tensor.numpy()
             fields["classes"] = sample["instances"].gt_classes.numpy()
         return cls(**fields)
+
+
+def _numbers(values: Any, kind: type, name: str) -> np.ndarray:
+    """A field of a scene as an array."""
+    try:
+        return np.asarray(values, kind)
+    except (OverflowError, TypeError, ValueError) as e:
+        raise InputError(f"a scene's {name} are {reprlib.repr(values)}: {e}") from e
+
+
+def _finite(value: float | None) -> float | None:
+    """The number, or None where JSON has none for it."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _name(names: Sequence[str], index: int) -> str:

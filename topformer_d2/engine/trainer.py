@@ -154,6 +154,12 @@ class Trainer(RecoveringTrainer):
         super().resume_or_load(resume=resume)
         self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
+        if resume and self.start_iter >= self.max_iter:
+            logger.warning(
+                "NOTHING IS TRAINED: %s has %d iterations, and SOLVER.MAX_ITER is %d: a larger one "
+                "trains on",
+                *(self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter),
+            )
 
     def _warn_of_earlier_run(self) -> None:
         folder = self.cfg.OUTPUT_DIR

@@ -12,6 +12,8 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
+from ...errors import InputError
+from ..boxes import has_area_inside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
 from .findings import Tally
@@ -49,14 +51,22 @@ def inspect_truth(name: str, records: list[dict], expected: Expected, tally: Tal
 
 
 def count_objects(records: Iterable[dict]) -> Counter[int]:
-    """Objects of each class, those marked "iscrowd" left out."""
+    """Objects of each class that are learnt: those marked "iscrowd" and without area left out."""
     return Counter(
         category
         for record in records
         for annotation in record.get("annotations", ())
         if isinstance(category := annotation.get("category_id"), int)
         and not annotation.get("iscrowd", 0)
+        and _is_kept(annotation, record)
     )
+
+
+def _is_kept(annotation: dict, record: dict) -> bool:
+    try:
+        return has_area_inside(annotation, record)
+    except InputError:
+        return True  # is a finding of its record
 
 
 def note_shared(
@@ -125,7 +135,10 @@ def note_pixels(
 def note_no_objects(what: str, objects: Counter[int], tally: Tally) -> None:
     """Note training datasets (`what`) in which no object is left to learn."""
     if not sum(objects.values()):
-        message = f"{what}: no image has an object (those marked iscrowd are not learnt)"
+        message = (
+            f"{what}: no image has an object (those marked iscrowd, and boxes that have no area "
+            "inside their image, are not learnt)"
+        )
         tally.note("nothing to learn", "", message)
 
 
