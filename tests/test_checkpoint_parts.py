@@ -131,7 +131,7 @@ def test_what_cannot_be_extracted_is_refused(weights):
     segmenter = extract_task(weights, "sem_seg")
     headless = {key: value for key, value in weights.items() if not key.startswith("head.")}
     for given, task, message in [
-        (weights, "boxes", r"no task 'boxes'; known: \['sem_seg', 'instances'\]"),
+        (weights, "boxes", r"task is 'boxes'; known: \['sem_seg', 'instances'\]"),
         (segmenter, "sem_seg", "not a joint model's: it has 'sem_seg' alone"),
         (segmenter, "instances", r"no 'instances': its parts are \['TopFormer', 'sem_seg_head'\]"),
         (headless, "instances", "no 'instances'.*'pyramid'"),

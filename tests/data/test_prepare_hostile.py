@@ -78,7 +78,7 @@ def test_size_is_limited_before_it_is_read(tmp_path, monkeypatch, kind):
         path.mkdir()
         (path / "zeros.png").write_bytes(bytes(300_000))
     source = Source([str(path)])
-    with pytest.raises(ValueError, match=r"claims 300000 bytes.*1000 at most; --max-gib 1 "):
+    with pytest.raises(ValueError, match=r"claims 300000 bytes.*1000 at most; `max_gib` 1 "):
         source.read(source.names[0])
     assert len(Source([str(path)], max_gib=0.001).read(source.names[0])) == 300_000
 
@@ -99,8 +99,8 @@ def test_folders_nested_deeper_than_calls_may_be(tmp_path, request):
     sys.setrecursionlimit(len(inspect.stack()) + 150)  # for 1,000 folders take seconds
     assert Source([str(tmp_path / "d")]).names == ["d/" * depth + "x.png"]
     assert list_images(deepest) == [str(deepest / "x.png")]
-    with pytest.raises(InputError, match=r"--input .*\*\*: .*nested too deep"):
-        list_images(tmp_path / "**", "--input")
+    with pytest.raises(InputError, match=r"`source` .*\*\*: .*nested too deep"):
+        list_images(tmp_path / "**", "source")
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -230,7 +230,9 @@ def test_names_that_cannot_be_written_are_left_out(tmp_path):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_with_one_word(monkeypatch, number, status):
     before = signal.getsignal(number)
-    monkeypatch.setattr(data_prepare, "prepare_camvid", lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(
+        data_prepare, "prepare_camvid", lambda *_, **__: signal.raise_signal(number)
+    )
     result = topformer("data", "prepare", "camvid", "--source", "x")
     assert result.returncode == status and signal.getsignal(number) is before
     assert result.stderr in ("interrupted\n", "terminated\n")

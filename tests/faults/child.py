@@ -83,7 +83,8 @@ class _Running:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish)
         self._start = time.monotonic()
         self._stopped = ""
-        self._first_resident: float | None = None
+        # The child's is not more at its start; it may have grown before it is first looked at.
+        self._first_resident = _resident(os.getpid())
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
@@ -106,10 +107,7 @@ class _Running:
         elif seconds > self.task.seconds:
             self._stop("time")
         else:
-            resident = _resident(self.pid)
-            if self._first_resident is None:
-                self._first_resident = resident
-            if resident - self._first_resident > self.task.memory:
+            if _resident(self.pid) - self._first_resident > self.task.memory:
                 self._stop("memory")
         return None
 
@@ -160,9 +158,9 @@ def _be_the_child(task: Task, output: int) -> None:
 
 
 def _resident(pid: int) -> float:
-    """MiB that are in memory; 0 where the system does not say."""
+    """MiB of its own that are in memory, without those of files; 0 where the system does not say."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.partition("RssAnon:")[2].split()[0]) / 1024
     except (OSError, IndexError, ValueError):
         return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

@@ -152,14 +152,14 @@ def test_a_device_is_not_tried_beside(monkeypatch):
 
 
 def test_a_local_file_of_one_extension(tmp_path):
-    check_local_output(str(tmp_path / "new" / "m.onnx"), "--output", ".onnx")
+    check_local_output(str(tmp_path / "new" / "m.onnx"), "path", ".onnx")
     assert (tmp_path / "new").is_dir()
     for path, message in (
-        ("s3://bucket/m.onnx", "--output s3://bucket/m.onnx is a remote store's"),
+        ("s3://bucket/m.onnx", "`path` s3://bucket/m.onnx is a remote store's"),
         (str(tmp_path / "m.xml"), r"ends in \.onnx"),
     ):
         with pytest.raises(InputError, match=message):
-            check_local_output(path, "--output", ".onnx")
+            check_local_output(path, "path", ".onnx")
 
 
 def test_a_full_disk_under_a_library_that_says_something_else(tmp_path, monkeypatch):

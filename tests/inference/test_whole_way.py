@@ -198,7 +198,7 @@ def test_a_folder(models, tmp_path, caplog):
     assert [path[-5:] for path, _ in found] == ["a.png", "b.png"]
     assert np.array_equal(found[0][1].label, found[1][1].label)
     assert "skipped: " in caplog.text and "aa.jpg cannot be read" in caplog.text
-    with pytest.raises(InputError, match=r"70x64 pixels, more than the 4479 of max_pixels"):
+    with pytest.raises(InputError, match=r"70x64 pixels, more than the 4479 of `max_pixels`"):
         [*predictor.folder(tmp_path / "b.png", max_pixels=64 * 70 - 1)]
     predictor.backend.model.sem_seg_head.classifier.bias.data.fill_(torch.nan)
     with pytest.raises(InputError, match=r"b\.png: the logits have NaN"):

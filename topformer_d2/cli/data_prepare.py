@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -110,7 +110,7 @@ class _DatasetParser(Parser):
 
 def make_parser() -> Parser:
     """The arguments of `topformer data prepare`: a parser for each dataset."""
-    parser = Parser(__doc__, {"sources": "--source", "source": "--source"})
+    parser = Parser(__doc__, {"sources": "--source", "source": "--source", "max_gib": "--max-gib"})
     datasets = parser.add_subparsers(
         dest="dataset", metavar="NAME", required=True, parser_class=_DatasetParser
     )
@@ -172,15 +172,19 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         ).values()
     for report in reports:
         print(printable(report.summary()))
-        show_problems(report)
+        show_problems(report, parser.reword)
     print(f"written below {shown(folder)}")
     return 1 if any(report.problems for report in reports) else 0
 
 
-def show_problems(report: _Report) -> None:
-    """Print a report's problems; where they are many, some of them and the file with all."""
+def show_problems(report: _Report, reword: Callable[[str], str] = str) -> None:
+    """Print a report's problems; where they are many, some of them and the file with all.
+
+    Args:
+        reword: what is done to each, as to put options for parameters.
+    """
     for problem in report.problems[:_SHOWN]:
-        print(f"PROBLEM: {printable(problem, newlines=True)}")
+        print(f"PROBLEM: {printable(reword(problem), newlines=True)}")
     if len(report.problems) > _SHOWN:
         write_beside(
             report.problems_file,

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from topformer_d2.export.pooling import ExactPooling, adaptive_avg_pool2d
 from torch import nn
 from torch.nn import functional as F
+
+from topformer_d2.inference.formats.pooling import ExactPooling, adaptive_avg_pool2d
 
 
 @pytest.mark.parametrize("size", [(7, 9), (64, 64), (13, 2), (1, 100)])
