@@ -158,7 +158,7 @@ def _be_the_child(task: Task, output: int) -> None:
 
 
 def _resident(pid: int) -> float:
-    """MiB of its own that are in memory, without those of files; 0 where the system does not say."""
+    """MiB of its own memory, without that of files; 0 where the system does not say."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
         return int(status.partition("RssAnon:")[2].split()[0]) / 1024
