@@ -3,14 +3,16 @@
 import errno
 import logging
 import os
+import threading
 
 import pytest
 import torch
+from detectron2.engine.hooks import PeriodicWriter
 
 from tests.engine.test_resume import options, run
 from topformer_d2.checkpoint import read_state_dict
 from topformer_d2.engine import Trainer, describe_death, setup, setup_run
-from topformer_d2.engine.failures import explain_failure
+from topformer_d2.engine.failures import explain_failure, telling_of_threads
 from topformer_d2.errors import InputError
 from topformer_d2.files import locked_output
 
@@ -144,3 +146,33 @@ def test_each_run_has_its_own_log(tiny_config, tmp_path):
         logging.getLogger("topformer_d2").info("line of %s", name)
     texts = [(tmp_path / name / "log.txt").read_text() for name in ("a", "b")]
     assert [("line of a" in t, "line of b" in t) for t in texts] == [(True, False), (False, True)]
+
+
+def test_a_thread_that_cannot_write_leaves_one_line(caplog, monkeypatch):
+    def fail(error):
+        raise error
+
+    others = []
+    before = others.append
+    monkeypatch.setattr(threading, "excepthook", before)
+    with telling_of_threads():
+        for error in (OSError(errno.ENOSPC, "No space left on device"), KeyError("x")):
+            thread = threading.Thread(target=fail, args=(error,), name="writer")
+            thread.start()
+            thread.join()
+    assert threading.excepthook == before
+    (message,) = (r.getMessage() for r in caplog.records)
+    assert message.startswith("writer has stopped writing: ") and "No space left" in message
+    assert [args.exc_type for args in others] == [KeyError]  # a mistake keeps its traceback
+
+
+def test_a_full_disk_without_a_file_is_named(tiny_config, monkeypatch):
+    cfg = tiny_config("SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()")
+
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(PeriodicWriter, "after_train", full)
+    with pytest.raises(OSError) as raised:
+        Trainer(cfg).train()
+    assert raised.value.errno == errno.ENOSPC and raised.value.filename == cfg.OUTPUT_DIR

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from detectron2.engine import HookBase
 from torch import nn
 
 from ..errors import InputError, is_disk_full, is_out_of_memory, message_of
+from ..logs import get_logger
+
+logger = get_logger(__name__)
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
@@ -113,3 +119,37 @@ def describe_death(rank: int, exit_code: int) -> tuple[str, int]:
         "on from the last checkpoint",
         128 + number,
     )
+
+
+@contextmanager
+def naming_folder(folder: str) -> Iterator[None]:
+    """Name `folder` in an OSError raised within that names no file, as TensorBoard's."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is not None or e.strerror is None:
+            raise
+        raise OSError(e.errno, e.strerror, folder) from e
+
+
+@contextmanager
+def telling_of_threads() -> Iterator[None]:
+    """Log one line, without a traceback, where a thread ends because a file cannot be written.
+
+    TensorBoard writes its files in one. What it meets, such as a full disk, the next checkpoint
+    meets as well.
+    """
+    before = threading.excepthook
+
+    def tell(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, OSError):
+            before(args)
+            return
+        name = args.thread.name if args.thread else "a thread"
+        logger.warning("%s has stopped writing: %s", name, args.exc_value)
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from .failures import UndoStep, explain_failure
+from .failures import UndoStep, explain_failure, naming_folder, telling_of_threads
 
 
 class RecoveringTrainer(DefaultTrainer):
@@ -19,6 +19,14 @@ class RecoveringTrainer(DefaultTrainer):
 
     A subclass's build_hooks sets `checkpointer`, and has the hook of `build_undo` among its own.
     """
+
+    def __init__(self, cfg):
+        """As DefaultTrainer's; an OSError, as of a full disk, names the file or OUTPUT_DIR."""
+        # TensorBoard's thread starts here, and may end at any time.
+        with contextlib.ExitStack() as stack, naming_folder(cfg.OUTPUT_DIR):
+            stack.enter_context(telling_of_threads())
+            super().__init__(cfg)
+            self._until_trained = stack.pop_all()
 
     def build_undo(self) -> UndoStep:
         """The hook with which a failed iteration is undone; it comes before those that train."""
@@ -36,7 +44,8 @@ class RecoveringTrainer(DefaultTrainer):
         final = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
         if is_done and comm.is_main_process() and not PathManager.exists(final):
             self.checkpointer.save("model_final", iteration=self.iter)
-        return super().train()
+        with self._until_trained, naming_folder(self.cfg.OUTPUT_DIR):
+            return super().train()
 
     def run_step(self) -> None:
         """One iteration; where it fails, what was trained until then is kept."""
