@@ -7,7 +7,7 @@ from ..data.class_table import ClassTable
 from ..data.images import read_image
 from ..errors import InputError, about
 from ..inference import Predictor
-from .sem_seg import ConfusionEvaluator
+from .confusion import ConfusionEvaluator
 
 
 def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]:

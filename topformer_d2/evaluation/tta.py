@@ -19,7 +19,7 @@ from ..data.augmentation import FitForTest
 from ..data.labelled import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
-from .sem_seg import ConfusionEvaluator
+from .confusion import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

@@ -19,9 +19,9 @@ from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
 from .export_info import BOXES, LABELS, LOGITS
-from .folding import optimize_for_inference
 from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
+from .optimization import optimize_for_inference
 
 # Images in a run where that is faster than one by one; more take memory and little less time.
 _BATCH = 8
