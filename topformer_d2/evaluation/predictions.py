@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..data.checks import check_dataset_present, load_records
 from ..data.class_table import ClassTable
 from ..data.images import read_image
+from ..data.registered import check_dataset_present, load_records
 from ..errors import InputError, about
 from ..inference import Predictor
 from .confusion import ConfusionEvaluator

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..data.augmentation import fit_within
 from ..data.image_files import list_images
 from ..data.images import read_image
-from ..data.inspection import spread_evenly
+from ..data.registered import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
