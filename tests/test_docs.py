@@ -143,6 +143,19 @@ def test_own_pixel_labels_as_the_documentation_shows(custom_data):
     assert len(list((custom_data / "predictions").glob("*_label.png"))) == 8
 
 
+def test_the_readmes_own_images(custom_data):
+    """What follows the training, which docs/custom_data.md has as well."""
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    (block,) = (block for block in blocks if "shapes.yaml" in block)
+    commands = [shlex.split(line) for line in re.sub(r"\\\n", "", block).splitlines()]
+    assert commands[0] == ["topformer", "train", "--config-file", "shapes.yaml"]
+    for words in commands[1:]:
+        done = topformer(*words[1:], cwd=custom_data)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((custom_data / "predictions_onnx").glob("*_label.png"))) == 8
+
+
 def test_own_boxes_as_the_documentation_shows(custom_data):
     assert len(list((custom_data / "boxes").glob("*_overlay.jpg"))) == 8
     assert (custom_data / "boxes.json").is_file()
