@@ -29,10 +29,11 @@ class SegmentationTTA(nn.Module):
     """A segmentation model whose answer is the mean of its probabilities over several views.
 
     A view is the image at one size, as it is or flipped. Each view's logits are resized as without
-    augmentation, to the view's size and then to the output's, before the softmax. The views come
-    one after the other, and beside the sum there are at most two maps of one: its logits at two
-    sizes or in two orders, or its logits and probabilities. So the memory does not grow with the
-    number of views.
+    augmentation, to the view's size and then to the output's, before the softmax.
+
+    The views run one after the other. Beside the sum of probabilities, at most two maps
+    (K, height, width) of one view are held at a time, so the memory does not grow with the number
+    of views.
     """
 
     @configurable

@@ -29,7 +29,7 @@ _BATCH = 8
 
 @dataclass
 class NetworkOutput:
-    """Of one image; None for what the network does not give.
+    """What a network gives for one image; a field is None where the network does not give it.
 
     Attributes:
         logits: (K, h, w) float32, at the head's stride.
