@@ -15,7 +15,7 @@ _IN_PLACE = {F.relu: torch.relu_, F.relu6: partial(F.relu6, inplace=True)}
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
-    """A copy of a model for inference that is faster on a CPU; its outputs differ by rounding alone.
+    """A copy of a model that is faster in inference on a CPU; outputs differ by rounding alone.
 
     - The BatchNorm of each of Detectron2's convolutions (its `norm`) is folded into its weights. A
       norm outside of a convolution is kept, such as where levels share a convolution.
