@@ -7,13 +7,13 @@ import time
 
 from faster_coco_eval import COCO
 
-from topformer_d2.errors import show_input_errors
-from topformer_d2.evaluation import evaluate_boxes
-from topformer_d2.evaluation.comparison import (
+from topformer_d2.analysis.coco_reference import (
     METRICS,
     evaluate_with_pycocotools,
     generate_boxes,
 )
+from topformer_d2.errors import show_input_errors
+from topformer_d2.evaluation import evaluate_boxes
 
 
 def evaluate_with_faster_coco_eval(truth: dict, results: list[dict]):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.helpers import REPOSITORY
 from topformer_d2.engine import Trainer
-from topformer_d2.evaluation.sem_seg import metrics_from_confusion
+from topformer_d2.evaluation.confusion import metrics_from_confusion
 from topformer_d2.visualization import charts
 
 MATRIX = np.array([[60, 20, 0, 20], [1, 199, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])

@@ -22,6 +22,12 @@ def python_blocks(file: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", file.read_text(), re.S)
 
 
+def all_python_blocks() -> list[str]:
+    """Of the README and of all pages."""
+    pages = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    return [block for page in pages for block in python_blocks(page)]
+
+
 def run_python(script: Path):
     return subprocess.run(
         [sys.executable, script], cwd=script.parent, capture_output=True, text=True, timeout=120
@@ -29,7 +35,7 @@ def run_python(script: Path):
 
 
 def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
-    block = next(b for b in python_blocks(REPOSITORY / "README.md") if "features =" in b)
+    block = next(b for b in all_python_blocks() if "features =" in b)
     script = tmp_path / "example.py"
     script.write_text(block)
     expected = re.search(r"^# (\{.*\})$", block, re.M)[1]
@@ -46,8 +52,7 @@ def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
     ],
 )
 def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
-    blocks = python_blocks(REPOSITORY / "README.md")
-    block = next(b for b in blocks if config in b and call in b)
+    block = next(b for b in all_python_blocks() if config in b and call in b)
     weights = tmp_path / re.search(r'"(output/.+\.pth)"', block)[1]
     weights.parent.mkdir(parents=True)
     save_state_dict(build_model(get_config(config)).state_dict(), str(weights))
@@ -76,14 +81,36 @@ def test_the_examples_of_deployment_run(tmp_path):
     assert result.stdout.splitlines()[-1:] == ["(90, 120) (90, 120)"], result.stderr[-2000:]
 
 
-def test_every_config_that_the_readme_names_exists():
-    documents = ("README.md", "datasets/README.md", "docs/custom_data.md", "docs/deploy.md")
-    text = "".join((REPOSITORY / name).read_text() for name in documents)
-    named = set(
-        re.findall(r"(?:configs|tools|benchmarks|datasets|docs)/[\w/]+\.(?:yaml|py|md|jpg)", text)
-    )
-    assert len(named) > 8
+def test_every_file_that_a_page_names_exists():
+    pages = [REPOSITORY / "README.md", REPOSITORY / "datasets/README.md"]
+    pages += sorted((REPOSITORY / "docs").glob("*.md"))
+    text = "".join(page.read_text() for page in pages)
+    kinds = "configs|tools|benchmarks|datasets|docs"
+    named = set(re.findall(rf"(?<![\w/])(?:{kinds})/[\w/]+\.(?:yaml|py|md)", text))
+    named.remove("tools/plain_train_net.py")  # Detectron2's
+    assert len(named) > 20
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "datasets/README.md"],
+    ids=lambda page: str(page.relative_to(REPOSITORY)),
+)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        file, _, anchor = target.partition("#")
+        linked = (page.parent / file).resolve() if file else page
+        assert linked.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.M)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings
+            }, target
+
+
+def test_the_readme_is_short():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) < 150
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +141,19 @@ def test_own_pixel_labels_as_the_documentation_shows(custom_data):
     assert "IMAGES: my_data/images/train" in kept and "NUM_CLASSES: 6" in kept
     assert cv2.imread(str(custom_data / "sheet.png")).shape[1] > 3 * 160
     assert len(list((custom_data / "predictions").glob("*_label.png"))) == 8
+
+
+def test_the_readmes_own_images(custom_data):
+    """What follows the training, which docs/custom_data.md has as well."""
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.S)
+    (block,) = (block for block in blocks if "shapes.yaml" in block)
+    commands = [shlex.split(line) for line in re.sub(r"\\\n", "", block).splitlines()]
+    assert commands[0] == ["topformer", "train", "--config-file", "shapes.yaml"]
+    for words in commands[1:]:
+        done = topformer(*words[1:], cwd=custom_data)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((custom_data / "predictions_onnx").glob("*_label.png"))) == 8
 
 
 def test_own_boxes_as_the_documentation_shows(custom_data):

@@ -2,7 +2,7 @@
 
 from tests.helpers import run_script
 from topformer_d2 import get_config
-from topformer_d2.analysis.entries import model_in_use
+from topformer_d2.analysis.timed_models import model_in_use
 
 
 def test_label_map_tool(tmp_path):

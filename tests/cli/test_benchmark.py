@@ -21,9 +21,9 @@ from topformer_d2.analysis.benchmark import (
     format_results,
     run_benchmark,
 )
-from topformer_d2.analysis.entries import model_in_use, own_entries, untrained_weights
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.analysis.peers import PEERS, build_peer, prepare_peer
+from topformer_d2.analysis.timed_models import model_in_use, own_entries, untrained_weights
 from topformer_d2.cli import benchmark as verb
 from topformer_d2.config import load_config
 
@@ -210,6 +210,8 @@ def test_what_cannot_be_done_is_refused_at_once(monkeypatch, args, message):
         pytest.importorskip("timm", reason="baselines need it")
     if "needs" in message:
         monkeypatch.setitem(sys.modules, message.split()[1], None)
-    monkeypatch.setattr("topformer_d2.analysis.entries.save_state_dict", None)  # no work before
+    monkeypatch.setattr(
+        "topformer_d2.analysis.timed_models.save_state_dict", None
+    )  # no work before
     result = topformer("benchmark", "--config-file", *args)
     assert result.returncode == 1 and message in result.stderr

@@ -8,9 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from tests.helpers import topformer
-from topformer_d2.data.inspection import spread_evenly
 from topformer_d2.data.loader import build_train_loader
 from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.data.registered import spread_evenly
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Scene
 from topformer_d2.visualization import Painter, sample_sheet

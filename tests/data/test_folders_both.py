@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from topformer_d2 import get_config
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config, dataset_paths
-from topformer_d2.data.checks import load_records
+from topformer_d2.data.registered import load_records
 from topformer_d2.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("forget")

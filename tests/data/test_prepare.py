@@ -12,7 +12,7 @@ from tests.data import archives
 from tests.data.archives import content
 from tests.helpers import topformer
 from topformer_d2.cli.data_prepare import show_problems
-from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
+from topformer_d2.data.prepare.pixel_datasets import prepare_sem_seg
 from topformer_d2.data.synthetic import make_sample, write_synthetic
 from topformer_d2.errors import InputError
 

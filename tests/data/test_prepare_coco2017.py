@@ -10,7 +10,7 @@ from PIL import Image
 from tests.data import archives
 from tests.data.archives import content
 from tests.helpers import topformer
-from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
+from topformer_d2.data.prepare.pixel_datasets import prepare_sem_seg
 
 
 @pytest.fixture

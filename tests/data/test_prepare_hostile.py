@@ -25,7 +25,7 @@ from topformer_d2.cli import data_prepare
 from topformer_d2.data import images
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.prepare import opening
-from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
+from topformer_d2.data.prepare.pixel_datasets import prepare_sem_seg
 from topformer_d2.data.prepare.source import Source
 from topformer_d2.data.prepare.voc import prepare_voc
 from topformer_d2.errors import InputError
@@ -266,7 +266,7 @@ def test_full_disk_ends_with_one_error_and_a_second_run_goes_on(tmp_path, monkey
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as m:
-        m.setattr("topformer_d2.data.prepare.sem_seg.write_beside", full)
+        m.setattr("topformer_d2.data.prepare.pixel_datasets.write_beside", full)
         with pytest.raises(OSError, match="No space left"):
             prepare_sem_seg("camvid", [str(source)], str(tmp_path / "root"))
     assert written and not list((tmp_path / "root").rglob("*.partial"))

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from tests.data import archives
 from tests.data.archives import MAKERS, content, records
 from tests.helpers import REPOSITORY
-from topformer_d2.data.prepare.sem_seg import DATASETS, prepare_sem_seg
+from topformer_d2.data.prepare.pixel_datasets import DATASETS, prepare_sem_seg
 from topformer_d2.data.prepare.voc import prepare_voc
 from topformer_d2.errors import InputError
 from topformer_d2.files import writing

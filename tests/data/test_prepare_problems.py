@@ -12,7 +12,7 @@ from PIL import Image
 from tests.data import archives
 from tests.data.archives import content, encode, records, write_mat
 from topformer_d2.data.multitask import load_multitask
-from topformer_d2.data.prepare.sem_seg import prepare_sem_seg
+from topformer_d2.data.prepare.pixel_datasets import prepare_sem_seg
 from topformer_d2.errors import InputError
 
 # --- COCO-Stuff-10k

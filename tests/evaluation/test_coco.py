@@ -11,14 +11,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from faster_coco_eval import COCO
 
-from topformer_d2.data.boxes import corners, load_boxes, register_boxes
-from topformer_d2.errors import InputError
-from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
-from topformer_d2.evaluation.comparison import (
+from topformer_d2.analysis.coco_reference import (
     METRICS,
     evaluate_with_pycocotools,
     generate_boxes,
 )
+from topformer_d2.data.boxes import corners, load_boxes, register_boxes
+from topformer_d2.errors import InputError
+from topformer_d2.evaluation import BoxEvaluator, coco_results, evaluate_boxes
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.inference.test_export_info import DECODING
-from topformer_d2.export.compare import compare_labels, compare_values, tolerance
 from topformer_d2.export.compare_boxes import Candidates, Detections, Limits, compare_boxes
+from topformer_d2.export.differences import compare_labels, compare_values, tolerance
 
 
 def test_values_say_where():

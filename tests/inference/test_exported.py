@@ -3,6 +3,7 @@
 import copy
 import multiprocessing
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,6 +50,22 @@ def model(tmp_path_factory):
     return cfg, weights
 
 
+@pytest.fixture(scope="module")
+def export(model, tmp_path_factory):
+    """export_model of `model`; what was exported before is copied."""
+    made = {}
+
+    def make(path, **flags):
+        key = tuple(sorted(flags.items()))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("exported") / "m"
+            made[key].mkdir()
+            export_model(*model, str(made[key] / Path(path).name), **flags)
+        shutil.copytree(made[key], Path(path).parent, dirs_exist_ok=True)
+
+    return make
+
+
 def assert_same(scene, expected):
     assert scene.label.shape == expected.label.shape and scene.label.dtype == np.uint8
     assert (scene.label == expected.label).mean() >= 0.999
@@ -58,9 +75,9 @@ def assert_same(scene, expected):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_any_size(model, tmp_path, file_format):
+def test_any_size(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
-    export_model(*model, path, file_format=file_format)
+    export(path, file_format=file_format)
     exported, own = Predictor(path, num_threads=1), Predictor(*model)
     assert exported.info == own.info
     for size in ((96, 160), (101, 77), (131, 200)):
@@ -73,9 +90,9 @@ def test_any_size(model, tmp_path, file_format):
         np.testing.assert_allclose(scene.confidence, reference.confidence, atol=1e-3)
 
 
-def test_openvino_takes_onnx(model, tmp_path):
+def test_openvino_takes_onnx(export, tmp_path):
     path = tmp_path / "m.onnx"
-    export_model(*model, str(path))
+    export(path)
     upper = path.with_name("M.ONNX")
     path.rename(upper)
     image = picture(96, 128)
@@ -83,9 +100,9 @@ def test_openvino_takes_onnx(model, tmp_path):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_threads_share_a_predictor(model, tmp_path, file_format):
+def test_threads_share_a_predictor(export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
-    export_model(*model, path, file_format=file_format)
+    export(path, file_format=file_format)
     predictor = Predictor(path, num_threads=1)
     images = [picture(96, 130, seed) for seed in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -94,9 +111,9 @@ def test_threads_share_a_predictor(model, tmp_path, file_format):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_predictor_is_sent_to_a_spawned_process(model, tmp_path, file_format):
+def test_a_predictor_is_sent_to_a_spawned_process(export, tmp_path, file_format):
     path = tmp_path / FORMATS[file_format]
-    export_model(*model, str(path), file_format=file_format)
+    export(path, file_format=file_format)
     predictor, image = Predictor(path, num_threads=1), picture(96, 130)
     assert_same(pickle.loads(pickle.dumps(predictor))(image), predictor(image))
     assert_same(copy.deepcopy(predictor)(image), predictor(image))
@@ -107,26 +124,26 @@ def test_a_predictor_is_sent_to_a_spawned_process(model, tmp_path, file_format):
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"cut")])
-def test_openvino_without_all_of_its_weights(model, tmp_path, damage):
+def test_openvino_without_all_of_its_weights(export, tmp_path, damage):
     path = tmp_path / "m.xml"
-    export_model(*model, str(path), file_format="openvino")
+    export(path, file_format="openvino")
     damage(tmp_path / "m.bin")
     with pytest.raises(InputError, match=r"m\.xml .*both files"):
         Predictor(path)
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_tiles(model, tmp_path, file_format):
+def test_tiles(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
-    export_model(*model, path, file_format=file_format)
+    export(path, file_format=file_format)
     image = picture(150, 300)
     assert_same(Predictor(path, tile_size=128)(image), Predictor(*model, tile_size=128)(image))
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_fixed_size_that_is_the_images(model, tmp_path, file_format):
+def test_a_fixed_size_that_is_the_images(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
-    export_model(*model, path, file_format=file_format, size=(96, 131))
+    export(path, file_format=file_format, size=(96, 131))
     image = picture(96, 131)
     assert_same(Predictor(path)(image), Predictor(*model)(image))
     stretched = Predictor(path)(picture(50, 200))
@@ -137,9 +154,9 @@ def test_a_fixed_size_that_is_the_images(model, tmp_path, file_format):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("size", [None, (96, 131)])
-def test_preprocessing_inside(model, tmp_path, file_format, size):
+def test_preprocessing_inside(model, export, tmp_path, file_format, size):
     path = str(tmp_path / FORMATS[file_format])
-    export_model(*model, path, file_format=file_format, size=size, with_preprocessing=True)
+    export(path, file_format=file_format, size=size, with_preprocessing=True)
     image = picture(192, 262)
     scene, expected = Predictor(path)(image), Predictor(*model)(image)
     # OpenCV rounds what it resizes to whole numbers.
@@ -148,9 +165,9 @@ def test_preprocessing_inside(model, tmp_path, file_format, size):
     np.testing.assert_allclose(scene.scores[best], expected.scores[best], atol=0.02)
 
 
-def test_labels_inside(model, tmp_path):
+def test_labels_inside(model, export, tmp_path):
     path = str(tmp_path / "m.onnx")
-    export_model(*model, path, labels=True)
+    export(path, labels=True)
     image = picture(96, 128)
     predictor = Predictor(path)
     assert_same(predictor(image), Predictor(*model)(image))
@@ -160,9 +177,9 @@ def test_labels_inside(model, tmp_path):
         Predictor(path, tile_size=128)
 
 
-def test_files_that_cannot_be_run(model, tmp_path):
+def test_files_that_cannot_be_run(export, tmp_path):
     path = str(tmp_path / "m.onnx")
-    export_model(*model, path, raw_boxes=True)
+    export(path, raw_boxes=True)
     with pytest.raises(InputError, match="raw detections"):
         Predictor(path)
     with pytest.raises(InputError, match="has its weights inside"):

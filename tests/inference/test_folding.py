@@ -6,7 +6,7 @@ from detectron2.layers import Conv2d
 from torch import nn
 from torch.nn import functional as F
 
-from topformer_d2.inference.folding import optimize_for_inference
+from topformer_d2.inference.optimization import optimize_for_inference
 
 
 @pytest.mark.parametrize("activation", [None, F.relu, F.relu6, F.gelu])

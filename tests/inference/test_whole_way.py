@@ -14,7 +14,7 @@ from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, build_predictor
-from topformer_d2.inference.folding import optimize_for_inference
+from topformer_d2.inference.optimization import optimize_for_inference
 from topformer_d2.inference.video import VideoReader, VideoWriter
 from topformer_d2.visualization import predict_video
 

@@ -10,8 +10,8 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import import_optional
-from ..inference.folding import use_onednn
 from ..inference.formats.tracing import OPSET
+from ..inference.optimization import use_onednn
 
 PEERS = ("LR-ASPP MobileNetV3-Large", "DeepLabV3 MobileNetV3-Large", "SegFormer-B0")
 

@@ -35,7 +35,9 @@ from ..analysis.benchmark import (
     format_results,
     run_benchmark,
 )
-from ..analysis.entries import (
+from ..analysis.gpu import format_gpu_times, time_on_gpu
+from ..analysis.peers import PEERS, build_peer
+from ..analysis.timed_models import (
     check_reference,
     model_in_use,
     own_entries,
@@ -43,8 +45,6 @@ from ..analysis.entries import (
     reference_entry,
     untrained_weights,
 )
-from ..analysis.gpu import format_gpu_times, time_on_gpu
-from ..analysis.peers import PEERS, build_peer
 from ..config import load_config
 from ..data.images import check_image_name, write_image
 from ..data.synthetic import make_textures

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ..data.builtin import datasets_root
+from ..data.prepare.pixel_datasets import prepare_sem_seg
 from ..data.prepare.regions import prepare_camvid
-from ..data.prepare.sem_seg import prepare_sem_seg
 from ..data.prepare.voc import prepare_voc
 from ..data.synthetic import write_synthetic
 from ..errors import printable, shown

@@ -17,8 +17,8 @@ import argparse
 
 from ..config import load_config
 from ..data import check_config
-from ..data.checks import check_dataset_present
 from ..data.images import check_image_name, write_image
+from ..data.registered import check_dataset_present
 from ..errors import InputError, printable, shown
 from ..inference import Predictor
 from ..visualization import prediction_sheet, sample_sheet

@@ -140,7 +140,7 @@ class Doctor:
 
             import topformer_d2
             from topformer_d2.data.builtin import datasets_root
-            from topformer_d2.data.checks import dataset_paths, missing_paths
+            from topformer_d2.data.registered import dataset_paths, missing_paths
         except Exception as e:
             fix = INSTALL_DETECTRON2
             self.report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], fix)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..analysis import keep_freed_memory
 from ..analysis.benchmark import describe_machine, format_results, run_benchmark
-from ..analysis.entries import file_entry
+from ..analysis.timed_models import file_entry
 from ..data.image_files import list_images
 from ..data.images import read_image
 from ..errors import InputError, printable, shown

@@ -130,10 +130,11 @@ def add_topformer_config(cfg: CN) -> None:
     # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's
     # REFERENCE_WORLD_SIZE, which sets the batch by the number of processes, works too.)
     cfg.SOLVER.REFERENCE_BATCH = 0
-    # Run each batch in this many equal parts, one after the other, and step once: an iteration is
-    # the same IMS_PER_BATCH images and one update, with the memory of a part. BatchNorm sees parts,
-    # and so do the numbers that losses are divided by where they vary (objects, and pixels without
-    # INPUT.CROP).
+    # Gradient accumulation. Each batch of IMS_PER_BATCH images is split into this many equal parts.
+    # The parts run one after the other, their gradients are added, and the optimizer steps once.
+    # This takes the memory of one part. Two things differ from running the batch at once: BatchNorm
+    # takes its statistics of one part, and a loss that is divided by a varying number (of objects,
+    # or of pixels without INPUT.CROP) is divided by that of its part.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Average the weights over the iterations, w = decay w + (1 - decay) new, and BatchNorm's
     # statistics with them; the average is what is evaluated and saved. At iteration i the decay is

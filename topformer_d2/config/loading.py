@@ -18,9 +18,10 @@ from .ranges import check_values
 
 logger = get_logger(__name__)
 
-# What load_config does last; rooms that stand after this one add to it.
+# Functions that load_config calls last, with the config. Packages that import this one, such as
+# data, add theirs by @after_loading, so that this package need not import them.
 _AFTER_LOADING: list[Callable[[CN], None]] = []
-# What describe_datasets does; likewise.
+# Functions that describe_datasets calls; they are added by @when_building.
 _WHEN_BUILDING: list[Callable[[CN], None]] = []
 
 

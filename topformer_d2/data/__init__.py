@@ -5,9 +5,10 @@ from . import (
     naming,  # noqa: F401  (takes part in load_config)
 )
 from .augmentation import build_test_augmentation, build_train_augmentation
-from .checks import check_config, dataset_paths
+from .config_checks import check_config
 from .folders import register_folders
 from .loader import build_test_loader, build_train_loader
+from .registered import dataset_paths
 
 __all__ = [
     "build_test_augmentation",

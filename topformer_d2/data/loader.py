@@ -29,10 +29,11 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import model_tasks
 from ..errors import InputError
 from .boxes import clean_boxes
-from .checks import load_records, train_weights
+from .config_checks import train_weights
 from .folders import register_folders
 from .labelled import tasks_of
 from .mapper import TaskMapper
+from .registered import load_records
 
 
 class SeededMap(Dataset):

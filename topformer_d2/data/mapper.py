@@ -13,8 +13,8 @@ from ..config import model_tasks
 from ..errors import InputError
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .boxes import corners
-from .checks import check_image_size, check_label_range, check_label_size
 from .images import read_image, read_label
+from .label_checks import check_image_size, check_label_range, check_label_size
 
 
 class TaskMapper:

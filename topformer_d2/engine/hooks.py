@@ -134,12 +134,13 @@ class KeepBest(HookBase):
 
 
 class StopRequested(KeyboardInterrupt):
-    """Training was asked to stop and has saved its state.
+    """Raised when training stops because of Ctrl-C or SIGTERM, after a checkpoint was saved.
 
-    No Exception, which Detectron2's loop would log as an error with its traceback.
+    It is a KeyboardInterrupt and not an Exception. Detectron2's training loop catches exceptions,
+    and would log this one as an error with a traceback.
 
     Attributes:
-        signal: by which it was asked, a number.
+        signal: number of the signal that stopped it.
     """
 
     def __init__(self, message: str, number: int):

@@ -2,8 +2,8 @@
 
 from .builder import build_evaluator, evaluator_type
 from .coco import BoxEvaluator, coco_results, evaluate_boxes
+from .confusion import ConfusionEvaluator, format_table
 from .needs import check_needs, needs_of
-from .sem_seg import ConfusionEvaluator, format_table
 from .tta import SegmentationTTA, evaluate_with_tta
 
 __all__ = [

@@ -10,7 +10,7 @@ from ..data.labelled import known_evaluator_types, registered_tasks
 from ..errors import InputError
 from ..tasks import BOXES, PIXELS
 from .coco import BoxEvaluator
-from .sem_seg import ConfusionEvaluator
+from .confusion import ConfusionEvaluator
 
 # The evaluator of each task's labels.
 _EVALUATORS = {PIXELS.name: ConfusionEvaluator, BOXES.name: BoxEvaluator}

@@ -12,8 +12,8 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from faster_coco_eval import COCO, COCOeval_faster
 
-from ..data.checks import load_records
 from ..data.coco_truth import box_truth
+from ..data.registered import load_records
 from ..errors import InputError
 from ..files import write_json
 from ..logs import get_logger

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..data.checks import check_dataset_present, load_records
 from ..data.class_table import ClassTable
 from ..data.images import read_image
+from ..data.registered import check_dataset_present, load_records
 from ..errors import InputError, about
 from ..inference import Predictor
-from .sem_seg import ConfusionEvaluator
+from .confusion import ConfusionEvaluator
 
 
 def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ..data.augmentation import FitForTest
 from ..data.labelled import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
-from .sem_seg import ConfusionEvaluator
+from .confusion import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -29,10 +29,11 @@ class SegmentationTTA(nn.Module):
     """A segmentation model whose answer is the mean of its probabilities over several views.
 
     A view is the image at one size, as it is or flipped. Each view's logits are resized as without
-    augmentation, to the view's size and then to the output's, before the softmax. The views come
-    one after the other, and beside the sum there are at most two maps of one: its logits at two
-    sizes or in two orders, or its logits and probabilities. So the memory does not grow with the
-    number of views.
+    augmentation, to the view's size and then to the output's, before the softmax.
+
+    The views run one after the other. Beside the sum of probabilities, at most two maps
+    (K, height, width) of one view are held at a time, so the memory does not grow with the number
+    of views.
     """
 
     @configurable

@@ -1,7 +1,7 @@
 """ONNX and OpenVINO files of trained models, each checked against the model that it came from."""
 
 from ..inference.formats import FORMATS
-from .compare import TOLERANCE, Difference
+from .differences import TOLERANCE, Difference
 from .model import export_model
 
 __all__ = ["FORMATS", "TOLERANCE", "Difference", "export_model"]

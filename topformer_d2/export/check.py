@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from ..data.augmentation import fit_within
 from ..data.image_files import list_images
 from ..data.images import read_image
-from ..data.inspection import spread_evenly
+from ..data.registered import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
 from ..modeling import RawOutput, adapt
 from .boxes import box_decoding
-from .compare import TOLERANCE, Difference, compare_labels, compare_values, tolerance
 from .compare_boxes import Candidates, Detections, Limits, compare_boxes
+from .differences import TOLERANCE, Difference, compare_labels, compare_values, tolerance
 from .network import resize
 
 # Where sizes are free: some that are multiples of 64 and some odd ones, either way round.

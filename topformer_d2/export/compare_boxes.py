@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from ..inference.export_info import BoxDecoding
-from .compare import TOLERANCE, Difference
+from .differences import TOLERANCE, Difference
 
 # Boxes of a class that are further apart than this, in their units, are not the same box.
 _SAME_BOX = 0.05

@@ -18,7 +18,7 @@ from ..inference.formats import FORMATS, ExportFormat, import_extra
 from ..inference.model_info import ModelInfo
 from ..modeling import build_model
 from .check import check, sample_images
-from .compare import Difference
+from .differences import Difference
 from .network import ExportNetwork, describe
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.image_files import list_images
 from ..data.images import read_image
-from ..data.inspection import spread_evenly
+from ..data.registered import spread_evenly
 from ..errors import InputError
 from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for

@@ -19,9 +19,9 @@ from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
 from .export_info import BOXES, LABELS, LOGITS
-from .folding import optimize_for_inference
 from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
+from .optimization import optimize_for_inference
 
 # Images in a run where that is faster than one by one; more take memory and little less time.
 _BATCH = 8
@@ -29,7 +29,7 @@ _BATCH = 8
 
 @dataclass
 class NetworkOutput:
-    """Of one image; None for what the network does not give.
+    """What a network gives for one image; a field is None where the network does not give it.
 
     Attributes:
         logits: (K, h, w) float32, at the head's stride.

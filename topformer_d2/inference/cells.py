@@ -1,4 +1,10 @@
-"""Label maps cell by cell: what lies between the same nodes of the low-resolution logits."""
+"""The label map of bilinearly resized logits, computed without resizing them.
+
+Words of this module: a node is a pixel of the low-resolution logits. A cell is the set of output
+pixels that lie between the same nodes, and so are interpolated from the same few logits. Where one
+class is the largest at all nodes of a cell, it is the label of all pixels there. In the other cells
+only those classes are interpolated that can be the largest at some pixel.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +25,10 @@ _SOFTMAX_TOLERANCE = 1e-4
 
 
 class Band:
-    """Some rows of cells, on a CPU.
+    """A horizontal band of the label map, some rows of cells high; for the CPU.
 
-    What is computed for many cells has them last, where PyTorch's and NumPy's loops are long.
+    In all tensors of many cells, the cells are the last axis: PyTorch and NumPy are fastest where
+    the last axis is long.
     """
 
     def __init__(self, logits: Tensor, rows: Axis, columns: Axis, groups: slice):
@@ -93,10 +100,16 @@ class Band:
     def _candidates(
         self, nodes: Tensor, winners: Tensor, confidence: bool
     ) -> tuple[Tensor, Tensor]:
-        """The classes that can matter in cells with `nodes` and `winners` (n, cells).
+        """The classes that can be the largest at some pixel of a cell.
+
+        Args:
+            nodes: (n, cells), index of each cell's nodes.
+            winners: (n, cells), the largest class at each of these nodes.
+            confidence: also keep classes whose softmax probability there is not negligible.
 
         Returns:
-            pairs of a cell and a class, cell by cell; each cell's winners are among them.
+            index of the cell and the class of each pair that is kept, sorted by cell. The winners
+            at a cell's nodes are always among them.
         """
         values = self.values.index_select(1, nodes.flatten()).unflatten(1, nodes.shape)
         if confidence:
@@ -104,8 +117,10 @@ class Band:
         width = self.columns.nodes.shape[1]
         corners = winners[[0, width - 1, -width, -1]]
         of_winners = self.values.take(corners[:, None] * self.values.shape[1] + nodes)
-        # A class cannot win if, for some a from 0 to 1, it is below a * one + (1 - a) * other at
-        # every node: if each node's smallest shares of the two leave some over.
+        # Take two winners, `one` and `other`. A class cannot be the largest between the nodes if at
+        # every node it is below the mean a * one + (1 - a) * other, for one and the same a in 0..1.
+        # Each node gives the least share that `one`, or `other`, must have for that; such an a
+        # exists where the largest of these two shares add up to less than 1.
         shares = []
         for one, other in zip(of_winners, of_winners.flip(0), strict=True):
             lead = (one - other).masked_fill_(one < other, torch.inf)

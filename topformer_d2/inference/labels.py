@@ -18,7 +18,8 @@ _BAND = 1 << 22
 # Resized logits that are held at a time, where they are: on a CPU, and elsewhere.
 _RESIZED = 1 << 22
 _RESIZED_ELSEWHERE = 1 << 26
-# Pixels a node up to which looking for what need not be resized takes longer than resizing it.
+# Output pixels for each low-resolution pixel. Up to this ratio all logits are resized, which is
+# then faster than finding out which of them need not be (see cells.py).
 _DENSE = 8
 
 

@@ -1,4 +1,7 @@
-"""What a caller must know of a model, beside its network, to run it and to read its answer."""
+"""ModelInfo: the tasks, classes, colours, normalisation and image sizes of a model.
+
+It is made from a config, or read from an exported file, which needs no config to be run.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .fields import Fields, distinct, integer, number, one_of, optional, text, t
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """From a config, or from the metadata of an exported file.
+    """What must be known of a model to prepare its input and to read its output.
 
     Attributes:
         tasks: "sem_seg", "instances" or both.

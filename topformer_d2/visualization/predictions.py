@@ -15,9 +15,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from tqdm.auto import tqdm
 
-from ..data.checks import load_records, missing_paths
 from ..data.images import MAX_PIXELS, read_image, write_image
-from ..data.inspection import spread_evenly
+from ..data.registered import load_records, missing_paths, spread_evenly
 from ..errors import InputError, describe_os_error, printable, trouble_of_one
 from ..files import check_output, write_beside
 from ..inference import Predictor, Scene

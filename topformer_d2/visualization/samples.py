@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data.checks import check_label_size, load_records
 from ..data.images import read_image
-from ..data.inspection import spread_evenly
+from ..data.label_checks import check_label_size
 from ..data.loader import SeededMap
 from ..data.mapper import TaskMapper
+from ..data.registered import load_records, spread_evenly
 from ..data.scene import Scene
 from .painter import Painter
 from .sheet import make_sheet

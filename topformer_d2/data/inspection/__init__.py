@@ -2,7 +2,7 @@
 
 from .datasets import inspect_config, inspect_datasets
 from .findings import SEVERITY, DatasetReport, Finding, Report
-from .quick import check_samples, spread_evenly
+from .quick import check_samples
 from .records import Expected, inspect_record
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "inspect_config",
     "inspect_datasets",
     "inspect_record",
-    "spread_evenly",
 ]

@@ -17,9 +17,10 @@ from tqdm.auto import tqdm
 
 from ...config import model_tasks
 from ...errors import InputError
-from ..checks import check_config, check_dataset_present
+from ..config_checks import check_config
 from ..image_files import IMAGE_EXTENSIONS
 from ..loader import init_worker
+from ..registered import check_dataset_present
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
 from .records import Expected, inspect_record
 from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note_shared

@@ -14,8 +14,8 @@ import numpy as np
 
 from ...errors import InputError, printable
 from ...logs import get_logger
-from ..checks import load_records
 from ..images import read_label
+from ..registered import load_records, spread_evenly
 from .findings import Tally, merge_tallies
 from .records import Expected, inspect_record
 from .sets import (
@@ -169,9 +169,3 @@ def _count(file: str) -> np.ndarray:
         return np.bincount(read_label(file).reshape(-1), minlength=256)
     except InputError:
         return np.zeros(256, np.int64)
-
-
-def spread_evenly(items: Sequence[T], count: int) -> list[T]:
-    """`count` of the items, or all where there are fewer, the first and the last among them."""
-    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[i] for i in chosen]

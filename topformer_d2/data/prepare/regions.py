@@ -12,7 +12,7 @@ from ...files import locked_output, write_json
 from ..categories import CAMVID_OBJECTS, load_categories
 from ..images import read_label
 from ..sem_seg import load_image_label_pairs
-from .sem_seg import Report, prepare_sem_seg
+from .pixel_datasets import Report, prepare_sem_seg
 
 # Smaller regions are mostly what an occluder leaves of an object.
 _MIN_PIXELS = 64

@@ -13,10 +13,10 @@ from .pooling import ExactPooling
 
 OPSET = 17
 EXPORTER = f"torch.onnx (TorchScript), opset {OPSET}"
-# What free sizes are traced at. Here no map of a network is resized to its own size, and no image
-# is padded by nothing, for that would be missing from the graph at all other sizes: one more than
-# multiples of 32, whose maps at strides 2 to 16 all have odd sides, so that doubling the map before
-# never gives them.
+# The image size at which a network with free sizes is traced. The graph keeps only what happens at
+# this size. So here every resizing must change the size, and every padding must add something, as
+# they do at most other sizes. Both sides are one more than a multiple of 32: all maps at strides 2
+# to 16 then have odd sides, and a map that is doubled never has the right size already.
 _TRACED_SIZE = (225, 289)
 
 

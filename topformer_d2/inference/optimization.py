@@ -1,4 +1,4 @@
-"""A network made faster for inference in PyTorch."""
+"""Making a PyTorch model faster for inference: folded BatchNorm, faster 1x1 convolutions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ _IN_PLACE = {F.relu: torch.relu_, F.relu6: partial(F.relu6, inplace=True)}
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
-    """A copy that is faster on a CPU, and gives in inference what `model` gives, rounding aside.
+    """A copy of a model that is faster in inference on a CPU; outputs differ by rounding alone.
 
-    Detectron2's convolutions have taken up the BatchNorm that is their `norm`. Their activations
-    then write over what the convolutions gave, and 1x1 convolutions are put as PyTorch is fast at
-    on one thread. The copy cannot be trained and stays on `model`'s device. A norm that stands on
-    its own, as where levels share a convolution, stays.
+    - The BatchNorm of each of Detectron2's convolutions (its `norm`) is folded into its weights. A
+      norm outside of a convolution is kept, such as where levels share a convolution.
+    - Activations after convolutions work in place.
+    - 1x1 convolutions run by oneDNN, or as a product where they are depthwise.
+
+    The copy cannot be trained. It is on the same device as `model`.
     """
     folded = copy.deepcopy(model).eval().requires_grad_(False)
     for module in folded.modules():

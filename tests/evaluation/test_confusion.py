@@ -13,7 +13,7 @@ from PIL import Image
 from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
 from topformer_d2.evaluation import ConfusionEvaluator, build_evaluator
-from topformer_d2.evaluation.sem_seg import confusion_matrix, metrics_from_confusion
+from topformer_d2.evaluation.confusion import confusion_matrix, metrics_from_confusion
 
 DATASET = "synthetic_sem_seg_val"
 

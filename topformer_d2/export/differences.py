@@ -12,13 +12,14 @@ from torch import Tensor
 TOLERANCE = 1e-3
 # As a share of a larger range: float32 gives no better through many layers.
 _SHARE = 1e-5
-# As a share of the largest magnitude, a bias perhaps, beside which the range is small. On some
-# processors PyTorch starts sums of thousands of terms from the bias, and each step is rounded as
-# that is: 5e-6 was seen.
+# The limit is never below this share of the largest magnitude. All values may lie close to a large
+# one, such as a bias. Some processors start the sum of thousands of terms from the bias, so each
+# step is rounded to its precision: a difference of 5e-6 of it was seen.
 _ROUNDING = 1e-5
-# Times PyTorch's own rounding, where that is known: another runtime's was up to 4 times as large.
+# Nor below this many times the rounding error of PyTorch itself, where that is known. That of
+# another runtime was up to 4 times as large.
 _OTHER_ROUNDING = 8
-# Where all are 0.
+# The limit where all values are 0, so that nothing is divided by 0.
 _LEAST = 1e-30
 
 

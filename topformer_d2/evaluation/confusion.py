@@ -12,8 +12,9 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from ..data.checks import check_label_range, load_records
 from ..data.images import read_label
+from ..data.label_checks import check_label_range
+from ..data.registered import load_records
 from ..errors import InputError
 from ..files import write_json
 from ..logs import get_logger

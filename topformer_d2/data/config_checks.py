@@ -1,89 +1,17 @@
-"""What can be wrong with a dataset, said before training starts."""
+"""What a config says of its datasets, held against them before training starts."""
 
 from __future__ import annotations
 
 import math
-import os
 
-import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.file_io import PathManager
+from detectron2.data import MetadataCatalog
 
 from ..config import complete_config, model_tasks
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from ..tasks import PIXELS, TASKS, Task
 from .folders import register_folders
-from .labelled import flag_tasks, registered_tasks, tasks_of
-
-# Fields of Detectron2's metadata that hold a path.
-_PATH_FIELDS = (
-    "image_root",
-    "image_dir",
-    "dirname",
-    "sem_seg_root",
-    "gt_dir",
-    "json_file",
-    "classes_file",
-)
-
-
-def dataset_paths(name: str) -> list[str]:
-    """The files and folders that a registered dataset reads, as its metadata names them."""
-    metadata = MetadataCatalog.get(name)
-    return [path for key in _PATH_FIELDS if (path := metadata.get(key))]
-
-
-def missing_paths(name: str) -> list[str]:
-    """Those of dataset_paths that do not exist, or are empty folders."""
-    return [
-        path
-        for path in dataset_paths(name)
-        if not PathManager.exists(path) or (PathManager.isdir(path) and not PathManager.ls(path))
-    ]
-
-
-def check_dataset_present(name: str) -> None:
-    """Raise InputError where `name` is not registered or its files are not there."""
-    if name not in DatasetCatalog.list():
-        raise InputError(
-            f"DATASETS names {name!r}, which is not registered"
-            f"{did_you_mean(name, DatasetCatalog.list())}; `topformer doctor` lists what is"
-        )
-    missing = missing_paths(name)
-    if missing and MetadataCatalog.get(name).get("folders"):
-        raise InputError(
-            f"DATASETS.FOLDERS.{name} names {missing[0]}, but {os.path.abspath(missing[0])} is "
-            "missing or empty; a relative path starts at the working directory"
-        )
-    if missing:
-        command = MetadataCatalog.get(name).get("prepare_command")
-        root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
-        raise InputError(
-            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} is missing or empty "
-            f"(DETECTRON2_DATASETS is {root})."
-            + (
-                f" Prepare it with: {command}"
-                if command
-                else " Detectron2's documentation has its layout."
-            )
-        )
-
-
-def load_records(name: str) -> list[dict]:
-    """The records of a registered dataset, each with "tasks" (see flag_tasks).
-
-    Raises:
-        InputError: its files are not as its loader needs them; Detectron2's own loaders only assert
-            it, as that of Cityscapes does for labels that are not prepared.
-    """
-    try:
-        return flag_tasks(DatasetCatalog.get(name))
-    except InputError:
-        raise
-    except (AssertionError, KeyError, OSError, ValueError) as e:
-        command = MetadataCatalog.get(name).get("prepare_command")
-        fix = f". Prepare it with: {command}" if command else ""
-        raise InputError(f"dataset {name!r} cannot be loaded: {e}{fix}") from e
+from .labelled import registered_tasks, tasks_of
+from .registered import check_dataset_present, load_records
 
 
 def check_config(cfg, *, train: bool) -> None:
@@ -199,49 +127,3 @@ def _check_same_classes(names: list[str], field: str) -> None:
                 f"dataset {name!r} has the classes {classes}, but {names[0]!r} has {first}: "
                 "their files must list the same categories with the same ids"
             )
-
-
-def check_label_range(label: np.ndarray, num_classes: int, ignore_value: int, file: str) -> None:
-    """Raise InputError, naming `file`, where a label is neither a class nor ignored.
-
-    Args:
-        label: integers of any shape.
-        num_classes: valid labels are 0 .. num_classes - 1.
-        ignore_value: valid too.
-    """
-    if label.size == 0:
-        return
-    bad = label[(label >= num_classes) & (label != ignore_value)]
-    if bad.size == 0 and label.min() >= 0:
-        return
-    value = int(bad.flat[0]) if bad.size else int(label.min())
-    raise InputError(
-        f"{file}: label {value} is out of range; the {num_classes} classes are 0 to "
-        f"{num_classes - 1}, and {ignore_value} is ignored. MODEL.SEM_SEG_HEAD.NUM_CLASSES or the "
-        "preparation of the labels is wrong"
-    )
-
-
-def check_image_size(record: dict, size: tuple[int, int]) -> None:
-    """Raise InputError where the record's annotations were made for an image of another size.
-
-    Args:
-        record: its "height" and "width" are compared, where it has them.
-        size: (height, width) of its image.
-    """
-    recorded = record.get("height", size[0]), record.get("width", size[1])
-    if recorded != size:
-        raise InputError(
-            f"{record['file_name']} is {size} (height, width), but its annotations are "
-            f"for an image of {recorded}. Is it another file, or turned by its EXIF orientation?"
-        )
-
-
-def check_label_size(label: np.ndarray, size: tuple[int, int], file: str, image_file: str) -> None:
-    """Raise InputError where the label `file` has not the (height, width) of its image."""
-    if label.shape != size:
-        turned = label.shape == size[::-1]
-        hint = ". An image is turned by its EXIF orientation, a label is not" if turned else ""
-        raise InputError(
-            f"{image_file} is {size} (height, width) and its label {file} {label.shape}{hint}"
-        )

@@ -1,0 +1,92 @@
+"""Registered datasets: whether their files are there, and their records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import InputError, did_you_mean
+from .labelled import flag_tasks
+
+T = TypeVar("T")
+
+# Fields of Detectron2's metadata that hold a path.
+_PATH_FIELDS = (
+    "image_root",
+    "image_dir",
+    "dirname",
+    "sem_seg_root",
+    "gt_dir",
+    "json_file",
+    "classes_file",
+)
+
+
+def dataset_paths(name: str) -> list[str]:
+    """The files and folders that a registered dataset reads, as its metadata names them."""
+    metadata = MetadataCatalog.get(name)
+    return [path for key in _PATH_FIELDS if (path := metadata.get(key))]
+
+
+def missing_paths(name: str) -> list[str]:
+    """Those of dataset_paths that do not exist, or are empty folders."""
+    return [
+        path
+        for path in dataset_paths(name)
+        if not PathManager.exists(path) or (PathManager.isdir(path) and not PathManager.ls(path))
+    ]
+
+
+def check_dataset_present(name: str) -> None:
+    """Raise InputError where `name` is not registered or its files are not there."""
+    if name not in DatasetCatalog.list():
+        raise InputError(
+            f"DATASETS names {name!r}, which is not registered"
+            f"{did_you_mean(name, DatasetCatalog.list())}; `topformer doctor` lists what is"
+        )
+    missing = missing_paths(name)
+    if missing and MetadataCatalog.get(name).get("folders"):
+        raise InputError(
+            f"DATASETS.FOLDERS.{name} names {missing[0]}, but {os.path.abspath(missing[0])} is "
+            "missing or empty; a relative path starts at the working directory"
+        )
+    if missing:
+        command = MetadataCatalog.get(name).get("prepare_command")
+        root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
+        raise InputError(
+            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} is missing or empty "
+            f"(DETECTRON2_DATASETS is {root})."
+            + (
+                f" Prepare it with: {command}"
+                if command
+                else " Detectron2's documentation has its layout."
+            )
+        )
+
+
+def load_records(name: str) -> list[dict]:
+    """The records of a registered dataset, each with "tasks" (see flag_tasks).
+
+    Raises:
+        InputError: its files are not as its loader needs them; Detectron2's own loaders only assert
+            it, as that of Cityscapes does for labels that are not prepared.
+    """
+    try:
+        return flag_tasks(DatasetCatalog.get(name))
+    except InputError:
+        raise
+    except (AssertionError, KeyError, OSError, ValueError) as e:
+        command = MetadataCatalog.get(name).get("prepare_command")
+        fix = f". Prepare it with: {command}" if command else ""
+        raise InputError(f"dataset {name!r} cannot be loaded: {e}{fix}") from e
+
+
+def spread_evenly(items: Sequence[T], count: int) -> list[T]:
+    """`count` of the items, or all where there are fewer, the first and the last among them."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
