@@ -30,8 +30,8 @@ def test_help_lists_the_verbs():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "'trian' is no verb (did you mean 'train'?)"),
-        (["data", "chek"], "'data chek' is no verb (did you mean 'data check'?)"),
+        (["trian"], "'trian' is not a verb (did you mean 'train'?)"),
+        (["data", "chek"], "'data chek' is not a verb (did you mean 'data check'?)"),
         (["predict", "--modle", "x"], "there is no --modle (did you mean '--model'?)"),
         (["train", "--reusme"], "--reusme (did you mean '--resume'?)"),
         (["train", "--config-file", "x", "A", "1", "--reusme"], "(did you mean '--resume'?)"),

@@ -24,8 +24,8 @@ from topformer_d2.data.builtin import register_sem_seg
 from topformer_d2.data.inspection import (
     inspect_config,
     inspect_datasets,
-    spread_evenly,
 )
+from topformer_d2.data.registered import spread_evenly
 from topformer_d2.engine import setup_run
 from topformer_d2.errors import InputError
 

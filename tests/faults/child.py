@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import sys
@@ -158,9 +159,9 @@ def _be_the_child(task: Task, output: int) -> None:
 
 
 def _resident(pid: int) -> float:
-    """MiB of its own memory, without that of files; 0 where the system does not say."""
+    """MiB of its own memory, without that of files, swapped or not; 0 where none is said."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-        return int(status.partition("RssAnon:")[2].split()[0]) / 1024
-    except (OSError, IndexError, ValueError):
+    except OSError:
         return 0.0
+    return sum(int(kib) for kib in re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+)", status, re.M)) / 1024

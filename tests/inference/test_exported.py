@@ -177,7 +177,7 @@ def test_labels_inside(model, export, tmp_path):
         Predictor(path, tile_size=128)
 
 
-def test_files_that_cannot_be_run(export, tmp_path):
+def test_files_that_cannot_be_run(model, export, tmp_path):
     path = str(tmp_path / "m.onnx")
     export(path, raw_boxes=True)
     with pytest.raises(InputError, match="raw detections"):

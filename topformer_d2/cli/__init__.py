@@ -89,7 +89,9 @@ def _choose_verb(words: list[str]) -> tuple[str, list[str]]:
         words = words[1:]
     if words and not words[0].startswith("-"):
         given = group + words[0]
-        parser.error(f"{given!r} is no verb{did_you_mean(given, list(verbs))}; --help lists them")
+        parser.error(
+            f"{given!r} is not a verb{did_you_mean(given, list(verbs))}; --help lists them"
+        )
     parser.parse_args(words)
     parser.print_help()
     raise SystemExit(2)
