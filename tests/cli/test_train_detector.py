@@ -6,7 +6,7 @@ import re
 import cv2
 import pytest
 
-from tests.helpers import SMALL_DETECTOR, topformer
+from tests.helpers import SMALL_DETECTOR, start_topformer, topformer
 
 
 @pytest.mark.parametrize("kind", ["", "lite_"])
@@ -60,7 +60,7 @@ def test_a_detector_learns_four_images_by_heart(tmp_path):
     from topformer_d2.data.synthetic import write_synthetic
 
     write_synthetic(str(tmp_path), num_train=4, num_val=1, size=(128, 160))
-    result = topformer(
+    result = start_topformer(
         *("train", "--config-file", "configs/det_retinanet_lite_topformer_t.yaml"),
         *("DATASETS.TRAIN", "('synthetic_boxes_train',)"),
         *("DATASETS.TEST", "('synthetic_boxes_train',)", "MODEL.RETINANET.NUM_CLASSES", "5"),
