@@ -1,7 +1,14 @@
 """An evaluator of another task than the model's is refused; a joint dataset takes either."""
 
 import pytest
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvaluator
+import torch
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    SemSegEvaluator,
+)
+from detectron2.modeling import build_model
 
 from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
@@ -57,3 +64,14 @@ def test_outputs_of_another_task_are_refused():
         file = "x" if isinstance(evaluator, BoxEvaluator) else next(iter(evaluator._label_files))
         with pytest.raises(InputError, match=rf"the model gives no .*{JOINT}"):
             evaluator.process([{"file_name": file, "image_id": 1}], [output])
+
+
+def test_nan_boxes_are_refused_whatever_evaluates_them(tiny_detector):
+    class Own(DatasetEvaluator):
+        """One that does not say what it needs."""
+
+    cfg = tiny_detector("DATASETS.TEST", f"('{JOINT}',)", kind="")
+    model = build_model(cfg).eval()  # Detectron2's own
+    torch.nn.init.constant_(model.head.bbox_pred.bias, torch.nan)
+    with pytest.raises(InputError, match="NaN or infinite values"):
+        Trainer.test(cfg, model, Own())

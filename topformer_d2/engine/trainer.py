@@ -267,6 +267,8 @@ class Trainer(RecoveringTrainer):
         if evaluators is None:
             with contextlib.suppress(NotImplementedError):  # which DefaultTrainer only warns of
                 evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        if keeps_contract(model):
+            model = adapt(model)  # which refuses NaN boxes, whatever evaluates them
         if evaluators is not None:
             check_needs(evaluators, model_tasks(cfg))
             if keeps_contract(model) and needs_of(evaluators) <= {"label_map", "boxes"}:

@@ -13,6 +13,7 @@ Export, counting and timing call `network`; prediction and evaluation call `pred
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from detectron2.modeling import RetinaNet, SemanticSegmentor
@@ -73,6 +74,27 @@ class DetectorContract:
         return run_by_size(super().forward, batched_inputs)
 
 
+class SegmenterContract:
+    """The contract for Detectron2's SemanticSegmentor, less `predict`."""
+
+    tasks = (PIXELS.name,)
+
+    @property
+    def size_divisor(self) -> int:
+        """Of the backbone and the head; 1 for this toolkit's."""
+        return head_divisor(self.backbone, self.sem_seg_head)
+
+    def network(self, images: Tensor, size: Sequence[int] | None = None) -> RawOutput:
+        """All that is computed before the logits are resized.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            size: (height, width) where images are padded; None = they are not.
+        """
+        features = self.backbone(images)
+        return RawOutput(run_head(self.sem_seg_head, features, images, size or images.shape[-2:]))
+
+
 class _AdaptedDetector(DetectorContract):
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
@@ -86,19 +108,7 @@ class _AdaptedDetector(DetectorContract):
         return super().forward_inference(images, features, predictions)
 
 
-class _AdaptedSegmenter:
-    tasks = (PIXELS.name,)
-
-    @property
-    def size_divisor(self) -> int:
-        """Of the backbone and the head."""
-        return head_divisor(self.backbone, self.sem_seg_head)
-
-    def network(self, images: Tensor) -> RawOutput:
-        """Normalised images (N, 3, H, W) to the segmentation head's logits."""
-        features = self.backbone(images)
-        return RawOutput(run_head(self.sem_seg_head, features, images, images.shape[-2:]))
-
+class _AdaptedSegmenter(SegmenterContract):
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:

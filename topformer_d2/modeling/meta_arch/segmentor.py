@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,14 +9,13 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
-from ...tasks import PIXELS
 from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
-from .contract import RawOutput
-from .head_contract import head_divisor, pad_to_multiple, run_head
+from .contract import SegmenterContract
+from .head_contract import pad_to_multiple
 
 
 @META_ARCH_REGISTRY.register()
-class TopFormerSegmentor(SemanticSegmentor):
+class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
     """Detectron2's SemanticSegmentor, for a backbone that sees the whole image at once.
 
     - Logits are resized from stride 8 straight to the network input's size, then to the output
@@ -32,8 +30,6 @@ class TopFormerSegmentor(SemanticSegmentor):
     size, as Detectron2 does. Only for heads and backbones that need it (head_divisor) are images
     padded to a multiple of a stride, and the logits cropped.
     """
-
-    tasks = (PIXELS.name,)
 
     @configurable
     def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
@@ -73,21 +69,6 @@ class TopFormerSegmentor(SemanticSegmentor):
         labels = [x["sem_seg"] for x in batched_inputs]
         targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
         return self.sem_seg_head(self.backbone(batch), targets)[1]
-
-    @property
-    def size_divisor(self) -> int:
-        """What the sides of the network's images must be multiples of; 1 for this toolkit's."""
-        return head_divisor(self.backbone, self.sem_seg_head)
-
-    def network(self, images: Tensor, size: Sequence[int] | None = None) -> RawOutput:
-        """All that is computed before the logits are resized.
-
-        Args:
-            images: (N, 3, H, W), normalised.
-            size: (height, width) where images are padded; None = they are not.
-        """
-        features = self.backbone(images)
-        return RawOutput(run_head(self.sem_seg_head, features, images, size or images.shape[-2:]))
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
