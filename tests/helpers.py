@@ -99,6 +99,22 @@ def save_untrained(cfg, path: Path | str) -> str:
     return str(path)
 
 
+def default_predictor(cfg, weights: str):
+    """Detectron2's DefaultPredictor with weights of any kind, resizing as the evaluation does."""
+    from detectron2.engine import DefaultPredictor
+
+    from topformer_d2.checkpoint import SafeCheckpointer
+    from topformer_d2.data import build_test_augmentation
+
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = ""
+    predictor = DefaultPredictor(cfg)
+    SafeCheckpointer(predictor.model, require_all=True).load(weights)
+    predictor.aug = build_test_augmentation(cfg)
+    return predictor
+
+
 def photo(path: Path | str, height: int = 90, width: int = 120, seed: int = 0) -> str:
     """Write an image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -7,7 +7,13 @@ import torch
 from detectron2.engine import DefaultPredictor
 from detectron2.modeling import build_model
 
-from tests.helpers import VARIANT_OF, Segmenter, official_state_dict, topformer
+from tests.helpers import (
+    VARIANT_OF,
+    Segmenter,
+    default_predictor,
+    official_state_dict,
+    topformer,
+)
 from topformer_d2 import TopFormer, get_config
 from topformer_d2.checkpoint import (
     SafeCheckpointer,
@@ -20,7 +26,6 @@ from topformer_d2.checkpoint import (
 )
 from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
-from topformer_d2.inference import build_predictor
 
 SMALL = ["MODEL.RETINANET.NUM_CLASSES", "5", "MODEL.FPN.OUT_CHANNELS", "32"]
 SMALL += ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "6", "MODEL.DEVICE", "cpu"]
@@ -191,7 +196,7 @@ def test_our_predictor_takes_an_official_file_and_detectron2s_a_converted_one(tm
     cfg = get_config("seg_topformer_t", ["MODEL.DEVICE", "cpu"])
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     image = cv2.resize(image, (512, 512))  # which neither predictor resizes
-    expected = build_predictor(cfg, source)(image)["sem_seg"]
+    expected = default_predictor(cfg, source)(image)["sem_seg"]
     cfg.MODEL.WEIGHTS = converted
     assert torch.equal(DefaultPredictor(cfg)(image)["sem_seg"], expected)
     cfg.MODEL.WEIGHTS = source

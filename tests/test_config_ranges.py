@@ -6,7 +6,6 @@ from topformer_d2 import Predictor, get_config
 from topformer_d2.config import add_topformer_config, check_parts, list_configs, load_config
 from topformer_d2.config.ranges import RANGES, check_values
 from topformer_d2.errors import InputError
-from topformer_d2.inference import build_predictor
 
 
 def value_of(cfg, key):
@@ -126,7 +125,7 @@ def test_detectron2s_own_defaults_are_within_the_ranges():
 def test_unknown_parts_are_named(config, key, name, meant):
     cfg = get_config(config, [f"MODEL.{key}", name])
     message = rf"MODEL\.{key} is '{name}', which is not registered \(did you mean '({meant})'"
-    for call in (check_parts, lambda c: Predictor(c, "w.pth"), lambda c: build_predictor(c, "w")):
+    for call in (check_parts, lambda c: Predictor(c, "w.pth")):
         with pytest.raises(InputError, match=message):
             call(cfg)
 

@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -17,8 +19,8 @@ from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.cli import predict as verb
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
+from topformer_d2.inference import prediction_files
 from topformer_d2.inference.video import VideoReader, VideoWriter
-from topformer_d2.visualization import predictions
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
 SEGMENTER = "seg_topformer_t_synthetic"
@@ -59,6 +61,45 @@ def test_images_to_pictures_label_maps_and_json_lines(joint, tmp_path):
         *("b_label.png", "b_overlay.jpg"),
     ]
     assert cv2.imread(str(tmp_path / "out" / "b_label.png"), -1).shape == (70, 50)
+
+
+def test_without_overlays(joint, tmp_path):
+    photo(tmp_path / "a.png")
+    arguments = [*joint, "--input", tmp_path / "a.png", "--no-overlays"]
+    result = predict(*arguments, "--output", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_label.png"]
+    cfg = get_config("det_retinanet_lite_topformer_t", KEYS)
+    (tmp_path / "c.yaml").write_text(cfg.dump())
+    weights = save_untrained(cfg, tmp_path / "detector.pth")
+    detector = ["--config-file", tmp_path / "c.yaml", "--weights", weights]
+    result = predict(*detector, *arguments[4:], "--output", tmp_path / "none")
+    assert result.returncode == 1 and "name --save-json" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_drawing_is_not_imported_without_overlays(joint, tmp_path):
+    """Matplotlib, behind Detectron2's Visualizer, takes longer to import than some networks run."""
+    photo(tmp_path / "a.png")
+    words = [*joint, "--input", tmp_path / "a.png", "--output", tmp_path / "out", "--no-overlays"]
+    script = (
+        "import sys; from topformer_d2.cli import main; "
+        f"assert main(['predict', *{list(map(str, words))!r}]) == 0; "
+        "print(sorted({'matplotlib', 'detectron2.utils.visualizer'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert result.stdout.splitlines()[-1:] == ["[]"], result.stderr
+
+
+def test_a_video_is_not_written_without_what_is_drawn(tmp_path):
+    with VideoWriter(str(tmp_path / "a.avi"), 10) as writer:
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    result = predict(
+        *("--input", tmp_path / "a.avi", "--output", tmp_path / "b.avi", "--no-overlays")
+    )
+    assert result.returncode == 1 and "--no-overlays is for images" in result.stderr
 
 
 def test_an_exported_model_on_a_video_in_tiles(tmp_path):
@@ -160,14 +201,14 @@ def test_one_reason_of_all_images_is_told_once():
 def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch):
     for name in "abc":
         photo(tmp_path / f"{name}.png")
-    out, write = tmp_path / "boxes.jsonl", predictions.write_image
+    out, write = tmp_path / "boxes.jsonl", prediction_files.write_image
 
     def write_and_stop(path, image):
         if "b_overlay" in path:
             os.kill(os.getpid(), signal.SIGTERM)
         write(path, image)
 
-    monkeypatch.setattr(predictions, "write_image", write_and_stop)
+    monkeypatch.setattr(prediction_files, "write_image", write_and_stop)
     arguments = ["--input", tmp_path, "--output", tmp_path / "out", "--save-json", out]
     before = signal.getsignal(signal.SIGTERM)
     result = topformer("predict", *joint, *arguments)

@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers import photo, save_untrained
+from tests.helpers import default_predictor, photo, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
-from topformer_d2.inference import Predictor, build_predictor
+from topformer_d2.inference import Predictor
 
 CONFIG = "seg_topformer_t_synthetic"
 
@@ -46,7 +46,7 @@ def test_default_predictor_in_a_script_of_its_own(tmp_path):
 
 
 def test_predictor_resizes_as_the_evaluation_does(weights, tmp_path):
-    predictor = build_predictor(get_config(CONFIG), weights)
+    predictor = default_predictor(get_config(CONFIG), weights)
     image = read_image(photo(tmp_path / "a.png"))
     out = predictor(image)["sem_seg"]
     small = cv2.resize(image[:, :, ::-1], (171, 128))

@@ -10,10 +10,11 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
+from tests.helpers import default_predictor
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
-from topformer_d2.inference import Predictor, build_predictor
+from topformer_d2.inference import Predictor
 from topformer_d2.inference.optimization import optimize_for_inference
 from topformer_d2.inference.video import VideoReader, VideoWriter
 from topformer_d2.visualization import predict_video
@@ -62,7 +63,7 @@ def test_answers_are_detectron2s(models, kind, size):
     cfg, weights, _ = models[kind]
     image = picture(*size)
     scene = Predictor(cfg, weights)(image)
-    expected = build_predictor(cfg, weights)(image)
+    expected = default_predictor(cfg, weights)(image)
     if kind != "detector":
         assert scene.label.dtype == np.uint8
         logits = expected["sem_seg"]
@@ -85,7 +86,7 @@ def test_confidence_and_batches(models):
         alone = predictor(image)
         assert alone.confidence is None and (alone.label != scene.label).mean() < 1e-3
         assert scene.confidence.shape == image.shape[:2]
-        probabilities = build_predictor(cfg, weights)(image)["sem_seg"].softmax(0).amax(0)
+        probabilities = default_predictor(cfg, weights)(image)["sem_seg"].softmax(0).amax(0)
         np.testing.assert_allclose(scene.confidence, probabilities, atol=1e-3)
         np.testing.assert_allclose(alone.boxes, scene.boxes, atol=1e-2)
 

@@ -12,19 +12,19 @@ from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from PIL import Image
 
-from tests.helpers import photo, save_untrained
+from tests.helpers import default_predictor, photo, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.images import read_image, write_image
+from topformer_d2.data.scene import Scene
 from topformer_d2.errors import InputError
-from topformer_d2.inference import Predictor, build_predictor
+from topformer_d2.inference import Predictor, prediction_files, write_predictions
+from topformer_d2.inference.prediction_files import output_names
 from topformer_d2.inference.video import VideoWriter
 from topformer_d2.visualization import (
     Painter,
-    output_names,
     predict_files,
     predict_video,
-    predictions,
 )
 
 CONFIG = "seg_topformer_t_synthetic"
@@ -69,7 +69,7 @@ def test_folder_of_images(weights, tmp_path):
     ]
     label = Image.open(source / "wide_label.png")
     assert (label.mode, label.size) == ("L", (200, 40))
-    expected = build_predictor(get_config(CONFIG), weights)(read_image(str(source / "wide.png")))
+    expected = default_predictor(get_config(CONFIG), weights)(read_image(str(source / "wide.png")))
     assert np.array_equal(np.asarray(label), expected["sem_seg"].argmax(0).cpu().numpy())
     overlay = Image.open(source / "wide_overlay.jpg")
     assert overlay.height == 40 and overlay.width > 200
@@ -113,7 +113,7 @@ def test_a_joint_model_draws_both_on_one_picture(tmp_path):
     image = read_image(path)
     output = DefaultPredictor(cfg)(image)
     assert output["sem_seg"].shape == (6, 90, 120) and output["instances"].image_size == (90, 120)
-    output = build_predictor(cfg, weights)(image)
+    output = default_predictor(cfg, weights)(image)
     predictor = Predictor(cfg, weights)
     out = str(tmp_path / "out")
     for min_score in (0.0, 1.1):
@@ -152,7 +152,7 @@ def test_names_of_outputs_never_collide(tmp_path):
     for _ in range(300):
         paths = ["/d/x" + "".join(random.choice(parts, 3)) for _ in range(8)]
         names = output_names(paths)
-        assert len({predictions._folded(name) for name in names}) == len(paths)
+        assert len({prediction_files._folded(name) for name in names}) == len(paths)
         assert names == output_names(paths)
 
 
@@ -208,14 +208,15 @@ def test_one_images_trouble_does_not_end_the_run(weights, tmp_path):
     out = tmp_path / "out"
     (out / "c_label.png").mkdir(parents=True)
 
-    def answer(image):
+    def answer(image, **keys):
         if image.shape[1] == 65600:
-            return predictions.Scene(label=np.zeros(image.shape[:2], np.uint8))
+            return Scene(label=np.zeros(image.shape[:2], np.uint8))
         if answer.calls.append(1) or len(answer.calls) == 3:
             raise InputError("the logits hold NaN")
         return predictor(image)
 
     answer.calls, answer.info = [], predictor.info
+    answer.backend, answer.num_threads = predictor.backend, 1
     problems = predict_files(answer, [*paths, wide], str(out))
     assert [problem.partition(":")[0] for problem in problems] == [
         paths[1],
@@ -237,7 +238,7 @@ def test_a_full_disk_ends_the_run(weights, tmp_path, monkeypatch, number):
     def write_image(path, image):
         raise OSError(number, os.strerror(number), path)
 
-    monkeypatch.setattr(predictions, "write_image", write_image)
+    monkeypatch.setattr(prediction_files, "write_image", write_image)
     predictor = Predictor(get_config(CONFIG), weights)
     paths = [photo(tmp_path / "a.png"), photo(tmp_path / "b.png")]
     with pytest.raises(OSError, match=r"a_label\.png"):
@@ -262,7 +263,7 @@ def test_boxes_of_what_was_done_are_kept_however_the_run_ends(detector, tmp_path
                 raise error
             write_image(path, image)
 
-        monkeypatch.setattr(predictions, "write_image", write)
+        monkeypatch.setattr(prediction_files, "write_image", write)
         with pytest.raises(type(error)):
             predict_files(predictor, paths, str(tmp_path / "out"), json_file=str(out))
 
@@ -273,7 +274,7 @@ def test_boxes_of_what_was_done_are_kept_however_the_run_ends(detector, tmp_path
         assert ids == ["a"] * 9 + ["b"] * 9
     out.write_text("of an earlier run")
     paths.insert(0, paths.pop(1))
-    monkeypatch.setattr(predictions, "_json_lines", lambda *_: [])
+    monkeypatch.setattr(prediction_files, "_json_lines", lambda *_: [])
     predict(KeyboardInterrupt())
     assert out.read_text() == "of an earlier run"
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
@@ -290,6 +291,17 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(detector, tmp_pat
         writer.write(read_image(path))
     with pytest.raises(InputError, match=r"`output` .*a\.png/x\.mp4 cannot be written"):
         predict_video(Predictor(*detector), video, f"{path}/x.mp4")
+
+
+def test_labels_and_boxes_alone(weights, detector, tmp_path):
+    path, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert write_predictions(Predictor(get_config(CONFIG), weights), [path], out) == []
+    assert [file.name for file in out.iterdir()] == ["a_label.png"]
+    finder, boxes = Predictor(*detector), tmp_path / "boxes.jsonl"
+    with pytest.raises(InputError, match=r"boxes alone.*name `json_file`"):
+        write_predictions(finder, [path], tmp_path / "none")
+    assert write_predictions(finder, [path], tmp_path / "none", json_file=boxes) == []
+    assert len(boxes.read_text().splitlines()) == 9 and not [*(tmp_path / "none").iterdir()]
 
 
 @pytest.mark.parametrize("name", ["o.mp4", "o.jpg"])

@@ -8,13 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from detectron2.engine import DefaultPredictor
 from torch.nn import functional as F
 
-from ..checkpoint import save_state_dict
+from ..checkpoint import SafeCheckpointer, save_state_dict
+from ..config import model_tasks
 from ..export import export_model
 from ..export.network import ExportNetwork, describe
 from ..export.reference import as_listed
-from ..inference import Predictor, build_predictor
+from ..inference import Predictor
 from ..inference.backends import resize_for
 from ..inference.formats import import_extra, of_runtime
 from ..inference.formats.onnx import write_onnx
@@ -43,11 +45,11 @@ def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
     """
     torch.manual_seed(0)
     model = build_model(_on_device(cfg, "cpu")).eval()
-    if hasattr(model, "sem_seg_head"):
+    if "sem_seg" in model.tasks:
         for module in model.sem_seg_head.modules():
             if getattr(module, "out_channels", None) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
                 torch.nn.init.normal_(module.weight, std=0.1)
-    if hasattr(model, "head"):
+    if "instances" in model.tasks:
         ordered = image if cfg.INPUT.FORMAT == "BGR" else image[:, :, ::-1]
         planes = np.ascontiguousarray(ordered.transpose(2, 0, 1))
         shift_scores(model, torch.from_numpy(planes), _CANDIDATES)
@@ -83,8 +85,10 @@ def own_entries(
     size = image.shape[:2]
     cfg = _on_device(cfg, "cpu")
     cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.TEST_SIZE_DIVISOR = 0, 1  # the image's own size
-    default = build_predictor(cfg, weights)
-    segments = hasattr(default.model, "sem_seg_head")
+    cfg.MODEL.WEIGHTS = ""  # which it would read as Detectron2 does: a pickle runs its code
+    default = DefaultPredictor(cfg)
+    SafeCheckpointer(default.model, require_all=True).load(weights)
+    segments = "sem_seg" in model_tasks(cfg)
     gmacs = complexity(default.model, *size)[""].macs / 1e9
 
     def detectron2_way() -> object:
@@ -121,7 +125,8 @@ def reference_entry(
     Arguments as own_entries has them.
     """
     cfg, size = _on_device(cfg, "cpu"), image.shape[:2]
-    model = build_predictor(cfg, weights).model
+    model = build_model(cfg).eval()
+    SafeCheckpointer(model, require_all=True).load(weights)
     info = describe(model, ModelInfo.from_config(cfg), size=size)
     path = folder / f"{name}_{size[0]}x{size[1]}_as_listed.onnx"
     write_onnx(ExportNetwork(as_listed(model), info), info, path)

@@ -4,6 +4,8 @@
     --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
   topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
 
+  topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
+
 Of images: overlays, label maps as PNG, boxes as JSON lines. Of a video: the video with them drawn.
 """
 
@@ -17,10 +19,9 @@ from ..config import load_config
 from ..data.image_files import list_images, looks_like_image
 from ..data.images import MAX_PIXELS
 from ..errors import InputError, printable, shown
-from ..inference import Predictor
+from ..inference import Predictor, write_predictions
 from ..inference.backends import BACKENDS
 from ..inference.video import VideoReader, is_video
-from ..visualization import predict_files, predict_video
 from .parsing import Parser, add_opts
 
 NAMES = {
@@ -54,6 +55,11 @@ def make_parser() -> Parser:
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
     parser.add_argument(
+        "--no-overlays",
+        action="store_true",
+        help="of images: label maps and boxes alone, which takes less time",
+    )
+    parser.add_argument(
         "--max-pixels",
         type=int,
         default=MAX_PIXELS,
@@ -78,21 +84,24 @@ def predict(args: argparse.Namespace, parser: Parser) -> int:
     paths = [] if shows_video(args) else list_images(args.input, "input")
     if not paths and args.save_json:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
+    if not paths and args.no_overlays:
+        raise InputError("--no-overlays is for images; a video is written with them drawn in")
     predictor = load_predictor(args)
     if not paths:
+        from ..visualization import predict_video  # drawing imports Matplotlib
+
         done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
         print(f"{done} frames done: {shown(args.output)}")
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
         return 1 if problem else 0
-    problems = predict_files(
-        predictor,
-        paths,
-        args.output,
-        min_score=args.min_score,
-        json_file=args.save_json,
-        max_pixels=args.max_pixels,
-    )
+    keys = {"json_file": args.save_json, "max_pixels": args.max_pixels}
+    if args.no_overlays:
+        problems = write_predictions(predictor, paths, args.output, **keys)
+    else:
+        from ..visualization import predict_files
+
+        problems = predict_files(predictor, paths, args.output, min_score=args.min_score, **keys)
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images done: {shown(args.output)}")
     for problem in shortened(problems, paths):

@@ -1,9 +1,9 @@
 """From images to predictions."""
 
 from ..data.scene import Scene
-from .default_predictor import build_predictor
 from .label_model import LabelMapModel
 from .labels import label_map
+from .prediction_files import write_predictions
 from .predictor import Predictor
 
-__all__ = ["LabelMapModel", "Predictor", "Scene", "build_predictor", "label_map"]
+__all__ = ["LabelMapModel", "Predictor", "Scene", "label_map", "write_predictions"]

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.image_files import list_images
-from ..data.images import MAX_PIXELS, read_image
+from ..data.images import MAX_PIXELS
 from ..data.scene import Scene
-from ..errors import InputError, printable, trouble_of_one
+from ..errors import InputError, printable
 from ..logs import get_logger
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
+from .batches import predict_in_batches
 from .labels import label_map
 from .model_info import ModelInfo
 from .threads import threads
@@ -50,6 +51,7 @@ class Predictor:
     Attributes:
         info: of the model: its tasks, classes and colours.
         backend: what runs the network.
+        num_threads: as it was given.
     """
 
     def __init__(
@@ -94,7 +96,7 @@ class Predictor:
         )
         self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
         self._backend_name = backend
-        self._num_threads = num_threads
+        self.num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
             self._check_tiling()
@@ -103,7 +105,7 @@ class Predictor:
         """Pickled and copied as what opens it again, from the same files, with the same classes."""
         keys = {
             "backend": self._backend_name,
-            "num_threads": self._num_threads,
+            "num_threads": self.num_threads,
             "tile_size": self._tile_size,
         }
         return _open_again, (type(self), self._model, self._weights, keys, self.info)
@@ -129,13 +131,13 @@ class Predictor:
         global _threads_run_in
         if os.getpid() != self._process:
             raise InputError(_FORKED)
-        if self._num_threads != 1:
+        if self.num_threads != 1:
             _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
             _check_image(image)
-        with threads(self._num_threads), torch.inference_mode():
+        with threads(self.num_threads), torch.inference_mode():
             scenes = self._predict(found, confidence)
         return scenes if several else scenes[0]
 
@@ -160,18 +162,14 @@ class Predictor:
             InputError: there is no image, or none could be predicted.
         """
         done, problem = 0, None
-        for file in list_images(path):
-            try:
-                image = read_image(file, max_pixels=max_pixels)
-                scene = self(image, confidence=confidence)
-            except Exception as e:
-                problem = trouble_of_one(e, file)
-                if problem is None:
-                    raise
+        files = list_images(path)
+        for found in predict_in_batches(self, files, confidence=confidence, max_pixels=max_pixels):
+            if found.scene is None:
+                problem = found.problem
                 logger.warning("skipped: %s", problem)
                 continue
             done += 1
-            yield file, scene
+            yield found.file, found.scene
         if not done:
             raise InputError(f"no image could be predicted: {problem}")
 

@@ -2,7 +2,7 @@
 
 from .overlay import add_legend, blend_labels
 from .painter import Painter, draw_boxes
-from .predictions import output_names, predict_files, prediction_sheet
+from .predictions import predict_files, prediction_sheet
 from .samples import sample_sheet
 from .sheet import make_sheet
 from .video import predict_video
@@ -13,7 +13,6 @@ __all__ = [
     "blend_labels",
     "draw_boxes",
     "make_sheet",
-    "output_names",
     "predict_files",
     "predict_video",
     "prediction_sheet",

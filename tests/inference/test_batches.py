@@ -1,0 +1,138 @@
+"""Many image files in batches: their order, what is wrong with one of them, memory."""
+
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import photo, save_untrained
+from topformer_d2 import get_config
+from topformer_d2.errors import InputError
+from topformer_d2.inference import Predictor, batches
+from topformer_d2.inference.batches import predict_in_batches
+
+CONFIG = "seg_topformer_t_synthetic"
+SIZE = 4  # of a batch
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return save_untrained(get_config(CONFIG), tmp_path_factory.mktemp("weights") / "m.safetensors")
+
+
+@pytest.fixture
+def predictor(weights):
+    predictor = Predictor(get_config(CONFIG, ["MODEL.DEVICE", "cpu"]), weights)
+    predictor.backend.batch = SIZE
+    return predictor
+
+
+@pytest.fixture
+def runs(predictor, monkeypatch):
+    """Filled with the number of images of each run of the network."""
+    found, run = [], predictor.backend.run
+    monkeypatch.setattr(
+        predictor.backend, "run", lambda images: (found.append(len(images)), run(images))[1]
+    )
+    return found
+
+
+def names_of(found):
+    return [Path(each.file).name for each in found]
+
+
+def test_files_come_in_order_and_share_batches_by_size(predictor, runs, tmp_path):
+    files = [
+        photo(tmp_path / f"{i}.png", 40 if i == 1 else 64, 64, seed=i) for i in range(SIZE + 2)
+    ]
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    files.insert(3, str(tmp_path / "bad.png"))
+    found = list(predict_in_batches(predictor, files))
+    assert [each.file for each in found] == files
+    assert runs == [2, 1, 3]  # 0 and 2, 1, then those behind the bad one
+    (bad,) = (each for each in found if each.scene is None)
+    assert bad.file == files[3] and bad.image is None and bad.file in bad.problem
+    for each in found:
+        if each is not bad:
+            expected = predictor(each.image).label
+            assert each.problem is None and (each.scene.label != expected).mean() < 1e-3
+    assert [Path(file).name for file, _ in predictor.folder(tmp_path)] == [
+        f"{i}.png" for i in range(SIZE + 2)
+    ]
+
+
+@pytest.mark.parametrize("num_images", [1, 2])
+def test_one_image_of_a_batch_that_fails_is_named_alone(
+    predictor, tmp_path, monkeypatch, num_images
+):
+    files = [photo(tmp_path / f"{i}.png", 64, 64, seed=i) for i in range(num_images)]
+    run, bad = predictor.backend.run, batches.read_image(files[-1])
+
+    def refuse(images):
+        if any(np.array_equal(image, bad) for image in images):
+            raise InputError("the logits have NaN")
+        return run(images)
+
+    # Resizing would change what is compared.
+    monkeypatch.setattr(predictor, "_resize", lambda image: image)
+    monkeypatch.setattr(predictor.backend, "run", refuse)
+    found = list(predict_in_batches(predictor, files))
+    assert [each.scene is None for each in found] == [False] * (num_images - 1) + [True]
+    assert found[-1].problem == f"{files[-1]}: the logits have NaN"
+
+
+def test_a_batch_too_large_for_the_memory_is_run_one_by_one(predictor, tmp_path, monkeypatch):
+    run, sizes = predictor.backend.run, []
+
+    def allocate(images):
+        sizes.append(len(images))
+        if len(images) > 1:
+            raise RuntimeError("std::bad_alloc")
+        return run(images)
+
+    monkeypatch.setattr(predictor.backend, "run", allocate)
+    files = [photo(tmp_path / f"{i}.png", 64, 64, seed=i) for i in range(3)]
+    found = list(predict_in_batches(predictor, files))
+    assert sizes == [3, 1, 1, 1] and all(each.scene for each in found)
+    monkeypatch.setattr(predictor.backend, "run", lambda images: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(predict_in_batches(predictor, files))
+
+
+@pytest.mark.parametrize("num_threads", [None, 1])
+def test_two_batches_are_held_at_most(predictor, tmp_path, monkeypatch, num_threads):
+    predictor.num_threads = num_threads
+    read, held, readers = batches.read_image, [], set()
+
+    def watch(path, **keys):
+        image = read(path, **keys)
+        held.append(weakref.ref(image))
+        readers.add(threading.current_thread() is threading.main_thread())
+        return image
+
+    monkeypatch.setattr(batches, "read_image", watch)
+    monkeypatch.setattr(predictor.backend, "batch", 2)
+    file = photo(tmp_path / "a.png", 32, 32)
+    most = 0
+    for _ in predict_in_batches(predictor, [file] * 12):
+        most = max(most, sum(image() is not None for image in held))
+    assert len(held) == 12 and 1 < most <= 4
+    assert readers == {num_threads == 1}
+
+
+def test_large_images_make_small_batches(predictor, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "_BATCH_PIXELS", 64 * 64 + 1)
+    files = [photo(tmp_path / "a.png", 64, 64)] * 5
+    assert len(list(predict_in_batches(predictor, files))) == 5
+    assert runs == [2, 2, 1]
+
+
+def test_the_reader_ends_with_whom_it_reads_for(predictor, tmp_path):
+    before = threading.active_count()
+    coming = predict_in_batches(predictor, [photo(tmp_path / "a.png", 32, 32)] * 20)
+    next(coming)
+    assert threading.active_count() == before + 1
+    coming.close()
+    assert threading.active_count() == before
