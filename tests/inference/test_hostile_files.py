@@ -64,7 +64,6 @@ def old(info) -> str:
     """As version 0.1.0 described it."""
     values = json.loads(info.to_json())
     values.pop("format")
-    values.pop("explanation")
     return json.dumps(values)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
 
+from .export_info import ExportInfo
 from .output_names import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS
 
-if TYPE_CHECKING:
-    from .export_info import ExportInfo
+
+def metadata_json(info: ExportInfo) -> str:
+    """What stands in an exported file's metadata: info.to_json() with `explain` inside."""
+    values = json.loads(info.to_json())
+    if info.format > 1:
+        values["explanation"] = explain(info)
+    return json.dumps(values)
 
 
 def explain(info: ExportInfo) -> dict:

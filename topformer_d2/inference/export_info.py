@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError
 from ..files import parse_json
-from .explanation import explain
 from .fields import Fields, distinct, flag, integer, number, optional, text, tuple_of
 from .model_info import MOST_SIDE, ModelInfo
 from .output_names import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS
@@ -121,15 +120,15 @@ class ExportInfo:
         return any(name.startswith(CLASS_LOGITS) for name in self.outputs)
 
     def to_json(self) -> str:
-        """For the metadata of an exported file; with sentences for those who read it."""
+        """All attributes. A file has them with sentences for those who read it: metadata_json."""
         values = dataclasses.asdict(self)
         if values.pop("format") > 1:
-            values = {"format": self.format, **values, "explanation": explain(self)}
+            values = {"format": self.format, **values}
         return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str, path: str) -> ExportInfo:
-        """What to_json wrote into the file `path`, or something else: each value is checked.
+        """What to_json or metadata_json wrote into the file `path`: each value is checked.
 
         Raises:
             InputError: it is something else, or another version's.
@@ -149,7 +148,7 @@ class ExportInfo:
         version = values.take("format", integer(1, _MOST)) if values.has("format") else 1
         if version > FORMAT:
             raise ValueError(f"its format is {version}, of a newer version; {FORMAT} is known")
-        if version > 1:
+        if version > 1 and values.has("explanation"):
             values.object("explanation")  # for people
         side = integer(1, MOST_SIDE)
         versions = values.object("versions")

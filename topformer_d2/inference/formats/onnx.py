@@ -10,7 +10,7 @@ from torch import nn
 from ...errors import InputError
 from ...files import folder_beside, read_bytes
 from ..checksum import CHECKSUM_KEY, PLACEHOLDER, check_seal, seal
-from ..explanation import as_text, explain
+from ..explanation import as_text, explain, metadata_json
 from ..export_info import METADATA_KEY, ExportInfo
 from ..graph import Tensor, check_answer, check_graph
 from ..onnx_file import read_metadata
@@ -39,7 +39,7 @@ def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
     used = {node.domain for node in model.graph.node}
     for opset in [opset for opset in model.opset_import if opset.domain not in used]:
         model.opset_import.remove(opset)
-    save_described(model, info.to_json(), path)
+    save_described(model, metadata_json(info), path)
 
 
 def save_described(model, description: str, path: Path) -> None:

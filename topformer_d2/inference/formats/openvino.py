@@ -11,7 +11,7 @@ from torch import nn
 from ...errors import InputError
 from ...files import check_regular_file, folder_beside, read_bytes
 from ..checksum import CHECKSUM_KEY, PLACEHOLDER, check_seal, seal
-from ..explanation import as_text, explain
+from ..explanation import as_text, explain, metadata_json
 from ..export_info import METADATA_KEY, ExportInfo
 from ..graph import Tensor, check_answer, check_graph
 from .base import ExportFormat, cannot_run, check_file, check_has_checksum, import_extra
@@ -35,7 +35,7 @@ def write_openvino(network: nn.Module, info: ExportInfo, path: Path) -> None:
         traced = folder / "traced.onnx"
         traced.write_bytes(trace(network, info))
         model = openvino.convert_model(traced)
-        model.set_rt_info(info.to_json(), METADATA_KEY)
+        model.set_rt_info(metadata_json(info), METADATA_KEY)
         model.set_rt_info(PLACEHOLDER, CHECKSUM_KEY)
         model.set_rt_info(as_text(explain(info)), f"{METADATA_KEY}_explanation")
         model.set_friendly_name(METADATA_KEY)
