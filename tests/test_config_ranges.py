@@ -78,6 +78,11 @@ def test_shipped_configs_are_within_the_ranges(name):
         ("TEST.DETECTIONS_PER_IMAGE", "0", "1 or more"),
         ("TEST.AUG.MIN_SIZES", "(0,)", "from 1"),
         ("OUTPUT_DIR", "''", "not empty"),
+        ("MODEL.MASK_ON", "True", "False alone"),
+        ("MODEL.KEYPOINT_ON", "True", "False alone"),
+        ("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler", r"DATASETS\.TRAIN_WEIGHTS"),
+        ("DATALOADER.REPEAT_THRESHOLD", "0.001", r"0\.0 alone"),
+        ("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", r"INPUT\.SCALE_RANGE"),
     ],
 )
 def test_a_value_out_of_its_range_names_key_and_range(key, value, takes):

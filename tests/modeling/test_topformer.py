@@ -91,6 +91,8 @@ def test_each_number_of_a_variant_has_its_key():
         (["MODEL.TOPFORMER.BLOCK_STRIDES", "[1,2,1,2,1,2,1,1,1]"], ["BLOCK_STRIDES", "16, 32"]),
         (["MODEL.TOPFORMER.BLOCK_CHANNELS", "16"], ["BLOCK_CHANNELS is 16", "a list of"]),
         (["MODEL.TOPFORMER.NUM_HEADS", "four"], ["NUM_HEADS is 'four'", "a positive integer"]),
+        (["MODEL.TOPFORMER.SIM_CHANNELS", "65537"], ["SIM_CHANNELS is 65537", "up to 65536"]),
+        (["MODEL.TOPFORMER.BLOCK_CHANNELS", "[65537]"], ["BLOCK_CHANNELS is", "up to 65536"]),
         (["MODEL.TOPFORMER.NUM_HEADS", "0"], ["NUM_HEADS is 0", "positive integer"]),
         (["MODEL.TOPFORMER.OUT_FEATURES", "['sim9']"], ["OUT_FEATURES", "sim9", "sim5"]),
         (["MODEL.TOPFORMER.NORM", "Foo"], ["norm 'Foo'", "FrozenBN"]),

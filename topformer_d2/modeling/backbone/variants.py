@@ -9,10 +9,12 @@ from ...errors import InputError
 
 STEM_STRIDE = 2
 TOKEN_STRIDES = (4, 8, 16, 32)
+# Of any number of a variant: wider layers than anybody has memory for.
+_MOST = 1 << 16
 
 
 def _is_count(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Variant:
             key = f"MODEL.TOPFORMER.{name.upper()}"
             if name.startswith("block_"):
                 if not isinstance(value, tuple) or not all(map(_is_count, value)):
-                    raise InputError(f"{key} is {value!r}; it takes a list of positive integers")
+                    raise InputError(
+                        f"{key} is {value!r}; it takes a list of positive integers up to {_MOST}"
+                    )
                 lengths[key] = len(value)
             elif name != "fuse_depthwise" and not _is_count(value):
-                raise InputError(f"{key} is {value!r}; it takes a positive integer")
+                raise InputError(f"{key} is {value!r}; it takes a positive integer up to {_MOST}")
         if len(set(lengths.values())) != 1:
             listed = ", ".join(f"{key} has {n}" for key, n in lengths.items())
             raise InputError(f"each block needs one entry in each list, but {listed}")
