@@ -9,6 +9,7 @@ import logging
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import IO
 
@@ -46,13 +47,14 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
     """
     check_single_run()
     args = args or argparse.Namespace(config_file="", eval_only=False)
-    check_values(cfg)
-    check_config(cfg, train=not args.eval_only)
-    if comm.is_main_process():  # where it raises, the launcher ends the other processes
-        arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
-        check_samples(cfg, train=not args.eval_only, arguments=arguments)
-    _check_scheme(cfg.OUTPUT_DIR)
     end_logs()
+    with _holding_lines() as held:  # OUTPUT_DIR is left as it is where a check raises
+        check_values(cfg)
+        check_config(cfg, train=not args.eval_only)
+        if comm.is_main_process():  # where it raises, the launcher ends the other processes
+            arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
+            check_samples(cfg, train=not args.eval_only, arguments=arguments)
+        _check_scheme(cfg.OUTPUT_DIR)
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -68,8 +70,37 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
                     _keep_quiet(handler)
                     handler.addFilter(ESCAPE_CONTROLS)  # Detectron2's lines as well
                     _handlers.append((name, handler))
+    for record in held:
+        logging.getLogger(record.name).handle(record)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
+
+
+class _HeldLines(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def _holding_lines() -> Iterator[list[logging.LogRecord]]:
+    """What is logged within, for the log that is set up later; it is shown where that fails."""
+    holder = _HeldLines()
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(holder)
+    failed = True
+    try:
+        yield holder.records
+        failed = False
+    finally:
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(holder)
+        for record in holder.records if failed else ():
+            if not logging.getLogger(record.name).hasHandlers():  # which have shown it
+                logging.getLogger(record.name).handle(record)
 
 
 def _check_scheme(folder: str) -> None:
