@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
-from topformer_d2.checkpoint.files import strip_prefix, strip_wrappers
+from topformer_d2.checkpoint.contents import strip_prefix, strip_wrappers
 from topformer_d2.errors import InputError
 
 

@@ -1,7 +1,8 @@
 """Weight files, official keys in ours and back, and single tasks' models in joint ones."""
 
 from .checkpointer import SafeCheckpointer, training_checkpoints
-from .files import read_state_dict, read_weights, save_state_dict, strip_wrappers
+from .contents import strip_wrappers
+from .files import read_state_dict, read_weights, save_state_dict
 from .official import (
     ConversionReport,
     convert_official_state_dict,

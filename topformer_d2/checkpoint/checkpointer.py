@@ -13,7 +13,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
 from ..logs import get_logger
-from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
+from .contents import strip_prefix, strip_wrappers, weights_of
+from .files import local_file, read_state_dict, save_file
 from .official import convert_official_state_dict, is_official
 from .parts import place_topformer
 from .values import check_kinds, check_values

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError, summarize
 from ..modeling.backbone import VARIANTS, TopFormer
 from ..modeling.heads import TopFormerSegmentationHead
-from .files import only_tensors, strip_wrappers
+from .contents import only_tensors, strip_wrappers
 from .official_keys import names_for_official, names_for_ours
 from .parts import split_parts, topformer_prefix
 

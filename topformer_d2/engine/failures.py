@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import threading
@@ -19,6 +20,18 @@ logger = get_logger(__name__)
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
+
+
+class _WithoutInputErrors(logging.Filter):
+    """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # The last is a loss that is not finite: Detectron2's main branch logs it where it raises.
+        told = (InputError, OSError, FloatingPointError)
+        return not (record.exc_info and isinstance(record.exc_info[1], told))
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors())
 
 
 class UndoStep(HookBase):

@@ -1,4 +1,4 @@
-"""The recipe's optimizer groups and learning-rate schedule."""
+"""The recipe's optimizer groups, learning-rate schedule and batch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from detectron2.solver.build import (
 from detectron2.solver.build import (
     build_lr_scheduler as build_detectron2_lr_scheduler,
 )
+from detectron2.utils import comm
 from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 
@@ -174,3 +175,16 @@ def _backbone_and_rest(model: nn.Module, head_factor: float) -> list[tuple[nn.Mo
     backbone = getattr(model, "backbone", None)
     rest = [child for child in model.children() if child is not backbone]
     return [(backbone, 1.0)] * (backbone is not None) + [(child, head_factor) for child in rest]
+
+
+def check_solver(cfg) -> None:
+    """Raise InputError for mixed precision without a GPU, or a batch that has no equal parts."""
+    solver = cfg.SOLVER
+    if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
+        raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
+    steps, processes = solver.ACCUMULATION_STEPS, comm.get_world_size()
+    if solver.IMS_PER_BATCH % (steps * processes):
+        raise InputError(
+            f"SOLVER.ACCUMULATION_STEPS is {steps}, into which SOLVER.IMS_PER_BATCH "
+            f"{solver.IMS_PER_BATCH} on {processes} processes cannot be split equally"
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import weakref
 from collections.abc import Iterable, Mapping
@@ -37,22 +36,16 @@ from .precise_bn import build_precise_bn
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
 from .resuming import check_same_training, check_state
-from .solver import batch_scale, build_lr_scheduler, build_optimizer, scale_to_batch
+from .solver import (
+    batch_scale,
+    build_lr_scheduler,
+    build_optimizer,
+    check_solver,
+    scale_to_batch,
+)
 from .train_loop import AccumulatingTrainer
 
 logger = get_logger(__name__)
-
-
-class _WithoutInputErrors(logging.Filter):
-    """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        # The last is a loss that is not finite: Detectron2's main branch logs it where it raises.
-        told = (InputError, OSError, FloatingPointError)
-        return not (record.exc_info and isinstance(record.exc_info[1], told))
-
-
-logging.getLogger("detectron2.engine.train_loop").addFilter(_WithoutInputErrors())
 
 
 class Trainer(RecoveringTrainer):
@@ -86,7 +79,7 @@ class Trainer(RecoveringTrainer):
         # How much shorter an iteration is than the config's; a resumed run must count in the same.
         by_processes = cfg.SOLVER.IMS_PER_BATCH / max(1, given.SOLVER.IMS_PER_BATCH)
         self._batch_scale = batch_scale(given) * by_processes
-        _check_solver(cfg)
+        check_solver(cfg)
         if cfg.SEED < 0:
             cfg = cfg.clone()
             cfg.defrost()
@@ -293,15 +286,3 @@ def _draw_charts(folders: Iterable[str]) -> None:
 
 def _inference_folder(cfg, dataset_name: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-
-
-def _check_solver(cfg) -> None:
-    solver = cfg.SOLVER
-    if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
-        raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
-    steps, processes = solver.ACCUMULATION_STEPS, comm.get_world_size()
-    if solver.IMS_PER_BATCH % (steps * processes):
-        raise InputError(
-            f"SOLVER.ACCUMULATION_STEPS is {steps}, into which SOLVER.IMS_PER_BATCH "
-            f"{solver.IMS_PER_BATCH} on {processes} processes cannot be split equally"
-        )
