@@ -3,7 +3,8 @@
 
 import sys
 
-from topformer_d2.cli import main
-
 if __name__ == "__main__":
+    IS_TOPFORMER = True  # for topformer_d2, which then leaves PyTorch to the verb
+    from topformer_d2.cli import main
+
     sys.exit(main(["data", "view", *sys.argv[1:]]))

@@ -56,10 +56,12 @@ def __getattr__(name: str):
 
 
 def _is_command() -> bool:
-    """Whether this process is `topformer` or `python -m topformer_d2`.
+    """Whether this process is `topformer`, `python -m topformer_d2` or a checkout's script of it.
 
     They load what a verb needs themselves, as PyTorch takes seconds and --help needs none of it.
     """
+    if getattr(sys.modules.get("__main__"), "IS_TOPFORMER", False):
+        return True
     program = sys.argv[0] if sys.argv else ""  # "-m" until Python has found the module to run
     if program == "-m":
         return __name__ in sys.orig_argv

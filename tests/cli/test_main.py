@@ -60,6 +60,23 @@ def test_a_mistake_is_told_without_pytorch():
         assert result.stdout.endswith("False False\n"), result.stderr
 
 
+@pytest.mark.parametrize("script", ["tools/train_net.py", "datasets/prepare_camvid.py"])
+def test_a_script_of_a_checkout_is_interrupted_in_order_while_pytorch_is_imported(script):
+    program = (
+        "import builtins, runpy\n"
+        "real = builtins.__import__\n"
+        "def importing(name, *rest, **keys):\n"
+        "    if name.split('.')[0] in ('torch', 'numpy'):\n"
+        "        raise KeyboardInterrupt\n"
+        "    return real(name, *rest, **keys)\n"
+        "builtins.__import__ = importing\n"
+        f"runpy.run_path({script!r}, run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
+
+
 def test_parameters_become_this_verbs_options():
     parser = Parser(names={"path": "--output"})
     parser.add_argument("--raw-boxes", action="store_true")
