@@ -23,7 +23,8 @@ from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
 from .optimization import optimize_for_inference
 
-# Images in a run where that is faster than one by one; more take memory and little less time.
+# Images in a run on a GPU; more take memory and little less time. On a CPU a batch takes longer, in
+# each of the runtimes, than its images one by one.
 _BATCH = 8
 
 
@@ -91,7 +92,6 @@ class TorchBackend:
             InputError: the weights cannot be read or do not fit.
         """
         self.info = ModelInfo.from_config(cfg)
-        # On a CPU a batch takes longer than its images one by one.
         self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
@@ -141,7 +141,7 @@ class FileBackend:
         export = self._session.export
         self.info = export.model
         self.size = export.size
-        self.batch = export.batch or _BATCH
+        self.batch = export.batch or 1
         self.gives_labels = LABELS in export.outputs
         self.does_resizing = export.with_preprocessing
         if export.has_raw_boxes:

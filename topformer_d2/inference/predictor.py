@@ -116,8 +116,8 @@ class Predictor:
         """
         Args:
             images: one (H, W, 3) uint8 BGR, as OpenCV and Detectron2 read them, or a list or tuple
-                of several. Those of one size share batches of 8, except in PyTorch on a CPU, where
-                one by one is faster.
+                of several. On a GPU those of one size share batches of 8; on a CPU one by one is
+                faster.
             confidence: also give the probability of each pixel's label; the label map takes longer.
 
         Returns:
@@ -150,8 +150,9 @@ class Predictor:
     ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
-        A file that cannot be read or predicted, as one that is too large for the memory, is left
-        out, with a warning in the log.
+        They come in the order of their names. The next ones are read, in a thread, while the
+        network runs; not so with num_threads=1. A file that cannot be read or predicted, as one
+        that is too large for the memory, is left out, with a warning in the log.
 
         Args:
             path: of the files.
