@@ -11,7 +11,6 @@ from tests.helpers import photo, save_untrained
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, batches
-from topformer_d2.inference.batches import predict_in_batches
 
 CONFIG = "seg_topformer_t_synthetic"
 SIZE = 4  # of a batch
@@ -39,8 +38,11 @@ def runs(predictor, monkeypatch):
     return found
 
 
-def names_of(found):
-    return [Path(each.file).name for each in found]
+def predict(predictor, files, **keys):
+    """predict_in_batches as a Predictor calls it, with the image of each kept."""
+    keys = {"batch_size": predictor.backend.batch, **keys}
+    for found in batches.predict_in_batches(predictor, files, **keys):
+        yield found, found.image
 
 
 def test_files_come_in_order_and_share_batches_by_size(predictor, runs, tmp_path):
@@ -49,15 +51,14 @@ def test_files_come_in_order_and_share_batches_by_size(predictor, runs, tmp_path
     ]
     (tmp_path / "bad.png").write_bytes(b"no image")
     files.insert(3, str(tmp_path / "bad.png"))
-    found = list(predict_in_batches(predictor, files))
-    assert [each.file for each in found] == files
+    found = list(predict(predictor, files))
+    assert [each.file for each, _ in found] == files
     assert runs == [2, 1, 3]  # 0 and 2, 1, then those behind the bad one
-    (bad,) = (each for each in found if each.scene is None)
-    assert bad.file == files[3] and bad.image is None and bad.file in bad.problem
-    for each in found:
-        if each is not bad:
-            expected = predictor(each.image).label
-            assert each.problem is None and (each.scene.label != expected).mean() < 1e-3
+    bad, image = found.pop(3)
+    assert bad.scene is image is None and bad.file in bad.problem
+    for each, image in found:
+        expected = predictor(image).label
+        assert each.problem is None and (each.scene.label != expected).mean() < 1e-3
     assert [Path(file).name for file, _ in predictor.folder(tmp_path)] == [
         f"{i}.png" for i in range(SIZE + 2)
     ]
@@ -78,7 +79,7 @@ def test_one_image_of_a_batch_that_fails_is_named_alone(
     # Resizing would change what is compared.
     monkeypatch.setattr(predictor, "_resize", lambda image: image)
     monkeypatch.setattr(predictor.backend, "run", refuse)
-    found = list(predict_in_batches(predictor, files))
+    found = [each for each, _ in predict(predictor, files)]
     assert [each.scene is None for each in found] == [False] * (num_images - 1) + [True]
     assert found[-1].problem == f"{files[-1]}: the logits have NaN"
 
@@ -94,44 +95,43 @@ def test_a_batch_too_large_for_the_memory_is_run_one_by_one(predictor, tmp_path,
 
     monkeypatch.setattr(predictor.backend, "run", allocate)
     files = [photo(tmp_path / f"{i}.png", 64, 64, seed=i) for i in range(3)]
-    found = list(predict_in_batches(predictor, files))
-    assert sizes == [3, 1, 1, 1] and all(each.scene for each in found)
+    found = list(predict(predictor, files))
+    assert sizes == [3, 1, 1, 1] and all(each.scene for each, _ in found)
     monkeypatch.setattr(predictor.backend, "run", lambda images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        list(predict_in_batches(predictor, files))
+        list(predict(predictor, files))
 
 
 @pytest.mark.parametrize("num_threads", [None, 1])
 def test_two_batches_are_held_at_most(predictor, tmp_path, monkeypatch, num_threads):
-    predictor.num_threads = num_threads
-    read, held, readers = batches.read_image, [], set()
+    predictor.num_threads, predictor.backend.batch = num_threads, 2
+    read, held, counts, readers = batches.read_image, [], [], set()
 
     def watch(path, **keys):
         image = read(path, **keys)
         held.append(weakref.ref(image))
+        counts.append(sum(image() is not None for image in held))
         readers.add(threading.current_thread() is threading.main_thread())
         return image
 
     monkeypatch.setattr(batches, "read_image", watch)
-    monkeypatch.setattr(predictor.backend, "batch", 2)
-    file = photo(tmp_path / "a.png", 32, 32)
-    most = 0
-    for _ in predict_in_batches(predictor, [file] * 12):
-        most = max(most, sum(image() is not None for image in held))
-    assert len(held) == 12 and 1 < most <= 4
+    for i in range(12):
+        photo(tmp_path / f"{i}.png", 32, 32)
+    assert len(list(predictor.folder(tmp_path))) == len(counts) == 12
+    assert max(counts) <= (2 if num_threads == 1 else 4)
     assert readers == {num_threads == 1}
 
 
 def test_large_images_make_small_batches(predictor, runs, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "_BATCH_PIXELS", 64 * 64 + 1)
     files = [photo(tmp_path / "a.png", 64, 64)] * 5
-    assert len(list(predict_in_batches(predictor, files))) == 5
+    assert len(list(predict(predictor, files))) == 5
     assert runs == [2, 2, 1]
 
 
 def test_the_reader_ends_with_whom_it_reads_for(predictor, tmp_path):
     before = threading.active_count()
-    coming = predict_in_batches(predictor, [photo(tmp_path / "a.png", 32, 32)] * 20)
+    coming = predict(predictor, [photo(tmp_path / "a.png", 32, 32)] * 20)
     next(coming)
     assert threading.active_count() == before + 1
     coming.close()

@@ -208,12 +208,13 @@ def test_one_images_trouble_does_not_end_the_run(weights, tmp_path):
     out = tmp_path / "out"
     (out / "c_label.png").mkdir(parents=True)
 
-    def answer(image, **keys):
+    def answer(images):
+        (image,) = images
         if image.shape[1] == 65600:
-            return Scene(label=np.zeros(image.shape[:2], np.uint8))
+            return [Scene(label=np.zeros(image.shape[:2], np.uint8))]
         if answer.calls.append(1) or len(answer.calls) == 3:
             raise InputError("the logits hold NaN")
-        return predictor(image)
+        return [predictor(image)]
 
     answer.calls, answer.info = [], predictor.info
     answer.backend, answer.num_threads = predictor.backend, 1

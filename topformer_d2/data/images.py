@@ -196,6 +196,21 @@ def png_bit_depth(file: BinaryIO) -> int | None:
     return start[24] if start.startswith(b"\x89PNG\r\n\x1a\n") and len(start) == 25 else None
 
 
+def check_image(image: np.ndarray) -> None:
+    """Raise InputError where this is not an image in memory, (H, W, 3) uint8 with pixels."""
+    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
+    if shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+        raise InputError(
+            "an image is a NumPy array (H, W, 3) of uint8, BGR, with at least one pixel; this is "
+            + (
+                "None, which cv2.imread gives for a file that it cannot read"
+                if image is None
+                else type(image).__name__
+                + ("" if shape is None else f" of shape {shape} and type {dtype}")
+            )
+        )
+
+
 def check_image_name(path: str | os.PathLike) -> None:
     """Raise InputError where `path` has no image's extension."""
     if os.path.splitext(path)[1].lower() not in _WRITTEN_EXTENSIONS:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from ..data.images import MAX_PIXELS, read_image
 from ..data.scene import Scene
 from ..errors import trouble_of_one
-
-if TYPE_CHECKING:
-    from .predictor import Predictor
 
 T = TypeVar("T")
 
@@ -29,7 +26,7 @@ class FilePrediction:
 
     Attributes:
         file: as it was given.
-        image: (H, W, 3) uint8 BGR; None where it could not be read.
+        image: (H, W, 3) uint8 BGR; None where it could not be read, and when it is let go.
         scene: what is in it; None where there is a problem.
         problem: one line that names the file; None = it was read and predicted.
     """
@@ -41,29 +38,33 @@ class FilePrediction:
 
 
 def predict_in_batches(
-    predictor: Predictor,
+    predict: Callable[[list[np.ndarray]], list[Scene]],
     files: Sequence[str],
     *,
-    confidence: bool = False,
+    batch_size: int,
+    read_ahead: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[FilePrediction]:
-    """Predict image files in their order, in batches of as many as the predictor's backend takes.
+    """Read and predict image files in batches; what became of each file, in their order.
 
-    At most two batches are in memory: one is read, in a thread of its own, while the other is
-    predicted. Where a batch does not fit into the memory, or one of its images cannot be predicted,
-    its images are predicted one by one.
+    The images of at most two batches are in memory: one batch is read while the other is predicted.
+    An image is let go when the next file is asked for. Where a batch does not fit into the memory,
+    or one of its images cannot be predicted, its images are predicted one by one.
 
     Args:
-        predictor: of any backend; one of num_threads=1 reads in the caller's thread.
+        predict: a Predictor, or what else takes images (H, W, 3) uint8 BGR.
         files: images.
-        confidence: as in a call of the predictor.
+        batch_size: images in a call of `predict`, at most.
+        read_ahead: read in a thread of its own; else in the caller's.
         max_pixels: of an image; larger ones are problems before they are decoded.
     """
-    batches = _read_in_batches(files, predictor.backend.batch, max_pixels)
-    for batch in batches if predictor.num_threads == 1 else _one_ahead(batches):
-        _predict(predictor, [each for each in batch if each.image is not None], confidence)
-        while batch:  # an image that is done with is not held until the next batch
-            yield batch.pop(0)
+    batches = _read_in_batches(files, batch_size, max_pixels)
+    for batch in _one_ahead(batches) if read_ahead else batches:
+        _predict(predict, [each for each in batch if each.image is not None])
+        while batch:
+            found = batch.pop(0)
+            yield found
+            found.image = None
 
 
 def _read_in_batches(
@@ -108,11 +109,13 @@ def _one_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item
 
 
-def _predict(predictor: Predictor, batch: list[FilePrediction], confidence: bool) -> None:
+def _predict(
+    predict: Callable[[list[np.ndarray]], list[Scene]], batch: list[FilePrediction]
+) -> None:
     """Set the scene of each image, or what is wrong with it."""
     if len(batch) > 1:
         try:
-            scenes = predictor([each.image for each in batch], confidence=confidence)
+            scenes = predict([each.image for each in batch])
         except Exception as e:
             if trouble_of_one(e, "") is None:
                 raise
@@ -123,4 +126,4 @@ def _predict(predictor: Predictor, batch: list[FilePrediction], confidence: bool
             return
     for each in batch:
         with noting_trouble(each):
-            each.scene = predictor(each.image, confidence=confidence)
+            (each.scene,) = predict([each.image])

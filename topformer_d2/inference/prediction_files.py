@@ -86,7 +86,13 @@ def write_predictions(
         check_output(json_file, "json_file")
     image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
     problems, lines = [], []
-    predictions = predict_in_batches(predictor, paths, max_pixels=max_pixels)
+    predictions = predict_in_batches(
+        predictor,
+        paths,
+        batch_size=predictor.backend.batch,
+        read_ahead=predictor.num_threads != 1,
+        max_pixels=max_pixels,
+    )
     predictions = tqdm(predictions, total=len(paths), unit="image")
     with _written_however_it_ends(json_file, lines):
         for found, name, image_id in zip(predictions, names, image_ids, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..data.augmentation import ResizeTransform
 from ..data.image_files import list_images
-from ..data.images import MAX_PIXELS
+from ..data.images import MAX_PIXELS, check_image
 from ..data.scene import Scene
 from ..errors import InputError, printable
 from ..logs import get_logger
@@ -136,7 +137,7 @@ class Predictor:
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
-            _check_image(image)
+            check_image(image)
         with threads(self.num_threads), torch.inference_mode():
             scenes = self._predict(found, confidence)
         return scenes if several else scenes[0]
@@ -163,8 +164,13 @@ class Predictor:
             InputError: there is no image, or none could be predicted.
         """
         done, problem = 0, None
-        files = list_images(path)
-        for found in predict_in_batches(self, files, confidence=confidence, max_pixels=max_pixels):
+        for found in predict_in_batches(
+            partial(self, confidence=confidence),
+            list_images(path),
+            batch_size=self.backend.batch,
+            read_ahead=self.num_threads != 1,
+            max_pixels=max_pixels,
+        ):
             if found.scene is None:
                 problem = found.problem
                 logger.warning("skipped: %s", problem)
@@ -280,17 +286,3 @@ def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
         isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0
     ):
         raise InputError(f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
-
-
-def _check_image(image: np.ndarray) -> None:
-    shape, dtype = getattr(image, "shape", None), getattr(image, "dtype", None)
-    if shape is None or len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
-        raise InputError(
-            "an image is a NumPy array (H, W, 3) of uint8, BGR, with at least one pixel; this is "
-            + (
-                "None, which cv2.imread gives for a file that it cannot read"
-                if image is None
-                else type(image).__name__
-                + ("" if shape is None else f" of shape {shape} and type {dtype}")
-            )
-        )
