@@ -18,11 +18,11 @@ from detectron2.modeling import build_model
 from topformer_d2 import get_config
 from topformer_d2.analysis import (
     complexity,
-    keep_freed_memory,
     shift_scores,
     time_alternately,
 )
 from topformer_d2.errors import show_input_errors
+from topformer_d2.inference.allocator import keep_freed_memory
 
 MAX_RATIO = 2.0
 

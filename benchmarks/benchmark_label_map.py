@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topformer_d2 import get_config
-from topformer_d2.analysis.latency import keep_freed_memory, time_alternately
+from topformer_d2.analysis.latency import time_alternately
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.data.synthetic import NUM_TEXTURES, make_textures
 from topformer_d2.errors import show_input_errors
 from topformer_d2.files import check_output
 from topformer_d2.inference import label_map
+from topformer_d2.inference.allocator import keep_freed_memory
 
 STRIDE = 8
 RATE = 1e-2

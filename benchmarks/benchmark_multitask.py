@@ -21,11 +21,12 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 from topformer_d2 import get_config
-from topformer_d2.analysis import complexity, keep_freed_memory, shift_scores, time_alternately
+from topformer_d2.analysis import complexity, shift_scores, time_alternately
 from topformer_d2.analysis.memory import added_memory
 from topformer_d2.config import single_task_opts
 from topformer_d2.engine.solver import build_optimizer
 from topformer_d2.errors import show_input_errors
+from topformer_d2.inference.allocator import keep_freed_memory
 
 MAX_RATIO = 1.1
 NUM_CANDIDATES = 2000

@@ -2,7 +2,7 @@
 
 from .chart import draw_parts
 from .complexity import Cost, complexity, format_costs
-from .latency import keep_freed_memory, shift_scores, time_alternately
+from .latency import shift_scores, time_alternately
 from .parts import Part, format_parts, part_names, profile_parts, shares
 from .tables import Counter, Row, agreement, format_tables, load_tables
 
@@ -17,7 +17,6 @@ __all__ = [
     "format_costs",
     "format_parts",
     "format_tables",
-    "keep_freed_memory",
     "load_tables",
     "part_names",
     "profile_parts",

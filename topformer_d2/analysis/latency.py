@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,18 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..modeling import adapt
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; elsewhere this does nothing.
-
-    Whether it gives the activations' memory back after each call, and faults it in again in the
-    next, is up to the layout of the heap: a network takes 1.4 times as long in some processes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(parameter, 1 << 30)
 
 
 def time_alternately(calls: Sequence[Callable[[], object]], repetitions: int) -> np.ndarray:

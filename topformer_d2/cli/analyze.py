@@ -21,12 +21,12 @@ from ..analysis import (
     format_costs,
     format_parts,
     format_tables,
-    keep_freed_memory,
     profile_parts,
 )
 from ..config import load_config, model_tasks
 from ..data.images import check_image_name, write_image
 from ..errors import InputError, printable, shown
+from ..inference.allocator import keep_freed_memory
 from ..inference.threads import threads
 from ..modeling import build_model
 from .parsing import Parser

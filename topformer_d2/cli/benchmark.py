@@ -9,11 +9,10 @@ label map or boxes. The first row is Detectron2's DefaultPredictor, with argmax 
 All calls alternate, so that what else the machine does falls on all alike; times are medians,
 ratios medians over the repetitions, "network / reference" beside the row that --reference adds.
 Other libraries' networks are prepared as ours are: BatchNorm folded, and in PyTorch 1x1
-convolutions by oneDNN and channels last where that is faster. glibc keeps freed memory here
-(topformer_d2.analysis.keep_freed_memory); a Predictor leaves it as it is, and a network may then
-take 1.4 times as long. Without --weights the network is untrained: its label map takes longer than
-a trained one's, and a detector's scores are shifted so that it finds something. Where there is a
-GPU, the network is also timed on it.
+convolutions by oneDNN and channels last where that is faster. glibc keeps freed memory, as where a
+Predictor runs PyTorch (topformer_d2.inference.allocator). Without --weights the network is
+untrained: its label map takes longer than a trained one's, and a detector's scores are shifted so
+that it finds something. Where there is a GPU, the network is also timed on it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from pathlib import Path
 import cv2
 import torch
 
-from ..analysis import keep_freed_memory
 from ..analysis.benchmark import (
     Entry,
     Result,
@@ -51,6 +49,7 @@ from ..data.synthetic import make_textures
 from ..errors import InputError, printable, shown
 from ..export import FORMATS
 from ..files import check_output, write_json
+from ..inference.allocator import keep_freed_memory
 from ..inference.backends import BACKENDS
 from ..inference.formats import import_extra
 from .parsing import Parser

@@ -5,10 +5,9 @@
 
 The images are to be like those that the model will see; some of them are used. With --dataset the
 mIoU before and after is printed. The times are on one thread, with both files called in turn, and
-the ratios within a repetition; the reference is float32. glibc keeps freed memory here
-(topformer_d2.analysis.keep_freed_memory), which a Predictor does not ask of it. Integers pay where
-the processor multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product).
-Files exported with --size gain most. OpenVINO runs the result as well.
+the ratios within a repetition; the reference is float32. Integers pay where the processor
+multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product). Files exported with --size gain most.
+OpenVINO runs the result as well.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..analysis import keep_freed_memory
 from ..analysis.benchmark import describe_machine, format_results, run_benchmark
 from ..analysis.timed_models import file_entry
 from ..data.image_files import list_images
@@ -46,7 +44,6 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     """Quantise, and print the times and the mIoU of both files."""
     if args.repetitions < 1:
         parser.error("--repetitions takes 1 or more")
-    keep_freed_memory()
     check_files(args.model, args.output)
     image = read_image(list_images(args.images, "images")[0])
     before = Predictor(args.model, num_threads=1)

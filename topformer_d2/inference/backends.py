@@ -18,6 +18,7 @@ from ..config import get_config, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
+from .allocator import keep_freed_memory
 from .export_info import BOXES, LABELS, LOGITS
 from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
@@ -92,7 +93,10 @@ class TorchBackend:
             InputError: the weights cannot be read or do not fit.
         """
         self.info = ModelInfo.from_config(cfg)
-        self.batch = 1 if cfg.MODEL.DEVICE == "cpu" else _BATCH
+        self.batch = _BATCH
+        if cfg.MODEL.DEVICE == "cpu":
+            self.batch = 1
+            keep_freed_memory()
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
         # Channels last: a CPU then takes about 0.7 times as long.

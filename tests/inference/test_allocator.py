@@ -1,0 +1,51 @@
+"""What is asked of glibc's malloc, and where it is left alone."""
+
+import ctypes
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from tests.helpers import save_untrained
+from topformer_d2 import get_config
+from topformer_d2.inference import Predictor, allocator
+
+TRIM, MMAP = -1, -3
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a stand-in for mallopt is called with; it accepts every value."""
+    found = []
+    library = SimpleNamespace(mallopt=lambda *arguments: found.append(arguments) or 1)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in allocator._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def test_pytorch_on_a_cpu_keeps_freed_memory(calls, tmp_path):
+    cfg = get_config("seg_topformer_t_synthetic", ["MODEL.DEVICE", "cpu"])
+    Predictor(cfg, save_untrained(cfg, tmp_path / "m.pth"))
+    assert calls == [(MMAP, 32 << 20), (TRIM, 128 << 20)]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_a_user_has_set_stays(calls, monkeypatch, name):
+    monkeypatch.setenv(name, "1000")
+    allocator.keep_freed_memory()
+    assert calls == []
+
+
+def test_malloc_is_left_alone_where_it_is_not_glibcs(calls, monkeypatch):
+    refused = []
+    library = SimpleNamespace(mallopt=lambda *arguments: refused.append(arguments) or 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    allocator.keep_freed_memory()
+    assert refused == [(MMAP, 32 << 20)]  # one threshold alone would be worse than none
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace())
+    allocator.keep_freed_memory()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: 1 / 0)
+    allocator.keep_freed_memory()

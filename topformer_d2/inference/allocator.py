@@ -1,0 +1,32 @@
+"""How glibc treats the memory of a network's maps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# The largest block that is taken from the heap: glibc itself goes up to this one, and older ones
+# take no more.
+_LARGEST = 32 << 20
+# Free bytes at the heap's end that are kept.
+_KEPT = 128 << 20
+# With which a user sets the same.
+_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 128 MiB of freed memory for the next call of a network.
+
+    PyTorch frees a network's maps in each call. By glibc's own rule the memory often goes back to
+    the system, and its pages are faulted in again in the next call. This holds for the process. It
+    does nothing without glibc, and where an environment variable sets malloc's thresholds.
+    """
+    if sys.platform != "linux" or any(name in os.environ for name in _VARIABLES):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # Any threshold that is set ends glibc's own rule for both, so that one alone would be worse.
+    if mallopt is not None and mallopt(_M_MMAP_THRESHOLD, _LARGEST):
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
