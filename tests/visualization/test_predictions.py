@@ -217,7 +217,7 @@ def test_one_images_trouble_does_not_end_the_run(weights, tmp_path):
         return [predictor(image)]
 
     answer.calls, answer.info = [], predictor.info
-    answer.backend, answer.num_threads = predictor.backend, 1
+    answer.backend = predictor.backend
     problems = predict_files(answer, [*paths, wide], str(out))
     assert [problem.partition(":")[0] for problem in problems] == [
         paths[1],

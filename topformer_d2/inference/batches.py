@@ -42,12 +42,12 @@ def predict_in_batches(
     files: Sequence[str],
     *,
     batch_size: int,
-    read_ahead: bool = True,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[FilePrediction]:
     """Read and predict image files in batches; what became of each file, in their order.
 
-    The images of at most two batches are in memory: one batch is read while the other is predicted.
+    The images of at most two batches are in memory: one batch is read, in a thread of its own,
+    while the other is predicted.
     An image is let go when the next file is asked for. Where a batch does not fit into the memory,
     or one of its images cannot be predicted, its images are predicted one by one.
 
@@ -55,11 +55,10 @@ def predict_in_batches(
         predict: a Predictor, or what else takes images (H, W, 3) uint8 BGR.
         files: images.
         batch_size: images in a call of `predict`, at most.
-        read_ahead: read in a thread of its own; else in the caller's.
         max_pixels: of an image; larger ones are problems before they are decoded.
     """
     batches = _read_in_batches(files, batch_size, max_pixels)
-    for batch in _one_ahead(batches) if read_ahead else batches:
+    for batch in _one_ahead(batches):
         _predict(predict, [each for each in batch if each.image is not None])
         while batch:
             found = batch.pop(0)

@@ -90,7 +90,6 @@ def write_predictions(
         predictor,
         paths,
         batch_size=predictor.backend.batch,
-        read_ahead=predictor.num_threads != 1,
         max_pixels=max_pixels,
     )
     predictions = tqdm(predictions, total=len(paths), unit="image")

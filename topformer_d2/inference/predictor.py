@@ -52,7 +52,6 @@ class Predictor:
     Attributes:
         info: of the model: its tasks, classes and colours.
         backend: what runs the network.
-        num_threads: as it was given.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Predictor:
         )
         self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
         self._backend_name = backend
-        self.num_threads = num_threads
+        self._num_threads = num_threads
         self._tile_size = tile_size
         if tile_size is not None:
             self._check_tiling()
@@ -106,7 +105,7 @@ class Predictor:
         """Pickled and copied as what opens it again, from the same files, with the same classes."""
         keys = {
             "backend": self._backend_name,
-            "num_threads": self.num_threads,
+            "num_threads": self._num_threads,
             "tile_size": self._tile_size,
         }
         return _open_again, (type(self), self._model, self._weights, keys, self.info)
@@ -132,13 +131,13 @@ class Predictor:
         global _threads_run_in
         if os.getpid() != self._process:
             raise InputError(_FORKED)
-        if self.num_threads != 1:
+        if self._num_threads != 1:
             _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
         found = list(images) if several else [images]
         for image in found:
             check_image(image)
-        with threads(self.num_threads), torch.inference_mode():
+        with threads(self._num_threads), torch.inference_mode():
             scenes = self._predict(found, confidence)
         return scenes if several else scenes[0]
 
@@ -151,9 +150,9 @@ class Predictor:
     ) -> Iterator[tuple[str, Scene]]:
         """The files of a folder (or one file, or a glob), each with what is in it.
 
-        They come in the order of their names. The next ones are read, in a thread, while the
-        network runs; not so with num_threads=1. A file that cannot be read or predicted, as one
-        that is too large for the memory, is left out, with a warning in the log.
+        They come in the order of their names. The next ones are read, in one more thread, while the
+        network runs. A file that cannot be read or predicted, as one that is too large for the
+        memory, is left out, with a warning in the log.
 
         Args:
             path: of the files.
@@ -168,7 +167,6 @@ class Predictor:
             partial(self, confidence=confidence),
             list_images(path),
             batch_size=self.backend.batch,
-            read_ahead=self.num_threads != 1,
             max_pixels=max_pixels,
         ):
             if found.scene is None:
