@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The documentation's tools have an environment of their own: nothing else needs them.
+DOCS_VENV ?= .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 
-.PHONY: env demo test test-slow test-faults lint format clean
+.PHONY: env demo test test-slow test-faults lint format docs clean
 
 env: $(READY)
 
@@ -38,6 +41,16 @@ lint: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# build/site/index.html; a broken link or a page that is missing is an error.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build
+	@echo "the documentation is build/site/index.html"
+
+$(DOCS_READY): requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements-docs.lock
+	@touch $(DOCS_READY)
 
 clean:
 	rm -rf build output *.egg-info .pytest_cache .ruff_cache

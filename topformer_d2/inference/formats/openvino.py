@@ -22,9 +22,6 @@ _MOST_BYTES = 1 << 26  # more than the .xml of any network here
 _OPENVINO_TYPES = {"f32": "float", "u8": "uint8", "i32": "int32", "i64": "int64"}
 
 
-_OPENVINO_TYPES = {"f32": "float", "u8": "uint8", "i32": "int32", "i64": "int64"}
-
-
 def write_openvino(network: nn.Module, info: ExportInfo, path: Path) -> None:
     """Write `network` to `path` (.xml) and, beside it, its weights (.bin), with `info` inside.
 
