@@ -97,7 +97,11 @@ def command_page() -> str:
     parts = ["# The command", "`topformer VERB --help` lists the options of a verb."]
     for verb, (module, about) in verbs.items():
         text = ast.get_docstring(ast.parse((PACKAGE / f"cli/{module}.py").read_text("utf-8")))
-        parts += [f"## topformer {verb}", f"{about[0].upper()}{about[1:]}.", f"```text\n{text}\n```"]
+        parts += [
+            f"## topformer {verb}",
+            f"{about[0].upper()}{about[1:]}.",
+            f"```text\n{text}\n```",
+        ]
     return "\n\n".join([*parts, ""])
 
 
@@ -173,7 +177,9 @@ def config_page() -> str:
             _as_markdown(key.comment),
         ]
     own = {key.name for key in keys}
-    rows = [f"| `{name}` | {_as_markdown(str(r))} |" for name, r in ranges.items() if name not in own]
+    rows = [
+        f"| `{name}` | {_as_markdown(str(r))} |" for name, r in ranges.items() if name not in own
+    ]
     parts += [
         "## Keys of Detectron2",
         "Detectron2's documentation says what they mean. The toolkit checks their values as well:",

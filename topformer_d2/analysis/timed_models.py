@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from torch.nn import functional as F
 
 from ..checkpoint import save_state_dict
@@ -32,7 +33,7 @@ _STD = np.array([58.395, 57.12, 57.375], np.float32)
 _CANDIDATES = 1000
 
 
-def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
+def untrained_weights(cfg: CfgNode, image: np.ndarray, path: str) -> None:
     """Write random weights under which decoding has its work.
 
     Args:
@@ -54,14 +55,14 @@ def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
     save_state_dict(model.state_dict(), path)
 
 
-def model_in_use(cfg, weights: str, device: str) -> torch.nn.Module:
+def model_in_use(cfg: CfgNode, weights: str, device: str) -> torch.nn.Module:
     """The model as the Predictor runs it on a device: in inference, BatchNorm folded."""
     return Predictor(_on_device(cfg, device), weights).backend.model
 
 
 def own_entries(
     name: str,
-    cfg,
+    cfg: CfgNode,
     weights: str,
     image: np.ndarray,
     *,
@@ -108,13 +109,13 @@ def own_entries(
     return entries
 
 
-def check_reference(cfg) -> None:
+def check_reference(cfg: CfgNode) -> None:
     """Raise InputError where a config's model has no reference_entry."""
     as_listed(build_model(_on_device(cfg, "cpu")))
 
 
 def reference_entry(
-    name: str, cfg, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
+    name: str, cfg: CfgNode, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
 ) -> Entry:
     """The operations that the paper lists, exported as they are, in ONNX Runtime; see as_listed.
 
@@ -187,7 +188,7 @@ def _label_plainly(network: Callable, image: np.ndarray) -> torch.Tensor:
     return logits[0].argmax(0)
 
 
-def _on_device(cfg, device: str):
+def _on_device(cfg: CfgNode, device: str):
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import (
     CropTransform,
@@ -202,7 +203,7 @@ class PhotometricDistortion(T.Augmentation):
         return ColorTransform(steps, self.image_format)
 
 
-def build_train_augmentation(cfg) -> list[T.Augmentation]:
+def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
     """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
 
     Raises:
@@ -237,7 +238,7 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
     return augmentations
 
 
-def build_test_augmentation(cfg) -> T.Augmentation:
+def build_test_augmentation(cfg: CfgNode) -> T.Augmentation:
     """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
     keys = complete_config(cfg).INPUT
     return FitForTest(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, keys.TEST_SIZE_DIVISOR)

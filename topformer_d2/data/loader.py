@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
@@ -201,7 +202,7 @@ def init_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def build_train_loader(cfg) -> TrainLoader:
+def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """The training stream of DATASETS.TRAIN, drawn from SEED; -1 = from a seed drawn here.
 
     All processes of a run get the same stream, and must call this together.
@@ -223,7 +224,7 @@ def build_train_loader(cfg) -> TrainLoader:
     )
 
 
-def _train_records(cfg, name: str) -> list[dict]:
+def _train_records(cfg: CfgNode, name: str) -> list[dict]:
     """A dataset's records that have labels for the config's model."""
     tasks = model_tasks(cfg)
     records = [r for r in load_records(name) if set(tasks).intersection(r["tasks"])]
@@ -238,7 +239,7 @@ def _train_records(cfg, name: str) -> list[dict]:
     return records
 
 
-def build_test_loader(cfg, dataset_name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
     register_folders(cfg)  # another config may have been loaded since
     records = DatasetFromList(load_records(dataset_name), copy=False)

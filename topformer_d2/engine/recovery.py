@@ -6,6 +6,7 @@ import contextlib
 import os
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -20,7 +21,7 @@ class RecoveringTrainer(DefaultTrainer):
     A subclass's build_hooks sets `checkpointer`, and has the hook of `build_undo` among its own.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         """As DefaultTrainer's; an OSError, as of a full disk, names the file or OUTPUT_DIR."""
         # TensorBoard's thread starts here, and may end at any time.
         with contextlib.ExitStack() as stack, naming_folder(cfg.OUTPUT_DIR):

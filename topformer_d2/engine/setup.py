@@ -12,6 +12,7 @@ import sys
 from functools import partial
 from typing import IO
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -31,7 +32,7 @@ _LOGGERS = ("fvcore", "detectron2", "topformer_d2")
 _handlers: list[tuple[str, logging.Handler]] = []
 
 
-def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
+def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Check `cfg` and samples of its datasets, then set up the loggers and OUTPUT_DIR.
 
     The whole config is kept in OUTPUT_DIR.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 from detectron2.solver.build import (
     GradientClipType,
@@ -33,7 +34,7 @@ _IN_ITERATIONS = (
 )
 
 
-def batch_scale(cfg) -> float:
+def batch_scale(cfg: CfgNode) -> float:
     """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
     solver = complete_config(cfg).SOLVER
     if not solver.REFERENCE_BATCH:
@@ -41,7 +42,7 @@ def batch_scale(cfg) -> float:
     return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 
 
-def scale_to_batch(cfg):
+def scale_to_batch(cfg: CfgNode):
     """The config with rate and iterations as batch_scale says; the log has what it changed.
 
     The same crops are seen at the same share of the schedule; the rate follows the linear rule
@@ -112,7 +113,7 @@ class WarmupPoly(ParamScheduler):
         return max(0.0, 1 - where) ** self.power * (warm + self.warmup_factor * (1 - warm))
 
 
-def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """WarmupPolyLR, where schedule_name says so, or the one that Detectron2 knows by that name.
 
     Raises:
@@ -136,7 +137,7 @@ def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
 
 
-def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SOLVER.OPTIMIZER with HEAD_LR_FACTOR times the rate for all that is not the backbone.
 
     Raises:

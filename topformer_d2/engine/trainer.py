@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from detectron2.config import CfgNode
 from detectron2.engine import hooks as detectron2_hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
@@ -63,7 +64,7 @@ class Trainer(RecoveringTrainer):
     PyTorch's kernels are deterministic.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         """
         Args:
             cfg: a Detectron2 config with the toolkit's keys.
@@ -226,28 +227,28 @@ class Trainer(RecoveringTrainer):
         check_state(state_dict, self)
 
     @classmethod
-    def build_model(cls, cfg):
+    def build_model(cls, cfg: CfgNode):
         check_parts(cfg)
         return adapt(super().build_model(cfg))
 
     @classmethod
-    def build_optimizer(cls, cfg, model):
+    def build_optimizer(cls, cfg: CfgNode, model):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg, optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg):
+    def build_train_loader(cls, cfg: CfgNode):
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
+    def build_evaluator(cls, cfg: CfgNode, dataset_name):
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
@@ -258,7 +259,7 @@ class Trainer(RecoveringTrainer):
         return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
 
     @classmethod
-    def test(cls, cfg, model, evaluators=None):
+    def test(cls, cfg: CfgNode, model, evaluators=None):
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation.
 
         Raises:
@@ -278,7 +279,7 @@ class Trainer(RecoveringTrainer):
         return results
 
     @classmethod
-    def test_with_tta(cls, cfg, model) -> dict:
+    def test_with_tta(cls, cfg: CfgNode, model) -> dict:
         """evaluate_with_tta, and charts as in test."""
         results = evaluate_with_tta(cfg, model)
         _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
@@ -291,11 +292,11 @@ def _draw_charts(folders: Iterable[str]) -> None:
             draw_evaluation_charts(folder)
 
 
-def _inference_folder(cfg, dataset_name: str) -> str:
+def _inference_folder(cfg: CfgNode, dataset_name: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
 
 
-def _check_solver(cfg) -> None:
+def _check_solver(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):
         raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
@@ -23,7 +24,7 @@ from .network import ExportNetwork, describe
 
 
 def export_model(
-    cfg,
+    cfg: CfgNode,
     weights: str,
     path: str,
     *,

@@ -81,7 +81,7 @@ class TorchBackend:
     size = None
     does_resizing = gives_labels = False
 
-    def __init__(self, cfg, weights: str):
+    def __init__(self, cfg: CfgNode, weights: str):
         """
         Args:
             cfg: a config with the toolkit's keys; MODEL.DEVICE is where the model runs.

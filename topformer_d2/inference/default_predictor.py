@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
 
 from ..checkpoint import SafeCheckpointer
@@ -9,7 +10,7 @@ from ..config import check_parts
 from ..data import build_test_augmentation
 
 
-def build_predictor(cfg, weights: str) -> DefaultPredictor:
+def build_predictor(cfg: CfgNode, weights: str) -> DefaultPredictor:
     """A DefaultPredictor that resizes as evaluation does and reads `weights` safely.
 
     Args:

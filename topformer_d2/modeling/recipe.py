@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..config import SCHEDULE_FALLBACK, complete_config, schedule_name
@@ -27,7 +28,7 @@ class _Reminder:
             )
 
 
-def remember_recipe(backbone: nn.Module, cfg) -> nn.Module:
+def remember_recipe(backbone: nn.Module, cfg: CfgNode) -> nn.Module:
     """Have a backbone warn of what Detectron2's own trainer does not know of a config's recipe.
 
     Args:
@@ -47,7 +48,7 @@ def forget_recipe(model: nn.Module) -> None:
             del hooks[key]
 
 
-def _unknown_to_detectron2(cfg) -> list[str]:
+def _unknown_to_detectron2(cfg: CfgNode) -> list[str]:
     solver, what = cfg.SOLVER, []
     if (optimizer := solver.get("OPTIMIZER", "SGD")) != "SGD":
         what.append(f"SOLVER.OPTIMIZER {optimizer} (it takes SGD)")

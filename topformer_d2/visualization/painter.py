@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from PIL import Image, ImageDraw
 
 from ..data.class_table import ClassTable
@@ -27,7 +27,7 @@ class Painter:
         self._pixels, self._objects = _styles(info.pixels), _styles(info.objects)
 
     @classmethod
-    def from_config(cls, cfg, dataset_name: str | None = None):
+    def from_config(cls, cfg: CfgNode, dataset_name: str | None = None):
         """Of a config's model; in the colours of `dataset_name`, then of DATASETS.TEST."""
         return {"info": ModelInfo.from_config(cfg, dataset_name)}
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
@@ -29,7 +30,7 @@ from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note
 _IMAGES_A_PROCESS = 32
 
 
-def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
+def inspect_datasets(names: Sequence[str], cfg: CfgNode | None = None) -> Report:
     """Read every file of registered datasets, on all cores, with a progress bar.
 
     Args:
@@ -86,7 +87,7 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
     return report
 
 
-def inspect_config(cfg) -> Report:
+def inspect_config(cfg: CfgNode) -> Report:
     """inspect_datasets for DATASETS.TRAIN and TEST, and whether the config fits them.
 
     Raises:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from ...errors import InputError, printable
 from ...logs import get_logger
@@ -36,7 +37,9 @@ T = TypeVar("T")
 _RARE_CLASSES = 0.1
 
 
-def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int = 32) -> None:
+def check_samples(
+    cfg: CfgNode, *, train: bool, arguments: str = "...", num_samples: int = 32
+) -> None:
     """The quick form: some records, spread evenly over each dataset of a config that fits them.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
@@ -42,7 +43,7 @@ class Expected:
     ignore_value: int
 
     @classmethod
-    def from_config(cls, cfg, records: list[dict], name: str) -> Expected:
+    def from_config(cls, cfg: CfgNode, records: list[dict], name: str) -> Expected:
         """What the config's model takes of the dataset `name`, which `records` are of."""
         metadata = MetadataCatalog.get(name)
         labels, boxes = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RETINANET

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -164,7 +165,7 @@ def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, 
 
 
 @BACKBONE_REGISTRY.register()
-def build_topformer_backbone(cfg, input_shape: ShapeSpec) -> TopFormer:
+def build_topformer_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TopFormer:
     """TopFormer from MODEL.TOPFORMER (see add_topformer_config)."""
     if input_shape.channels != 3:
         raise InputError(

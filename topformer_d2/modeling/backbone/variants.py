@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from detectron2.config import CfgNode
+
 from ...errors import InputError
 
 STEM_STRIDE = 2
@@ -125,7 +127,7 @@ def get_variant(name: str, **overrides) -> Variant:
     return dataclasses.replace(VARIANTS[name], **given)
 
 
-def variant_from_config(cfg) -> Variant:
+def variant_from_config(cfg: CfgNode) -> Variant:
     """The variant that MODEL.TOPFORMER describes."""
     keys = cfg.MODEL.TOPFORMER
     names = [f.name for f in dataclasses.fields(Variant) if f.name.upper() in keys]

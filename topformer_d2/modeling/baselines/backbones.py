@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import torchvision
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
@@ -234,7 +235,7 @@ def _is_sync_bn(norm: str) -> bool:
     return norm == "SyncBN"
 
 
-def _build(make: Callable[..., LevelsBackbone], cfg, **args) -> LevelsBackbone:
+def _build(make: Callable[..., LevelsBackbone], cfg: CfgNode, **args) -> LevelsBackbone:
     completed = complete_config(cfg)
     describe_datasets(completed)
     keys = completed.MODEL.BASELINE
@@ -242,25 +243,25 @@ def _build(make: Callable[..., LevelsBackbone], cfg, **args) -> LevelsBackbone:
     return remember_recipe(make(**args), cfg)
 
 
-def _convolutional_args(cfg) -> dict:
+def _convolutional_args(cfg: CfgNode) -> dict:
     keys = complete_config(cfg).MODEL.BASELINE
     return {"output_stride": keys.OUTPUT_STRIDE, "norm": resolve_norm(keys.NORM)}
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """timm's MODEL.BASELINE.NAME."""
     return _build(timm_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
-def build_torchvision_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """torchvision's MODEL.BASELINE.NAME."""
     return _build(torchvision_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
-def build_mit_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_mit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """SegFormer's MODEL.BASELINE.NAME."""
     keys = complete_config(cfg).MODEL.BASELINE
     _check_stride(keys.NAME, keys.OUTPUT_STRIDE, UNDILATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fvcore.nn.weight_init as weight_init
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
@@ -87,7 +87,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
         )
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
         cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
@@ -128,7 +128,7 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
         self.predictor = classifier(conv_dims, num_classes)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
         args = head_args(cfg, input_shape)
         del args["dropout"]
         head = cfg.MODEL.SEM_SEG_HEAD

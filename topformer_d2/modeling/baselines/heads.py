@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fvcore.nn.weight_init as weight_init
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
@@ -70,7 +70,7 @@ class BaselineHead(SegmentationHead, nn.Module):
         self.classifier = classifier(channels, num_classes)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
         return {**head_args(cfg, input_shape), "channels": cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}
 
     def build(self, in_channels: list[int], channels: int, norm: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class SegmentationHead:
         return self.loss(logits, targets)
 
 
-def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
+def head_args(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
     """The arguments that all heads have, from MODEL.SEM_SEG_HEAD.
 
     Args:

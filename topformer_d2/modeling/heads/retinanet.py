@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class LiteRetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]):
         keys = cfg.MODEL.RETINANET
         return {
             "input_shape": input_shape,

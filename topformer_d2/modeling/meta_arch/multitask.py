@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet, build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
@@ -72,7 +72,7 @@ class TopFormerMultiTask(FastRetinaNet):
         )
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode):
         keys = complete_config(cfg).MODEL.MULTITASK
         if keys.DETECTOR not in _DETECTORS:
             raise InputError(

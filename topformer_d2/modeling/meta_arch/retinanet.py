@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes, Instances
@@ -109,7 +110,7 @@ class LiteRetinaNet(FastRetinaNet):
     """FastRetinaNet with LiteRetinaNetHead."""
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode):
         describe_datasets(complete_config(cfg))  # with the number of classes that it has
         # RetinaNet builds its own head with the rest; a small one, as it is not used.
         without_head = cfg.clone()

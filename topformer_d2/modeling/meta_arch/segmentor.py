@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
@@ -43,7 +43,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         self.train_size = train_size
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode):
         crop = cfg.INPUT.CROP
         args = super().from_config(cfg)
         if crop.ENABLED and crop.TYPE == "absolute":
