@@ -6,9 +6,11 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import check_regular_file, read_text, write_beside
@@ -32,10 +34,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         saved_model: whose weights save() writes; the model itself, or the average of its weights.
     """
 
-    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, require_all: bool = False, **kwargs: Any
+    ):
         """
         Args:
-            model, save_dir, kwargs: as for DetectionCheckpointer.
+            model: whose weights are loaded and saved.
+            save_dir: folder of the checkpoints; "" = nothing is saved.
+            kwargs: what is saved beside the model, such as `optimizer`.
             require_all: refuse weights that leave a tensor of the model as it was, as inference
                 needs; training may start from a part.
         """
@@ -44,7 +50,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.saved_model = self.model
         self._found: str | None = None  # get_checkpoint_file's answer, until the next save
 
-    def load(self, path: str, *args, **kwargs) -> dict:
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if not path and self.require_all:
             raise InputError(
@@ -107,7 +113,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         return incompatible
 
-    def save(self, name: str, **kwargs) -> None:
+    def save(self, name: str, **kwargs: Any) -> None:
         """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
         if not self.save_dir or not self.save_to_disk:
             return

@@ -276,7 +276,7 @@ def local_file(path: str) -> str:
 
 
 def save_state_dict(
-    state_dict: dict[str, Tensor], path: str, *, wrapper: str = "model", **state
+    state_dict: dict[str, Tensor], path: str, *, wrapper: str = "model", **state: Any
 ) -> None:
     """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename.
 

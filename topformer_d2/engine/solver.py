@@ -42,7 +42,7 @@ def batch_scale(cfg: CfgNode) -> float:
     return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 
 
-def scale_to_batch(cfg: CfgNode):
+def scale_to_batch(cfg: CfgNode) -> CfgNode:
     """The config with rate and iterations as batch_scale says; the log has what it changed.
 
     The same crops are seen at the same share of the schedule; the rate follows the linear rule

@@ -6,7 +6,7 @@ import itertools
 import os
 
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -48,7 +48,7 @@ def _quietly(*_) -> None:
     pass
 
 
-def coco_results(instances: Instances, image_id: int | str, metadata) -> list[dict]:
+def coco_results(instances: Instances, image_id: int | str, metadata: Metadata) -> list[dict]:
     """Predicted boxes in COCO's results format, with the dataset's category ids.
 
     Args:
@@ -64,7 +64,7 @@ def coco_results(instances: Instances, image_id: int | str, metadata) -> list[di
     return results
 
 
-def _use_dataset_ids(results: list[dict], metadata) -> None:
+def _use_dataset_ids(results: list[dict], metadata: Metadata) -> None:
     """Turn category_id from the class's index to the dataset's id, which may have gaps.
 
     As in Detectron2, a dataset without such a table has the indices for ids.

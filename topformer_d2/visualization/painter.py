@@ -56,7 +56,8 @@ def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.nda
     Args:
         image: (H, W, 3) uint8 RGB.
         scene: its boxes, classes and scores are drawn.
-        names, colors: of the classes, as from class_styles.
+        names: of the classes, as from class_styles.
+        colors: (K, 3) uint8 RGB of the classes, as from class_styles.
 
     Returns:
         (H, W, 3) uint8 RGB.

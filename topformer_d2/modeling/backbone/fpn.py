@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -43,12 +44,14 @@ class TopFormerFPN(_PyramidOnTopFormer, FPN):
     """
 
     def __init__(
-        self, bottom_up: Backbone, in_features: Sequence[str], out_channels: int, **kwargs
+        self, bottom_up: Backbone, in_features: Sequence[str], out_channels: int, **kwargs: Any
     ):
         """
         Args:
             bottom_up: gives maps at strides 2^n whose sides are rounded up, such as TopFormer.
-            in_features, out_channels, kwargs: as for FPN.
+            in_features: names of those maps that the pyramid is made of.
+            out_channels: of each level.
+            kwargs: FPN's further arguments.
         """
         super().__init__(bottom_up, in_features, out_channels, **kwargs)
         self._size_divisibility = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
@@ -113,7 +115,7 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
         num_classes: int,
         conv_dims: int,
         loss: SegmentationLoss | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -50,7 +51,7 @@ class TopFormerMultiTask(FastRetinaNet):
         sem_seg_head: nn.Module,
         instance_loss_weight: float = 1.0,
         uncertainty_weighting: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -91,7 +92,7 @@ class TopFormerMultiTask(FastRetinaNet):
             "uncertainty_weighting": keys.UNCERTAINTY_WEIGHTING,
         }
 
-    def forward(self, batched_inputs: list[dict]):
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as Detectron2's DatasetMapper makes them: "image"

@@ -27,7 +27,7 @@ class FastRetinaNet(DetectorContract, RetinaNet):
       result depends on its neighbours.
     """
 
-    def forward(self, batched_inputs: list[dict]):
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """As RetinaNet's; in inference, images of differing sizes do not share a batch."""
         if self.training:
             return super().forward(batched_inputs)

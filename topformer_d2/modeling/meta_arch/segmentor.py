@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -32,7 +33,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
     """
 
     @configurable
-    def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
+    def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs: Any):
         """
         Args:
             train_size: (height, width) that smaller training images are padded to; None = the
@@ -50,7 +51,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
             args["train_size"] = tuple(crop.SIZE)
         return args
 
-    def forward(self, batched_inputs: list[dict]):
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as Detectron2's DatasetMapper makes them: "image"
