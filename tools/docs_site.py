@@ -37,6 +37,8 @@ PACKAGES = (
     "visualization",
 )
 _LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+# Such as "tiny | small (a note) | base" at the end of a comment.
+_CHOICES = re.compile(r"[:,]? ?((?:\w+(?: \([^)]*\))? \| )+\w+(?: \([^)]*\))?)$")
 _KEY = re.compile(r"(?<![\w.`])[A-Z][A-Z0-9]+(?:\.[A-Z0-9_]+)+(?![\w`])")
 
 
@@ -117,6 +119,11 @@ class Key:
     def is_node(self) -> bool:
         return self.default == "CN()"
 
+    @property
+    def node(self) -> str:
+        """The node of the config that a key belongs to; of a node, itself."""
+        return self.name if self.is_node else self.name.rpartition(".")[0]
+
 
 def config_keys() -> Iterator[Key]:
     """The keys that topformer_d2/config/keys.py adds, in its order.
@@ -160,22 +167,21 @@ def config_page() -> str:
         "command before anything runs, with one line that names the key. A default of `None` means "
         "that `MODEL.TOPFORMER.VARIANT` sets the value.",
     ]
-    heading = ""
+    nodes: dict[str, list[Key]] = {}
     for key in keys:
-        node = key.name if key.is_node else key.name.rpartition(".")[0]
-        if node != heading:
-            heading = node
-            parts.append(f"## {node}")
-        if key.is_node:
-            parts.append(_as_markdown(key.comment))
-            continue
-        default = "{}" if key.default.startswith("CN(") else key.default
-        takes = _as_markdown(_takes(key, ranges))
-        parts += [
-            f"### {key.name}",
-            f"Default `{default.replace(chr(39), chr(34))}`; takes {takes}.",
-            _as_markdown(key.comment),
-        ]
+        nodes.setdefault(key.node, []).append(key)
+    for node, members in nodes.items():
+        parts.append(f"## {node}")
+        for key in members:
+            if key.is_node:
+                parts.append(_as_markdown(key.comment))
+                continue
+            default = "{}" if key.default.startswith("CN(") else key.default.replace("'", '"')
+            parts += [
+                f"### {key.name.rpartition('.')[2]}",
+                f"`{key.name}`, default `{default}`; takes {_as_markdown(_takes(key, ranges))}.",
+                _as_markdown(_CHOICES.sub(".", key.comment)),
+            ]
     own = {key.name for key in keys}
     rows = [
         f"| `{name}` | {_as_markdown(str(r))} |" for name, r in ranges.items() if name not in own
@@ -193,13 +199,13 @@ def _takes(key: Key, ranges: dict[str, object]) -> str:
     """The values of a key in words; those without a range are checked where they are used."""
     if key.name in ranges:
         return str(ranges[key.name])
+    if choices := _CHOICES.search(key.comment):
+        return f"one of {choices[1].replace(' | ', ', ')}"
     if key.default in ("True", "False"):
         return "True or False"
-    if key.default.startswith(("'", "[")):
-        return "what the description lists"
     if key.default == "None":
-        return "None, or a value as the variants have it"
-    return "the entries that the description lists"
+        return "None, or a value of the kind that the variants have"
+    return "what the description says"
 
 
 def _as_markdown(text: str) -> str:
