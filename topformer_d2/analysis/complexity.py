@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis, parameter_count
@@ -48,7 +49,7 @@ class Network(nn.Module):
         return self.model.network(pad_to_multiple(x, self.model.size_divisor)).tensors()
 
 
-def _attention_macs(inputs, outputs) -> int:
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Of PyTorch's fused attention, which fvcore does not know: both matrix products."""
     query, key, value = (x.type().sizes() for x in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
@@ -94,10 +95,10 @@ def ancestors(name: str) -> Iterator[str]:
 @torch.inference_mode()
 def _activation_bytes(model: nn.Module, network: nn.Module, image: Tensor) -> dict[str, int]:
     """Cost.activation_bytes of the modules of `model` where `network`, around it, takes `image`."""
-    sizes = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
     seen = {image.untyped_storage()._cdata: image}  # held, so that no address comes twice
 
-    def record(name: str, outputs) -> None:
+    def record(name: str, outputs: object) -> None:
         for tensor in tree_leaves(outputs):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in seen:
                 seen[tensor.untyped_storage()._cdata] = tensor

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from ..modeling import TopFormer
-from .complexity import Network, ancestors, complexity
+from .complexity import Cost, Network, ancestors, complexity
 
 OTHER = "other"
 QUANTITIES = ("parameters", "macs", "activation_bytes", "milliseconds")
@@ -66,7 +66,7 @@ def profile_parts(model: nn.Module, height: int, width: int, repetitions: int) -
     """
     names = part_names(model)
     costs = complexity(model, height, width)
-    totals = defaultdict(lambda: np.zeros(3, dtype=np.int64))
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=np.int64))
     for name, label in names.items():
         own = _counts(costs[name])
         totals[label] += own
@@ -78,14 +78,14 @@ def profile_parts(model: nn.Module, height: int, width: int, repetitions: int) -
     return [Part(label, *map(int, totals[label]), times[label]) for label in labels]
 
 
-def _counts(cost) -> np.ndarray:
+def _counts(cost: Cost) -> np.ndarray:
     return np.array([cost.parameters, cost.macs, cost.activation_bytes])
 
 
 class _Clock:
     """Milliseconds by label; time within a nested label is that one's alone."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.milliseconds: dict[str, float] = defaultdict(float)
         self._labels: list[str] = []
         self._since = 0.0
@@ -130,7 +130,9 @@ def _time_parts(
     return dict(zip(labels, map(float, medians), strict=True))
 
 
-def _timed_modules(network: Network, names: dict[str, str], image) -> list[tuple[nn.Module, str]]:
+def _timed_modules(
+    network: Network, names: dict[str, str], image: Tensor
+) -> list[tuple[nn.Module, str]]:
     """The outermost modules of each part that are called, for a ModuleDict is not; with labels."""
     called = set()
     handles = [

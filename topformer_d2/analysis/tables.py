@@ -120,7 +120,7 @@ def agreement(ours: Decimal, reported: Decimal) -> str:
 class Counter:
     """Counts rows; a model that several of them share is built and counted once at each size."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._known: dict[tuple, dict[str, Cost]] = {}
 
     def count(self, row: Row) -> Counted:

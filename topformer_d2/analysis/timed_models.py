@@ -227,14 +227,14 @@ def _argmax(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return resize(logits.contiguous(memory_format=torch.channels_last), size)[0].argmax(0)
 
 
-def _on_device(cfg: CfgNode, device: str):
+def _on_device(cfg: CfgNode, device: str) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     return cfg
 
 
-def _call(num_threads: int, function: Callable, *arguments) -> Callable[[], object]:
+def _call(num_threads: int, function: Callable, *arguments: object) -> Callable[[], object]:
     """A call without gradients, and with that many threads in PyTorch and OpenCV."""
 
     def call() -> object:

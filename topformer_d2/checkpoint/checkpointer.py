@@ -61,7 +61,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             local_file(path)  # fvcore only asserts that it is there
         return super().load(path, *args, **kwargs)
 
-    def _load_file(self, filename: str):
+    def _load_file(self, filename: str) -> dict[str, Any]:
         loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
@@ -72,7 +72,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         check_values(weights, filename)
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
-    def _load_model(self, checkpoint: dict):
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         own = self.model.state_dict()
         # The model, or a part of it, may be wrapped here as well.
         names = dict(zip(strip_wrappers(own), own, strict=True))

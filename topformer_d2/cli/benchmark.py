@@ -26,6 +26,7 @@ import tempfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 
 from ..analysis import keep_freed_memory
@@ -142,7 +143,9 @@ def import_runtimes(args: argparse.Namespace) -> None:
             import_extra(library)
 
 
-def make_entries(args, configs: dict, weights: dict, image, folder: Path) -> list[Entry]:
+def make_entries(
+    args: argparse.Namespace, configs: dict, weights: dict, image: np.ndarray, folder: Path
+) -> list[Entry]:
     """What is timed on the CPU."""
     common = {"num_threads": args.threads, "folder": folder}
     entries = []

@@ -17,7 +17,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..data.builtin import datasets_root
 from ..data.prepare.pixel_datasets import prepare_sem_seg
@@ -101,7 +101,7 @@ class _Report(Protocol):
 class _DatasetParser(Parser):
     """Says itself which of its options is mistyped, which the parser above does not know."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import did_you_mean
 
@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         options |= self._names
         return _PARAMETER.sub(lambda found: options.get(found[1], found[0]), message)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         # KEY VALUE pairs take all words up to the end, mistyped options among them.

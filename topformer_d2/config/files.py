@@ -157,7 +157,7 @@ def parse_config(text: str, path: str) -> dict[str, Any]:
 class _Checker:
     """Looks at a document before any of its values is made."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         # (values, levels) of each node that is done; None while it is looked at.
         self._sizes: dict[int, tuple[int, int] | None] = {}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -190,7 +191,7 @@ class PhotometricDistortion(T.Augmentation):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        def maybe(*step):
+        def maybe(*step: Any) -> Any:
             return [step] if np.random.randint(2) else []
 
         contrast = maybe("linear", (np.random.uniform(0.5, 1.5), 0.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -72,7 +73,11 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
 
 
 def register_boxes(
-    name: str, json_file: str, image_root: str, categories: Categories | None = None, **metadata
+    name: str,
+    json_file: str,
+    image_root: str,
+    categories: Categories | None = None,
+    **metadata: Any,
 ) -> None:
     """Register a COCO JSON and its images as a dataset.
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 
 from ..tasks import TASKS
 from .labelled import has_task
@@ -57,7 +57,7 @@ class ClassTable:
         )
 
 
-def class_styles(metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:
+def class_styles(metadata: Metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:
     """Names and colours of the classes from a dataset's metadata, made up where it has none.
 
     Args:

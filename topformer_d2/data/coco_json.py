@@ -82,7 +82,7 @@ def _named(kinds: tuple[type, ...]) -> str:
     return " or ".join(names[kind] for kind in kinds)
 
 
-def shortened(value) -> str:
+def shortened(value: object) -> str:
     """repr of a value, at most about 200 characters, however long or nested it is."""
     short = reprlib.Repr()
     short.maxdict = short.maxlist = short.maxtuple = 8

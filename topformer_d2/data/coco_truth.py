@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 
 from ..errors import InputError
 from .coco_json import LARGEST_COORDINATE, NUMBERS, corners, read_boxes, read_coco, shortened
@@ -71,7 +71,7 @@ def _area(annotation: dict) -> float:
     return annotation["bbox"][2] * annotation["bbox"][3]
 
 
-def _truth_of_records(name: str, records: Sequence[dict], metadata) -> dict:
+def _truth_of_records(name: str, records: Sequence[dict], metadata: Metadata) -> dict:
     # As in Detectron2, a dataset without such a table has the indices for ids.
     to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     ids = {index: source for source, index in to_index.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -99,7 +100,7 @@ def _stamp(path: str) -> tuple[str, int, int]:
     return os.path.abspath(path), status.st_mtime_ns, status.st_size
 
 
-def _check_keys(name: str, entry) -> None:
+def _check_keys(name: str, entry: Any) -> None:
     where = f"DATASETS.FOLDERS.{name}"
     takes = (
         "it takes IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or all four "

@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -36,11 +36,13 @@ from .labelled import tasks_of
 from .mapper import TaskMapper
 from .registered import load_records
 
+Mapper = Callable[[dict], dict]  # from a record to a sample
+
 
 class SeededMap(Dataset):
     """Maps the record at `index` with all randomness drawn from (seed, position)."""
 
-    def __init__(self, records: DatasetFromList, mapper, seed: int):
+    def __init__(self, records: DatasetFromList, mapper: Mapper, seed: int):
         self.records = records
         self.mapper = mapper
         self.seed = seed
@@ -105,7 +107,7 @@ class TrainLoader:
     def __init__(
         self,
         records: list[dict],
-        mapper,
+        mapper: Mapper,
         *,
         total_batch_size: int,
         num_workers: int,

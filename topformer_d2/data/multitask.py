@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -62,7 +63,7 @@ def register_multitask(
     *,
     stuff: Categories,
     things: Categories | None = None,
-    **metadata,
+    **metadata: Any,
 ) -> None:
     """Register boxes and pixel labels of the same images as one dataset.
 

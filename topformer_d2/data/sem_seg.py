@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -58,7 +59,7 @@ def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
 
 
 def register_sem_seg(
-    name: str, image_root: str, label_root: str, categories: Categories, **metadata
+    name: str, image_root: str, label_root: str, categories: Categories, **metadata: Any
 ) -> None:
     """Register a folder of images and one of label PNGs (8 bit, training ids) as a dataset.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import colorsys
 import json
 import os
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -59,7 +60,9 @@ def make_texture(rng: np.random.Generator, height: int, width: int, kind: int) -
     return (255 * (texture + noise)).clip(0, 255).astype(np.uint8)
 
 
-def draw_shape(size: tuple[int, int], kind: int, center, radius: float, angle: float) -> np.ndarray:
+def draw_shape(
+    size: tuple[int, int], kind: int, center: Sequence[float], radius: float, angle: float
+) -> np.ndarray:
     """Mask (height, width) bool of the shape SHAPES[kind], turned by `angle` radians."""
     mask = np.zeros(size, np.uint8)
     middle = tuple(round(c) for c in center)
@@ -83,7 +86,9 @@ def draw_shape(size: tuple[int, int], kind: int, center, radius: float, angle: f
     return mask.astype(bool)
 
 
-def make_sample(seed: int, height: int = 128, width: int = 160):
+def make_sample(
+    seed: int, height: int = 128, width: int = 160
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, float, float, float, float]]]:
     """One image with its labels and boxes.
 
     Returns:

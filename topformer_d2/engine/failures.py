@@ -37,7 +37,7 @@ class UndoStep(HookBase):
         self._is_updating = False
         optimizer.register_step_pre_hook(self._mark)
 
-    def _mark(self, *_) -> None:
+    def _mark(self, *_: object) -> None:
         self._is_updating = True
 
     def before_step(self) -> None:

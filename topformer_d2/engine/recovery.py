@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -35,7 +36,7 @@ class RecoveringTrainer(DefaultTrainer):
         self._has_failed = False
         return self._undo
 
-    def train(self):
+    def train(self) -> Any:
         """As DefaultTrainer's; a resumed run of which all iterations are done gets its last file.
 
         That is model_final.pth, where the run was killed after it had saved the last iteration's

@@ -6,13 +6,18 @@ import contextlib
 import logging
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.engine import hooks as detectron2_hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
 from ..config import check_parts, check_values, complete_config, model_tasks
@@ -137,7 +142,7 @@ class Trainer(RecoveringTrainer):
             hooks.append(ProgressBar())
         return [*hooks, StopOnSignal(self.checkpointer)]
 
-    def _test(self, model) -> dict:
+    def _test(self, model: nn.Module) -> dict:
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 
@@ -173,7 +178,7 @@ class Trainer(RecoveringTrainer):
                 *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
-    def train(self):
+    def train(self) -> Any:
         """As DefaultTrainer's; no other process may write to OUTPUT_DIR meanwhile.
 
         Raises:
@@ -227,28 +232,28 @@ class Trainer(RecoveringTrainer):
         check_state(state_dict, self)
 
     @classmethod
-    def build_model(cls, cfg: CfgNode):
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
         check_parts(cfg)
         return adapt(super().build_model(cfg))
 
     @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model):
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name):
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
@@ -259,7 +264,12 @@ class Trainer(RecoveringTrainer):
         return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
 
     @classmethod
-    def test(cls, cfg: CfgNode, model, evaluators=None):
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | None = None,
+    ) -> dict:
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation.
 
         Raises:
@@ -279,7 +289,7 @@ class Trainer(RecoveringTrainer):
         return results
 
     @classmethod
-    def test_with_tta(cls, cfg: CfgNode, model) -> dict:
+    def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """evaluate_with_tta, and charts as in test."""
         results = evaluate_with_tta(cfg, model)
         _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)

@@ -44,7 +44,7 @@ def evaluate_boxes(
     return evaluation
 
 
-def _quietly(*_) -> None:
+def _quietly(*_: object) -> None:
     pass
 
 
@@ -174,7 +174,7 @@ class BoxEvaluator(COCOEvaluator):
         self._results["bbox"] = metrics
         self._write("bbox_evaluation.json", {"metrics": metrics})
 
-    def _write(self, name: str, content) -> None:
+    def _write(self, name: str, content: object) -> None:
         if self._results_folder:
             write_json(os.path.join(self._results_folder, name), content)
 

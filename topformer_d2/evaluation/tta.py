@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class SegmentationTTA(nn.Module):
         self.training = model.training
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, model: nn.Module):
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         return {"model": model, "resizes": build_resizes(cfg), "flip": cfg.TEST.AUG.FLIP}
 
     @torch.no_grad()

@@ -220,7 +220,9 @@ def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
     return torch.tensor(indices, dtype=torch.int64)
 
 
-def _decode(model: nn.Module, images: Tensor, logits, deltas) -> Detections:
+def _decode(
+    model: nn.Module, images: Tensor, logits: Sequence[Tensor], deltas: Sequence[Tensor]
+) -> Detections:
     batch = ImageList(images, [tuple(images.shape[2:])])
     # RetinaNet makes scores of the logits where they lie, if a level is one pixel.
     logits = [level.clone() for level in logits]

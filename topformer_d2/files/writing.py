@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -100,7 +100,7 @@ class _RememberingFile:
         self._file = file
         self.error: OSError | None = None
 
-    def write(self, content) -> int:
+    def write(self, content: Any) -> int:
         try:
             return self._file.write(content)
         except OSError as e:
@@ -114,7 +114,7 @@ class _RememberingFile:
             self.error = self.error or e
             raise
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
@@ -213,7 +213,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -> None:
+def write_json(path: str | os.PathLike, content: object, *, indent: int | None = None) -> None:
     """Write JSON as write_beside does. NaN and infinity, which JSON does not have, become null.
 
     NumPy's numbers and arrays are written as Python's.
@@ -221,7 +221,7 @@ def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -
     write_beside(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """A copy of nested dicts and lists whose floats that are not finite are None."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()

@@ -109,7 +109,7 @@ class TorchBackend:
         return torch.from_numpy(np.ascontiguousarray(ordered.transpose(2, 0, 1)))
 
 
-def _as_it_is(logits: Tensor, *_) -> Tensor:
+def _as_it_is(logits: Tensor, *_: object) -> Tensor:
     return logits
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import InputError
 from ..files import parse_json
@@ -212,7 +213,7 @@ class ExportInfo:
         return cls.from_json(metadata[METADATA_KEY], path)
 
     @classmethod
-    def from_openvino(cls, model, path: str) -> ExportInfo:
+    def from_openvino(cls, model: Any, path: str) -> ExportInfo:
         """Of an openvino.Model; `path` and errors as from_onnx_metadata has them."""
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{path} does not describe its model: {_FIX}")

@@ -68,7 +68,7 @@ def _differs(path: str, how: str) -> InputError:
     return InputError(f"{path} is not the network that it describes: {how}; export it again")
 
 
-def _expected_input(info: ExportInfo):
+def _expected_input(info: ExportInfo) -> tuple[tuple[str, ...], tuple]:
     if info.with_preprocessing:
         return ("uint8",), (None, None, 3)
     return ("float",), (info.batch, 3, *(info.size or (None, None)))

@@ -86,7 +86,12 @@ def _largest_map(steps: Sequence[Sequence[tuple[int, int]]]) -> int:
     return max(rows[0] * columns[0] for rows, columns in zip(*steps, strict=True))
 
 
-def _check(logits: Tensor, size, input_size, valid_size) -> None:
+def _check(
+    logits: Tensor | TiledLogits,
+    size: Sequence[int],
+    input_size: Sequence[int] | None,
+    valid_size: Sequence[int] | None,
+) -> None:
     if not isinstance(logits, Tensor | TiledLogits):
         raise InputError(f"logits must be a torch.Tensor (K, h, w), got {type(logits).__name__}")
     if len(logits.shape) != 3 or 0 in logits.shape:

@@ -99,7 +99,7 @@ class Predictor:
         if tile_size is not None:
             self._check_tiling()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         """Pickled and copied as what opens it again, from the same files, with the same classes."""
         keys = {
             "backend": self._backend_name,
@@ -261,7 +261,9 @@ class Predictor:
             )
 
 
-def _open_again(kind: type[Predictor], model, weights, keys: dict, info: ModelInfo) -> Predictor:
+def _open_again(
+    kind: type[Predictor], model: CfgNode | str, weights: str | None, keys: dict, info: ModelInfo
+) -> Predictor:
     predictor = kind(model, weights, **keys)
     # The classes' names may come from a dataset that is registered in the other process alone.
     predictor.info = predictor.backend.info = info

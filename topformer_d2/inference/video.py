@@ -221,7 +221,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         finally:
             capture.release()
 
-    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._writer is None:
             return
         with self._folder:

@@ -17,7 +17,7 @@ class _Reminder:
     def __init__(self, what: str):
         self.what = what
 
-    def __call__(self, module: nn.Module, _) -> None:
+    def __call__(self, module: nn.Module, _: object) -> None:
         if module.training:
             forget_recipe(module)
             logger.warning(

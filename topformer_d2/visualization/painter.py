@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from detectron2.config import CfgNode, configurable
@@ -27,7 +29,7 @@ class Painter:
         self._pixels, self._objects = _styles(info.pixels), _styles(info.objects)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, dataset_name: str | None = None):
+    def from_config(cls, cfg: CfgNode, dataset_name: str | None = None) -> dict[str, Any]:
         """Of a config's model; in the colours of `dataset_name`, then of DATASETS.TEST."""
         return {"info": ModelInfo.from_config(cfg, dataset_name)}
 

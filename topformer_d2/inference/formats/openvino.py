@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -117,7 +118,7 @@ def _check_xml(path: str) -> bool:
     return check_seal(content, path, weights)
 
 
-def _openvino_tensor(tensor) -> Tensor:
+def _openvino_tensor(tensor: Any) -> Tensor:
     shape = tensor.get_partial_shape()
     sides = None
     if shape.rank.is_static:

@@ -22,7 +22,7 @@ class _PyramidOnTopFormer:
 
     gives_bottom_up = True
 
-    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False) -> Any:
         """
         Args:
             x: (N, 3, H, W) normalised images.
@@ -123,7 +123,7 @@ class LitePyramid(_PyramidOnTopFormer, Backbone):
             for _ in range(self.NUM_EXTRA)
         )
 
-    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False) -> Any:
         """As above.
 
         Raises:

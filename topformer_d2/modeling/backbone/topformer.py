@@ -141,7 +141,7 @@ class TopFormer(Backbone):
         }
 
 
-def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, *_) -> None:
+def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, *_: object) -> None:
     """Refuse weights that are not a TopFormer's, or another variant's.
 
     Detectron2 loads what fits and only logs the rest, so a wrong file would pass as a right one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -13,7 +14,7 @@ STEM_STRIDE = 2
 TOKEN_STRIDES = (4, 8, 16, 32)
 
 
-def _is_count(value) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -38,7 +39,7 @@ class Variant:
     value_dim: int = 32
     ffn_ratio: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lengths = {}
         for name, value in dataclasses.asdict(self).items():
             key = f"MODEL.TOPFORMER.{name.upper()}"
@@ -111,7 +112,7 @@ VARIANTS = {
 }
 
 
-def get_variant(name: str, **overrides) -> Variant:
+def get_variant(name: str, **overrides: Any) -> Variant:
     """The variant `name` with the fields in `overrides` replaced; None keeps the variant's value.
 
     Raises:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torchvision
 from detectron2.config import CfgNode
@@ -163,7 +164,7 @@ def torchvision_backbone(
     return LevelsBackbone(network, dict(levels.values()))
 
 
-def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool):
+def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool) -> nn.Module:
     """Stages and their widths."""
     features = torchvision.models.mobilenet_v3_large(
         weights=weights, reduced_tail=reduced_tail, dilated=dilated
@@ -173,7 +174,7 @@ def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool):
     return stages, [stage[-1].out_channels for stage in stages]
 
 
-def _shufflenet(name: str, weights: str | None):
+def _shufflenet(name: str, weights: str | None) -> nn.Module:
     """Stages and their widths."""
     model = torchvision.models.get_model(name, weights=weights)
     stages = [model.conv1, model.maxpool, model.stage2, model.stage3, model.stage4, model.conv5]
@@ -235,7 +236,7 @@ def _is_sync_bn(norm: str) -> bool:
     return norm == "SyncBN"
 
 
-def _build(make: Callable[..., LevelsBackbone], cfg: CfgNode, **args) -> LevelsBackbone:
+def _build(make: Callable[..., LevelsBackbone], cfg: CfgNode, **args: Any) -> LevelsBackbone:
     completed = complete_config(cfg)
     describe_datasets(completed)
     keys = completed.MODEL.BASELINE

@@ -89,7 +89,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
         )
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
@@ -130,7 +130,7 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
         self.predictor = classifier(conv_dims, num_classes)
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         args = head_args(cfg, input_shape)
         del args["dropout"]
         head = cfg.MODEL.SEM_SEG_HEAD

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor
@@ -25,7 +27,9 @@ class SegmentationHead:
         self.loss = loss or PixelCrossEntropy()
         self.ignore_value = self.loss.ignore_value
 
-    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Any, dict]:
         """(None, losses) in training, (logits of `layers`, {}) in inference."""
         logits = self.layers(features)
         if self.training:

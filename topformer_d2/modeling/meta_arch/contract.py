@@ -14,7 +14,7 @@ Export, counting and timing call `network`; prediction and evaluation call `pred
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detectron2.modeling import RetinaNet, SemanticSegmentor
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -102,7 +102,7 @@ class _AdaptedDetector(DetectorContract):
         """Detectron2's call in inference."""
         return self(batched_inputs)
 
-    def forward_inference(self, images, features: list[Tensor], predictions):
+    def forward_inference(self, images: Any, features: list[Tensor], predictions: Any) -> Any:
         """As Detectron2's; InputError where the head gives NaN, which decoding would drop."""
         check_finite(*predictions)
         return super().forward_inference(images, features, predictions)

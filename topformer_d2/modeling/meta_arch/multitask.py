@@ -73,7 +73,7 @@ class TopFormerMultiTask(FastRetinaNet):
         )
 
     @classmethod
-    def from_config(cls, cfg: CfgNode):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys = complete_config(cfg).MODEL.MULTITASK
         if keys.DETECTOR not in _DETECTORS:
             raise InputError(
@@ -138,7 +138,9 @@ class TopFormerMultiTask(FastRetinaNet):
             return partial(head.losses, head.layers(features))
         return lambda targets: head(features, targets)[1]
 
-    def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances | None]):
+    def label_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances | None]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """As RetinaNet's; of an image without labels, None, every anchor is ignored (-1)."""
         labelled = [instances for instances in gt_instances if instances is not None]
         found = zip(*super().label_anchors(anchors, labelled), strict=True)

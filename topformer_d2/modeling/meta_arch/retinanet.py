@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
 
 from ...config import complete_config, describe_datasets
@@ -33,7 +35,9 @@ class FastRetinaNet(DetectorContract, RetinaNet):
             return super().forward(batched_inputs)
         return self.predict(batched_inputs)
 
-    def forward_inference(self, images, features: list[Tensor], predictions) -> list[Instances]:
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: Sequence[list[Tensor]]
+    ) -> list[Instances]:
         """One Instances an image, best first: pred_boxes (XYXY, pixels), scores, pred_classes."""
         logits, deltas = predictions
         check_finite(logits, deltas)
@@ -49,7 +53,9 @@ class FastRetinaNet(DetectorContract, RetinaNet):
             for n, size in enumerate(images.image_sizes)
         ]
 
-    def _decode_level(self, anchors: Tensor, logits: Tensor, deltas: Tensor):
+    def _decode_level(
+        self, anchors: Tensor, logits: Tensor, deltas: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The best candidates of one level of one image.
 
         Args:
@@ -110,7 +116,7 @@ class LiteRetinaNet(FastRetinaNet):
     """FastRetinaNet with LiteRetinaNetHead."""
 
     @classmethod
-    def from_config(cls, cfg: CfgNode):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         describe_datasets(complete_config(cfg))  # with the number of classes that it has
         # RetinaNet builds its own head with the rest; a small one, as it is not used.
         without_head = cfg.clone()

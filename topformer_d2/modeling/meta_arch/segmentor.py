@@ -44,7 +44,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         self.train_size = train_size
 
     @classmethod
-    def from_config(cls, cfg: CfgNode):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         crop = cfg.INPUT.CROP
         args = super().from_config(cfg)
         if crop.ENABLED and crop.TYPE == "absolute":
