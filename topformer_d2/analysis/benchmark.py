@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -159,7 +160,11 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
         x, y = [r.gmacs for r in own], [r.network_ms for r in own]
         axes.plot(x, y, color=color, linewidth=1, label=model)
         for r in own:
-            shape = {"marker": markers[r.backend], "markersize": 8, "markeredgecolor": "white"}
+            shape: dict[str, Any] = {
+                "marker": markers[r.backend],
+                "markersize": 8,
+                "markeredgecolor": "white",
+            }
             axes.plot(r.gmacs, r.network_ms, color=color, **shape)
     # Room around the points, and on each axis at least one of the numbers below.
     x, y = [r.gmacs for r in timed], [r.network_ms for r in timed]

@@ -75,7 +75,17 @@ def profile_parts(model: nn.Module, height: int, width: int, repetitions: int) -
             totals[names[around]] -= own
     times = _time_parts(model, names, height, width, repetitions)
     labels = [label for label in dict.fromkeys(names.values()) if label != OTHER] + [OTHER]
-    return [Part(label, *map(int, totals[label]), times[label]) for label in labels]
+    return [
+        Part(
+            label,
+            parameters=parameters,
+            macs=macs,
+            activation_bytes=size,
+            milliseconds=times[label],
+        )
+        for label in labels
+        for parameters, macs, size in [totals[label].tolist()]
+    ]
 
 
 def _counts(cost: Cost) -> np.ndarray:

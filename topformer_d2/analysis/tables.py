@@ -111,7 +111,7 @@ def agreement(ours: Decimal, reported: Decimal) -> str:
     """
     if abs(ours / reported - 1) <= MAX_DEVIATION:
         return "close"
-    digits = Decimal(1).scaleb(reported.as_tuple().exponent)
+    digits = Decimal(1).scaleb(int(reported.as_tuple().exponent))
     if ours.quantize(digits, ROUND_HALF_UP) == reported:
         return "rounded"
     return "cut" if ours.quantize(digits, ROUND_DOWN) == reported else "different"

@@ -15,7 +15,7 @@ from ..export import export_model
 from ..export.network import ExportNetwork, describe
 from ..export.reference import as_listed
 from ..inference import Predictor, build_predictor
-from ..inference.backends import resize_for
+from ..inference.backends import FileBackend, TorchBackend, resize_for
 from ..inference.export_info import LOGITS
 from ..inference.formats import import_extra, of_runtime
 from ..inference.formats.onnx import write_onnx
@@ -56,9 +56,15 @@ def untrained_weights(cfg: CfgNode, image: np.ndarray, path: str) -> None:
     save_state_dict(model.state_dict(), path)
 
 
+def torch_model(predictor: Predictor) -> torch.nn.Module:
+    """The PyTorch model that a Predictor runs."""
+    assert isinstance(predictor.backend, TorchBackend)
+    return predictor.backend.model
+
+
 def model_in_use(cfg: CfgNode, weights: str, device: str) -> torch.nn.Module:
     """The model as the Predictor runs it on a device: in inference, BatchNorm folded."""
-    return Predictor(_on_device(cfg, device), weights).backend.model
+    return torch_model(Predictor(_on_device(cfg, device), weights))
 
 
 def own_entries(
@@ -98,7 +104,7 @@ def own_entries(
     for backend in backends:
         if backend == "torch":
             predictor = Predictor(cfg, weights, num_threads=num_threads)
-            network = _call(num_threads, Network(predictor.backend.model), torch.rand(1, 3, *size))
+            network = _call(num_threads, Network(torch_model(predictor)), torch.rand(1, 3, *size))
             whole = _call(num_threads, predictor, image)
             entries.append(Entry(name, backend, gmacs, network, whole))
             continue
@@ -150,8 +156,10 @@ def file_entry(
         num_threads: the Predictor's.
         gmacs: as Entry has it.
     """
-    x = predictor.backend.normalize([resize_for(predictor.backend, image)])
-    network = _call(num_threads, predictor.backend.infer, x)
+    file = predictor.backend
+    assert isinstance(file, FileBackend)
+    x = file.normalize([resize_for(file, image)])
+    network = _call(num_threads, file.infer, x)
     return Entry(name, backend, gmacs, network, _call(num_threads, predictor, image))
 
 
@@ -167,6 +175,7 @@ def plain_entry(
     size, path = image.shape[:2], folder / f"{name}_plain.onnx"
     export_model(_on_device(cfg, "cpu"), weights, str(path), size=size)
     backend = Predictor(str(path), num_threads=num_threads).backend
+    assert isinstance(backend, FileBackend)
 
     def whole() -> torch.Tensor:
         outputs = backend.infer(backend.normalize([image]))

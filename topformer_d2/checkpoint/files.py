@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -66,7 +66,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not a readable weights file: {type(e).__name__} {e}") from e
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
-    return loaded
+    return cast(dict[str, Any], loaded)
 
 
 class _Damaged(Exception):

@@ -92,7 +92,7 @@ def convert(args: argparse.Namespace) -> dict:
 def describe(state_dict: dict) -> str:
     """How many tensors each part has."""
     if is_official(state_dict):
-        counts = Counter(key.split(".")[0] for key in state_dict)
+        counts: dict[str, int] = Counter(key.split(".")[0] for key in state_dict)
     else:
         counts = {name: len(part) for name, part in split_parts(state_dict).items()}
     return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -236,5 +236,6 @@ def _line(node: yaml.Node) -> str:
 
 
 def _shortened(value: Any) -> str:
-    kind = {list: "a list", str: "text"}.get(type(value), "a value")
+    names: dict[type, str] = {list: "a list", str: "text"}
+    kind = names.get(type(value), "a value")
     return f"{kind}, {value!r:.80}"

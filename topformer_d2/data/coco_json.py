@@ -7,6 +7,7 @@ import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
@@ -24,7 +25,7 @@ _LONGEST_NAME = 200
 # Of Unicode: control characters, halves of a character, and ends of a line or paragraph.
 _NOT_OF_A_NAME = ("Cc", "Cs", "Zl", "Zp")
 
-_COCO_TYPES = {
+_COCO_TYPES: dict[str, dict[str, Any]] = {
     "images": {"id": (int, str), "file_name": (str,), "width": (int,), "height": (int,)},
     "categories": {"id": (int,), "name": (str,)},
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},

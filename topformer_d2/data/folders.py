@@ -125,7 +125,7 @@ def _check_keys(name: str, entry: Any) -> None:
 
 def _register(name: str, definition: dict, cfg: CfgNode) -> None:
     images, boxes = definition["IMAGES"], definition.get("BOXES")
-    metadata = {"folders": definition}
+    metadata: dict[str, Any] = {"folders": definition}
     if boxes:
         metadata |= _classes_of_boxes(name, boxes, cfg)
     if "LABELS" not in definition:

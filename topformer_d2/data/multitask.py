@@ -27,7 +27,8 @@ def load_multitask(name: str, json_file: str, image_root: str, label_root: str) 
         InputError: as load_boxes does, no image has a label, or two have the same.
     """
     records, labels = load_boxes(name, json_file, image_root), label_files(label_root)
-    without, image_of = [], {}
+    without: list[str] = []
+    image_of: dict[str, str] = {}
     for record in records:
         stem = os.path.splitext(os.path.basename(record["file_name"]))[0]
         if stem not in labels:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import colorsys
 import json
 import os
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -61,7 +60,7 @@ def make_texture(rng: np.random.Generator, height: int, width: int, kind: int) -
 
 
 def draw_shape(
-    size: tuple[int, int], kind: int, center: Sequence[float], radius: float, angle: float
+    size: tuple[int, int], kind: int, center: np.ndarray, radius: float, angle: float
 ) -> np.ndarray:
     """Mask (height, width) bool of the shape SHAPES[kind], turned by `angle` radians."""
     mask = np.zeros(size, np.uint8)
@@ -109,7 +108,7 @@ def make_sample(
         instance[mask] = i
         classes.append(kind + 1)
     label = np.array([0, *classes], np.uint8)[instance]
-    boxes = []
+    boxes: list[tuple[int, float, float, float, float]] = []
     for i, category in enumerate(classes, start=1):
         ys, xs = np.nonzero(instance == i)
         if len(xs) >= 16:  # what other shapes cover almost wholly is no object
@@ -169,7 +168,8 @@ def _write_split(folder: str, split: str, indices: range, seed: int, size: tuple
     label_dir = os.path.join(folder, "annotations_detectron2", split)
     json_dir = os.path.join(folder, "annotations")
     os.makedirs(json_dir, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in indices:
         image, label, boxes = make_sample(seed * 1_000_003 + index, *size)
         name = f"{index:05d}.png"

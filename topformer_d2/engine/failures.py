@@ -76,7 +76,7 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     text = str(error)
     if isinstance(error, InputError):
         return message_of(error)
-    if is_disk_full(error):
+    if isinstance(error, OSError) and is_disk_full(error):
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))

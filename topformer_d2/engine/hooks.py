@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -213,7 +214,7 @@ class ProgressBar(HookBase):
 
     def __init__(self) -> None:
         self._bar: tqdm | None = None
-        self._redirect = None
+        self._redirect: Any = None
 
     @staticmethod
     def wanted() -> bool:

@@ -101,7 +101,7 @@ def end_logs() -> None:
 
 def _keep_quiet(handler: logging.Handler) -> None:
     """Let a line that cannot be logged, as on a full disk, end in one warning."""
-    handler.handleError = partial(_tell_once, handler)
+    handler.handleError = partial(_tell_once, handler)  # type: ignore[method-assign]
     stream = getattr(handler, "stream", None)
     if stream not in (None, sys.stdout, sys.stderr):
         # Detectron2 has it closed at exit, which writes what is left in its buffer.
@@ -117,7 +117,7 @@ def _close(stream: IO) -> None:
 def _tell_once(handler: logging.Handler, _record: logging.LogRecord) -> None:
     """In place of a traceback for each line that cannot be logged, as on a full disk."""
     error = sys.exc_info()[1]
-    handler.handleError = lambda _record: None
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     try:
         where = getattr(getattr(handler, "stream", None), "name", "the log")
         print(printable(f"warning: {where} cannot be written: {error}"), file=sys.stderr)

@@ -101,10 +101,11 @@ class Trainer(RecoveringTrainer):
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         if cfg.SOLVER.ACCUMULATION_STEPS > 1:
+            plain: Any = self._trainer  # type: ignore[has-type]
             self._trainer = AccumulatingTrainer(
                 *(self.model, self.data_loader, self.optimizer),
                 num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
-                grad_scaler=getattr(self._trainer, "grad_scaler", None),
+                grad_scaler=getattr(plain, "grad_scaler", None),
             )
 
     def build_hooks(self) -> list:
@@ -260,7 +261,7 @@ class Trainer(RecoveringTrainer):
     def _has_own_evaluators(cls) -> bool:
         """Whether build_evaluator is this class's, and not a subclass's."""
         # A subclass may have it as a class method, as here, or as a static one.
-        own = Trainer.build_evaluator.__func__
+        own = vars(Trainer)["build_evaluator"].__func__
         return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
 
     @classmethod

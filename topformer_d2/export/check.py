@@ -179,7 +179,7 @@ def _find_boxes(
     units = sum((each[:, 2:] - each[:, :2]).repeat(1, 2) for each in (boxes, starts))
     found = Detections(boxes, scores, classes)
     kept = Detections(kept.boxes * scale, kept.scores, kept.classes)
-    return Candidates(found, units, lowest, _locate(kept, found, units), tuple(size))
+    return Candidates(found, units, lowest, _locate(kept, found, units), (size[0], size[1]))
 
 
 def _find_candidates(model: nn.Module, images: Tensor, raw: RawOutput, limits: Limits) -> Iterator:

@@ -51,7 +51,7 @@ class MatrixResizing(TorchFunctionMode):
         self.is_static = is_static
 
     def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         if func is not F.interpolate or not _is_plain(**kwargs):
             return func(*args, **(kwargs or {}))

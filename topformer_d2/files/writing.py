@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -68,7 +68,7 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
     partial, descriptor = _create(path, _open_new)
     file = _RememberingFile(os.fdopen(descriptor, "wb"))
     try:
-        yield file
+        yield cast(BinaryIO, file)
         file.flush()
         if durable:
             os.fsync(file.fileno())

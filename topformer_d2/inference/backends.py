@@ -71,14 +71,15 @@ def resize_for(backend: Backend, image: np.ndarray) -> np.ndarray:
     if backend.does_resizing:
         return image
     if backend.size is not None:
-        return ResizeTransform(*image.shape[:2], *backend.size).apply_image(image)
+        height, width = image.shape[:2]
+        return ResizeTransform(height, width, *backend.size).apply_image(image)
     return backend.info.resizing().get_transform(image).apply_image(image)
 
 
 class TorchBackend:
     """The model itself, by optimize_for_inference."""
 
-    size = None
+    size: tuple[int, int] | None = None
     does_resizing = gives_labels = False
 
     def __init__(self, cfg: CfgNode, weights: str):
@@ -149,7 +150,7 @@ class FileBackend:
                 f"{path} gives raw detections, for other runtimes: export it with boxes"
             )
         # From a byte to its normalised value, for each channel of the network's input: (3, 256).
-        mean, std = np.float32([self.info.pixel_mean, self.info.pixel_std])[:, :, None]
+        mean, std = np.array([self.info.pixel_mean, self.info.pixel_std], np.float32)[:, :, None]
         self._tables = (np.arange(256, dtype=np.float32) - mean) / std
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:

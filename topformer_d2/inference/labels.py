@@ -59,11 +59,11 @@ def label_map(
     """
     _check(logits, size, input_size, valid_size)
     # One (size, kept) a resize.
-    steps = [((int(side), int(side)),) for side in size]
+    steps: list[tuple[tuple[int, int], ...]] = [((int(side), int(side)),) for side in size]
     if input_size is not None:
         kept = input_size if valid_size is None else valid_size
-        first = [(int(i), int(k)) for i, k in zip(input_size, kept, strict=True)]
-        steps = [(step, *rest) for step, rest in zip(first, steps, strict=True)]
+        resized = [(int(i), int(k)) for i, k in zip(input_size, kept, strict=True)]
+        steps = [(step, *rest) for step, rest in zip(resized, steps, strict=True)]
     if logits.device.type != "cpu":
         return _resize_by_classes(logits, steps, confidence, _RESIZED_ELSEWHERE)
     if isinstance(logits, Tensor) and _largest_map(steps) <= _DENSE * logits[0].numel():

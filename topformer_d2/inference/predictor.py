@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -108,6 +109,14 @@ class Predictor:
         }
         return _open_again, (type(self), self._model, self._weights, keys, self.info)
 
+    @overload
+    def __call__(self, images: np.ndarray, *, confidence: bool = False) -> Scene: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[np.ndarray], *, confidence: bool = False
+    ) -> list[Scene]: ...
+
     def __call__(
         self, images: np.ndarray | Sequence[np.ndarray], *, confidence: bool = False
     ) -> Scene | list[Scene]:
@@ -132,7 +141,7 @@ class Predictor:
         if self._num_threads != 1:
             _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
-        found = list(images) if several else [images]
+        found: list[Any] = list(images) if several else [images]
         for image in found:
             _check_image(image)
         with threads(self._num_threads), torch.inference_mode():
@@ -225,6 +234,7 @@ class Predictor:
     def _predict_tiled(self, image: np.ndarray, size: tuple[int, int], confidence: bool) -> Scene:
         """Of an image (H, W, 3) as the network sees it; (height, width) is the answer's `size`."""
         input_size, tile_size = image.shape[:2], self._tile_size
+        assert tile_size is not None
         outputs: dict[tuple[int, int], NetworkOutput] = {}
 
         def run(tile: np.ndarray, y: int, x: int) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.layers import Conv2d, get_norm
@@ -63,7 +63,7 @@ def get_activation(name: str) -> Activation:
     return look_up(ACTIVATIONS, name, "MODEL.TOPFORMER.PYRAMID_ACTIVATION")
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, align_corners=False, to (H, W); `x` itself where it has that size already."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -116,7 +117,7 @@ def _note_learnt(
         of_pixels = [d for d in group if d.label_names]
         if of_pixels:
             what = ", ".join(d.name for d in of_pixels)
-            pixels = sum(d.tally.pixels for d in of_pixels)
+            pixels = np.sum([d.tally.pixels for d in of_pixels], axis=0)
             first = of_pixels[0]
             note_pixels(what, pixels, expected[first.name], first.tally, is_whole=True)
         of_boxes = [d for d in group if d.object_names]

@@ -107,7 +107,7 @@ def _check_learnt(
     of_pixels = [name for name in trained if "sem_seg" in expected[name].tasks]
     if of_pixels:
         what, first = ", ".join(of_pixels), expected[of_pixels[0]]
-        pixels = sum(sampled[name].pixels for name in of_pixels)
+        pixels = np.sum([sampled[name].pixels for name in of_pixels], axis=0)
         files = [
             record["sem_seg_file_name"]
             for name in of_pixels

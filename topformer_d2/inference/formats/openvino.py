@@ -68,10 +68,10 @@ class OpenVinoSession:
             if not is_onnx:
                 self.export = ExportInfo.from_openvino(model, self._path)
                 check_has_checksum(self.export, has_checksum, self._path)
-            tensors = (
+            inputs, outputs = (
                 [_openvino_tensor(each) for each in f] for f in (model.inputs, model.outputs)
             )
-            check_graph(self.export, *tensors, self._path)
+            check_graph(self.export, inputs, outputs, self._path)
             self.channels_last = not self.export.with_preprocessing
             if self.channels_last:
                 layouts = openvino.preprocess.PrePostProcessor(model)

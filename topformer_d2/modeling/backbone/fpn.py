@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -21,6 +21,8 @@ class _PyramidOnTopFormer:
     """What the pyramids share: the bottom-up features are handed on where others need them too."""
 
     gives_bottom_up = True
+    bottom_up: Backbone
+    fuse: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
     def forward(self, x: Tensor, *, with_bottom_up: bool = False) -> Any:
         """

@@ -83,7 +83,7 @@ class TopFormer(Backbone):
         make_input = look_up(INPUTS, semantics_input, "MODEL.TOPFORMER.SEMANTICS_INPUT")
         make_extractor = look_up(EXTRACTORS, semantics, "MODEL.TOPFORMER.SEMANTICS")
         make_injection = look_up(INJECTIONS, injection, "MODEL.TOPFORMER.INJECTION")
-        gate = look_up(GATES, gate, "MODEL.TOPFORMER.GATE")
+        gate_function = look_up(GATES, gate, "MODEL.TOPFORMER.GATE")
         self._out_features = sorted(out_features)
         self._out_feature_strides = {name: OUTPUT_STRIDES[name] for name in self._out_features}
         self._out_feature_channels = dict.fromkeys(self._out_features, variant.sim_channels)
@@ -99,7 +99,7 @@ class TopFormer(Backbone):
         self.semantics = make_extractor(variant, drop_path_rate=drop_path_rate, norm=norm)
         self.injection = nn.ModuleDict(
             {
-                name: make_injection(channels, variant.sim_channels, gate=gate, norm=norm)
+                name: make_injection(channels, variant.sim_channels, gate=gate_function, norm=norm)
                 for name, channels in zip(OUTPUT_STRIDES, variant.token_channels, strict=True)
                 if name in self._out_features
             }

@@ -83,7 +83,7 @@ class Variant:
         return sum(self.token_channels)
 
 
-_TEN_BLOCKS = {
+_TEN_BLOCKS: dict[str, Any] = {
     "block_kernel_sizes": (3, 3, 3, 5, 5, 3, 3, 5, 5, 3),
     "block_expansions": (1, 4, 3, 3, 3, 3, 3, 6, 6, 6),
     "block_strides": (1, 2, 1, 2, 1, 2, 1, 2, 1, 1),
@@ -120,7 +120,7 @@ def get_variant(name: str, **overrides: Any) -> Variant:
     """
     if name not in VARIANTS:
         raise InputError(f"MODEL.TOPFORMER.VARIANT is {name!r}; known: {', '.join(VARIANTS)}")
-    given = {
+    given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in overrides.items()
         if value is not None

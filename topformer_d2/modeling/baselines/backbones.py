@@ -64,7 +64,7 @@ def timm_backbone(
             f"{did_you_mean(name, known)}"
         )
     # HRNet's plain branches, not the wider maps that its classifier has on them.
-    options = {"feature_location": ""} if name.startswith("hrnet") else {}
+    options: dict[str, Any] = {"feature_location": ""} if name.startswith("hrnet") else {}
     if output_stride != UNDILATED:
         options["output_stride"] = output_stride
     try:

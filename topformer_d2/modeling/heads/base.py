@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -21,6 +22,9 @@ class SegmentationHead:
         loss: what it is trained with.
         ignore_value: the label of pixels without a loss.
     """
+
+    training: bool
+    layers: Callable[[dict[str, Tensor]], Tensor]
 
     def use_loss(self, loss: SegmentationLoss | None) -> None:
         """Train with `loss`; None = PixelCrossEntropy."""
