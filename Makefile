@@ -43,6 +43,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typed_program.py
 
 format: env
 	$(BIN)/ruff check --fix .

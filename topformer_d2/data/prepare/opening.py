@@ -35,7 +35,7 @@ try:
 except ImportError:  # a Python without it reads no such archive
     pass
 else:
-    DAMAGED += (LZMAError,)  # type: ignore[assignment]
+    DAMAGED += (LZMAError,)
 
 # Bytes of one file. The largest JSON of the official sites has 590 MB, the largest image 10 MB. An
 # XML takes up to 30 times its size in memory.
