@@ -1,4 +1,4 @@
-"""Networks and whole ways from image to label map, timed side by side."""
+"""Timing side by side: the networks alone, and everything from the image to the label map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .latency import time_alternately
 
 @dataclass
 class Entry:
-    """What is timed.
+    """One row of the benchmark: what is timed, under which name.
 
     Attributes:
         model, backend: names for the table.
@@ -124,7 +124,7 @@ def _format(value: float | None, digits: int) -> str:
 
 
 def as_records(results: Sequence[Result]) -> list[dict]:
-    """For JSON."""
+    """The results as dicts, for JSON."""
     return [asdict(result) for result in results]
 
 

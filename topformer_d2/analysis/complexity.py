@@ -21,7 +21,7 @@ from ..modeling.meta_arch.head_contract import pad_to_multiple
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a module and all below it.
+    """The cost of a module, with all modules inside it.
 
     Attributes:
         parameters: trainable or not; buffers, such as BatchNorm's statistics, are none.
@@ -56,7 +56,7 @@ def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
 
 
 def count_macs(network: nn.Module, image: Tensor) -> FlopCountAnalysis:
-    """fvcore's count of the multiply-accumulates of a network for an image, attention's with it."""
+    """Count a network's multiply-accumulates for an image by fvcore, with those of attention."""
     analysis = FlopCountAnalysis(network, image)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -85,7 +85,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """The name, those of the modules around it, and "" at last."""
+    """A module's name, then the names of the modules around it, and "" at the end."""
     while name:
         yield name
         name = name.rpartition(".")[0]

@@ -1,4 +1,4 @@
-"""Timing calls against each other on a machine that does other things too."""
+"""Fair timing of several calls on a machine that is not idle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..modeling import adapt
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed; elsewhere this does nothing.
+    """Let glibc keep freed memory for the next call; without glibc this does nothing.
 
     Whether it gives the activations' memory back after each call, and faults it in again in the
     next, is up to the layout of the heap: a network takes 1.4 times as long in some processes.

@@ -1,4 +1,4 @@
-"""What each part of a model takes of its parameters, operations, activations and time."""
+"""The share of each part of a model in its parameters, operations, activations and time."""
 
 from __future__ import annotations
 

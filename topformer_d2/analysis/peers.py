@@ -1,4 +1,4 @@
-"""Networks of other libraries that a user may choose instead, untrained, for their latency."""
+"""Untrained networks of other libraries, for a comparison of latency."""
 
 from __future__ import annotations
 

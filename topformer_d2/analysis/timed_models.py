@@ -1,4 +1,4 @@
-"""What `topformer benchmark` times: our models by backend, and other libraries' beside them."""
+"""The rows of `topformer benchmark`: our models by backend, and other libraries' models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CANDIDATES = 1000
 
 
 def untrained_weights(cfg: CfgNode, image: np.ndarray, path: str) -> None:
-    """Write random weights under which decoding has its work.
+    """Write random weights with which a model finds many classes or boxes, as trained ones do.
 
     Args:
         cfg: a config with the toolkit's keys.

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, safe to read with and to be killed or run out of disk under."""
+"""Detectron2's checkpointer, made safe against untrusted files, kills and full disks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time a model on a CPU, network only and from the decoded image to the answer, by backend.
+"""Time a model on a CPU, by backend: the network alone, and from the decoded image to the answer.
 
   topformer benchmark --config-file configs/seg_topformer_{t,s,b}.yaml --compare
   topformer benchmark --config-file C --weights W --size 512 704 --json times.json

@@ -1,4 +1,4 @@
-"""Convert weights: the official keys and this toolkit's, both ways; one task's model and both's.
+"""Convert weights: between official keys and ours, and between one task and both.
 
 An official TopFormer (segmentation or ImageNet) to this toolkit's keys:
   topformer convert TopFormer-T_512x512_2x8_160k.pth topformer_t_ade20k.pth

@@ -1,4 +1,4 @@
-"""Make a dataset ready for training out of what its official site hands out.
+"""Prepare a dataset for training from the files of its official site.
 
   topformer data prepare ade20k --source ADEChallengeData2016.zip
   topformer data prepare camvid --source CamVid

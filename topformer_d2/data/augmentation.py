@@ -50,7 +50,7 @@ class ResizeTransform(Transform):
 
 
 def fit_within(h: int, w: int, short: int, long: int) -> tuple[int, int]:
-    """The largest (height, width) of h:w with sides up to `long` and `short`, either way round."""
+    """The largest (height, width) of aspect h:w within `long` by `short`, in either orientation."""
     scale = min(long / max(h, w), short / min(h, w))
     return max(1, int(h * scale + 0.5)), max(1, int(w * scale + 0.5))
 
@@ -95,7 +95,7 @@ class FitForTest(T.Augmentation):
 
 
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
-    """Detectron2's crop that is redrawn while one class covers most of it, with faster counting.
+    """A crop that is drawn again while one class covers most of it, as Detectron2's but faster.
 
     An image without pixel labels is cropped once.
     """
@@ -119,7 +119,7 @@ class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
 
 
 class HorizontalFlip(HFlipTransform):
-    """Detectron2's through OpenCV; a view with negative strides would slow all that follows."""
+    """A horizontal flip by OpenCV: a NumPy view with negative strides would slow later steps."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """(H, W[, C]) uint8 or float32 to the same."""

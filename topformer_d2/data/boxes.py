@@ -1,4 +1,4 @@
-"""Datasets of boxes in COCO's JSON format: reading them, and dropping boxes that are none."""
+"""Datasets of boxes in COCO's JSON format: reading them, and dropping invalid boxes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ _ANNOTATION_KEYS = ("bbox", "bbox_mode", "category_id", "iscrowd")
 
 
 def clean_boxes(records: list[dict]) -> list[dict]:
-    """Records with the boxes that can be trained on, and nothing else of their annotations.
+    """Records with only those annotations that training can use: boxes with an area.
 
     Boxes that have no area inside their image are dropped, and one warning counts them; one that
     reaches out of its image is kept (the loader clips it). Polygons, which the builtin COCO has,
@@ -133,7 +133,7 @@ def clean_boxes(records: list[dict]) -> list[dict]:
 
 
 def has_area_inside(annotation: dict, record: dict) -> bool:
-    """Whether a record's box has an area within its image; InputError where it is no box."""
+    """Whether a box has an area inside its image; InputError where its values are not a box."""
     try:
         x0, y0, x1, y1 = box = corners(annotation)
         is_finite = all(map(math.isfinite, box))

@@ -1,4 +1,4 @@
-"""The classes of the pixels, as a text file names them."""
+"""Class lists in text files."""
 
 from __future__ import annotations
 

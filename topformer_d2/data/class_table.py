@@ -1,4 +1,4 @@
-"""Names and colours of classes, as a dataset has them or as they are made up."""
+"""Names and colours of classes: a dataset's own, or generated ones."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ClassTable:
 
 
 def class_styles(metadata: Metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:
-    """Names and colours of the classes from a dataset's metadata, made up where it has none.
+    """Names and colours of the classes from a dataset's metadata; generated where it has none.
 
     Args:
         metadata: of a dataset, or an empty dict.

@@ -1,4 +1,4 @@
-"""What a config says of its datasets, held against them before training starts."""
+"""Checks of a config against its datasets, before training starts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .registered import check_dataset_present, load_records
 
 
 def check_config(cfg: CfgNode, *, train: bool) -> None:
-    """Everything about a config's datasets that can be said without reading an image.
+    """Check a config's datasets as far as possible without reading an image.
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.

@@ -1,4 +1,4 @@
-"""Which files are images: by what this build of Pillow reads, in folders and by content."""
+"""Finding image files: by the extensions that Pillow reads here, and by content."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _describe_left_out(names: list[str], most: int = 3) -> str:
 
 
 def why_unread(name: str) -> str:
-    """What it takes to read a file of this name, or nothing."""
+    """What must be installed to read a file of this name; "" = nothing."""
     return " (needs pillow-heif)" if name.lower().endswith(_HEIF_EXTENSIONS) else ""
 
 

@@ -1,4 +1,4 @@
-"""Loaders from the config. The training stream is a function of the seed and the position alone.
+"""Data loaders. A training sample depends only on the seed and on its position in the stream.
 
 Every sample draws its augmentation from (seed, position in the stream), so a run gives the same
 images for any number of workers, and a resumed run goes on where the one before it stopped.
@@ -56,7 +56,7 @@ class SeededMap(Dataset):
 
 
 class MixedSampler:
-    """Endless indices of records of several datasets, each dataset drawn by its weight.
+    """An endless sampler over several datasets, each drawn in proportion to its weight.
 
     Of a dataset every record comes once before any comes again. As with Detectron2's
     TrainingSampler, the processes of a run share one stream.
@@ -196,7 +196,7 @@ def _deaths_at_reading(loader: DataLoader) -> Iterator[list[dict]]:
 
 
 def init_worker(_: int) -> None:
-    """What a process that loads does first: leave signals to the one that started it."""
+    """First step of a loader's process: ignore signals, which the main process handles."""
     # Ctrl-C and a scheduler's SIGTERM go to the whole process group; only the training process is
     # to handle them, and it must still be able to end its workers by SIGTERM.
     if hasattr(os, "setpgrp"):

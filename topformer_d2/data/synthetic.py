@@ -1,4 +1,4 @@
-"""A small dataset that the project makes itself: textured shapes on textured ground.
+"""A small generated dataset: textured shapes on a textured ground.
 
 Each image has pixel labels and boxes, and everything follows from the seed, so that the demo, the
 tests and bug reports need no download.

@@ -1,4 +1,4 @@
-"""What a failed training says to its user, and the state from before the failed iteration."""
+"""Failures of a training: the message to the user, and undoing the failed iteration."""
 
 from __future__ import annotations
 

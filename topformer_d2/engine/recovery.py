@@ -1,4 +1,4 @@
-"""Iterations that fail: what was trained until then is kept, and the message says what to try."""
+"""Recovery from an iteration that fails: the state before it is kept, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint's training state must be like for a trainer to go on from it."""
+"""Checks of a checkpoint's training state before a trainer resumes from it."""
 
 from __future__ import annotations
 

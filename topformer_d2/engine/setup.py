@@ -1,4 +1,4 @@
-"""What a run needs before it starts: a checked config, loggers, the output folder."""
+"""Setup of a run: check the config, start the loggers, make the output folder."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _check_scheme(folder: str) -> None:
 
 
 def end_logs() -> None:
-    """Let the last run of this process keep its log.txt for its own lines."""
+    """Stop writing to the log.txt of this process's last run."""
     for name, handler in _handlers:
         logging.getLogger(name).removeHandler(handler)
     _handlers.clear()

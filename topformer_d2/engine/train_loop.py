@@ -1,4 +1,4 @@
-"""Detectron2's training step with the batch in parts."""
+"""Gradient accumulation: Detectron2's training step with the batch in parts."""
 
 from __future__ import annotations
 

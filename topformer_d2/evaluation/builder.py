@@ -1,4 +1,4 @@
-"""From what a dataset has labels for to its evaluator."""
+"""The evaluator of a dataset, by the kinds of labels that it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation evaluated by one confusion matrix, streamed image by image."""
+"""Evaluation of semantic segmentation by a confusion matrix, image by image."""
 
 from __future__ import annotations
 

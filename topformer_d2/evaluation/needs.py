@@ -1,4 +1,4 @@
-"""What an evaluator looks for in a model's outputs, so that nothing else is computed."""
+"""The outputs that each evaluator needs, so that nothing else is computed."""
 
 from __future__ import annotations
 

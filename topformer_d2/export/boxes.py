@@ -1,4 +1,4 @@
-"""A dense detector's decoding and NMS as a graph."""
+"""Decoding and NMS of a dense detector, in operations that can be exported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEVER = -1e30
 
 
 def box_decoding(model: RetinaNet) -> BoxDecoding:
-    """What makes boxes of the raw outputs of `model`."""
+    """The anchors, thresholds and factors by which `model` decodes its raw outputs."""
     generator = model.anchor_generator
     return BoxDecoding(
         strides=tuple(generator.strides),

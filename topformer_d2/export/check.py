@@ -1,4 +1,4 @@
-"""An exported file held against the PyTorch model that it came from."""
+"""Check of an exported file against the PyTorch model that it came from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network that is exported: a trained model's own modules, from input to answer."""
+"""The exported network: a trained model's modules, with optional pre- and postprocessing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what may be damaged or hostile, and writing so that nothing whole is ever lost."""
+"""Reading untrusted files safely, and writing files whole or not at all."""
 
 from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text

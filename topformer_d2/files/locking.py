@@ -1,4 +1,4 @@
-"""Locks that the kernel releases when their process ends, however it ends."""
+"""File locks, which the kernel releases when a process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading files that nobody has looked at: early refusals, and no way to run code."""
+"""Reading untrusted files: with limits, and without running code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a network gives for an image to the image's Scene."""
+"""Conversion of a network's outputs for an image to a Scene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: its model, and how its graph is to be fed and read."""
+"""The description inside an exported file: its model, inputs, outputs and decoding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST = 1 << 31
 
 @dataclass(frozen=True)
 class BoxDecoding:
-    """What makes boxes of a dense detector's raw outputs; levels are finest first.
+    """How a dense detector's raw outputs are decoded to boxes; levels are finest first.
 
     Attributes:
         strides: of each level, in pixels of the network's input.

@@ -1,4 +1,4 @@
-"""Reading the values of JSON that anybody may have written: each is checked as it is taken."""
+"""Checked access to the values of untrusted JSON."""
 
 from __future__ import annotations
 

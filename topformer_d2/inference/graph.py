@@ -1,4 +1,4 @@
-"""An exported graph held against its description: what it takes, gives and answers."""
+"""Checks of an exported graph and its outputs against the description in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ONNX file says before a runtime opens it, without a library."""
+"""A reader of an ONNX file's metadata that needs no ONNX library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One list of boxes from those of overlapping tiles, each object once."""
+"""Merging the boxes of overlapping tiles, so that each object is found once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are too large for one pass, in overlapping tiles whose logits are blended."""
+"""Prediction of large images in overlapping tiles, with blended logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames out of video files and into them."""
+"""Reading and writing videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One warning where a program other than this toolkit's trains a model by another recipe."""
+"""A warning where another program's trainer ignores parts of a config's recipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Reminder:
 
 
 def remember_recipe(backbone: nn.Module, cfg: CfgNode) -> nn.Module:
-    """Have a backbone warn of what Detectron2's own trainer does not know of a config's recipe.
+    """Make a backbone warn, when it is trained, of config keys that Detectron2's trainer ignores.
 
     Args:
         backbone: as built; it is changed and returned.

@@ -56,7 +56,7 @@ def save_chart(figure: Figure, path: str) -> None:
 
 
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """What the pixels of each class (a row, which sums to 100%) were taken for (columns).
+    """The confusion matrix in percent: truth in rows, which sum to 100%; prediction in columns.
 
     Colours follow the square root of the share, so that a confusion of a few percent is seen. A
     class without truth has a grey row. More than 200 classes are numbered and not named.

@@ -1,4 +1,4 @@
-"""Pictures of what is in an image."""
+"""Drawing scenes: labels and boxes over an image."""
 
 from __future__ import annotations
 

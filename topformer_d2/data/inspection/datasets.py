@@ -1,4 +1,4 @@
-"""All of a dataset's files, or some of them, and what its folders hold besides."""
+"""Inspection of datasets: their files, and other files in their folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The quick form, before training: what the lists say, and samples of the files."""
+"""The quick inspection before training: the datasets' lists, and samples of the files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _RARE_CLASSES = 0.1
 def check_samples(
     cfg: CfgNode, *, train: bool, arguments: str = "...", num_samples: int = 32
 ) -> None:
-    """The quick form: some records, spread evenly over each dataset of a config that fits them.
+    """Inspect some records, spread evenly over each dataset of a config.
 
     Args:
         cfg: a config that check_config has passed.

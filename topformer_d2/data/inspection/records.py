@@ -28,7 +28,7 @@ _PALETTE_MODES = ("P", "PA")
 
 @dataclass(frozen=True)
 class Expected:
-    """What the files of a dataset are held against.
+    """What the files of a dataset must agree with.
 
     Attributes:
         tasks: "sem_seg" (pixel labels), "instances" (boxes) or both, of what a record's own

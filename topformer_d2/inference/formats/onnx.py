@@ -1,4 +1,4 @@
-"""ONNX files, and ONNX Runtime, which runs them on the CPU."""
+"""The ONNX format: writing files, and running them in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 

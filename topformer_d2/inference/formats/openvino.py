@@ -1,4 +1,4 @@
-"""OpenVINO's files, and OpenVINO, which runs them and ONNX files on the CPU."""
+"""The OpenVINO format: writing files, and running them (and ONNX files) on the CPU."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def averaging_matrix(length: int | Tensor, cells: int | Tensor) -> Tensor:
 
 
 class ExactPooling(TorchFunctionMode):
-    """Within it F.adaptive_avg_pool2d is this module's, for torch.onnx has it at few sizes.
+    """A context in which F.adaptive_avg_pool2d can be exported at any size.
 
     Args:
         is_static: the sizes traced are the only ones: where they divide, it is avg_pool2d.

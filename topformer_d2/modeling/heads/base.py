@@ -1,4 +1,4 @@
-"""What every segmentation head here shares: its config, its loss, and Detectron2's call of it."""
+"""The base of all segmentation heads: config, loss, and Detectron2's interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..losses import PixelCrossEntropy, SegmentationLoss, build_segmentation_los
 
 
 class SegmentationHead:
-    """For an nn.Module with `layers` (features to logits) that calls `use_loss` once.
+    """A mixin for heads: an nn.Module that has `layers` (features to logits) and calls `use_loss`.
 
     Attributes:
         loss: what it is trained with.

@@ -14,7 +14,7 @@ from ..layers import DepthwiseSeparable, resolve_norm
 
 
 class LiteRetinaNetHead(nn.Module):
-    """Depthwise-separable towers for classes and boxes, shared by the levels but for their norms.
+    """Depthwise-separable towers for classes and boxes; the levels share all but the norms.
 
     Inputs and outputs are those of Detectron2's RetinaNetHead.
     """

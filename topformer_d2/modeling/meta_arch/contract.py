@@ -1,4 +1,4 @@
-"""What every model can do, whatever its task; Detectron2's own models by the same contract.
+"""The interface that every model has, and adapters for Detectron2's own models.
 
 A model has
 
@@ -136,7 +136,7 @@ def keeps_contract(model: nn.Module) -> bool:
 
 
 def adapt(model: nn.Module) -> nn.Module:
-    """A model by this module's contract: itself, or Detectron2's own model seen through it.
+    """Give a model this module's interface: the model itself, or an adapter of Detectron2's.
 
     The latter shares all that the given model has: its parameters, its mode, its hooks.
 
