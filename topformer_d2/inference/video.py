@@ -192,7 +192,7 @@ class VideoWriter(contextlib.AbstractContextManager):
 
     def _open(self, size: tuple[int, int]) -> None:
         self._partial = self._folder.enter_context(folder_beside(self._path)) / self._name
-        code = cv2.VideoWriter.fourcc(*self._codec)
+        code = cv2.VideoWriter_fourcc(*self._codec)  # type: ignore[attr-defined]
         writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
         if not writer.isOpened():
             full = _free_bytes(self._partial) == 0
