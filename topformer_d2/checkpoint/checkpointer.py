@@ -11,7 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..errors import InputError, is_out_of_memory, summarize
-from ..files import check_regular_file, read_text, write_beside
+from ..files import check_regular_file, is_remote, read_text, write_beside
 from ..logs import get_logger
 from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
@@ -123,7 +123,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write last_checkpoint beside and rename it: a killed run leaves the one before it."""
         self._found = None
-        if "://" in self.save_dir:
+        if is_remote(self.save_dir):
             super().tag_last_checkpoint(last_filename_basename)
         else:
             tag = Path(self.save_dir, _TAG)
@@ -146,7 +146,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: there are some, and none is whole.
         """
-        if "://" in self.save_dir:
+        if is_remote(self.save_dir):
             return super().get_checkpoint_file() if super().has_checkpoint() else ""
         if self._found is None:
             self._found = self._find()
@@ -192,7 +192,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Returns:
             its path; "" where there is none.
         """
-        folder = "" if "://" in self.save_dir else self.save_dir
+        folder = "" if is_remote(self.save_dir) else self.save_dir
         for path, _ in training_checkpoints(folder) if folder else ():
             try:
                 if not os.path.samefile(path, refused):

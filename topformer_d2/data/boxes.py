@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import InputError, printable
+from ..errors import InputError, printable, shortened
 from ..logs import get_logger
 from .categories import Categories
 from .coco_json import (
@@ -19,7 +19,6 @@ from .coco_json import (
     corners,
     read_boxes,
     read_coco,
-    shortened,
 )
 
 logger = get_logger(__name__)

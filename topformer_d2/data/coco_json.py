@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from collections.abc import Iterator
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ..errors import InputError
-from ..files import read_json
+from ..errors import InputError, shortened
+from ..files import is_remote, read_json
 
 # A coordinate beyond it is not a pixel's; float32, in which boxes are computed, is exact up to it.
 LARGEST_COORDINATE = 2**24
@@ -82,15 +81,6 @@ def _named(kinds: tuple[type, ...]) -> str:
     return " or ".join(names[kind] for kind in kinds)
 
 
-def shortened(value) -> str:
-    """repr of a value, at most about 200 characters, however long or nested it is."""
-    short = reprlib.Repr()
-    short.maxdict = short.maxlist = short.maxtuple = 8
-    short.maxstring = short.maxother = short.maxlong = 60
-    text = short.repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def _check_image(image: dict, json_file: str) -> None:
     what = f"{json_file}: image {shortened(image['id'])}"
     if type(image["id"]) is int and abs(image["id"]) > _LARGEST_ID:
@@ -110,11 +100,11 @@ def _check_image(image: dict, json_file: str) -> None:
 def check_inside(file_name: str, image_root: str, json_file: str) -> None:
     """Raise InputError where a 'file_name' leads out of the folder of the images."""
     # Most are neither absolute nor have "..", and there may be 100,000.
-    if not os.path.isabs(file_name) and ".." not in file_name and "://" not in file_name:
+    if not os.path.isabs(file_name) and ".." not in file_name and not is_remote(file_name):
         return
     root = os.path.abspath(image_root)
     path = os.path.abspath(os.path.join(image_root, file_name))
-    if "://" in file_name or os.path.commonpath([root, path]) != root:
+    if is_remote(file_name) or os.path.commonpath([root, path]) != root:
         raise InputError(
             f"{json_file}: the 'file_name' {shortened(file_name)} of an image leads out of the "
             f"folder of the images, {root}: name a folder that holds all images, and write each "

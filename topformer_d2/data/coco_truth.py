@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from detectron2.data import MetadataCatalog
 
-from ..errors import InputError
-from .coco_json import LARGEST_COORDINATE, NUMBERS, corners, read_boxes, read_coco, shortened
+from ..errors import InputError, shortened
+from .coco_json import LARGEST_COORDINATE, NUMBERS, corners, read_boxes, read_coco
 
 
 def box_truth(name: str, records: Sequence[dict]) -> dict:

@@ -2,6 +2,7 @@
 
 from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
+from .remote import is_remote
 from .room import naming_full_disks
 from .writing import (
     check_local_output,
@@ -17,6 +18,7 @@ __all__ = [
     "check_output",
     "check_regular_file",
     "folder_beside",
+    "is_remote",
     "locked_output",
     "naming_full_disks",
     "parse_json",
