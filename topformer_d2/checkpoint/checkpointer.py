@@ -11,7 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ..errors import InputError, is_out_of_memory, summarize
-from ..files import check_regular_file, is_remote, read_text, write_beside
+from ..files import Stamp, check_regular_file, file_stamp, is_remote, read_text, write_beside
 from ..logs import get_logger
 from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
@@ -43,6 +43,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.require_all = require_all
         self.saved_model = self.model
         self._found: str | None = None  # get_checkpoint_file's answer, until the next save
+        self._read: tuple[Stamp, Mapping] | None = None  # that file's content, until it is loaded
 
     def load(self, path: str, *args, **kwargs) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
@@ -56,7 +57,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str):
-        loaded = read_state_dict(filename)
+        checked, self._read = self._read, None
+        if checked and checked[0] == file_stamp(filename):
+            loaded = checked[1]
+        else:
+            loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
             check_values(converted, filename)
@@ -118,11 +123,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         save_file(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
-        self._found = None
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write last_checkpoint beside and rename it: a killed run leaves the one before it."""
-        self._found = None
+        self._found = self._read = None
         if is_remote(self.save_dir):
             super().tag_last_checkpoint(last_filename_basename)
         else:
@@ -158,7 +162,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if os.path.lexists(folder / _TAG):
             try:
                 named = _read_tag(folder)
-                self._check_whole(named)
+                self._read = file_stamp(named), self._check_whole(named)
                 return str(named)
             except InputError as e:
                 problems.append(str(e))
@@ -169,7 +173,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             problems.append(f"{folder / _TAG} is missing")
         for path, _ in candidates:
             try:
-                self._check_whole(path, "trainer")
+                self._read = file_stamp(path), self._check_whole(path, "trainer")
             except InputError as e:
                 if str(e) not in problems:
                     problems.append(str(e))

@@ -6,10 +6,11 @@ import math
 import os
 from collections import Counter, defaultdict
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from ..errors import InputError, printable, shortened
 from ..logs import get_logger
+from ..tasks import BOXES
 from .categories import Categories
 from .coco_json import (
     JSON_READER,
@@ -20,10 +21,13 @@ from .coco_json import (
     read_boxes,
     read_coco,
 )
+from .registered import register_dataset
+from .source_cache import without_collection
 
 logger = get_logger(__name__)
 
 
+@without_collection()
 def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
     """Detectron2 records of a COCO JSON, whose category ids may have gaps.
 
@@ -83,13 +87,14 @@ def register_boxes(
             where the dataset is not; None = as the JSON has them, once it is read.
         metadata: further fields of its Detectron2 metadata.
     """
-    DatasetCatalog.register(name, lambda: load_boxes(name, json_file, image_root))
     if categories is not None:
         metadata |= categories.thing_metadata()
-    MetadataCatalog.get(name).set(
+    register_dataset(
+        name,
+        lambda: load_boxes(name, json_file, image_root),
+        [BOXES.name],
         json_file=json_file,
         image_root=image_root,
-        evaluator_type="coco",
         json_reader=JSON_READER,
         **metadata,
     )

@@ -11,7 +11,8 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError, shortened
-from ..files import is_remote, read_json
+from ..files import check_regular_file, is_remote, read_json
+from .source_cache import parse_once
 
 # A coordinate beyond it is not a pixel's; float32, in which boxes are computed, is exact up to it.
 LARGEST_COORDINATE = 2**24
@@ -28,13 +29,15 @@ _COCO_TYPES = {
     "categories": {"id": (int,), "name": (str,)},
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
 }
+# Of these, what is used where it is there.
+_OPTIONAL = {"images": (), "categories": (), "annotations": ("id", "iscrowd", "ignore", "area")}
 NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
 
 
 def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]]:
     """The "images", "annotations" and "categories" of a COCO JSON; categories sorted by id.
 
-    Keys that are not used here ("area", an annotation's "id", ...) may be missing or wrong.
+    Keys that are not used here ("segmentation", "info", ...) are left out, and may be wrong.
 
     Args:
         json_file: its path, local or one of iopath's.
@@ -47,13 +50,22 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]
     """
     if not PathManager.isfile(json_file) and not os.path.exists(json_file):
         raise InputError(f"{os.path.abspath(json_file)} does not exist")
+    if not is_remote(json_file):
+        check_regular_file(json_file)
+    content = parse_once(_parse, json_file)
+    if annotated and "annotations" not in content:
+        raise _lacks("annotations", json_file)
+    return content
+
+
+def _parse(json_file: str) -> dict[str, list[dict]]:
     content = read_json(json_file)
     for part, types in _COCO_TYPES.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        if entries is None and part == "annotations" and not annotated:
+        if entries is None and part == "annotations":
             continue
         if not isinstance(entries, list) or (part != "annotations" and not entries):
-            raise InputError(f"{json_file} is not a COCO JSON of boxes: it has no {part!r}")
+            raise _lacks(part, json_file)
         for entry in entries:
             if not isinstance(entry, dict):
                 wrong = list(types)
@@ -72,8 +84,21 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]
     for image in content["images"]:
         _check_image(image, json_file)
     _check_categories(content["categories"], json_file)
+    used = {
+        part: [
+            {key: entry[key] for key in (*types, *_OPTIONAL[part]) if key in entry}
+            for entry in content[part]
+        ]
+        for part, types in _COCO_TYPES.items()
+        if content.get(part) is not None
+    }
     # The order in which Detectron2 numbers the classes.
-    return {**content, "categories": sorted(content["categories"], key=lambda c: c["id"])}
+    used["categories"].sort(key=lambda category: category["id"])
+    return used
+
+
+def _lacks(part: str, json_file: str) -> InputError:
+    return InputError(f"{json_file} is not a COCO JSON of boxes: it has no {part!r}")
 
 
 def _named(kinds: tuple[type, ...]) -> str:

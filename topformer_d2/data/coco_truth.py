@@ -9,6 +9,7 @@ from detectron2.data import MetadataCatalog
 
 from ..errors import InputError, shortened
 from .coco_json import LARGEST_COORDINATE, NUMBERS, corners, read_boxes, read_coco
+from .source_cache import without_collection
 
 
 def box_truth(name: str, records: Sequence[dict]) -> dict:
@@ -43,13 +44,14 @@ def box_truth(name: str, records: Sequence[dict]) -> dict:
     return truth
 
 
+@without_collection()
 def _truth_of_json(json_file: str) -> dict:
     content = read_coco(json_file, annotated=False)
     truth = {
         "images": [{"id": image["id"]} for image in content["images"]],
         "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
     }
-    if content.get("annotations") is not None:
+    if "annotations" in content:
         truth["annotations"] = [
             {
                 "image_id": raw["image_id"],

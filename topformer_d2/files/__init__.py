@@ -4,6 +4,7 @@ from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
 from .remote import is_remote
 from .room import naming_full_disks
+from .stamps import Stamp, file_stamp, stamp
 from .writing import (
     check_local_output,
     check_output,
@@ -14,9 +15,11 @@ from .writing import (
 )
 
 __all__ = [
+    "Stamp",
     "check_local_output",
     "check_output",
     "check_regular_file",
+    "file_stamp",
     "folder_beside",
     "is_remote",
     "locked_output",
@@ -25,6 +28,7 @@ __all__ = [
     "read_bytes",
     "read_json",
     "read_text",
+    "stamp",
     "write_beside",
     "write_json",
     "writing_beside",
