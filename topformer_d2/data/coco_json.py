@@ -84,17 +84,19 @@ def _parse(json_file: str) -> dict[str, list[dict]]:
     for image in content["images"]:
         _check_image(image, json_file)
     _check_categories(content["categories"], json_file)
-    used = {
-        part: [
-            {key: entry[key] for key in (*types, *_OPTIONAL[part]) if key in entry}
-            for entry in content[part]
-        ]
-        for part, types in _COCO_TYPES.items()
-        if content.get(part) is not None
-    }
     # The order in which Detectron2 numbers the classes.
-    used["categories"].sort(key=lambda category: category["id"])
-    return used
+    content["categories"].sort(key=lambda category: category["id"])
+    return {
+        part: _used(content[part], part) for part in _COCO_TYPES if content.get(part) is not None
+    }
+
+
+def _used(entries: list[dict], part: str) -> list[dict]:
+    """The entries without the keys that are not used, each of which is given up at once."""
+    keys = *_COCO_TYPES[part], *_OPTIONAL[part]
+    for index, entry in enumerate(entries):
+        entries[index] = {key: entry[key] for key in keys if key in entry}
+    return entries
 
 
 def _lacks(part: str, json_file: str) -> InputError:
