@@ -7,6 +7,7 @@ import os
 from collections import Counter, defaultdict
 
 from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 
 from ..errors import InputError, printable, shortened
 from ..logs import get_logger
@@ -49,8 +50,15 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         )
     MetadataCatalog.get(name).set(**classes)
     by_image = defaultdict(list)
-    for annotation, box in read_boxes(content, json_file):
-        by_image[annotation["image_id"]].append(box)
+    for box in read_boxes(content, json_file):
+        by_image[box.image_id].append(
+            {
+                "bbox": box.bbox,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": box.category,
+                "iscrowd": box.iscrowd,
+            }
+        )
     unlisted = by_image.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         count = sum(len(by_image[image_id]) for image_id in unlisted)

@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
@@ -29,15 +30,32 @@ _COCO_TYPES = {
     "categories": {"id": (int,), "name": (str,)},
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
 }
-# Of these, what is used where it is there.
-_OPTIONAL = {"images": (), "categories": (), "annotations": ("id", "iscrowd", "ignore", "area")}
-NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
+_NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
 
 
-def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]]:
-    """The "images", "annotations" and "categories" of a COCO JSON; categories sorted by id.
+class CocoBox(NamedTuple):
+    """One annotation of a COCO JSON.
 
-    Keys that are not used here ("segmentation", "info", ...) are left out, and may be wrong.
+    Attributes:
+        image_id: of its image.
+        category: index of its class, in the order of the categories' ids.
+        bbox: [x, y, width, height] in pixels.
+        iscrowd: 1 where it is a crowd, else 0.
+        area: in square pixels, which says whether it is small: the mask's in COCO, else the box's.
+    """
+
+    image_id: int | str
+    category: int
+    bbox: list[float]
+    iscrowd: int
+    area: float
+
+
+def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list]:
+    """The "images", the "categories" sorted by id, and the boxes, for read_boxes, of a COCO JSON.
+
+    Keys that are not used here ("segmentation", "info", ...) are left out, and may be wrong. So may
+    boxes, until read_boxes is called: the classes can be used without them.
 
     Args:
         json_file: its path, local or one of iopath's.
@@ -58,7 +76,7 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]
     return content
 
 
-def _parse(json_file: str) -> dict[str, list[dict]]:
+def _parse(json_file: str) -> dict[str, list]:
     content = read_json(json_file)
     for part, types in _COCO_TYPES.items():
         entries = content.get(part) if isinstance(content, dict) else None
@@ -86,17 +104,25 @@ def _parse(json_file: str) -> dict[str, list[dict]]:
     _check_categories(content["categories"], json_file)
     # The order in which Detectron2 numbers the classes.
     content["categories"].sort(key=lambda category: category["id"])
-    return {
-        part: _used(content[part], part) for part in _COCO_TYPES if content.get(part) is not None
+    parsed = {
+        part: [{key: entry[key] for key in _COCO_TYPES[part]} for entry in content[part]]
+        for part in ("images", "categories")
     }
+    if content.get("annotations") is not None:
+        parsed["annotations"], parsed["problems"] = _parse_boxes(content["annotations"], parsed)
+    return parsed
 
 
-def _used(entries: list[dict], part: str) -> list[dict]:
-    """The entries without the keys that are not used, each of which is given up at once."""
-    keys = *_COCO_TYPES[part], *_OPTIONAL[part]
-    for index, entry in enumerate(entries):
-        entries[index] = {key: entry[key] for key in keys if key in entry}
-    return entries
+def _parse_boxes(annotations: list[dict], content: dict) -> tuple[list[tuple], list[str]]:
+    """The fields of each annotation's CocoBox, and what is wrong with those that are malformed."""
+    to_index = class_metadata(content)["thing_dataset_id_to_contiguous_id"]
+    boxes, problems = [], []
+    for annotation in annotations:
+        try:
+            boxes.append(_parse_box(annotation, to_index))
+        except InputError as e:
+            problems.append(str(e))
+    return boxes, problems
 
 
 def _lacks(part: str, json_file: str) -> InputError:
@@ -188,40 +214,35 @@ def class_metadata(content: dict) -> dict:
     }
 
 
-def read_boxes(content: dict, json_file: str) -> Iterator[tuple[dict, dict]]:
-    """Each annotation of read_coco's content, and a Detectron2 record's annotation made of it.
+def read_boxes(content: dict, json_file: str) -> Iterator[CocoBox]:
+    """The boxes of read_coco's content, in the order of the JSON.
 
     Raises:
         InputError: one is malformed; the first five are named.
     """
-    to_index = class_metadata(content)["thing_dataset_id_to_contiguous_id"]
-    problems = []
-    for annotation in content["annotations"]:
-        try:
-            yield annotation, _read_annotation(annotation, to_index)
-        except InputError as e:
-            problems.append(str(e))
-    if problems:
+    if problems := content["problems"]:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InputError(f"{json_file}: {'; '.join(problems[:5])}{more}")
+    return map(CocoBox._make, content["annotations"])
 
 
-def _read_annotation(annotation: dict, to_index: dict) -> dict:
+def _parse_box(annotation: dict, to_index: dict) -> tuple:
     bbox, crowd = annotation["bbox"], annotation.get("iscrowd", 0)
     category = annotation["category_id"]
     if (
         len(bbox) == 4
-        and all(type(v) in NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox)
+        and all(
+            type(v) in _NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox
+        )
         and category in to_index
         and crowd in (0, 1)
         and not annotation.get("ignore")
     ):
-        return {
-            "bbox": bbox,
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": to_index[category],
-            "iscrowd": int(crowd),
-        }
+        area = annotation.get("area")
+        if type(area) not in _NUMBERS or not 0 <= area <= LARGEST_COORDINATE**2:
+            area = bbox[2] * bbox[3]
+        # A tuple is kept in fewer bytes than a CocoBox.
+        return annotation["image_id"], to_index[category], bbox, int(crowd), area
     name, image = str(annotation.get("id", ""))[:60], str(annotation["image_id"])[:60]
     what = f"annotation {name} of image {image}"
     if category not in to_index:
@@ -230,7 +251,7 @@ def _read_annotation(annotation: dict, to_index: dict) -> dict:
         raise InputError(f"{what} has 'ignore', which COCO's evaluation does not: use 'iscrowd'")
     if crowd not in (0, 1):
         raise InputError(f"{what} has iscrowd {shortened(crowd)}; it takes 0 or 1")
-    if len(bbox) != 4 or not all(type(value) in NUMBERS for value in bbox):
+    if len(bbox) != 4 or not all(type(value) in _NUMBERS for value in bbox):
         raise InputError(f"{what} has the bbox {shortened(bbox)}; it takes x, y, width, height")
     raise InputError(
         f"{what} has the bbox {shortened(bbox)}, with a number that is not finite or beyond "

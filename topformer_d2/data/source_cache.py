@@ -21,7 +21,7 @@ from ..files import Stamp, is_remote, stamp
 
 T = TypeVar("T")
 
-# Of all that is kept. COCO's 118,000 training images with 860,000 boxes take 80 MB.
+# Of all that is kept. A COCO JSON of 100,000 images and 700,000 boxes takes 44 MiB.
 _MOST_BYTES = 1 << 29
 
 
