@@ -41,8 +41,8 @@ class SourceCache:
         """parser(*sources), which is called only where a source is new or has changed.
 
         Args:
-            parser: a function of a module, which reads these files alone. What it returns can be
-                pickled; what it raises is not kept.
+            parser: a function of a module, which reads these sources alone. What it returns can
+                be pickled; what it raises is not kept.
             sources: files and folders. Of a folder, the files below it count by name, time and
                 size. Remote ones are parsed each time, because nobody knows whether they changed.
 
@@ -54,11 +54,10 @@ class SourceCache:
             return parser(*sources)
         key = parser, *sources
         known, content = self._kept.pop(key, (None, b""))
-        if known == stamps:
-            with without_collection():
+        with without_collection():
+            if known == stamps:
                 value = pickle.loads(content)
-        else:
-            with without_collection():
+            else:
                 value = parser(*sources)
                 content = _pickled(value)
         if 0 < len(content) <= self._most_bytes:
