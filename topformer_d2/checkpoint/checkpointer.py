@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..errors import InputError, is_out_of_memory, summarize
-from ..files import check_regular_file, read_text, write_beside
+from ..files import Stamp, check_regular_file, file_stamp, is_remote, read_text, write_beside
 from ..logs import get_logger
 from .files import local_file, read_state_dict, save_file, strip_prefix, strip_wrappers, weights_of
 from .official import convert_official_state_dict, is_official
@@ -49,6 +49,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.require_all = require_all
         self.saved_model = self.model
         self._found: str | None = None  # get_checkpoint_file's answer, until the next save
+        self._read: tuple[Stamp, Mapping] | None = None  # that file's content, until it is loaded
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
@@ -62,7 +63,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        loaded = read_state_dict(filename)
+        checked, self._read = self._read, None
+        if checked and checked[0] == file_stamp(filename):
+            loaded = checked[1]
+        else:
+            loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
             check_values(converted, filename)
@@ -124,12 +129,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         save_file(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
-        self._found = None
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write last_checkpoint beside and rename it: a killed run leaves the one before it."""
-        self._found = None
-        if "://" in self.save_dir:
+        self._found = self._read = None
+        if is_remote(self.save_dir):
             super().tag_last_checkpoint(last_filename_basename)
         else:
             tag = Path(self.save_dir, _TAG)
@@ -152,7 +156,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: there are some, and none is whole.
         """
-        if "://" in self.save_dir:
+        if is_remote(self.save_dir):
             return super().get_checkpoint_file() if super().has_checkpoint() else ""
         if self._found is None:
             self._found = self._find()
@@ -164,7 +168,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if os.path.lexists(folder / _TAG):
             try:
                 named = _read_tag(folder)
-                self._check_whole(named)
+                self._read = file_stamp(named), self._check_whole(named)
                 return str(named)
             except InputError as e:
                 problems.append(str(e))
@@ -175,7 +179,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             problems.append(f"{folder / _TAG} is missing")
         for path, _ in candidates:
             try:
-                self._check_whole(path, "trainer")
+                self._read = file_stamp(path), self._check_whole(path, "trainer")
             except InputError as e:
                 if str(e) not in problems:
                     problems.append(str(e))
@@ -198,7 +202,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Returns:
             its path; "" where there is none.
         """
-        folder = "" if "://" in self.save_dir else self.save_dir
+        folder = "" if is_remote(self.save_dir) else self.save_dir
         for path, _ in training_checkpoints(folder) if folder else ():
             try:
                 if not os.path.samefile(path, refused):

@@ -7,10 +7,12 @@ import os
 from collections import Counter, defaultdict
 from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 
-from ..errors import InputError, printable
+from ..errors import InputError, printable, shortened
 from ..logs import get_logger
+from ..tasks import BOXES
 from .categories import Categories
 from .coco_json import (
     JSON_READER,
@@ -20,12 +22,14 @@ from .coco_json import (
     corners,
     read_boxes,
     read_coco,
-    shortened,
 )
+from .registered import register_dataset
+from .source_cache import without_collection
 
 logger = get_logger(__name__)
 
 
+@without_collection()
 def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
     """Detectron2 records of a COCO JSON, whose category ids may have gaps.
 
@@ -47,8 +51,15 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         )
     MetadataCatalog.get(name).set(**classes)
     by_image = defaultdict(list)
-    for annotation, box in read_boxes(content, json_file):
-        by_image[annotation["image_id"]].append(box)
+    for box in read_boxes(content, json_file):
+        by_image[box.image_id].append(
+            {
+                "bbox": box.bbox,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": box.category,
+                "iscrowd": box.iscrowd,
+            }
+        )
     unlisted = by_image.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         count = sum(len(by_image[image_id]) for image_id in unlisted)
@@ -89,13 +100,14 @@ def register_boxes(
             where the dataset is not; None = as the JSON has them, once it is read.
         metadata: further fields of its Detectron2 metadata.
     """
-    DatasetCatalog.register(name, lambda: load_boxes(name, json_file, image_root))
     if categories is not None:
         metadata |= categories.thing_metadata()
-    MetadataCatalog.get(name).set(
+    register_dataset(
+        name,
+        lambda: load_boxes(name, json_file, image_root),
+        [BOXES.name],
         json_file=json_file,
         image_root=image_root,
-        evaluator_type="coco",
         json_reader=JSON_READER,
         **metadata,
     )

@@ -10,7 +10,7 @@ import zlib
 from PIL import Image, features
 
 from ..errors import InputError, printable
-from ..files import check_regular_file
+from ..files import check_regular_file, is_remote
 from ..logs import get_logger
 
 logger = get_logger(__name__)
@@ -78,7 +78,7 @@ def list_images(source: str | os.PathLike, name: str = "") -> list[str]:
     source = os.fspath(source)
     given = f"`{name}` " if name else ""
     left_out = ""
-    if "://" in source:
+    if is_remote(source):
         raise InputError(f"{given}{source}: streams and URLs are not read; save it as a file")
     if os.path.isdir(source):
         names = [name for name in sorted(os.listdir(source)) if name[0] != "."]

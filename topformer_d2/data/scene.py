@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from ..errors import InputError, import_optional
+from ..errors import InputError, import_optional, shortened
 from ..tasks import BOXES, PIXELS
 from .boxes import corners
 from .images import read_label
@@ -243,7 +242,7 @@ def _numbers(values: Any, kind: type, name: str) -> np.ndarray:
     try:
         return np.asarray(values, kind)
     except (OverflowError, TypeError, ValueError) as e:
-        raise InputError(f"a scene's {name} are {reprlib.repr(values)}: {e}") from e
+        raise InputError(f"a scene's {name} are {shortened(values)}: {e}") from e
 
 
 def _finite(value: float | None) -> float | None:

@@ -22,6 +22,7 @@ from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
 from ..errors import InputError, printable
+from ..files import is_remote
 from ..logs import ESCAPE_CONTROLS, get_logger
 from .processes import check_single_run
 
@@ -75,7 +76,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
 
 def _check_scheme(folder: str) -> None:
     """Raise InputError where OUTPUT_DIR is remote, and nothing here can write there."""
-    if "://" not in folder:
+    if not is_remote(folder):
         return
     try:
         PathManager.mkdirs(folder)

@@ -31,7 +31,7 @@ from ..evaluation import (
     needs_of,
 )
 from ..evaluation.tta import build_resizes, tta_folder
-from ..files import locked_output
+from ..files import is_remote, locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt
@@ -170,7 +170,7 @@ class Trainer(RecoveringTrainer):
 
     def _warn_of_earlier_run(self) -> None:
         folder = self.cfg.OUTPUT_DIR
-        earlier = [] if not folder or "://" in folder else training_checkpoints(folder)
+        earlier = [] if not folder or is_remote(folder) else training_checkpoints(folder)
         if earlier:
             names = ", ".join(path.name for path, _ in earlier[:3])
             logger.warning(

@@ -19,6 +19,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from . import locking
+from .remote import is_remote
 from .room import naming_full_disks
 
 _STREAMS = ("/dev/stdout", "/dev/stderr")
@@ -54,7 +55,7 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
         OSError: it cannot be written, as on a full disk; with the name of the file, whatever a
             library that wrote to it made of that.
     """
-    if "://" in os.fspath(path):
+    if is_remote(path):
         with PathManager.open(os.fspath(path), "wb") as f:
             yield f
         return
@@ -244,7 +245,7 @@ def check_output(path: str | os.PathLike, name: str) -> None:
     """
     path = os.fspath(path)
     target = Path(path)
-    if "://" in path:
+    if is_remote(path):
         return
     if target.is_dir():
         raise InputError(f"`{name}` {path} is a folder: name a file in it")
@@ -261,7 +262,7 @@ def check_output(path: str | os.PathLike, name: str) -> None:
 def check_local_output(path: str, name: str, extension: str) -> None:
     """check_output of a file that is written on this machine and whose name has this extension."""
     path = os.fspath(path)
-    if "://" in path:
+    if is_remote(path):
         raise InputError(f"`{name}` {path} is a remote store's: name a file on this machine")
     if Path(path).suffix != extension:
         raise InputError(f"`{name}` {path}: the name of such a file ends in {extension}")

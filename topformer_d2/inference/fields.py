@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import shortened
+
 Check = Callable[[Any], Any]  # a value to what is made of it; ValueError says what it is to be
 
 
@@ -22,7 +24,7 @@ class Fields:
             ValueError: it is not an object.
         """
         if not isinstance(value, dict):
-            raise ValueError(f"{name or 'it'} is {shorten(value)}; an object is expected")
+            raise ValueError(f"{name or 'it'} is {shortened(value, 60)}; an object is expected")
         self._left = dict(value)
         self._name = name
 
@@ -38,7 +40,7 @@ class Fields:
         try:
             return check(value)
         except ValueError as e:
-            raise ValueError(f"{self.name(key)} is {shorten(value)}; {e}") from e
+            raise ValueError(f"{self.name(key)} is {shortened(value, 60)}; {e}") from e
 
     def has(self, key: str) -> bool:
         """Whether there is such a key, and not null."""
@@ -56,12 +58,6 @@ class Fields:
         """ValueError where there are keys that nobody took."""
         if self._left:
             raise ValueError(f"{self.name(min(self._left))[:100]!r} is not a known key")
-
-
-def shorten(value: object) -> str:
-    """A value for a message."""
-    text = "an object" if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def text(value: Any) -> str:
@@ -129,7 +125,7 @@ def tuple_of(
             try:
                 checked.append(check(value))
             except ValueError as e:
-                raise ValueError(f"its value {i} is {shorten(value)}: {e}") from e
+                raise ValueError(f"its value {i} is {shortened(value, 60)}: {e}") from e
         return tuple(checked)
 
     return check_all

@@ -14,7 +14,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
 
 from ...config import model_tasks
-from ..coco_json import LARGEST_COORDINATE, corners, shortened
+from ...errors import shortened
+from ..coco_json import LARGEST_COORDINATE, corners
 from ..image_files import UNREADABLE
 from ..images import LOSSY_FORMATS, png_bit_depth, read_image, read_label
 from ..label_checks import check_image_size, check_label_range, check_label_size

@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ...errors import InputError
+from ...files import is_remote
 from ..boxes import has_area_inside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
@@ -155,7 +156,7 @@ def unseen_classes(names: Sequence[str], seen: Iterable[int]) -> str:
 
 def _path(record: dict) -> str:
     file = record["file_name"]
-    return file if "://" in file else os.path.abspath(file)
+    return file if is_remote(file) else os.path.abspath(file)
 
 
 def _note_repeats(name: str, records: Sequence[dict], tally: Tally) -> None:
