@@ -3,8 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# make env DETECTRON2=main: its main branch, which takes a compiler and GitHub (docs/installation.md).
+DETECTRON2 ?= v0.6
+DETECTRON2_MAIN := git+https://github.com/facebookresearch/detectron2.git
+INSTALL_DETECTRON2 = $(BIN)/python $(if $(filter main,$(DETECTRON2)), \
+  -m pip install -q --no-build-isolation $(DETECTRON2_MAIN), tools/install_detectron2.py)
+# The documentation's tools have an environment of their own: nothing else needs them.
+DOCS_VENV ?= .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 
-.PHONY: env demo test test-slow test-faults lint format clean
+.PHONY: env demo test test-slow test-faults lint format docs clean
 
 env: $(READY)
 
@@ -12,7 +20,7 @@ $(READY): requirements.lock setup.py topformer_d2/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python >= 3.10 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
-	$(BIN)/python tools/install_detectron2.py
+	$(INSTALL_DETECTRON2)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check
 	@touch $(READY)
@@ -34,10 +42,22 @@ test-faults: env
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict tests/typed_program.py
 
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# build/site/index.html; a broken link or a page that is missing is an error.
+docs: $(DOCS_READY)
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build
+	@echo "the documentation is build/site/index.html"
+
+$(DOCS_READY): requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements-docs.lock
+	@touch $(DOCS_READY)
+
 clean:
-	rm -rf build output *.egg-info .pytest_cache .ruff_cache
+	rm -rf build output *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -11,7 +11,15 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from topformer_d2.checkpoint import SafeCheckpointer, read_state_dict, read_weights, save_state_dict
+from topformer_d2.checkpoint import (
+    SafeCheckpointer,
+    read_state_dict,
+    read_weights,
+    save_state_dict,
+)
+from topformer_d2.checkpoint import (
+    checkpointer as module,
+)
 from topformer_d2.checkpoint.contents import strip_prefix, strip_wrappers
 from topformer_d2.errors import InputError
 
@@ -190,6 +198,30 @@ def damage_tag(content):
             tag.write_bytes(content)
 
     return damage
+
+
+def test_resuming_reads_the_checkpoint_once(folder, monkeypatch):
+    read = []
+    original = module.read_state_dict
+    monkeypatch.setattr(module, "read_state_dict", lambda p: read.append(p) or original(p))
+    path = str(folder / "model_0000003.pth")
+    resumed = checkpointer(folder)
+    assert resumed.has_checkpoint()  # as the trainer asks before it loads
+    resumed.resume_or_load("", resume=True)
+    assert read == [path] and resumed.checkpointables["trainer"].iteration == 3
+    resumed.load(path)  # what was read is not kept for longer
+    assert read == [path] * 2
+
+
+def test_a_checkpoint_that_changes_after_the_look_is_read_again(folder):
+    resumed = checkpointer(folder)
+    assert resumed.has_checkpoint()
+    content = torch.load(folder / "model_0000003.pth", weights_only=True)
+    content["model"]["bias"] = torch.tensor([5.0, 6.0])
+    torch.save(content, folder / "model_0000003.pth")
+    os.utime(folder / "model_0000003.pth", ns=(1, 1))
+    resumed.resume_or_load("", resume=True)
+    assert resumed.model.bias.tolist() == [5, 6]
 
 
 TAGS = [None, b"", b"\xff\x00", b"../x.pth", b"gone.pth", "folder", "dangling"]

@@ -4,7 +4,8 @@ import pytest
 
 from topformer_d2 import Predictor, get_config
 from topformer_d2.config import add_topformer_config, check_parts, list_configs, load_config
-from topformer_d2.config.ranges import RANGES, check_values
+from topformer_d2.config.checking import check_values
+from topformer_d2.config.ranges import RANGES
 from topformer_d2.errors import InputError
 
 

@@ -83,7 +83,7 @@ def test_the_examples_of_deployment_run(tmp_path):
 
 def test_every_file_that_a_page_names_exists():
     pages = [REPOSITORY / "README.md", REPOSITORY / "datasets/README.md"]
-    pages += sorted((REPOSITORY / "docs").glob("*.md"))
+    pages += sorted((REPOSITORY / "docs").glob("**/*.md"))
     text = "".join(page.read_text() for page in pages)
     kinds = "configs|tools|benchmarks|datasets|docs"
     named = set(re.findall(rf"(?<![\w/])(?:{kinds})/[\w/]+\.(?:yaml|py|md)", text))
@@ -94,7 +94,7 @@ def test_every_file_that_a_page_names_exists():
 
 @pytest.mark.parametrize(
     "page",
-    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), REPOSITORY / "datasets/README.md"],
+    [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), REPOSITORY / "datasets/README.md"],
     ids=lambda page: str(page.relative_to(REPOSITORY)),
 )
 def test_links_between_pages_lead_somewhere(page):

@@ -7,7 +7,15 @@ import signal
 import pytest
 
 from tests.helpers import REPOSITORY
-from topformer_d2.errors import InputError, Terminated, did_you_mean, show_input_errors, shown
+from topformer_d2.errors import (
+    InputError,
+    Terminated,
+    cut,
+    did_you_mean,
+    shortened,
+    show_input_errors,
+    shown,
+)
 from topformer_d2.files import folder_beside
 from topformer_d2.logs import get_logger
 
@@ -62,6 +70,37 @@ SHOWN = "a\\x1b[2J\\u202e\\udcff"
 
 def test_a_path_in_a_line():
     assert shown(f"/x/{HOSTILE}\nerror: b") == f"/x/{SHOWN}\\nerror: b"
+
+
+@pytest.mark.parametrize(
+    ("value", "most", "expected"),
+    [
+        (3, 60, "3"),
+        ("a\n", 60, "'a\\n'"),
+        ([1, 2], 4, "[1, ..."),
+        ({"a": HOSTILE}, 60, f"{{'a': {HOSTILE!r}}}"),
+    ],
+)
+def test_a_value_in_a_message(value, most, expected):
+    assert shortened(value, most) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "x" * 10**6,
+        list(range(10**6)),
+        dict.fromkeys(range(10**6)),
+        10**4000,
+        [[[["x"] * 99] * 99] * 99],
+    ],
+)
+def test_a_long_value_is_shortened(value):
+    assert 20 < len(shortened(value)) <= 203 and len(shortened(value, 30)) <= 33
+
+
+def test_a_long_text_is_cut():
+    assert cut("a\nb") == "a\\nb" and cut("\x1b" * 400) == "\\x1b" * 75 + "..."
 
 
 @pytest.mark.parametrize("name", ["topformer_d2.test", "fvcore.common.checkpoint"])

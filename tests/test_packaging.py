@@ -1,11 +1,13 @@
 """What a wheel holds, and that the package works from it."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
 
 import pytest
+import yaml
 
 from tests.helpers import REPOSITORY
 from topformer_d2.cli import VERBS
@@ -53,3 +55,19 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
         str(tmp_path / "installed/topformer_d2/__init__.py"),
         "small",
     ], result.stderr
+
+
+def test_the_workflow_calls_targets_and_files_that_exist():
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    commands = [step["run"].split() for step in steps if "run" in step]
+    makefile = (REPOSITORY / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.M)[1].split()
+    assert {words[1] for words in commands} == {"env", "test", "docs", "test-slow", "test-faults"}
+    for make, target, *words in commands:
+        assert make == "make" and target in phony
+        for variable in (word for word in words if "=" in word):
+            assert re.search(rf"^{variable.partition('=')[0]} \?=", makefile, re.M)
+    for step in steps:
+        lock = step.get("with", {}).get("cache-dependency-path", "Makefile")
+        assert (REPOSITORY / lock).is_file()

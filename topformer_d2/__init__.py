@@ -7,6 +7,10 @@ with Detectron2, so that Detectron2's own functions build and run them from a co
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a checker does not run load()
+    from .api import *
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,7 +51,7 @@ def load() -> None:
     globals().update({name: getattr(api, name) for name in __all__})
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """What load() has not set, as where Detectron2 is missing."""
     if name not in __all__ or f"{__name__}.api" in sys.modules:  # which asks while it is imported
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

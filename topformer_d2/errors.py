@@ -8,13 +8,14 @@ import errno
 import importlib
 import os
 import re
+import reprlib
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 
@@ -46,6 +47,20 @@ def printable(text: str, *, newlines: bool = False) -> str:
     """
     text = _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
     return text.replace("\n", "\\n") if newlines else text
+
+
+def cut(text: str, most: int = 300) -> str:
+    """The first `most` characters of a text, and "..." where there are more, as one line."""
+    text = printable(text, newlines=True)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def shortened(value: object, most: int = 200) -> str:
+    """cut() of a value's repr, which stays cheap however long or nested the value is."""
+    short = reprlib.Repr()
+    short.maxdict = short.maxlist = short.maxtuple = 8
+    short.maxstring = short.maxother = short.maxlong = 60
+    return cut(short.repr(value), most)
 
 
 def shown(path: str | os.PathLike) -> str:
@@ -203,7 +218,7 @@ def _terminating_in_order() -> Iterator[None]:
         yield
         return
 
-    def stop(number, frame):
+    def stop(number: int, frame: object) -> NoReturn:
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SDIST_PROJECT = "pb1-detectron2"
 SDIST_FILE = "pb1-detectron2-0.6.tar.gz"
@@ -37,7 +37,7 @@ class Change(NamedTuple):
     file: str
     old: str
     new: str
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # a tuple has a method of this name
 
 
 def _alias(file: str, name: str, new: str, count: int) -> Change:
@@ -150,7 +150,9 @@ def apply_changes(root: Path, changes: list[Change]) -> None:
         # Not inside a longer name: np.float must not match in np.float32.
         pattern = re.escape(change.old) + r"(?!\w)" if change.old[-1].isalnum() else None
         pattern = pattern or re.escape(change.old)
-        texts[path], found = re.subn(pattern, lambda _, new=change.new: new, texts[path])
+        # Its backslashes are no references to groups.
+        replacement = change.new.replace("\\", r"\\")
+        texts[path], found = re.subn(pattern, replacement, texts[path])
         if found != change.count:
             raise RuntimeError(
                 f"{change.file}: expected {change.count} times, found {found} times: {change.old!r}"
@@ -192,7 +194,9 @@ def download(folder: Path) -> Path:
 
 def build_wheel(sdist: Path, folder: Path) -> Path:
     """Unpack, change and build `sdist`; return the wheel's path in `folder`."""
-    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python >= 3.10.12
+    safely: dict[str, Any] = (
+        {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    )  # Python >= 3.10.12
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, **safely)
     root = folder / SDIST_FILE.removesuffix(".tar.gz")

@@ -15,7 +15,7 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 
 @dataclass(frozen=True)
 class Task:
-    """One thing that a model is trained for.
+    """A task of a model: its names in records, configs, outputs and metrics.
 
     Attributes:
         name: "sem_seg" or "instances".

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from tests.helpers import save_untrained, topformer
-from topformer_d2 import get_config
-from topformer_d2.analysis import benchmark
+from topformer_d2 import Predictor, get_config
+from topformer_d2.analysis import benchmark, timed_models
 from topformer_d2.analysis.benchmark import (
     Entry,
     describe_machine,
@@ -23,7 +23,13 @@ from topformer_d2.analysis.benchmark import (
 )
 from topformer_d2.analysis.gpu import format_gpu_times, time_on_gpu
 from topformer_d2.analysis.peers import PEERS, build_peer, prepare_peer
-from topformer_d2.analysis.timed_models import model_in_use, own_entries, untrained_weights
+from topformer_d2.analysis.timed_models import (
+    model_in_use,
+    own_entries,
+    peer_entries,
+    plain_entry,
+    untrained_weights,
+)
 from topformer_d2.cli import benchmark as verb
 from topformer_d2.config import load_config
 
@@ -44,18 +50,20 @@ def test_table_json_and_chart(tmp_path):
     results = record["results"]
     names = [(r["model"], r["backend"]) for r in results]
     own = ["DefaultPredictor", "torch", "onnxruntime", "onnxruntime, as listed"]
-    assert names[:4] == [("seg_topformer_t", backend) for backend in own]
-    assert names[4:] == [(p, backend) for p in PEERS for backend in own[1:3]]
+    own += ["onnxruntime, plain argmax"]
+    assert names[:5] == [("seg_topformer_t", backend) for backend in own]
+    peers = [*own[1:3], "onnxruntime, argmax in the graph"]
+    assert names[5:] == [(p, backend) for p in PEERS for backend in peers]
     assert record["threads"] == 1 and record["size"] == [64, 96] and record["repetitions"] == 2
     assert "ONNX Runtime" in record["machine"]
     assert results[0]["speedup"] == 1 and results[1]["network_ms"] > 0
     assert results[3]["network_ratio"] == 1 and results[2]["network_ratio"] > 0
-    assert results[4]["network_ratio"] is None
+    assert results[5]["network_ratio"] is None and results[5]["network_ms"] > 0
     for r in results:
         assert r["whole_quartiles"][0] <= r["whole_ms"] <= r["whole_quartiles"][1]
     # The spec's 0.58 GMACs at 512x512, in proportion.
     assert results[1]["gmacs"] == pytest.approx(0.58 * 64 * 96 / 512**2, rel=0.05)
-    assert result.stdout.count("| seg_topformer_t ") == 4
+    assert result.stdout.count("| seg_topformer_t ") == 5
     assert cv2.imread(str(tmp_path / "t.png")).shape[2] == 3
 
 
@@ -158,6 +166,22 @@ def test_peers_give_logits_below_the_images_size(name):
     prepared = prepare_peer(model)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in prepared.modules())
     torch.testing.assert_close(prepared(x), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_all_ways_to_a_label_map_agree(tmp_path, monkeypatch):
+    """The plain argmax of our file and the Predictor; a peer's argmax in its graph and outside."""
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    cfg, path = get_config("seg_topformer_t"), str(tmp_path / "w.pth")
+    untrained_weights(cfg, image, path)
+    common = {"num_threads": 1, "folder": tmp_path}
+    plain = plain_entry("t", cfg, path, image, **common).whole()
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    label = Predictor(cfg, path)(image).label
+    assert len(np.unique(label)) > 1
+    assert (plain.numpy() == label).mean() > 0.99
+    monkeypatch.setattr(timed_models, "PEERS", PEERS[:1])
+    _, outside, in_graph = peer_entries(image, num_classes=19, **common)
+    assert (outside.whole() == in_graph.whole()).float().mean() > 0.99
 
 
 def test_an_untrained_detector_finds_something(tmp_path):

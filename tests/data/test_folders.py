@@ -234,7 +234,7 @@ def test_wrong_entries_name_the_key(config_file, changes, message):
     ],
 )
 def test_what_is_no_entry_is_refused(tmp_path, value, message):
-    message = f"{message} IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or all"
+    message = f"{message} IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or"
     message = re.escape(message)
     (tmp_path / "wrong.yaml").write_text(f"DATASETS: {{TRAIN: [own], FOLDERS: {{own: {value}}}}}")
     with pytest.raises(InputError, match=message):

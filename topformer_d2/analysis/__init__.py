@@ -1,4 +1,4 @@
-"""What a model costs, and the paper's tables of that."""
+"""Costs of a model (parameters, operations, memory, time), and the paper's tables."""
 
 from .chart import draw_parts
 from .complexity import Cost, complexity, format_costs

@@ -1,4 +1,4 @@
-"""Networks and whole ways from image to label map, timed side by side."""
+"""Timing side by side: the networks alone, and everything from the image to the label map."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from .latency import time_alternately
 
 @dataclass
 class Entry:
-    """What is timed.
+    """One row of the benchmark: what is timed, under which name.
 
     Attributes:
         model, backend: names for the table.
@@ -123,7 +124,7 @@ def _format(value: float | None, digits: int) -> str:
 
 
 def as_records(results: Sequence[Result]) -> list[dict]:
-    """For JSON."""
+    """The results as dicts, for JSON."""
     return [asdict(result) for result in results]
 
 
@@ -159,7 +160,11 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
         x, y = [r.gmacs for r in own], [r.network_ms for r in own]
         axes.plot(x, y, color=color, linewidth=1, label=model)
         for r in own:
-            shape = {"marker": markers[r.backend], "markersize": 8, "markeredgecolor": "white"}
+            shape: dict[str, Any] = {
+                "marker": markers[r.backend],
+                "markersize": 8,
+                "markeredgecolor": "white",
+            }
             axes.plot(r.gmacs, r.network_ms, color=color, **shape)
     # Room around the points, and on each axis at least one of the numbers below.
     x, y = [r.gmacs for r in timed], [r.network_ms for r in timed]

@@ -1,4 +1,4 @@
-"""pycocotools' figures, and boxes made from a seed, to check and to time the evaluation with."""
+"""pycocotools' metrics, and generated boxes, to check and time the box evaluation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def evaluate_with_pycocotools(truth: dict, results: list[dict]) -> np.ndarray:
 def generate_boxes(
     num_images: int, *, num_classes: int = 80, seed: int = 0
 ) -> tuple[dict, list[dict]]:
-    """A COCO JSON's content, and results that find most of its objects somewhat off.
+    """A generated COCO JSON's content, and detections near most of its objects.
 
     Sizes run from a pixel to most of the image. There are crowds, images without objects, a class
     without any, and results with equal scores; category ids have gaps.

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis, parameter_count
@@ -20,7 +21,7 @@ from ..modeling.meta_arch.head_contract import pad_to_multiple
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a module and all below it.
+    """The cost of a module, with all modules inside it.
 
     Attributes:
         parameters: trainable or not; buffers, such as BatchNorm's statistics, are none.
@@ -48,14 +49,14 @@ class Network(nn.Module):
         return self.model.network(pad_to_multiple(x, self.model.size_divisor)).tensors()
 
 
-def _attention_macs(inputs, outputs) -> int:
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
     """Of PyTorch's fused attention, which fvcore does not know: both matrix products."""
     query, key, value = (x.type().sizes() for x in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def count_macs(network: nn.Module, image: Tensor) -> FlopCountAnalysis:
-    """fvcore's count of the multiply-accumulates of a network for an image, attention's with it."""
+    """Count a network's multiply-accumulates for an image by fvcore, with those of attention."""
     analysis = FlopCountAnalysis(network, image)
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
     return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -84,7 +85,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """The name, those of the modules around it, and "" at last."""
+    """A module's name, then the names of the modules around it, and "" at the end."""
     while name:
         yield name
         name = name.rpartition(".")[0]
@@ -94,10 +95,10 @@ def ancestors(name: str) -> Iterator[str]:
 @torch.inference_mode()
 def _activation_bytes(model: nn.Module, network: nn.Module, image: Tensor) -> dict[str, int]:
     """Cost.activation_bytes of the modules of `model` where `network`, around it, takes `image`."""
-    sizes = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
     seen = {image.untyped_storage()._cdata: image}  # held, so that no address comes twice
 
-    def record(name: str, outputs) -> None:
+    def record(name: str, outputs: object) -> None:
         for tensor in tree_leaves(outputs):
             if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in seen:
                 seen[tensor.untyped_storage()._cdata] = tensor

@@ -1,4 +1,4 @@
-"""A network's time on a GPU, in the forms in which it can run there."""
+"""A network's time on a GPU, by data type and memory layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timing calls against each other on a machine that does other things too."""
+"""Fair timing of several calls on a machine that is not idle."""
 
 from __future__ import annotations
 

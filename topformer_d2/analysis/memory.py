@@ -1,4 +1,4 @@
-"""The memory that a call takes."""
+"""The peak memory of a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each part of a model takes of its parameters, operations, activations and time."""
+"""The share of each part of a model in its parameters, operations, activations and time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from tabulate import tabulate
-from torch import nn
+from torch import Tensor, nn
 
 from ..modeling import TopFormer
-from .complexity import Network, ancestors, complexity
+from .complexity import Cost, Network, ancestors, complexity
 
 OTHER = "other"
 QUANTITIES = ("parameters", "macs", "activation_bytes", "milliseconds")
@@ -66,7 +66,7 @@ def profile_parts(model: nn.Module, height: int, width: int, repetitions: int) -
     """
     names = part_names(model)
     costs = complexity(model, height, width)
-    totals = defaultdict(lambda: np.zeros(3, dtype=np.int64))
+    totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, dtype=np.int64))
     for name, label in names.items():
         own = _counts(costs[name])
         totals[label] += own
@@ -75,17 +75,27 @@ def profile_parts(model: nn.Module, height: int, width: int, repetitions: int) -
             totals[names[around]] -= own
     times = _time_parts(model, names, height, width, repetitions)
     labels = [label for label in dict.fromkeys(names.values()) if label != OTHER] + [OTHER]
-    return [Part(label, *map(int, totals[label]), times[label]) for label in labels]
+    return [
+        Part(
+            label,
+            parameters=parameters,
+            macs=macs,
+            activation_bytes=size,
+            milliseconds=times[label],
+        )
+        for label in labels
+        for parameters, macs, size in [totals[label].tolist()]
+    ]
 
 
-def _counts(cost) -> np.ndarray:
+def _counts(cost: Cost) -> np.ndarray:
     return np.array([cost.parameters, cost.macs, cost.activation_bytes])
 
 
 class _Clock:
     """Milliseconds by label; time within a nested label is that one's alone."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.milliseconds: dict[str, float] = defaultdict(float)
         self._labels: list[str] = []
         self._since = 0.0
@@ -130,7 +140,9 @@ def _time_parts(
     return dict(zip(labels, map(float, medians), strict=True))
 
 
-def _timed_modules(network: Network, names: dict[str, str], image) -> list[tuple[nn.Module, str]]:
+def _timed_modules(
+    network: Network, names: dict[str, str], image: Tensor
+) -> list[tuple[nn.Module, str]]:
     """The outermost modules of each part that are called, for a ModuleDict is not; with labels."""
     called = set()
     handles = [

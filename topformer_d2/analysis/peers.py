@@ -1,4 +1,4 @@
-"""Networks of other libraries that a user may choose instead, untrained, for their latency."""
+"""Untrained networks of other libraries, for a comparison of latency."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..errors import import_optional
 from ..inference.formats.tracing import OPSET
 from ..inference.optimization import use_onednn
+from ..modeling.layers import resize
 
 PEERS = ("LR-ASPP MobileNetV3-Large", "DeepLabV3 MobileNetV3-Large", "SegFormer-B0")
 
@@ -29,6 +30,21 @@ class _Logits(nn.Module):
         features = self.model.backbone(x)
         is_single = isinstance(self.model.classifier, nn.Sequential)  # DeepLabV3's
         return self.model.classifier(features["out"] if is_single else features)
+
+
+class LabelMap(nn.Module):
+    """A network that ends in a label map: resize all logits to the image's size, then argmax.
+
+    An image (N, 3, H, W) to labels (N, H, W) int64. This is the usual export of other libraries'
+    models: the runtime does everything.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return resize(self.network(x), x.shape[-2:]).argmax(dim=1)
 
 
 def build_peer(name: str, num_classes: int) -> nn.Module:
@@ -72,7 +88,10 @@ def prepare_peer(peer: nn.Module) -> nn.Module:
 
 
 def peer_onnx(model: nn.Module, size: tuple[int, int], path: str) -> None:
-    """Write a peer for images of one size as an ONNX file: input "images", output "logits"."""
+    """Write a peer, or its LabelMap, for images of one size as an ONNX file.
+
+    The input is "images" (1, 3, H, W) float32, the output "output".
+    """
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what becomes a constant is one here
         torch.onnx.export(
@@ -82,5 +101,5 @@ def peer_onnx(model: nn.Module, size: tuple[int, int], path: str) -> None:
             dynamo=False,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["logits"],
+            output_names=["output"],
         )

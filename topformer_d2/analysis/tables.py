@@ -1,4 +1,4 @@
-"""The paper's tables: its figures, and beside them what this toolkit's models count.
+"""The paper's tables, with this toolkit's figures beside the paper's.
 
 The figures are data (paper_tables.json), as are the config and the keys that make each row's model.
 """
@@ -104,14 +104,14 @@ def load_tables() -> tuple[dict[str, str], list[Row]]:
 
 
 def agreement(ours: Decimal, reported: Decimal) -> str:
-    """How ours is the reported figure, the first of these that holds.
+    """How our figure agrees with the reported one: the first of these rules that holds.
 
     "close": within 1%; "rounded": the same when rounded to the reported digits; "cut": the same
     only if the paper cut its digits and did not round them; "different".
     """
     if abs(ours / reported - 1) <= MAX_DEVIATION:
         return "close"
-    digits = Decimal(1).scaleb(reported.as_tuple().exponent)
+    digits = Decimal(1).scaleb(int(reported.as_tuple().exponent))
     if ours.quantize(digits, ROUND_HALF_UP) == reported:
         return "rounded"
     return "cut" if ours.quantize(digits, ROUND_DOWN) == reported else "different"
@@ -120,7 +120,7 @@ def agreement(ours: Decimal, reported: Decimal) -> str:
 class Counter:
     """Counts rows; a model that several of them share is built and counted once at each size."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._known: dict[tuple, dict[str, Cost]] = {}
 
     def count(self, row: Row) -> Counted:
@@ -140,7 +140,7 @@ class Counter:
 
 
 def absence(row: Row) -> str:
-    """Why the toolkit does not have a row's model; empty where it has its config and keys."""
+    """Why the toolkit lacks a row's model; "" where it has the model."""
     if row.config is None:
         return row.note or "not in this toolkit"
     if row.config not in list_configs():

@@ -1,4 +1,4 @@
-"""What `topformer benchmark` times: our models by backend, and other libraries' beside them."""
+"""The rows of `topformer benchmark`: our models by backend, and other libraries' models."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultPredictor
-from torch.nn import functional as F
 
 from ..checkpoint import SafeCheckpointer, save_state_dict
 from ..config import model_tasks
@@ -17,16 +17,18 @@ from ..export import export_model
 from ..export.network import ExportNetwork, describe
 from ..export.reference import as_listed
 from ..inference import Predictor
-from ..inference.backends import resize_for
+from ..inference.backends import FileBackend, TorchBackend, resize_for
+from ..inference.export_info import LOGITS
 from ..inference.formats import import_extra, of_runtime
 from ..inference.formats.onnx import write_onnx
 from ..inference.model_info import ModelInfo
 from ..inference.threads import threads
 from ..modeling import build_model
+from ..modeling.layers import resize
 from .benchmark import Entry
 from .complexity import Network, complexity, count_macs
 from .latency import shift_scores
-from .peers import PEERS, build_peer, peer_onnx, prepare_peer
+from .peers import PEERS, LabelMap, build_peer, peer_onnx, prepare_peer
 
 _MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 _STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -34,8 +36,8 @@ _STD = np.array([58.395, 57.12, 57.375], np.float32)
 _CANDIDATES = 1000
 
 
-def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
-    """Write random weights under which decoding has its work.
+def untrained_weights(cfg: CfgNode, image: np.ndarray, path: str) -> None:
+    """Write random weights with which a model finds many classes or boxes, as trained ones do.
 
     Args:
         cfg: a config with the toolkit's keys.
@@ -56,14 +58,20 @@ def untrained_weights(cfg, image: np.ndarray, path: str) -> None:
     save_state_dict(model.state_dict(), path)
 
 
-def model_in_use(cfg, weights: str, device: str) -> torch.nn.Module:
+def torch_model(predictor: Predictor) -> torch.nn.Module:
+    """The PyTorch model that a Predictor runs."""
+    assert isinstance(predictor.backend, TorchBackend)
+    return predictor.backend.model
+
+
+def model_in_use(cfg: CfgNode, weights: str, device: str) -> torch.nn.Module:
     """The model as the Predictor runs it on a device: in inference, BatchNorm folded."""
-    return Predictor(_on_device(cfg, device), weights).backend.model
+    return torch_model(Predictor(_on_device(cfg, device), weights))
 
 
 def own_entries(
     name: str,
-    cfg,
+    cfg: CfgNode,
     weights: str,
     image: np.ndarray,
     *,
@@ -100,7 +108,7 @@ def own_entries(
     for backend in backends:
         if backend == "torch":
             predictor = Predictor(cfg, weights, num_threads=num_threads)
-            network = _call(num_threads, Network(predictor.backend.model), torch.rand(1, 3, *size))
+            network = _call(num_threads, Network(torch_model(predictor)), torch.rand(1, 3, *size))
             whole = _call(num_threads, predictor, image)
             entries.append(Entry(name, backend, gmacs, network, whole))
             continue
@@ -112,13 +120,13 @@ def own_entries(
     return entries
 
 
-def check_reference(cfg) -> None:
+def check_reference(cfg: CfgNode) -> None:
     """Raise InputError where a config's model has no reference_entry."""
     as_listed(build_model(_on_device(cfg, "cpu")))
 
 
 def reference_entry(
-    name: str, cfg, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
+    name: str, cfg: CfgNode, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
 ) -> Entry:
     """The operations that the paper lists, exported as they are, in ONNX Runtime; see as_listed.
 
@@ -153,9 +161,32 @@ def file_entry(
         num_threads: the Predictor's.
         gmacs: as Entry has it.
     """
-    x = predictor.backend.normalize([resize_for(predictor.backend, image)])
-    network = _call(num_threads, predictor.backend.infer, x)
+    file = predictor.backend
+    assert isinstance(file, FileBackend)
+    x = file.normalize([resize_for(file, image)])
+    network = _call(num_threads, file.infer, x)
     return Entry(name, backend, gmacs, network, _call(num_threads, predictor, image))
+
+
+def plain_entry(
+    name: str, cfg: CfgNode, weights: str, image: np.ndarray, *, num_threads: int, folder: Path
+) -> Entry:
+    """The network in ONNX Runtime, with the fastest plain label map around it.
+
+    All logits are resized, channels last, which is the layout that PyTorch resizes fastest, and the
+    argmax is taken. Beside the Predictor of the same file it shows what label_map saves. Arguments
+    as own_entries has them.
+    """
+    size, path = image.shape[:2], folder / f"{name}_plain.onnx"
+    export_model(_on_device(cfg, "cpu"), weights, str(path), size=size)
+    backend = Predictor(str(path), num_threads=num_threads).backend
+    assert isinstance(backend, FileBackend)
+
+    def whole() -> torch.Tensor:
+        outputs = backend.infer(backend.normalize([image]))
+        return _argmax(torch.from_numpy(outputs[LOGITS]), size)
+
+    return Entry(name, "onnxruntime, plain argmax", None, None, _call(num_threads, whole))
 
 
 def peer_entries(
@@ -163,43 +194,61 @@ def peer_entries(
 ) -> list[Entry]:
     """PEERS in PyTorch, prepared as ours are, and in ONNX Runtime.
 
-    Their whole way resizes all logits for the argmax.
+    The whole way resizes all logits for the argmax: outside the network, and in a second ONNX file
+    inside its graph.
     """
-    onnxruntime = import_extra("onnxruntime")
     size, entries = image.shape[:2], []
     for name in PEERS:
         model, x = build_peer(name, num_classes), torch.rand(1, 3, *size)
         gmacs = count_macs(model, x).total() / 1e9
-        path = str(folder / f"{name}.onnx")
-        peer_onnx(model, size, path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-        run = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run
-        calls = {
-            "torch": prepare_peer(model),
-            "onnxruntime": lambda x, run=run: torch.from_numpy(run(None, {"images": x.numpy()})[0]),
-        }
-        for backend, network in calls.items():
+        run_logits, run_labels = (
+            _onnx_call(each, size, str(folder / f"{name}_{kind}.onnx"), num_threads)
+            for kind, each in (("logits", model), ("labels", LabelMap(model).eval()))
+        )
+        for backend, network in (("torch", prepare_peer(model)), ("onnxruntime", run_logits)):
             whole = _call(num_threads, _label_plainly, network, image)
             entries.append(Entry(name, backend, gmacs, _call(num_threads, network, x), whole))
+        whole = _call(num_threads, lambda run=run_labels: run(_normalise(image))[0])
+        entries.append(Entry(name, "onnxruntime, argmax in the graph", gmacs, None, whole))
     return entries
 
 
+def _onnx_call(
+    model: torch.nn.Module, size: tuple[int, int], path: str, num_threads: int
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A peer as an ONNX file in ONNX Runtime."""
+    onnxruntime = import_extra("onnxruntime")
+    peer_onnx(model, size, path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
 def _label_plainly(network: Callable, image: np.ndarray) -> torch.Tensor:
+    """The label map (H, W) of an image (H, W, 3) uint8 BGR, by resizing all logits."""
+    return _argmax(network(_normalise(image)), image.shape[:2])
+
+
+def _normalise(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 BGR to (1, 3, H, W) float32 RGB."""
     rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    x = torch.from_numpy(((rgb - _MEAN) / _STD).transpose(2, 0, 1)[None].copy())
-    logits = F.interpolate(network(x), size=image.shape[:2], mode="bilinear", align_corners=False)
-    return logits[0].argmax(0)
+    return torch.from_numpy(((rgb - _MEAN) / _STD).transpose(2, 0, 1)[None].copy())
 
 
-def _on_device(cfg, device: str):
+def _argmax(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """The label map (H, W) of logits (1, K, h, w), all of which are resized."""
+    return resize(logits.contiguous(memory_format=torch.channels_last), size)[0].argmax(0)
+
+
+def _on_device(cfg: CfgNode, device: str) -> CfgNode:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = device
     return cfg
 
 
-def _call(num_threads: int, function: Callable, *arguments) -> Callable[[], object]:
+def _call(num_threads: int, function: Callable, *arguments: object) -> Callable[[], object]:
     """A call without gradients, and with that many threads in PyTorch and OpenCV."""
 
     def call() -> object:

@@ -1,4 +1,4 @@
-"""Weight files, official keys in ours and back, and single tasks' models in joint ones."""
+"""Weight files: reading, writing, official keys, and the parts of models for both tasks."""
 
 from .checkpointer import SafeCheckpointer, training_checkpoints
 from .contents import strip_wrappers

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, safe to read with and to be killed or run out of disk under."""
+"""Detectron2's checkpointer, made safe against untrusted files, kills and full disks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
 from ..errors import InputError, is_out_of_memory, summarize
-from ..files import check_regular_file, read_text, write_beside
+from ..files import Stamp, check_regular_file, file_stamp, is_remote, read_text, write_beside
 from ..logs import get_logger
 from .contents import strip_prefix, strip_wrappers, weights_of
 from .files import local_file, read_state_dict, save_file
@@ -33,10 +35,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         saved_model: whose weights save() writes; the model itself, or the average of its weights.
     """
 
-    def __init__(self, model, save_dir: str = "", *, require_all: bool = False, **kwargs):
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, require_all: bool = False, **kwargs: Any
+    ):
         """
         Args:
-            model, save_dir, kwargs: as for DetectionCheckpointer.
+            model: whose weights are loaded and saved.
+            save_dir: folder of the checkpoints; "" = nothing is saved.
+            kwargs: what is saved beside the model, such as `optimizer`.
             require_all: refuse weights that leave a tensor of the model as it was, as inference
                 needs; training may start from a part.
         """
@@ -44,8 +50,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.require_all = require_all
         self.saved_model = self.model
         self._found: str | None = None  # get_checkpoint_file's answer, until the next save
+        self._read: tuple[Stamp, Mapping] | None = None  # that file's content, until it is loaded
 
-    def load(self, path: str, *args, **kwargs) -> dict:
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
         if not path and self.require_all:
             raise InputError(
@@ -56,8 +63,12 @@ class SafeCheckpointer(DetectionCheckpointer):
             local_file(path)  # fvcore only asserts that it is there
         return super().load(path, *args, **kwargs)
 
-    def _load_file(self, filename: str):
-        loaded = read_state_dict(filename)
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        checked, self._read = self._read, None
+        if checked and checked[0] == file_stamp(filename):
+            loaded = checked[1]
+        else:
+            loaded = read_state_dict(filename)
         if is_official(loaded):
             converted, report = convert_official_state_dict(loaded)
             check_values(converted, filename)
@@ -67,7 +78,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         check_values(weights, filename)
         return {**loaded, "model": weights} if "model" in loaded else {"model": weights}
 
-    def _load_model(self, checkpoint: dict):
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         own = self.model.state_dict()
         # The model, or a part of it, may be wrapped here as well.
         names = dict(zip(strip_wrappers(own), own, strict=True))
@@ -108,7 +119,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         return incompatible
 
-    def save(self, name: str, **kwargs) -> None:
+    def save(self, name: str, **kwargs: Any) -> None:
         """As in fvcore, but a run killed while writing leaves the checkpoint before it whole."""
         if not self.save_dir or not self.save_to_disk:
             return
@@ -119,12 +130,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         self.logger.info("Saving checkpoint to %s", path)
         save_file(lambda f: torch.save(data, f), path)
         self.tag_last_checkpoint(basename)
-        self._found = None
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write last_checkpoint beside and rename it: a killed run leaves the one before it."""
-        self._found = None
-        if "://" in self.save_dir:
+        self._found = self._read = None
+        if is_remote(self.save_dir):
             super().tag_last_checkpoint(last_filename_basename)
         else:
             tag = Path(self.save_dir, _TAG)
@@ -147,7 +157,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Raises:
             InputError: there are some, and none is whole.
         """
-        if "://" in self.save_dir:
+        if is_remote(self.save_dir):
             return super().get_checkpoint_file() if super().has_checkpoint() else ""
         if self._found is None:
             self._found = self._find()
@@ -159,7 +169,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if os.path.lexists(folder / _TAG):
             try:
                 named = _read_tag(folder)
-                self._check_whole(named)
+                self._read = file_stamp(named), self._check_whole(named)
                 return str(named)
             except InputError as e:
                 problems.append(str(e))
@@ -170,7 +180,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             problems.append(f"{folder / _TAG} is missing")
         for path, _ in candidates:
             try:
-                self._check_whole(path, "trainer")
+                self._read = file_stamp(path), self._check_whole(path, "trainer")
             except InputError as e:
                 if str(e) not in problems:
                     problems.append(str(e))
@@ -193,7 +203,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         Returns:
             its path; "" where there is none.
         """
-        folder = "" if "://" in self.save_dir else self.save_dir
+        folder = "" if is_remote(self.save_dir) else self.save_dir
         for path, _ in training_checkpoints(folder) if folder else ():
             try:
                 if not os.path.samefile(path, refused):

@@ -7,7 +7,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from detectron2.utils.file_io import PathManager
@@ -56,7 +56,7 @@ def read_state_dict(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not a readable weights file: {type(e).__name__} {e}") from e
     if not isinstance(loaded, Mapping):
         raise InputError(f"{path} holds a {type(loaded).__name__}, not a dict of tensors")
-    return loaded
+    return cast(dict[str, Any], loaded)
 
 
 class _Damaged(Exception):
@@ -165,7 +165,7 @@ def local_file(path: str) -> str:
 
 
 def save_state_dict(
-    state_dict: dict[str, Tensor], path: str, *, wrapper: str = "model", **state
+    state_dict: dict[str, Tensor], path: str, *, wrapper: str = "model", **state: Any
 ) -> None:
     """Write `path` (.safetensors, or .pth as Detectron2 reads it) beside it and rename.
 

@@ -1,4 +1,4 @@
-"""The official checkpoints' keys in ours, and ours in theirs."""
+"""Conversion between the keys of official checkpoints and ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 
 @dataclass
 class ConversionReport:
-    """What became of an official checkpoint.
+    """What a conversion used of an official checkpoint, and what it left.
 
     Attributes:
         variant: "tiny", "small" or "base".

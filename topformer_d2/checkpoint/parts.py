@@ -1,4 +1,4 @@
-"""A checkpoint's parts: TopFormer, and what each task has on it.
+"""The parts of a checkpoint: TopFormer, and the head of each task.
 
 A segmenter has TopFormer as "backbone." and sem_seg_head.*. A detector has it as
 "backbone.bottom_up.", its pyramid as the other backbone.*, and head.*. A joint model has all of
@@ -19,7 +19,7 @@ _MARKER = "pyramid.stem.weight"
 
 
 def topformer_prefix(keys: Iterable[str]) -> str | None:
-    """What TopFormer's keys begin with, such as "backbone."; None where there are none."""
+    """The prefix of TopFormer's keys, such as "backbone."; None where there are no such keys."""
     return next((key.removesuffix(_MARKER) for key in keys if key.endswith(_MARKER)), None)
 
 

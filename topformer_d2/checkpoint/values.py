@@ -1,4 +1,4 @@
-"""What the numbers in a weights file must be for a model to take them."""
+"""Checks of the numbers in a weights file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import InputError, summarize
 
 
 def check_values(weights: Mapping[str, Tensor], path: str) -> None:
-    """Raise InputError where weights are not plain numbers, or NaN or infinite, as results were."""
+    """Raise InputError where weights are not plain numbers, or are NaN or infinite."""
     odd = [
         key
         for key, value in weights.items()

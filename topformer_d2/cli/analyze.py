@@ -76,7 +76,7 @@ def analyze_config(args: argparse.Namespace) -> None:
     model_tasks(cfg)  # says what is wrong with META_ARCHITECTURE
     model = build_model(cfg)
     print(format_costs(complexity(model, *args.size), args.depth))
-    parts = profile_parts(model, *args.size, args.repetitions)
+    parts = profile_parts(model, args.size[0], args.size[1], args.repetitions)
     title = f"{os.path.basename(args.config_file)}, {args.size[0]}x{args.size[1]}"
     print(f"\n{printable(title)}, {cfg.MODEL.DEVICE}\n{format_parts(parts)}")
     if args.chart:

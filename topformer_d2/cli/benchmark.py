@@ -1,4 +1,4 @@
-"""Time a model on a CPU, network only and from the decoded image to the answer, by backend.
+"""Time a model on a CPU, by backend: the network alone, and from the decoded image to the answer.
 
   topformer benchmark --config-file configs/seg_topformer_{t,s,b}.yaml --compare
   topformer benchmark --config-file C --weights W --size 512 704 --json times.json
@@ -8,11 +8,15 @@ raw outputs (an exported detector's are boxes, after NMS), "whole way" from the 
 label map or boxes. The first row is Detectron2's DefaultPredictor, with argmax for the label map.
 All calls alternate, so that what else the machine does falls on all alike; times are medians,
 ratios medians over the repetitions, "network / reference" beside the row that --reference adds.
-Other libraries' networks are prepared as ours are: BatchNorm folded, and in PyTorch 1x1
-convolutions by oneDNN and channels last where that is faster. glibc keeps freed memory, as where a
-Predictor runs PyTorch (topformer_d2.inference.allocator). Without --weights the network is
-untrained: its label map takes longer than a trained one's, and a detector's scores are shifted so
-that it finds something. Where there is a GPU, the network is also timed on it.
+
+--compare adds other libraries' networks, prepared as ours are: BatchNorm folded, and in PyTorch 1x1
+convolutions by oneDNN and channels last where that is faster. Their argmax is timed outside the
+network and inside its graph. It also adds each of our networks with the fastest plain argmax.
+
+glibc keeps freed memory, as where a Predictor runs PyTorch (topformer_d2.inference.allocator).
+Without --weights the network is untrained: its label map takes longer than a trained one's, and a
+detector's scores are shifted so that it finds something. Where there is a GPU, the network is also
+timed on it.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import tempfile
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 
 from ..analysis.benchmark import (
@@ -40,6 +45,7 @@ from ..analysis.timed_models import (
     model_in_use,
     own_entries,
     peer_entries,
+    plain_entry,
     reference_entry,
     untrained_weights,
 )
@@ -137,7 +143,9 @@ def import_runtimes(args: argparse.Namespace) -> None:
             import_extra(library)
 
 
-def make_entries(args, configs: dict, weights: dict, image, folder: Path) -> list[Entry]:
+def make_entries(
+    args: argparse.Namespace, configs: dict, weights: dict, image: np.ndarray, folder: Path
+) -> list[Entry]:
     """What is timed on the CPU."""
     common = {"num_threads": args.threads, "folder": folder}
     entries = []
@@ -145,6 +153,8 @@ def make_entries(args, configs: dict, weights: dict, image, folder: Path) -> lis
         entries += own_entries(name, cfg, weights[name], image, backends=args.backends, **common)
         if args.reference:
             entries.append(reference_entry(name, cfg, weights[name], image, **common))
+        if args.compare:
+            entries.append(plain_entry(name, cfg, weights[name], image, **common))
     if args.compare:
         num_classes = next(iter(configs.values())).MODEL.SEM_SEG_HEAD.NUM_CLASSES
         entries += peer_entries(image, num_classes=num_classes, **common)

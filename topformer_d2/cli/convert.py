@@ -1,4 +1,4 @@
-"""Convert weights: the official keys and this toolkit's, both ways; one task's model and both's.
+"""Convert weights: between official keys and ours, and between one task and both.
 
 An official TopFormer (segmentation or ImageNet) to this toolkit's keys:
   topformer convert TopFormer-T_512x512_2x8_160k.pth topformer_t_ade20k.pth
@@ -92,7 +92,7 @@ def convert(args: argparse.Namespace) -> dict:
 def describe(state_dict: dict) -> str:
     """How many tensors each part has."""
     if is_official(state_dict):
-        counts = Counter(key.split(".")[0] for key in state_dict)
+        counts: dict[str, int] = Counter(key.split(".")[0] for key in state_dict)
     else:
         counts = {name: len(part) for name, part in split_parts(state_dict).items()}
     return ", ".join(f"{name} {count}" for name, count in counts.items())

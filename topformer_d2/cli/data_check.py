@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from ..config import load_config
 from ..data.inspection import inspect_config, inspect_datasets
@@ -28,7 +29,7 @@ from .parsing import Parser
 class InterleavedParser(Parser):
     """Names may stand on both sides of an option."""
 
-    def parse_args(self, args=None, namespace=None):
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         return self.parse_intermixed_args(args, namespace)
 
 

@@ -1,4 +1,4 @@
-"""Make a dataset ready for training out of what its official site hands out.
+"""Prepare a dataset for training from the files of its official site.
 
   topformer data prepare ade20k --source ADEChallengeData2016.zip
   topformer data prepare camvid --source CamVid
@@ -17,7 +17,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..data.builtin import datasets_root
 from ..data.prepare.pixel_datasets import prepare_sem_seg
@@ -101,7 +101,7 @@ class _Report(Protocol):
 class _DatasetParser(Parser):
     """Says itself which of its options is mistyped, which the parser above does not know."""
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     if has_model:
         predictor, name = load_model(args)
         sheet = prediction_sheet(predictor, name, args.num_images, min_score=args.min_score)
-        files = []
+        files: list[str] = []
     else:
         cfg, name = load_dataset(args, "TRAIN")
         draws = DRAWS if args.augmented else 0

@@ -1,4 +1,4 @@
-"""Make the synthetic dataset, train TopFormer-T on both tasks, evaluate, and draw what came out.
+"""Make the synthetic dataset, train TopFormer-T on both tasks, evaluate, and draw the results.
 
   topformer demo --output output/demo
 

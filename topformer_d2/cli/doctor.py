@@ -14,6 +14,7 @@ import os
 import platform
 import sys
 import warnings
+from types import ModuleType
 
 from ..errors import shown
 from .parsing import Parser
@@ -57,7 +58,7 @@ class Doctor:
         if fix:
             print(f"{'':20}-> {fix}")
 
-    def try_import(self, name: str, fix: str = ""):
+    def try_import(self, name: str, fix: str = "") -> ModuleType | None:
         """The module, or None after a line that says how to get it."""
         try:
             return importlib.import_module(name)

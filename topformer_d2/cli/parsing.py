@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import did_you_mean
 
@@ -22,9 +22,7 @@ class Parser(argparse.ArgumentParser):
             {"path": "--output"}.
     """
 
-    def __init__(
-        self, description: str = "", names: Mapping[str, str] | None = None, **keys: object
-    ):
+    def __init__(self, description: str = "", names: Mapping[str, str] | None = None, **keys: Any):
         super().__init__(
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -35,11 +33,13 @@ class Parser(argparse.ArgumentParser):
 
     def reword(self, message: str) -> str:
         """`message` with options for the parameters that it has in backticks."""
-        options = {a.dest: (a.option_strings or [a.metavar or a.dest])[-1] for a in self._actions}
+        options: dict[str, Any] = {
+            a.dest: (a.option_strings or [str(a.metavar or a.dest)])[-1] for a in self._actions
+        }
         options |= self._names
         return _PARAMETER.sub(lambda found: options.get(found[1], found[0]), message)
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
         # KEY VALUE pairs take all words up to the end, mistyped options among them.

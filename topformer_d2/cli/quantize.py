@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from ..analysis.benchmark import describe_machine, format_results, run_benchmark
 from ..analysis.timed_models import file_entry
 from ..data.image_files import list_images
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         print(f"mIoU on {args.dataset}: {results[0]:.2f} in float32, {results[1]:.2f} in int8")
 
 
-def print_times(name: str, before: Predictor, after: Predictor, image, repetitions: int) -> None:
+def print_times(
+    name: str, before: Predictor, after: Predictor, image: np.ndarray, repetitions: int
+) -> None:
     """Of both files in turn, on one thread."""
     files = {"float32": before, "int8": after}
     entries = [file_entry(name, key, files[key], image, num_threads=1) for key in files]

@@ -15,6 +15,7 @@ import argparse
 import contextlib
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm
 
@@ -95,7 +96,7 @@ def run_process(args: argparse.Namespace) -> dict | None:
             raise SystemExit(128 + e.signal) from None  # as a shell has it
 
 
-def evaluate(cfg, resume: bool) -> dict:
+def evaluate(cfg: CfgNode, resume: bool) -> dict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR.
 
     With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well.

@@ -1,5 +1,6 @@
 """Config keys with their ranges, safe config files, and the shipped configs by name."""
 
+from .checking import check_values
 from .files import read_config
 from .keys import add_topformer_config, complete_config
 from .loading import (
@@ -13,7 +14,6 @@ from .loading import (
     when_building,
 )
 from .model import SCHEDULE_FALLBACK, check_parts, model_tasks, schedule_name, single_task_opts
-from .ranges import check_values
 
 __all__ = [
     "SCHEDULE_FALLBACK",

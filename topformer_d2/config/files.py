@@ -7,14 +7,13 @@ from the network. Here both are refused before anything of the file is made.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
-from ..errors import InputError, about
-from ..files.reading import read_text
+from ..errors import InputError, about, shortened
+from ..files import is_remote, read_text
 
 BASE_KEY = "_BASE_"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
@@ -31,11 +30,6 @@ MAX_DIGITS = 300
 MAX_VALUES, MAX_DEPTH = 20_000, 40
 # Files that are read for one config.
 MAX_FILES = 50
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path has a scheme, such as https:// or detectron2://, which is fetched."""
-    return re.match(r"[A-Za-z][\w+.-]*://", path) is not None
 
 
 def read_config(path: str, *, allow_remote: bool = False) -> dict[str, Any]:
@@ -150,14 +144,16 @@ def parse_config(text: str, path: str) -> dict[str, Any]:
             said = str(e) if isinstance(e, (yaml.YAMLError, ValueError)) else repr(e)
             raise InputError(f"this is not YAML that can be read: {said}") from e
         if not isinstance(values, dict):
-            raise InputError(f"the config is {_shortened(values)}; it takes KEY: VALUE lines")
+            raise InputError(
+                f"the config is {_kind(values)}, {shortened(values, 80)}; it takes KEY: VALUE lines"
+            )
         return values
 
 
 class _Checker:
     """Looks at a document before any of its values is made."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         # (values, levels) of each node that is done; None while it is looked at.
         self._sizes: dict[int, tuple[int, int] | None] = {}
 
@@ -235,6 +231,6 @@ def _line(node: yaml.Node) -> str:
     return f"line {node.start_mark.line + 1}"
 
 
-def _shortened(value: Any) -> str:
-    kind = {list: "a list", str: "text"}.get(type(value), "a value")
-    return f"{kind}, {value!r:.80}"
+def _kind(value: Any) -> str:
+    names: dict[type, str] = {list: "a list", str: "text"}
+    return names.get(type(value), "a value")

@@ -17,73 +17,88 @@ def add_topformer_config(cfg: CN) -> None:
     MODEL.DEVICE becomes "cpu" where PyTorch finds no GPU.
     """
     cfg.MODEL.TOPFORMER = CN()
-    # tiny | small | base
+    # The size of the network (Table 1): tiny | small | base
     cfg.MODEL.TOPFORMER.VARIANT = "base"
-    # Token pyramid (Sec. 3.1): one entry for each inverted-residual block, the stem not counted.
+    # Token pyramid (Sec. 3.1): kernel size of each inverted-residual block, without the stem.
     cfg.MODEL.TOPFORMER.BLOCK_KERNEL_SIZES = None
+    # Token pyramid: expansion ratio of each inverted-residual block.
     cfg.MODEL.TOPFORMER.BLOCK_EXPANSIONS = None
+    # Token pyramid: output channels of each inverted-residual block.
     cfg.MODEL.TOPFORMER.BLOCK_CHANNELS = None
+    # Token pyramid: stride of each inverted-residual block.
     cfg.MODEL.TOPFORMER.BLOCK_STRIDES = None
+    # Token pyramid: output channels of the first convolution.
     cfg.MODEL.TOPFORMER.STEM_CHANNELS = None
-    # relu (the official weights) | relu6 (the paper's text)
+    # Activation of the token pyramid: relu (the official weights) | relu6 (the paper's text)
     cfg.MODEL.TOPFORMER.PYRAMID_ACTIVATION = "relu"
-    # Semantics extractor (Sec. 3.2): blocks, heads, channels a head, width of the feed-forward
-    # network as a multiple of the embedding dimension.
+    # Semantics extractor (Sec. 3.2): number of transformer blocks.
     cfg.MODEL.TOPFORMER.NUM_BLOCKS = None
+    # Semantics extractor: attention heads of each block.
     cfg.MODEL.TOPFORMER.NUM_HEADS = None
+    # Semantics extractor: channels of the keys and queries of one head.
     cfg.MODEL.TOPFORMER.KEY_DIM = None
+    # Semantics extractor: channels of the values of one head.
     cfg.MODEL.TOPFORMER.VALUE_DIM = None
+    # Semantics extractor: hidden width of the feed-forward network as a multiple of the tokens'.
     cfg.MODEL.TOPFORMER.FFN_RATIO = None
-    # Rate of the last block; the blocks before it rise to it linearly from 0.
+    # Stochastic depth: the rate of the last block. The rates rise to it linearly from 0.
     cfg.MODEL.TOPFORMER.DROP_PATH_RATE = 0.1
-    # Table 4: sase | ffn (no attention) | ppm (PSPNet's) | aspp (DeepLab's) | none
+    # What extracts the semantics (Table 4): sase | ffn (no attention) | ppm (PSPNet's) |
+    # aspp (DeepLab's) | none
     cfg.MODEL.TOPFORMER.SEMANTICS = "sase"
-    # Table 2: pyramid (tokens of all scales) | last (of stride 32, expanded to the same width)
+    # Which tokens the extractor gets (Table 2): pyramid (tokens of all scales) | last (of stride
+    # 32, expanded to the same width)
     cfg.MODEL.TOPFORMER.SEMANTICS_INPUT = "pyramid"
-    # Table 8: stride of the pooled tokens that it sees, 32 | 64 | 128.
+    # Stride of the pooled tokens that the extractor gets (Table 8): 32 | 64 | 128
     cfg.MODEL.TOPFORMER.TOKEN_STRIDE = 64
-    # Semantics injection (Sec. 3.3): width M of the outputs (Table 7).
+    # Semantics injection (Sec. 3.3): channels M of the outputs (Table 7).
     cfg.MODEL.TOPFORMER.SIM_CHANNELS = None
-    # hardsigmoid (the official weights) | sigmoid (the paper's text)
+    # Function of the gate: hardsigmoid (the official weights) | sigmoid (the paper's text)
     cfg.MODEL.TOPFORMER.GATE = "hardsigmoid"
-    # Table 5: both branches | gate (alone) | info (alone)
+    # Branches of the injection (Table 5): both | gate (alone) | info (alone)
     cfg.MODEL.TOPFORMER.INJECTION = "both"
     # "simN" is the output at stride 2^N, N from 2 to 5 (Table 3). The head takes those that
     # MODEL.SEM_SEG_HEAD.IN_FEATURES names; its logits have the finest one's stride.
     cfg.MODEL.TOPFORMER.OUT_FEATURES = ["sim3", "sim4", "sim5"]
-    # Any norm of Detectron2's get_norm; SyncBN means BN on a single process.
+    # Normalisation: any name that Detectron2's get_norm knows. SyncBN means BN in a single process.
     cfg.MODEL.TOPFORMER.NORM = "SyncBN"
 
-    # Segmentation head (Sec. 3.4). Table 6: ours (adds its features) | sum (the same, of features
-    # with MODEL.TOPFORMER.INJECTION "info") | concat (the paper's row has "info" too)
+    # How the segmentation head (Sec. 3.4) joins its features (Table 6): ours (adds them) | sum (the
+    # same, of features with MODEL.TOPFORMER.INJECTION "info") | concat (the paper's row has "info"
+    # too)
     cfg.MODEL.SEM_SEG_HEAD.FUSION = "ours"
-    # The fusing 1x1 convolution: True = depthwise, None = variant's.
+    # Kind of the head's fusing 1x1 convolution: True = depthwise, False = full, None = as the
+    # variant has it.
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
-    # What the logits are trained with, a name in modeling.losses.SEGMENTATION_LOSS_REGISTRY.
+    # Loss of the logits, a name in modeling.losses.SEGMENTATION_LOSS_REGISTRY.
     cfg.MODEL.SEM_SEG_HEAD.LOSS = "PixelCrossEntropy"
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
     # The networks that the paper compares with (topformer_d2.modeling.baselines).
     cfg.MODEL.BASELINE = CN()
-    # The backbone, as build_timm_backbone, build_torchvision_backbone or build_mit_backbone know it
+    # Name of the backbone for build_timm_backbone, build_torchvision_backbone or
+    # build_mit_backbone.
     cfg.MODEL.BASELINE.NAME = ""
-    # "res5" is the last level; "resN" has stride 2^N, but in dilated networks and plain ViTs.
+    # Levels that the backbone gives. "resN" has stride 2^N, except in dilated networks and plain
+    # ViTs; "res5" is the last level.
     cfg.MODEL.BASELINE.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Stride of the last level: 32 | 16 | 8 (dilated)
     cfg.MODEL.BASELINE.OUTPUT_STRIDE = 32
-    # SyncBN replaces the network's BatchNorm where there are several processes | BN
+    # Normalisation of the backbone: SyncBN (where there are several processes) | BN
     cfg.MODEL.BASELINE.NORM = "SyncBN"
     # Download the library's ImageNet weights.
     cfg.MODEL.BASELINE.PRETRAINED = False
     # The backbone below the FPN of build_baseline_fpn_backbone and of its RetinaNet form.
     cfg.MODEL.FPN.BOTTOM_UP = "build_timm_backbone"
-    # DeepLabV3+: width that the finer feature is reduced to, and ASPP's dilations.
+    # DeepLabV3+: channels that the finer feature is reduced to.
     cfg.MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = [48]
+    # DeepLabV3+: dilations of the ASPP module.
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
 
-    # The detector of TopFormerMultiTask: RetinaNet (Detectron2's head) | LiteRetinaNet
+    # Models with a segmentation head and a detector.
     cfg.MODEL.MULTITASK = CN()
+    # The detector: RetinaNet (Detectron2's head) | LiteRetinaNet
     cfg.MODEL.MULTITASK.DETECTOR = "RetinaNet"
     # Factor of the detector's losses; MODEL.SEM_SEG_HEAD.LOSS_WEIGHT is the segmentation's.
     cfg.MODEL.MULTITASK.INSTANCE_LOSS_WEIGHT = 1.0
@@ -95,10 +110,11 @@ def add_topformer_config(cfg: CN) -> None:
     # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
-    # Class names of boxes and of pixels, in the order of their indices. get_config and load_config
-    # write them here, so that a dumped config tells them where the data is absent: Detectron2's
-    # metadata of a dataset that has no names gets these when a model is built.
+    # Class names of the boxes, in the order of their indices. get_config and load_config write them
+    # here, so that a saved config has the names where the data is absent: Detectron2's metadata of
+    # a dataset that has no names gets these when a model is built.
     cfg.DATASETS.THING_CLASSES = []
+    # Class names of the pixels, written and used as DATASETS.THING_CLASSES are.
     cfg.DATASETS.STUFF_CLASSES = []
 
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
@@ -112,10 +128,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
     # SSD's photometric distortion: brightness, contrast, saturation, hue.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # Test images are stretched so that both sides are multiples of this; 1 = off.
+    # Test images are stretched so that their height and width are multiples of this; 1 = off.
     cfg.INPUT.TEST_SIZE_DIVISOR = 1
 
-    # ADAMW | SGD
+    # The optimizer: ADAMW | SGD
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0

@@ -12,9 +12,9 @@ from detectron2.config import get_cfg
 
 from ..errors import InputError, did_you_mean
 from ..logs import get_logger
+from .checking import check_values
 from .keys import add_topformer_config
 from .merging import merge_file, merge_opts
-from .ranges import check_values
 
 logger = get_logger(__name__)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from detectron2.config.compat import guess_version
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, cut, did_you_mean, shortened
 from .files import BASE_KEY, read_config
 
 # What yacs and fvcore raise for an unknown key or a value of the wrong type, and what Python raises
@@ -73,11 +72,11 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     pairs = [opts] if isinstance(opts, str) else list(opts)
     if options := [text for text in pairs if isinstance(text, str) and re.match("--[a-z]", text)]:
         raise InputError(
-            f"command line: {_short(options[0])} stands among the pairs of KEY VALUE; options come "
+            f"command line: {cut(options[0])} stands among the pairs of KEY VALUE; options come "
             "before them"
         )
     if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
-        raise InputError(f"command line: {reprlib.repr(pairs)}; it takes pairs of KEY VALUE")
+        raise InputError(f"command line: {shortened(pairs)}; it takes pairs of KEY VALUE")
     if "SOLVER.LR_SCHEDULER_NAME" in pairs[::2] and "SOLVER.SCHEDULE" not in pairs[::2]:
         pairs += ["SOLVER.SCHEDULE", ""]  # as complete_schedule does for a file
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -113,19 +112,13 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
     if mismatch := _TYPE_MISMATCH.match(text):
         kind, given, old, new, key = mismatch.groups()
         hint = f" (write {new}.0)" if (kind, given) == ("float", "int") else ""
-        takes = f"{_TYPES.get(kind, kind)}, such as {_short(old)}"
-        return InputError(f"{source}: {key} is {_short(new)}{hint}; it takes {takes}")
+        takes = f"{_TYPES.get(kind, kind)}, such as {cut(old)}"
+        return InputError(f"{source}: {key} is {cut(new)}{hint}; it takes {takes}")
     # yacs words it differently for files and for lists.
     _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")
     if unknown:
         hint = did_you_mean(name, _flatten(cfg))
-        return InputError(f"{source}: Non-existent key: {_short(name)}{hint}")
+        return InputError(f"{source}: Non-existent key: {cut(name)}{hint}")
     what = f"{key}: its value" if key else "a value"
-    said = f"{type(error).__name__}{': ' * bool(text)}{_short(text)}"
+    said = f"{type(error).__name__}{': ' * bool(text)}{cut(text)}"
     return InputError(f"{source}: {what} cannot be used ({said})")
-
-
-def _short(text: str) -> str:
-    """At most 300 characters of one line, those that steer a terminal as escapes."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= 300 else f"{text[:300]}..."

@@ -1,20 +1,15 @@
-"""What each config key takes: one table of ranges for all the keys that are read.
+"""The values that each config key takes: one table for all the keys that are read.
 
 Keys whose value names a part of a network, such as MODEL.TOPFORMER.SEMANTICS, are looked up where
-that part is built.
+that part is built. This module imports nothing but the rules, so that tools/docs_site.py reads it
+where neither PyTorch nor Detectron2 is installed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
 
-from detectron2.config import CfgNode
-
-from ..errors import InputError
-from .combinations import combination_problems
-from .rules import Choice, ListOf, Number, Only, Rule, Text, problem
+from .rules import Choice, ListOf, Number, Only, Rule, Text
 
 _INFINITY = math.inf
 
@@ -129,26 +124,10 @@ RANGES: dict[str, Rule] = {
     "VIS_PERIOD": _whole(0),
 }
 
-
-def check_values(cfg: CfgNode) -> None:
-    """Raise one InputError that names every key whose value is out of its range, and the range.
-
-    Keys that `cfg` does not have are not looked at.
-    """
-    problems = [problem(key, rule, value) for key, rule, value in _values_of(cfg, RANGES)]
-    problems = [*filter(None, problems), *combination_problems(cfg)]
-    if len(problems) == 1:
-        raise InputError(problems[0])
-    if problems:
-        raise InputError(f"{len(problems)} values of the config: " + "; and ".join(problems))
-
-
-def _values_of(cfg: CfgNode, rules: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    for key, rule in rules.items():
-        node: Any = cfg
-        for name in key.split("."):
-            if not isinstance(node, dict) or name not in node:
-                break
-            node = node[name]
-        else:
-            yield key, rule, node
+# INPUT.CROP.SIZE, by INPUT.CROP.TYPE.
+CROP_SIZES = {
+    "absolute": ListOf(_SIDE, (2,)),
+    "absolute_range": ListOf(_SIDE, (2,)),
+    "relative": ListOf(Number(0, 1, above=True), (2,)),
+    "relative_range": ListOf(Number(0, 1, above=True), (2,)),
+}

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import reprlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from ..errors import did_you_mean
 
 _INFINITY = math.inf
 
@@ -107,28 +103,3 @@ class Only:
 
 
 Rule = Number | Choice | Text | ListOf | Only
-
-
-def problem(key: str, rule: Rule, value: Any) -> str:
-    """What is wrong with the value of a key, or ""."""
-    if rule.accepts(value):
-        return ""
-    hint = ""
-    if isinstance(rule, Choice) and isinstance(value, str):
-        hint = did_you_mean(value, [name for name in rule.names if isinstance(name, str)])
-    elif numbers := _texts_of_numbers(value):
-        # YAML reads a number with an exponent as text, unless it has a point and a sign.
-        hint = f" ({numbers[0]!r} is text to YAML: write {_as_yaml(numbers[0])})"
-    return f"{key} is {reprlib.repr(value)}{hint}; it takes {rule}"
-
-
-def _texts_of_numbers(value: Any) -> list[str]:
-    values: Sequence = value if isinstance(value, (list, tuple)) else [value]
-    return [text for text in values if isinstance(text, str) and _as_yaml(text)]
-
-
-def _as_yaml(text: str) -> str:
-    try:
-        return repr(float(text))
-    except ValueError:
-        return ""

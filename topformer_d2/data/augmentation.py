@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import (
     CropTransform,
@@ -48,7 +50,7 @@ class ResizeTransform(Transform):
 
 
 def fit_within(h: int, w: int, short: int, long: int) -> tuple[int, int]:
-    """The largest (height, width) of h:w with sides up to `long` and `short`, either way round."""
+    """The largest (height, width) of aspect h:w within `long` by `short`, in either orientation."""
     scale = min(long / max(h, w), short / min(h, w))
     return max(1, int(h * scale + 0.5)), max(1, int(w * scale + 0.5))
 
@@ -93,7 +95,7 @@ class FitForTest(T.Augmentation):
 
 
 class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
-    """Detectron2's crop that is redrawn while one class covers most of it, with faster counting.
+    """A crop that is drawn again while one class covers most of it, as Detectron2's but faster.
 
     An image without pixel labels is cropped once.
     """
@@ -117,7 +119,7 @@ class CategoryCrop(T.RandomCrop_CategoryAreaConstraint):
 
 
 class HorizontalFlip(HFlipTransform):
-    """Detectron2's through OpenCV; a view with negative strides would slow all that follows."""
+    """A horizontal flip by OpenCV: a NumPy view with negative strides would slow later steps."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """(H, W[, C]) uint8 or float32 to the same."""
@@ -189,7 +191,7 @@ class PhotometricDistortion(T.Augmentation):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        def maybe(*step):
+        def maybe(*step: Any) -> Any:
             return [step] if np.random.randint(2) else []
 
         contrast = maybe("linear", (np.random.uniform(0.5, 1.5), 0.0))
@@ -202,7 +204,7 @@ class PhotometricDistortion(T.Augmentation):
         return ColorTransform(steps, self.image_format)
 
 
-def build_train_augmentation(cfg) -> list[T.Augmentation]:
+def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
     """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
 
     Raises:
@@ -237,7 +239,7 @@ def build_train_augmentation(cfg) -> list[T.Augmentation]:
     return augmentations
 
 
-def build_test_augmentation(cfg) -> T.Augmentation:
+def build_test_augmentation(cfg: CfgNode) -> T.Augmentation:
     """The protocol's resizing of a test image from INPUT.{MIN,MAX}_SIZE_TEST."""
     keys = complete_config(cfg).INPUT
     return FitForTest(keys.MIN_SIZE_TEST, keys.MAX_SIZE_TEST, keys.TEST_SIZE_DIVISOR)

@@ -1,15 +1,18 @@
-"""Datasets of boxes in COCO's JSON format: reading them, and dropping boxes that are none."""
+"""Datasets of boxes in COCO's JSON format: reading them, and dropping invalid boxes."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections import Counter, defaultdict
+from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
 
-from ..errors import InputError, printable
+from ..errors import InputError, printable, shortened
 from ..logs import get_logger
+from ..tasks import BOXES
 from .categories import Categories
 from .coco_json import (
     JSON_READER,
@@ -19,12 +22,14 @@ from .coco_json import (
     corners,
     read_boxes,
     read_coco,
-    shortened,
 )
+from .registered import register_dataset
+from .source_cache import without_collection
 
 logger = get_logger(__name__)
 
 
+@without_collection()
 def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
     """Detectron2 records of a COCO JSON, whose category ids may have gaps.
 
@@ -46,8 +51,15 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         )
     MetadataCatalog.get(name).set(**classes)
     by_image = defaultdict(list)
-    for annotation, box in read_boxes(content, json_file):
-        by_image[annotation["image_id"]].append(box)
+    for box in read_boxes(content, json_file):
+        by_image[box.image_id].append(
+            {
+                "bbox": box.bbox,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": box.category,
+                "iscrowd": box.iscrowd,
+            }
+        )
     unlisted = by_image.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         count = sum(len(by_image[image_id]) for image_id in unlisted)
@@ -72,7 +84,11 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
 
 
 def register_boxes(
-    name: str, json_file: str, image_root: str, categories: Categories | None = None, **metadata
+    name: str,
+    json_file: str,
+    image_root: str,
+    categories: Categories | None = None,
+    **metadata: Any,
 ) -> None:
     """Register a COCO JSON and its images as a dataset.
 
@@ -84,13 +100,14 @@ def register_boxes(
             where the dataset is not; None = as the JSON has them, once it is read.
         metadata: further fields of its Detectron2 metadata.
     """
-    DatasetCatalog.register(name, lambda: load_boxes(name, json_file, image_root))
     if categories is not None:
         metadata |= categories.thing_metadata()
-    MetadataCatalog.get(name).set(
+    register_dataset(
+        name,
+        lambda: load_boxes(name, json_file, image_root),
+        [BOXES.name],
         json_file=json_file,
         image_root=image_root,
-        evaluator_type="coco",
         json_reader=JSON_READER,
         **metadata,
     )
@@ -100,7 +117,7 @@ _ANNOTATION_KEYS = ("bbox", "bbox_mode", "category_id", "iscrowd")
 
 
 def clean_boxes(records: list[dict]) -> list[dict]:
-    """Records with the boxes that can be trained on, and nothing else of their annotations.
+    """Records with only those annotations that training can use: boxes with an area.
 
     Boxes that have no area inside their image are dropped, and one warning counts them; one that
     reaches out of its image is kept (the loader clips it). Polygons, which the builtin COCO has,
@@ -128,7 +145,7 @@ def clean_boxes(records: list[dict]) -> list[dict]:
 
 
 def has_area_inside(annotation: dict, record: dict) -> bool:
-    """Whether a record's box has an area within its image; InputError where it is no box."""
+    """Whether a box has an area inside its image; InputError where its values are not a box."""
     try:
         x0, y0, x1, y1 = box = corners(annotation)
         is_finite = all(map(math.isfinite, box))

@@ -1,8 +1,9 @@
-"""The classes of the pixels, as a text file names them."""
+"""Class lists in text files."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..errors import InputError
 from ..files import read_text
@@ -41,7 +42,7 @@ def read_classes(path: str, ignore_label: int = 255) -> Categories:
             )
     labelmap = _labelmap_lines(lines)
     names: list[str] = []
-    colors: list[tuple[int, ...]] = []
+    colors: list[Any] = []
     for number, line in enumerate(lines, start=1):
         if labelmap is not None and number not in labelmap:
             continue

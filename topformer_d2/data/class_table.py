@@ -1,4 +1,4 @@
-"""Names and colours of classes, as a dataset has them or as they are made up."""
+"""Names and colours of classes: a dataset's own, or generated ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 
 from ..tasks import TASKS
 from .labelled import has_task
@@ -57,8 +57,8 @@ class ClassTable:
         )
 
 
-def class_styles(metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:
-    """Names and colours of the classes from a dataset's metadata, made up where it has none.
+def class_styles(metadata: Metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:
+    """Names and colours of the classes from a dataset's metadata; generated where it has none.
 
     Args:
         metadata: of a dataset, or an empty dict.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
-from ..errors import InputError
-from ..files import read_json
+from ..errors import InputError, shortened
+from ..files import check_regular_file, is_remote, read_json
+from .source_cache import parse_once
 
 # A coordinate beyond it is not a pixel's; float32, in which boxes are computed, is exact up to it.
 LARGEST_COORDINATE = 2**24
@@ -24,18 +25,37 @@ _LONGEST_NAME = 200
 # Of Unicode: control characters, halves of a character, and ends of a line or paragraph.
 _NOT_OF_A_NAME = ("Cc", "Cs", "Zl", "Zp")
 
-_COCO_TYPES = {
+_COCO_TYPES: dict[str, dict[str, Any]] = {
     "images": {"id": (int, str), "file_name": (str,), "width": (int,), "height": (int,)},
     "categories": {"id": (int,), "name": (str,)},
     "annotations": {"image_id": (int, str), "category_id": (int,), "bbox": (list,)},
 }
-NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
+_NUMBERS = (int, float)  # compared by type(): bool is an int to isinstance
 
 
-def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]]:
-    """The "images", "annotations" and "categories" of a COCO JSON; categories sorted by id.
+class CocoBox(NamedTuple):
+    """One annotation of a COCO JSON.
 
-    Keys that are not used here ("area", an annotation's "id", ...) may be missing or wrong.
+    Attributes:
+        image_id: of its image.
+        category: index of its class, in the order of the categories' ids.
+        bbox: [x, y, width, height] in pixels.
+        iscrowd: 1 where it is a crowd, else 0.
+        area: in square pixels, which says whether it is small: the mask's in COCO, else the box's.
+    """
+
+    image_id: int | str
+    category: int
+    bbox: list[float]
+    iscrowd: int
+    area: float
+
+
+def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list]:
+    """The "images", the "categories" sorted by id, and the boxes, for read_boxes, of a COCO JSON.
+
+    Keys that are not used here ("segmentation", "info", ...) are left out, and may be wrong. So may
+    boxes, until read_boxes is called: the classes can be used without them.
 
     Args:
         json_file: its path, local or one of iopath's.
@@ -48,13 +68,22 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]
     """
     if not PathManager.isfile(json_file) and not os.path.exists(json_file):
         raise InputError(f"{os.path.abspath(json_file)} does not exist")
+    if not is_remote(json_file):
+        check_regular_file(json_file)
+    content = parse_once(_parse, json_file)
+    if annotated and "annotations" not in content:
+        raise _lacks("annotations", json_file)
+    return content
+
+
+def _parse(json_file: str) -> dict[str, list]:
     content = read_json(json_file)
     for part, types in _COCO_TYPES.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        if entries is None and part == "annotations" and not annotated:
+        if entries is None and part == "annotations":
             continue
         if not isinstance(entries, list) or (part != "annotations" and not entries):
-            raise InputError(f"{json_file} is not a COCO JSON of boxes: it has no {part!r}")
+            raise _lacks(part, json_file)
         for entry in entries:
             if not isinstance(entry, dict):
                 wrong = list(types)
@@ -74,21 +103,35 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list[dict]
         _check_image(image, json_file)
     _check_categories(content["categories"], json_file)
     # The order in which Detectron2 numbers the classes.
-    return {**content, "categories": sorted(content["categories"], key=lambda c: c["id"])}
+    content["categories"].sort(key=lambda category: category["id"])
+    parsed: dict[str, list] = {
+        part: [{key: entry[key] for key in _COCO_TYPES[part]} for entry in content[part]]
+        for part in ("images", "categories")
+    }
+    if content.get("annotations") is not None:
+        parsed["annotations"], parsed["problems"] = _parse_boxes(content["annotations"], parsed)
+    return parsed
+
+
+def _parse_boxes(annotations: list[dict], content: dict) -> tuple[list[tuple], list[str]]:
+    """The fields of each annotation's CocoBox, and what is wrong with those that are malformed."""
+    to_index = class_metadata(content)["thing_dataset_id_to_contiguous_id"]
+    boxes, problems = [], []
+    for annotation in annotations:
+        try:
+            boxes.append(_parse_box(annotation, to_index))
+        except InputError as e:
+            problems.append(str(e))
+    return boxes, problems
+
+
+def _lacks(part: str, json_file: str) -> InputError:
+    return InputError(f"{json_file} is not a COCO JSON of boxes: it has no {part!r}")
 
 
 def _named(kinds: tuple[type, ...]) -> str:
     names = {int: "an integer", str: "text", list: "a list"}
     return " or ".join(names[kind] for kind in kinds)
-
-
-def shortened(value) -> str:
-    """repr of a value, at most about 200 characters, however long or nested it is."""
-    short = reprlib.Repr()
-    short.maxdict = short.maxlist = short.maxtuple = 8
-    short.maxstring = short.maxother = short.maxlong = 60
-    text = short.repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _check_image(image: dict, json_file: str) -> None:
@@ -110,11 +153,11 @@ def _check_image(image: dict, json_file: str) -> None:
 def check_inside(file_name: str, image_root: str, json_file: str) -> None:
     """Raise InputError where a 'file_name' leads out of the folder of the images."""
     # Most are neither absolute nor have "..", and there may be 100,000.
-    if not os.path.isabs(file_name) and ".." not in file_name and "://" not in file_name:
+    if not os.path.isabs(file_name) and ".." not in file_name and not is_remote(file_name):
         return
     root = os.path.abspath(image_root)
     path = os.path.abspath(os.path.join(image_root, file_name))
-    if "://" in file_name or os.path.commonpath([root, path]) != root:
+    if is_remote(file_name) or os.path.commonpath([root, path]) != root:
         raise InputError(
             f"{json_file}: the 'file_name' {shortened(file_name)} of an image leads out of the "
             f"folder of the images, {root}: name a folder that holds all images, and write each "
@@ -171,40 +214,35 @@ def class_metadata(content: dict) -> dict:
     }
 
 
-def read_boxes(content: dict, json_file: str) -> Iterator[tuple[dict, dict]]:
-    """Each annotation of read_coco's content, and a Detectron2 record's annotation made of it.
+def read_boxes(content: dict, json_file: str) -> Iterator[CocoBox]:
+    """The boxes of read_coco's content, in the order of the JSON.
 
     Raises:
         InputError: one is malformed; the first five are named.
     """
-    to_index = class_metadata(content)["thing_dataset_id_to_contiguous_id"]
-    problems = []
-    for annotation in content["annotations"]:
-        try:
-            yield annotation, _read_annotation(annotation, to_index)
-        except InputError as e:
-            problems.append(str(e))
-    if problems:
+    if problems := content["problems"]:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InputError(f"{json_file}: {'; '.join(problems[:5])}{more}")
+    return map(CocoBox._make, content["annotations"])
 
 
-def _read_annotation(annotation: dict, to_index: dict) -> dict:
+def _parse_box(annotation: dict, to_index: dict) -> tuple:
     bbox, crowd = annotation["bbox"], annotation.get("iscrowd", 0)
     category = annotation["category_id"]
     if (
         len(bbox) == 4
-        and all(type(v) in NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox)
+        and all(
+            type(v) in _NUMBERS and -LARGEST_COORDINATE <= v <= LARGEST_COORDINATE for v in bbox
+        )
         and category in to_index
         and crowd in (0, 1)
         and not annotation.get("ignore")
     ):
-        return {
-            "bbox": bbox,
-            "bbox_mode": BoxMode.XYWH_ABS,
-            "category_id": to_index[category],
-            "iscrowd": int(crowd),
-        }
+        area = annotation.get("area")
+        if type(area) not in _NUMBERS or not 0 <= area <= LARGEST_COORDINATE**2:
+            area = bbox[2] * bbox[3]
+        # A tuple is kept in fewer bytes than a CocoBox.
+        return annotation["image_id"], to_index[category], bbox, int(crowd), area
     name, image = str(annotation.get("id", ""))[:60], str(annotation["image_id"])[:60]
     what = f"annotation {name} of image {image}"
     if category not in to_index:
@@ -213,7 +251,7 @@ def _read_annotation(annotation: dict, to_index: dict) -> dict:
         raise InputError(f"{what} has 'ignore', which COCO's evaluation does not: use 'iscrowd'")
     if crowd not in (0, 1):
         raise InputError(f"{what} has iscrowd {shortened(crowd)}; it takes 0 or 1")
-    if len(bbox) != 4 or not all(type(value) in NUMBERS for value in bbox):
+    if len(bbox) != 4 or not all(type(value) in _NUMBERS for value in bbox):
         raise InputError(f"{what} has the bbox {shortened(bbox)}; it takes x, y, width, height")
     raise InputError(
         f"{what} has the bbox {shortened(bbox)}, with a number that is not finite or beyond "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 
-from ..errors import InputError
-from .coco_json import LARGEST_COORDINATE, NUMBERS, corners, read_boxes, read_coco, shortened
+from ..errors import InputError, shortened
+from .coco_json import corners, read_boxes, read_coco
+from .source_cache import without_collection
 
 
 def box_truth(name: str, records: Sequence[dict]) -> dict:
@@ -43,35 +44,28 @@ def box_truth(name: str, records: Sequence[dict]) -> dict:
     return truth
 
 
+@without_collection()
 def _truth_of_json(json_file: str) -> dict:
     content = read_coco(json_file, annotated=False)
     truth = {
         "images": [{"id": image["id"]} for image in content["images"]],
         "categories": [{"id": c["id"], "name": c["name"]} for c in content["categories"]],
     }
-    if content.get("annotations") is not None:
+    if "annotations" in content:
         truth["annotations"] = [
             {
-                "image_id": raw["image_id"],
-                "category_id": raw["category_id"],
-                "bbox": box["bbox"],
-                "area": _area(raw),
-                "iscrowd": box["iscrowd"],
+                "image_id": box.image_id,
+                "category_id": content["categories"][box.category]["id"],
+                "bbox": box.bbox,
+                "area": box.area,
+                "iscrowd": box.iscrowd,
             }
-            for raw, box in read_boxes(content, json_file)
+            for box in read_boxes(content, json_file)
         ]
     return truth
 
 
-def _area(annotation: dict) -> float:
-    """The area that says whether an object is small: the mask's in COCO, else the box's."""
-    area = annotation.get("area")
-    if type(area) in NUMBERS and 0 <= area <= LARGEST_COORDINATE**2:
-        return area
-    return annotation["bbox"][2] * annotation["bbox"][3]
-
-
-def _truth_of_records(name: str, records: Sequence[dict], metadata) -> dict:
+def _truth_of_records(name: str, records: Sequence[dict], metadata: Metadata) -> dict:
     # As in Detectron2, a dataset without such a table has the indices for ids.
     to_index = metadata.get("thing_dataset_id_to_contiguous_id") or {}
     ids = {index: source for source, index in to_index.items()}

@@ -1,9 +1,10 @@
-"""What a config says of its datasets, held against them before training starts."""
+"""Checks of a config against its datasets, before training starts."""
 
 from __future__ import annotations
 
 import math
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import complete_config, model_tasks
@@ -14,8 +15,8 @@ from .labelled import registered_tasks, tasks_of
 from .registered import check_dataset_present, load_records
 
 
-def check_config(cfg, *, train: bool) -> None:
-    """Everything about a config's datasets that can be said without reading an image.
+def check_config(cfg: CfgNode, *, train: bool) -> None:
+    """Check a config's datasets as far as possible without reading an image.
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.
@@ -56,7 +57,7 @@ def check_config(cfg, *, train: bool) -> None:
             )
 
 
-def _check_best_metrics(cfg, tasks: dict[str, tuple[str, ...]]) -> None:
+def _check_best_metrics(cfg: CfgNode, tasks: dict[str, tuple[str, ...]]) -> None:
     """Raise InputError, before the first evaluation, where DATASETS.TEST has not those metrics."""
     given = {TASKS[task].metrics: TASKS[task] for n in cfg.DATASETS.TEST for task in tasks[n]}
     for metric in cfg.TEST.BEST_METRICS if given else ():
@@ -69,7 +70,7 @@ def _check_best_metrics(cfg, tasks: dict[str, tuple[str, ...]]) -> None:
             )
 
 
-def train_weights(cfg) -> list[float]:
+def train_weights(cfg: CfgNode) -> list[float]:
     """DATASETS.TRAIN_WEIGHTS, empty or a positive number for each of TRAIN; else InputError."""
     weights = list(complete_config(cfg).DATASETS.TRAIN_WEIGHTS)
     if weights and (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import partial
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -10,21 +12,19 @@ from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
 from ..errors import InputError, did_you_mean
+from ..files import file_stamp
 from ..logs import get_logger
-from ..tasks import TASKS
-from .boxes import register_boxes
+from ..tasks import PIXELS, TASKS
 from .categories import Categories
 from .class_list import read_classes
-from .coco_json import class_metadata, read_coco
+from .formats import FORMATS, IMAGES, DatasetFormat, Paths, describe_keys, formats_of
 from .labelled import has_task
-from .multitask import register_multitask
-from .sem_seg import register_sem_seg
+from .multitask import join_labels
+from .registered import register_dataset
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 
 logger = get_logger(__name__)
-
-_PIXELS, _OBJECTS = {"IMAGES", "LABELS", "CLASSES"}, {"IMAGES", "BOXES"}
 
 
 @after_loading
@@ -61,18 +61,17 @@ def register_folders(cfg: CfgNode) -> None:
 
     Raises:
         InputError: an entry lacks a key or has an unknown one, its name is that of a dataset which
-            is not one of DATASETS.FOLDERS, or its classes file or COCO JSON cannot be used.
+            is not one of DATASETS.FOLDERS, or a file that names its classes cannot be used.
     """
     folders = cfg.DATASETS.FOLDERS
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
         if name not in folders:
             continue
         entry = folders[name]
-        _check_keys(name, entry)
+        formats = _formats(name, entry)
         definition = dict(entry)
-        ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-        files = [entry[key] for key in ("CLASSES", "BOXES") if key in entry]
-        stamp = (*map(_stamp, files), ignore_label)
+        class_files = [entry[key] for each in formats for key in each.class_keys]
+        stamps = (*map(file_stamp, class_files), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
             known = metadata.get("folders")
@@ -81,33 +80,22 @@ def register_folders(cfg: CfgNode) -> None:
                     f"DATASETS.FOLDERS.{name}: a dataset {name!r} is registered already, and is "
                     "not one of DATASETS.FOLDERS: choose another name"
                 )
-            if known == definition and metadata.get("stamp") == stamp:
+            if known == definition and metadata.get("stamp") == stamps:
                 continue
             if known != definition:
                 logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        _register(name, definition, cfg)
-        MetadataCatalog.get(name).stamp = stamp
+        _register(name, definition, formats, cfg)
+        MetadataCatalog.get(name).stamp = stamps
 
 
-def _stamp(path: str) -> tuple[str, int, int]:
-    """Changes with the file, its content and the working directory; 0 where it is missing."""
-    if not os.path.isfile(path):
-        return os.path.abspath(path), 0, 0
-    status = os.stat(path)
-    return os.path.abspath(path), status.st_mtime_ns, status.st_size
-
-
-def _check_keys(name: str, entry) -> None:
-    where = f"DATASETS.FOLDERS.{name}"
-    takes = (
-        "it takes IMAGES, LABELS and CLASSES (pixels), IMAGES and BOXES (objects), or all four "
-        "(both, of the same images)"
-    )
+def _formats(name: str, entry: Any) -> tuple[DatasetFormat, ...]:
+    """The formats of an entry, whose keys and values are checked."""
+    where, takes = f"DATASETS.FOLDERS.{name}", f"it takes {describe_keys()}"
     if not isinstance(entry, CfgNode):
         raise InputError(f"{where} is {entry!r}; {takes}")
-    known = sorted(_PIXELS | _OBJECTS)
+    known = sorted({IMAGES, *(key for each in FORMATS.values() for key in each.keys)})
     for key, value in entry.items():
         if key not in known:
             raise InputError(f"{where}.{key} is unknown{did_you_mean(key, known)}; {takes}")
@@ -118,51 +106,50 @@ def _check_keys(name: str, entry) -> None:
                 f"{where}.{key} is {value}, a web address, whose files cannot be listed: download "
                 "it and name the path here"
             )
-    if entry.keys() not in (_PIXELS, _OBJECTS, _PIXELS | _OBJECTS):
+    formats = formats_of(entry.keys())
+    if not formats:
         raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
+    return formats
 
 
-def _register(name: str, definition: dict, cfg: CfgNode) -> None:
-    images, boxes = definition["IMAGES"], definition.get("BOXES")
-    metadata = {"folders": definition}
-    if boxes:
-        metadata |= _classes_of_boxes(name, boxes, cfg)
-    if "LABELS" not in definition:
-        register_boxes(name, boxes, images, **metadata)
-        return
-    labels, file = definition["LABELS"], definition["CLASSES"]
-    stuff = _classes_of_pixels(name, file, cfg)
-    metadata["classes_file"] = file
-    if boxes:
-        register_multitask(name, boxes, images, labels, stuff=stuff, **metadata)
-    else:
-        register_sem_seg(name, images, labels, stuff, **metadata)
+def _register(name: str, paths: Paths, formats: tuple[DatasetFormat, ...], cfg: CfgNode) -> None:
+    metadata: dict[str, Any] = {"folders": paths, "image_root": paths[IMAGES]}
+    for each in formats:
+        metadata |= each.metadata(paths) | _classes(name, each, paths, cfg)
+    tasks = [task for each in formats for task in each.tasks]
+    register_dataset(name, partial(_load, name, paths, formats), tasks, **metadata)
 
 
-def _classes_of_pixels(name: str, file: str, cfg: CfgNode) -> Categories:
+def _load(name: str, paths: Paths, formats: tuple[DatasetFormat, ...]) -> list[dict]:
+    *labelling, listing = formats
+    records = listing.records(name, paths)
+    for pixels in labelling:
+        sources = (paths[listing.keys[0]], paths[pixels.keys[0]])
+        records = join_labels(name, records, pixels.labels(paths), *sources)
+    return records
+
+
+def _classes(name: str, dataset_format: DatasetFormat, paths: Paths, cfg: CfgNode) -> dict:
+    """The fields of the metadata that say what the classes are."""
     ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    if PathManager.isfile(file):
-        return read_classes(file, ignore_label)
-    # A dumped config's; of another dataset, if their number is not the model's.
-    known = tuple(cfg.DATASETS.STUFF_CLASSES)
-    if not known or len(known) != cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES:
-        known = ()
-        _warn_missing(name, "CLASSES", file)
-    return Categories(known, (), tuple(range(len(known))), ignore_label)
-
-
-def _classes_of_boxes(name: str, file: str, cfg: CfgNode) -> dict:
-    if PathManager.isfile(file):
-        return class_metadata(read_coco(file))
-    known = list(cfg.DATASETS.THING_CLASSES)
-    if known and len(known) == cfg.MODEL.RETINANET.NUM_CLASSES:
-        return {"thing_classes": known}
-    _warn_missing(name, "BOXES", file)
-    return {}
-
-
-def _warn_missing(name: str, key: str, file: str) -> None:
-    logger.warning(
-        "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
-        *(name, key, os.path.abspath(file)),
-    )
+    missing = [key for key in dataset_format.class_keys if not PathManager.isfile(paths[key])]
+    if not missing:
+        return dataset_format.classes(paths, ignore_label)
+    fields: dict[str, Any] = {}
+    for task in map(TASKS.get, dataset_format.tasks):
+        # A dumped config's; of another dataset, if their number is not the model's.
+        known = tuple(cfg.DATASETS[task.classes_key])
+        if len(known) != cfg.MODEL[task.config_node].NUM_CLASSES:
+            known = ()
+        if not known:
+            key = missing[0]
+            logger.warning(
+                "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
+                *(name, key, os.path.abspath(paths[key])),
+            )
+        if task is PIXELS:
+            ids = tuple(range(len(known)))
+            fields |= Categories(known, (), ids, ignore_label).stuff_metadata()
+        elif known:
+            fields[task.classes_field] = list(known)
+    return fields

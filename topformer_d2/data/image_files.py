@@ -1,4 +1,4 @@
-"""Which files are images: by what this build of Pillow reads, in folders and by content."""
+"""Finding image files: by the extensions that Pillow reads here, and by content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zlib
 from PIL import Image, features
 
 from ..errors import InputError, printable
-from ..files import check_regular_file
+from ..files import check_regular_file, is_remote
 from ..logs import get_logger
 
 logger = get_logger(__name__)
@@ -78,7 +78,7 @@ def list_images(source: str | os.PathLike, name: str = "") -> list[str]:
     source = os.fspath(source)
     given = f"`{name}` " if name else ""
     left_out = ""
-    if "://" in source:
+    if is_remote(source):
         raise InputError(f"{given}{source}: streams and URLs are not read; save it as a file")
     if os.path.isdir(source):
         names = [name for name in sorted(os.listdir(source)) if name[0] != "."]
@@ -122,7 +122,7 @@ def _describe_left_out(names: list[str], most: int = 3) -> str:
 
 
 def why_unread(name: str) -> str:
-    """What it takes to read a file of this name, or nothing."""
+    """What must be installed to read a file of this name; "" = nothing."""
     return " (needs pillow-heif)" if name.lower().endswith(_HEIF_EXTENSIONS) else ""
 
 

@@ -17,7 +17,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import InputError, printable
-from ..files import check_regular_file, write_beside
+from ..files import check_regular_file, is_remote, write_beside
 from ..logs import get_logger
 from .image_files import READ_FORMATS, UNREADABLE, why_unread
 
@@ -43,7 +43,7 @@ _BYTES_PER_PIXEL = 10
 @contextmanager
 def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]]:
     """A file and the image in it, of which the header is read and found to be acceptable."""
-    if "://" not in path:
+    if not is_remote(path):
         check_regular_file(path)
     size = ""
     try:

@@ -1,4 +1,4 @@
-"""Whether the labels of one image fit it and the classes."""
+"""Checks of an image's labels against the image and the classes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ from ..errors import InputError
 from ..tasks import TASKS
 
 # What a dataset has by its evaluator_type, unless its metadata have "tasks".
-_TASKS_OF_TYPE = {kind: (t.name,) for t in TASKS.values() for kind in t.evaluator_types}
+_TASKS_OF_TYPE: dict[str, tuple[str, ...]] = {
+    kind: (t.name,) for t in TASKS.values() for kind in t.evaluator_types
+}
 _TASKS_OF_TYPE["multitask"] = tuple(TASKS)  # of a program's own registration
 
 

@@ -1,4 +1,4 @@
-"""Loaders from the config. The training stream is a function of the seed and the position alone.
+"""Data loaders. A training sample depends only on the seed and on its position in the stream.
 
 Every sample draws its augmentation from (seed, position in the stream), so a run gives the same
 images for any number of workers, and a resumed run goes on where the one before it stopped.
@@ -11,11 +11,12 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
@@ -35,11 +36,13 @@ from .labelled import tasks_of
 from .mapper import TaskMapper
 from .registered import load_records
 
+Mapper = Callable[[dict], dict]  # from a record to a sample
+
 
 class SeededMap(Dataset):
     """Maps the record at `index` with all randomness drawn from (seed, position)."""
 
-    def __init__(self, records: DatasetFromList, mapper, seed: int):
+    def __init__(self, records: DatasetFromList, mapper: Mapper, seed: int):
         self.records = records
         self.mapper = mapper
         self.seed = seed
@@ -53,7 +56,7 @@ class SeededMap(Dataset):
 
 
 class MixedSampler:
-    """Endless indices of records of several datasets, each dataset drawn by its weight.
+    """An endless sampler over several datasets, each drawn in proportion to its weight.
 
     Of a dataset every record comes once before any comes again. As with Detectron2's
     TrainingSampler, the processes of a run share one stream.
@@ -104,7 +107,7 @@ class TrainLoader:
     def __init__(
         self,
         records: list[dict],
-        mapper,
+        mapper: Mapper,
         *,
         total_batch_size: int,
         num_workers: int,
@@ -193,7 +196,7 @@ def _deaths_at_reading(loader: DataLoader) -> Iterator[list[dict]]:
 
 
 def init_worker(_: int) -> None:
-    """What a process that loads does first: leave signals to the one that started it."""
+    """First step of a loader's process: ignore signals, which the main process handles."""
     # Ctrl-C and a scheduler's SIGTERM go to the whole process group; only the training process is
     # to handle them, and it must still be able to end its workers by SIGTERM.
     if hasattr(os, "setpgrp"):
@@ -201,7 +204,7 @@ def init_worker(_: int) -> None:
     cv2.setNumThreads(0)  # the workers are the parallelism
 
 
-def build_train_loader(cfg) -> TrainLoader:
+def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """The training stream of DATASETS.TRAIN, drawn from SEED; -1 = from a seed drawn here.
 
     All processes of a run get the same stream, and must call this together.
@@ -223,7 +226,7 @@ def build_train_loader(cfg) -> TrainLoader:
     )
 
 
-def _train_records(cfg, name: str) -> list[dict]:
+def _train_records(cfg: CfgNode, name: str) -> list[dict]:
     """A dataset's records that have labels for the config's model."""
     tasks = model_tasks(cfg)
     records = [r for r in load_records(name) if set(tasks).intersection(r["tasks"])]
@@ -238,7 +241,7 @@ def _train_records(cfg, name: str) -> list[dict]:
     return records
 
 
-def build_test_loader(cfg, dataset_name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     """All images of a registered dataset, one at a time, resized as the protocol says."""
     register_folders(cfg)  # another config may have been loaded since
     records = DatasetFromList(load_records(dataset_name), copy=False)

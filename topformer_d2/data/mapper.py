@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, Instances
 
@@ -48,7 +50,7 @@ class TaskMapper:
         self.image_format = image_format
 
     @classmethod
-    def from_config(cls, cfg, is_train: bool = True):
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise InputError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; known: RGB, BGR")
         return {

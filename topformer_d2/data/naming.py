@@ -1,4 +1,4 @@
-"""The classes and datasets of a config where its data, or load_config, was never seen."""
+"""Class names and datasets of a config in a program that has not loaded them itself."""
 
 from __future__ import annotations
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError, did_you_mean
+from ..tasks import TASKS
 from .labelled import flag_tasks
 
 T = TypeVar("T")
@@ -27,10 +28,32 @@ _PATH_FIELDS = (
 )
 
 
+def register_dataset(
+    name: str, load: Callable[[], list[dict]], tasks: Sequence[str], **metadata: Any
+) -> None:
+    """Register a dataset with Detectron2.
+
+    Args:
+        name: what DATASETS.TRAIN and DATASETS.TEST call it.
+        load: its records.
+        tasks: "sem_seg", "instances" or both, in this order.
+        metadata: further fields of its Detectron2 metadata.
+    """
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        # Of both, what Detectron2's own tools can evaluate; "tasks" is for this toolkit.
+        evaluator_type=TASKS[tasks[-1]].evaluator_types[0],
+        tasks=tuple(tasks),
+        **metadata,
+    )
+
+
 def dataset_paths(name: str) -> list[str]:
     """The files and folders that a registered dataset reads, as its metadata names them."""
     metadata = MetadataCatalog.get(name)
-    return [path for key in _PATH_FIELDS if (path := metadata.get(key))]
+    named = [metadata.get(key) for key in _PATH_FIELDS]
+    own = metadata.get("folders", {}).values()
+    return [path for path in dict.fromkeys((*named, *own)) if path]
 
 
 def missing_paths(name: str) -> list[str]:

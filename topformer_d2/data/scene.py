@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from detectron2.structures import Boxes, Instances
 
-from ..errors import InputError, import_optional
+from ..errors import InputError, import_optional, shortened
 from ..tasks import BOXES, PIXELS
 from .boxes import corners
 from .images import read_label
@@ -31,8 +30,11 @@ class HasClasses(Protocol):
         pixels, objects: the classes of the pixels and of the boxes.
     """
 
-    pixels: ClassTable
-    objects: ClassTable
+    @property
+    def pixels(self) -> ClassTable: ...
+
+    @property
+    def objects(self) -> ClassTable: ...
 
 
 @dataclass(eq=False)
@@ -192,7 +194,7 @@ class Scene:
         found = []
         for category, pixels in zip(*np.unique(self.label, return_counts=True), strict=True):
             runs = mask.encode(np.asfortranarray(self.label == category, dtype=np.uint8))
-            entry = {"class": int(category), "pixels": int(pixels)}
+            entry: dict[str, Any] = {"class": int(category), "pixels": int(pixels)}
             if self.info is not None:
                 entry["name"] = _name(self.info.pixels.names, category)
             sides = [int(side) for side in runs["size"]]
@@ -208,26 +210,25 @@ class Scene:
         Raises:
             InputError: it has no label file where pixels are wanted, or that cannot be read.
         """
-        tasks = set(tasks).intersection(record.get("tasks", tasks))
+        wanted = set(tasks).intersection(record.get("tasks", tasks))
         objects, label = [], None
-        if PIXELS.name in tasks:
+        if PIXELS.name in wanted:
             if "sem_seg_file_name" not in record:
                 raise InputError(f"{record['file_name']} has no label: no sem_seg_file_name")
             label = read_label(record["sem_seg_file_name"])
-        if BOXES.name in tasks:
+        if BOXES.name in wanted:
             objects = [a for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
         size = (record["height"], record["width"]) if {"height", "width"} <= {*record} else None
-        return cls(
-            label=label,
-            boxes=[corners(a) for a in objects],
-            classes=[a["category_id"] for a in objects],
-            size=size,
-        )
+        found: dict[str, Any] = {
+            "boxes": [corners(a) for a in objects],
+            "classes": [a["category_id"] for a in objects],
+        }
+        return cls(label=label, size=size, **found)
 
     @classmethod
     def from_sample(cls, sample: dict) -> Scene:
         """The truth that a training sample of TaskMapper carries."""
-        fields = {"size": tuple(sample["image"].shape[-2:])}
+        fields: dict[str, Any] = {"size": tuple(sample["image"].shape[-2:])}
         if "sem_seg" in sample:
             fields["label"] = sample["sem_seg"].numpy()
         if "instances" in sample:
@@ -241,7 +242,7 @@ def _numbers(values: Any, kind: type, name: str) -> np.ndarray:
     try:
         return np.asarray(values, kind)
     except (OverflowError, TypeError, ValueError) as e:
-        raise InputError(f"a scene's {name} are {reprlib.repr(values)}: {e}") from e
+        raise InputError(f"a scene's {name} are {shortened(values)}: {e}") from e
 
 
 def _finite(value: float | None) -> float | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from ..tasks import PIXELS
 from .categories import Categories
 from .image_files import has_extension
+from .registered import register_dataset
 
 
 def label_files(label_root: str) -> dict[str, str]:
@@ -20,6 +22,11 @@ def label_files(label_root: str) -> dict[str, str]:
     if not labels:
         raise InputError(f"folder {os.path.abspath(label_root)} holds no label PNG")
     return labels
+
+
+def label_fields(label_root: str) -> dict[str, dict[str, str]]:
+    """{stem: the fields of a record that name its label} of label_files; raises as that does."""
+    return {stem: {PIXELS.record_key: file} for stem, file in label_files(label_root).items()}
 
 
 def _by_stem(folder: str, *extensions: str) -> dict[str, str]:
@@ -58,7 +65,7 @@ def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
 
 
 def register_sem_seg(
-    name: str, image_root: str, label_root: str, categories: Categories, **metadata
+    name: str, image_root: str, label_root: str, categories: Categories, **metadata: Any
 ) -> None:
     """Register a folder of images and one of label PNGs (8 bit, training ids) as a dataset.
 
@@ -69,11 +76,12 @@ def register_sem_seg(
         categories: its classes.
         metadata: further fields of its Detectron2 metadata.
     """
-    DatasetCatalog.register(name, lambda: load_image_label_pairs(image_root, label_root))
-    MetadataCatalog.get(name).set(
+    register_dataset(
+        name,
+        lambda: load_image_label_pairs(image_root, label_root),
+        [PIXELS.name],
         image_root=image_root,
         sem_seg_root=label_root,
-        evaluator_type="sem_seg",
         **categories.stuff_metadata(),
         **metadata,
     )

@@ -1,4 +1,4 @@
-"""A small dataset that the project makes itself: textured shapes on textured ground.
+"""A small generated dataset: textured shapes on a textured ground.
 
 Each image has pixel labels and boxes, and everything follows from the seed, so that the demo, the
 tests and bug reports need no download.
@@ -59,7 +59,9 @@ def make_texture(rng: np.random.Generator, height: int, width: int, kind: int) -
     return (255 * (texture + noise)).clip(0, 255).astype(np.uint8)
 
 
-def draw_shape(size: tuple[int, int], kind: int, center, radius: float, angle: float) -> np.ndarray:
+def draw_shape(
+    size: tuple[int, int], kind: int, center: np.ndarray, radius: float, angle: float
+) -> np.ndarray:
     """Mask (height, width) bool of the shape SHAPES[kind], turned by `angle` radians."""
     mask = np.zeros(size, np.uint8)
     middle = tuple(round(c) for c in center)
@@ -83,7 +85,9 @@ def draw_shape(size: tuple[int, int], kind: int, center, radius: float, angle: f
     return mask.astype(bool)
 
 
-def make_sample(seed: int, height: int = 128, width: int = 160):
+def make_sample(
+    seed: int, height: int = 128, width: int = 160
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, float, float, float, float]]]:
     """One image with its labels and boxes.
 
     Returns:
@@ -104,7 +108,7 @@ def make_sample(seed: int, height: int = 128, width: int = 160):
         instance[mask] = i
         classes.append(kind + 1)
     label = np.array([0, *classes], np.uint8)[instance]
-    boxes = []
+    boxes: list[tuple[int, float, float, float, float]] = []
     for i, category in enumerate(classes, start=1):
         ys, xs = np.nonzero(instance == i)
         if len(xs) >= 16:  # what other shapes cover almost wholly is no object
@@ -164,7 +168,8 @@ def _write_split(folder: str, split: str, indices: range, seed: int, size: tuple
     label_dir = os.path.join(folder, "annotations_detectron2", split)
     json_dir = os.path.join(folder, "annotations")
     os.makedirs(json_dir, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for index in indices:
         image, label, boxes = make_sample(seed * 1_000_003 + index, *size)
         name = f"{index:05d}.png"

@@ -1,4 +1,4 @@
-"""Training: what Detectron2's trainer does not do (recipe's optimizer, exact resume, progress)."""
+"""Training: the recipe's optimizer, exact resuming, and recovery from failed iterations."""
 
 from .failures import describe_death
 from .hooks import StopRequested

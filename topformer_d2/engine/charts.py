@@ -1,4 +1,4 @@
-"""Charts after evaluation and training. Where one cannot be drawn, nothing else is lost."""
+"""Charts after evaluation and training; a chart that fails is logged and stops nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a failed training says to its user, and the state from before the failed iteration."""
+"""Failures of a training: the message to the user, and undoing the failed iteration."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class UndoStep(HookBase):
         self._is_updating = False
         optimizer.register_step_pre_hook(self._mark)
 
-    def _mark(self, *_) -> None:
+    def _mark(self, *_: object) -> None:
         self._is_updating = True
 
     def before_step(self) -> None:
@@ -89,7 +89,7 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     text = str(error)
     if isinstance(error, InputError):
         return message_of(error)
-    if is_disk_full(error):
+    if isinstance(error, OSError) and is_disk_full(error):
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from detectron2.engine import HookBase
@@ -17,7 +18,7 @@ from detectron2.utils.file_io import PathManager
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..checkpoint import read_state_dict, save_state_dict
+from ..checkpoint import SafeCheckpointer, read_state_dict, save_state_dict
 from ..logs import get_logger
 
 logger = get_logger(__name__)
@@ -55,7 +56,7 @@ class KeepLossNormalizer(HookBase):
     processes, whose means differ a little, all go on with the first one's.
     """
 
-    def __init__(self, checkpointer):
+    def __init__(self, checkpointer: SafeCheckpointer):
         self._model = checkpointer.model  # what DistributedDataParallel wraps
 
     def state_dict(self) -> dict:
@@ -79,7 +80,7 @@ class KeepBest(HookBase):
     first.
     """
 
-    def __init__(self, checkpointer, metrics: Sequence[str]):
+    def __init__(self, checkpointer: SafeCheckpointer, metrics: Sequence[str]):
         """
         Args:
             checkpointer: SafeCheckpointer; its saved_model's weights go into its save_dir.
@@ -160,7 +161,7 @@ class StopOnSignal(HookBase):
     # Iterations between asking all processes, which costs a synchronisation.
     ASK_ALL_PERIOD = 20
 
-    def __init__(self, checkpointer):
+    def __init__(self, checkpointer: SafeCheckpointer):
         self._checkpointer = checkpointer
         self._received: int | None = None
         self._previous: dict = {}
@@ -169,7 +170,7 @@ class StopOnSignal(HookBase):
         if threading.current_thread() is threading.main_thread():
             self._previous = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
 
-    def _handle(self, number: int, _frame) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
         if self._received is not None and number in (self._received, signal.SIGTERM):
             self._restore()
             signal.raise_signal(number)
@@ -211,9 +212,9 @@ class StopOnSignal(HookBase):
 class ProgressBar(HookBase):
     """On a terminal, a bar with rate, ETA and the losses; log lines go above it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._bar: tqdm | None = None
-        self._redirect = None
+        self._redirect: Any = None
 
     @staticmethod
     def wanted() -> bool:

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator
 
+from detectron2.config import CfgNode
 from detectron2.engine import hooks as detectron2_hooks
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
@@ -46,7 +47,7 @@ class PreciseBN(detectron2_hooks.PreciseBN):
             self._model.loss_normalizer = kept
 
 
-def build_precise_bn(cfg, model: nn.Module, loader: TrainLoader) -> PreciseBN:
+def build_precise_bn(cfg: CfgNode, model: nn.Module, loader: TrainLoader) -> PreciseBN:
     """The hook for `model`, which it expects in training mode, before each evaluation.
 
     Args:

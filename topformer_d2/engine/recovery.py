@@ -1,11 +1,13 @@
-"""Iterations that fail: what was trained until then is kept, and the message says what to try."""
+"""Recovery from an iteration that fails: the state before it is kept, with advice."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -20,7 +22,7 @@ class RecoveringTrainer(DefaultTrainer):
     A subclass's build_hooks sets `checkpointer`, and has the hook of `build_undo` among its own.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         """As DefaultTrainer's; an OSError, as of a full disk, names the file or OUTPUT_DIR."""
         # TensorBoard's thread starts here, and may end at any time.
         with contextlib.ExitStack() as stack, naming_folder(cfg.OUTPUT_DIR):
@@ -34,7 +36,7 @@ class RecoveringTrainer(DefaultTrainer):
         self._has_failed = False
         return self._undo
 
-    def train(self):
+    def train(self) -> Any:
         """As DefaultTrainer's; a resumed run of which all iterations are done gets its last file.
 
         That is model_final.pth, where the run was killed after it had saved the last iteration's

@@ -1,4 +1,4 @@
-"""What a checkpoint's training state must be like for a trainer to go on from it."""
+"""Checks of a checkpoint's training state before a trainer resumes from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
 
-def check_same_training(state: Mapping[str, Any], trainer, batch_scale: float) -> None:
+def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: float) -> None:
     """Whether a state is of a training with this trainer's config.
 
     Args:
@@ -58,7 +58,7 @@ def check_same_training(state: Mapping[str, Any], trainer, batch_scale: float) -
         )
 
 
-def check_state(state: Mapping[str, Any], trainer) -> None:
+def check_state(state: Mapping[str, Any], trainer: Any) -> None:
     """Whether the optimizer's and the learning rate's state can be gone on from.
 
     PyTorch loads whatever it is given, and fails in the first step, or trains on from nothing.

@@ -1,4 +1,4 @@
-"""What a run needs before it starts: a checked config, loggers, the output folder."""
+"""Setup of a run: check the config, start the loggers, make the output folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -22,6 +23,7 @@ from ..config import check_values
 from ..data import check_config
 from ..data.inspection import check_samples
 from ..errors import InputError, printable
+from ..files import is_remote
 from ..logs import ESCAPE_CONTROLS, get_logger
 from .processes import check_single_run
 
@@ -32,7 +34,7 @@ _LOGGERS = ("fvcore", "detectron2", "topformer_d2")
 _handlers: list[tuple[str, logging.Handler]] = []
 
 
-def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
+def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Check `cfg` and samples of its datasets, then set up the loggers and OUTPUT_DIR.
 
     The whole config is kept in OUTPUT_DIR.
@@ -77,7 +79,7 @@ def setup_run(cfg, args: argparse.Namespace | None = None) -> None:
 
 
 class _HeldLines(logging.Handler):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
@@ -105,7 +107,7 @@ def _holding_lines() -> Iterator[list[logging.LogRecord]]:
 
 def _check_scheme(folder: str) -> None:
     """Raise InputError where OUTPUT_DIR is remote, and nothing here can write there."""
-    if "://" not in folder:
+    if not is_remote(folder):
         return
     try:
         PathManager.mkdirs(folder)
@@ -121,7 +123,7 @@ def _check_scheme(folder: str) -> None:
 
 
 def end_logs() -> None:
-    """Let the last run of this process keep its log.txt for its own lines."""
+    """Stop writing to the log.txt of this process's last run."""
     for name, handler in _handlers:
         logging.getLogger(name).removeHandler(handler)
     _handlers.clear()
@@ -131,7 +133,7 @@ def end_logs() -> None:
 
 def _keep_quiet(handler: logging.Handler) -> None:
     """Let a line that cannot be logged, as on a full disk, end in one warning."""
-    handler.handleError = partial(_tell_once, handler)
+    handler.handleError = partial(_tell_once, handler)  # type: ignore[method-assign]
     stream = getattr(handler, "stream", None)
     if stream not in (None, sys.stdout, sys.stderr):
         # Detectron2 has it closed at exit, which writes what is left in its buffer.
@@ -147,7 +149,7 @@ def _close(stream: IO) -> None:
 def _tell_once(handler: logging.Handler, _record: logging.LogRecord) -> None:
     """In place of a traceback for each line that cannot be logged, as on a full disk."""
     error = sys.exc_info()[1]
-    handler.handleError = lambda _record: None
+    handler.handleError = lambda record: None  # type: ignore[method-assign]
     try:
         where = getattr(getattr(handler, "stream", None), "name", "the log")
         print(printable(f"warning: {where} cannot be written: {error}"), file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver import LRMultiplier
 from detectron2.solver.build import (
     GradientClipType,
@@ -34,7 +35,7 @@ _IN_ITERATIONS = (
 )
 
 
-def batch_scale(cfg) -> float:
+def batch_scale(cfg: CfgNode) -> float:
     """SOLVER.IMS_PER_BATCH / REFERENCE_BATCH; 1 where REFERENCE_BATCH is 0."""
     solver = complete_config(cfg).SOLVER
     if not solver.REFERENCE_BATCH:
@@ -42,7 +43,7 @@ def batch_scale(cfg) -> float:
     return solver.IMS_PER_BATCH / solver.REFERENCE_BATCH
 
 
-def scale_to_batch(cfg):
+def scale_to_batch(cfg: CfgNode) -> CfgNode:
     """The config with rate and iterations as batch_scale says; the log has what it changed.
 
     The same crops are seen at the same share of the schedule; the rate follows the linear rule
@@ -113,7 +114,7 @@ class WarmupPoly(ParamScheduler):
         return max(0.0, 1 - where) ** self.power * (warm + self.warmup_factor * (1 - warm))
 
 
-def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
+def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     """WarmupPolyLR, where schedule_name says so, or the one that Detectron2 knows by that name.
 
     Raises:
@@ -137,7 +138,7 @@ def build_lr_scheduler(cfg, optimizer: torch.optim.Optimizer) -> LRMultiplier:
     return LRMultiplier(optimizer, multiplier=schedule, max_iter=solver.MAX_ITER)
 
 
-def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SOLVER.OPTIMIZER with HEAD_LR_FACTOR times the rate for all that is not the backbone.
 
     Raises:
@@ -177,7 +178,7 @@ def _backbone_and_rest(model: nn.Module, head_factor: float) -> list[tuple[nn.Mo
     return [(backbone, 1.0)] * (backbone is not None) + [(child, head_factor) for child in rest]
 
 
-def check_solver(cfg) -> None:
+def check_solver(cfg: CfgNode) -> None:
     """Raise InputError for mixed precision without a GPU, or a batch that has no equal parts."""
     solver = cfg.SOLVER
     if solver.AMP.ENABLED and not str(cfg.MODEL.DEVICE).startswith("cuda"):

@@ -1,12 +1,15 @@
-"""Detectron2's training step with the batch in parts."""
+"""Gradient accumulation: Detectron2's training step with the batch in parts."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -19,7 +22,14 @@ class AccumulatingTrainer(SimpleTrainer):
     """
 
     def __init__(
-        self, model, data_loader, optimizer, *, num_parts: int, grad_scaler=None, **kwargs
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        num_parts: int,
+        grad_scaler: torch.amp.GradScaler | None = None,
+        **kwargs: Any,
     ):
         """
         Args:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import torch
+from detectron2.config import CfgNode
 from detectron2.engine import hooks as detectron2_hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from torch import nn
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
 from ..config import check_parts, check_values, complete_config, model_tasks
@@ -24,7 +30,7 @@ from ..evaluation import (
     needs_of,
 )
 from ..evaluation.tta import build_resizes, tta_folder
-from ..files import locked_output
+from ..files import is_remote, locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt
@@ -56,7 +62,7 @@ class Trainer(RecoveringTrainer):
     PyTorch's kernels are deterministic.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg: CfgNode):
         """
         Args:
             cfg: a Detectron2 config with the toolkit's keys.
@@ -88,10 +94,11 @@ class Trainer(RecoveringTrainer):
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         if cfg.SOLVER.ACCUMULATION_STEPS > 1:
+            plain: Any = self._trainer  # type: ignore[has-type]
             self._trainer = AccumulatingTrainer(
                 *(self.model, self.data_loader, self.optimizer),
                 num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
-                grad_scaler=getattr(self._trainer, "grad_scaler", None),
+                grad_scaler=getattr(plain, "grad_scaler", None),
             )
 
     def build_hooks(self) -> list:
@@ -129,7 +136,7 @@ class Trainer(RecoveringTrainer):
             hooks.append(ProgressBar())
         return [*hooks, StopOnSignal(self.checkpointer)]
 
-    def _test(self, model) -> dict:
+    def _test(self, model: nn.Module) -> dict:
         self._last_eval_results = self.test(self.cfg, model)
         return self._last_eval_results
 
@@ -156,7 +163,7 @@ class Trainer(RecoveringTrainer):
 
     def _warn_of_earlier_run(self) -> None:
         folder = self.cfg.OUTPUT_DIR
-        earlier = [] if not folder or "://" in folder else training_checkpoints(folder)
+        earlier = [] if not folder or is_remote(folder) else training_checkpoints(folder)
         if earlier:
             names = ", ".join(path.name for path, _ in earlier[:3])
             logger.warning(
@@ -165,7 +172,7 @@ class Trainer(RecoveringTrainer):
                 *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
-    def train(self):
+    def train(self) -> Any:
         """As DefaultTrainer's; no other process may write to OUTPUT_DIR meanwhile.
 
         Raises:
@@ -219,39 +226,44 @@ class Trainer(RecoveringTrainer):
         check_state(state_dict, self)
 
     @classmethod
-    def build_model(cls, cfg):
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
         check_parts(cfg)
         return adapt(super().build_model(cfg))
 
     @classmethod
-    def build_optimizer(cls, cfg, model):
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg, optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMultiplier:
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
-    def build_train_loader(cls, cfg):
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
 
     @classmethod
     def _has_own_evaluators(cls) -> bool:
         """Whether build_evaluator is this class's, and not a subclass's."""
         # A subclass may have it as a class method, as here, or as a static one.
-        own = Trainer.build_evaluator.__func__
+        own = vars(Trainer)["build_evaluator"].__func__
         return getattr(cls.build_evaluator, "__func__", cls.build_evaluator) is own
 
     @classmethod
-    def test(cls, cfg, model, evaluators=None):
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: Sequence[DatasetEvaluator] | None = None,
+    ) -> dict:
         """As DefaultTrainer's; then each dataset's folder gets charts of its segmentation.
 
         Raises:
@@ -271,7 +283,7 @@ class Trainer(RecoveringTrainer):
         return results
 
     @classmethod
-    def test_with_tta(cls, cfg, model) -> dict:
+    def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """evaluate_with_tta, and charts as in test."""
         results = evaluate_with_tta(cfg, model)
         _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
@@ -284,5 +296,5 @@ def _draw_charts(folders: Iterable[str]) -> None:
             draw_evaluation_charts(folder)
 
 
-def _inference_folder(cfg, dataset_name: str) -> str:
+def _inference_folder(cfg: CfgNode, dataset_name: str) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -1,7 +1,8 @@
-"""From what a dataset has labels for to its evaluator."""
+"""The evaluator of a dataset, by the kinds of labels that it has."""
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 
@@ -27,7 +28,7 @@ def evaluator_type(dataset_name: str) -> str:
     return kind
 
 
-def build_evaluator(cfg, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
     """The evaluator of a registered dataset, by its metadata's evaluator_type or tasks.
 
     Of a dataset with both kinds of labels, what the model is trained for is evaluated.

@@ -6,7 +6,7 @@ import itertools
 import os
 
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
@@ -44,11 +44,11 @@ def evaluate_boxes(
     return evaluation
 
 
-def _quietly(*_) -> None:
+def _quietly(*_: object) -> None:
     pass
 
 
-def coco_results(instances: Instances, image_id: int | str, metadata) -> list[dict]:
+def coco_results(instances: Instances, image_id: int | str, metadata: Metadata) -> list[dict]:
     """Predicted boxes in COCO's results format, with the dataset's category ids.
 
     Args:
@@ -64,7 +64,7 @@ def coco_results(instances: Instances, image_id: int | str, metadata) -> list[di
     return results
 
 
-def _use_dataset_ids(results: list[dict], metadata) -> None:
+def _use_dataset_ids(results: list[dict], metadata: Metadata) -> None:
     """Turn category_id from the class's index to the dataset's id, which may have gaps.
 
     As in Detectron2, a dataset without such a table has the indices for ids.
@@ -174,7 +174,7 @@ class BoxEvaluator(COCOEvaluator):
         self._results["bbox"] = metrics
         self._write("bbox_evaluation.json", {"metrics": metrics})
 
-    def _write(self, name: str, content) -> None:
+    def _write(self, name: str, content: object) -> None:
         if self._results_folder:
             write_json(os.path.join(self._results_folder, name), content)
 

@@ -1,4 +1,4 @@
-"""Semantic segmentation evaluated by one confusion matrix, streamed image by image."""
+"""Evaluation of semantic segmentation by a confusion matrix, image by image."""
 
 from __future__ import annotations
 
@@ -147,7 +147,8 @@ class ConfusionEvaluator(DatasetEvaluator):
 
     def update(self, prediction: torch.Tensor | np.ndarray, truth: np.ndarray) -> None:
         """Add one image: a label map and its truth, both (H, W) integers in range."""
-        prediction = np.asarray(prediction.cpu() if torch.is_tensor(prediction) else prediction)
+        if not isinstance(prediction, np.ndarray):
+            prediction = np.asarray(prediction.cpu())
         self.matrix += confusion_matrix(prediction, truth, len(self.class_names), self.ignore_label)
 
     def evaluate(self) -> OrderedDict | None:

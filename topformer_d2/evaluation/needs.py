@@ -1,8 +1,9 @@
-"""What an evaluator looks for in a model's outputs, so that nothing else is computed."""
+"""The outputs that each evaluator needs, so that nothing else is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from detectron2.evaluation import (
     COCOEvaluator,
@@ -21,7 +22,7 @@ NEEDS = {"label_map": PIXELS, "logits": PIXELS, "boxes": BOXES}
 # Of Detectron2's evaluators, which do not say it themselves.
 _OF_DETECTRON2 = {SemSegEvaluator: "logits", COCOEvaluator: "boxes"}
 
-Evaluators = DatasetEvaluator | Iterable[DatasetEvaluator]
+Evaluators: TypeAlias = DatasetEvaluator | Iterable[DatasetEvaluator]
 
 
 def needs_of(evaluators: Evaluators) -> set[str | None]:

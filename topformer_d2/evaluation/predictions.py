@@ -1,4 +1,4 @@
-"""A Predictor's label maps held against a dataset."""
+"""Evaluation of a Predictor's label maps on a dataset."""
 
 from __future__ import annotations
 

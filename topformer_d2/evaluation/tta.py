@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.data import transforms as T
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -51,7 +52,7 @@ class SegmentationTTA(nn.Module):
         self.training = model.training
 
     @classmethod
-    def from_config(cls, cfg, model: nn.Module):
+    def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         return {"model": model, "resizes": build_resizes(cfg), "flip": cfg.TEST.AUG.FLIP}
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ class SegmentationTTA(nn.Module):
         return total.div_(len(self.resizes) * (2 if self.flip else 1))
 
 
-def build_resizes(cfg) -> list[T.Augmentation]:
+def build_resizes(cfg: CfgNode) -> list[T.Augmentation]:
     """The sizes of TEST.AUG, each made as the protocol makes the one of INPUT.MIN_SIZE_TEST.
 
     Raises:
@@ -110,12 +111,12 @@ def build_resizes(cfg) -> list[T.Augmentation]:
     return [FitForTest(size, limit, divisor) for size, limit in zip(sizes, limits, strict=True)]
 
 
-def tta_folder(cfg, dataset_name: str) -> str:
+def tta_folder(cfg: CfgNode, dataset_name: str) -> str:
     """Where evaluate_with_tta writes what it finds on a dataset."""
     return os.path.join(cfg.OUTPUT_DIR, "inference_TTA", dataset_name)
 
 
-def evaluate_with_tta(cfg, model: nn.Module) -> dict[str, dict[str, float]]:
+def evaluate_with_tta(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:
     """Evaluate segmentation on DATASETS.TEST with TEST.AUG's views.
 
     Files go to each dataset's tta_folder.

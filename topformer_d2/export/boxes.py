@@ -1,6 +1,8 @@
-"""A dense detector's decoding and NMS as a graph."""
+"""Decoding and NMS of a dense detector, in operations that can be exported."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from detectron2.modeling import RetinaNet
@@ -14,7 +16,7 @@ _NEVER = -1e30
 
 
 def box_decoding(model: RetinaNet) -> BoxDecoding:
-    """What makes boxes of the raw outputs of `model`."""
+    """The anchors, thresholds and factors by which `model` decodes its raw outputs."""
     generator = model.anchor_generator
     return BoxDecoding(
         strides=tuple(generator.strides),
@@ -74,7 +76,9 @@ class BoxDecoder(nn.Module):
         best = candidate[order]
         return boxes[best], found.sigmoid(), classes[best]
 
-    def _decode_level(self, level: int, logits: Tensor, deltas: Tensor):
+    def _decode_level(
+        self, level: int, logits: Tensor, deltas: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes, logits and classes (n, 4), (n,), (n,) of the best candidates of a level."""
         width = logits.shape[3]
         num_anchors = self.cell_anchors.shape[1]
@@ -93,7 +97,7 @@ class BoxDecoder(nn.Module):
         boxes = self.transform.apply_deltas(deltas.reshape(-1)[index], anchors)
         return boxes, values, category
 
-    def _anchors(self, level: int, anchor: Tensor, position: Tensor, width) -> Tensor:
+    def _anchors(self, level: int, anchor: Tensor, position: Tensor, width: int | Tensor) -> Tensor:
         """The anchors (n, 4) of these numbers at these positions, as the anchor generator's."""
         y, x = _divmod(position, width)
         middle = torch.stack((x, y, x, y), dim=1).float() + self.decoding.offset
@@ -106,7 +110,7 @@ def top(values: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return values.topk(torch.minimum(count, torch.tensor(most)))
 
 
-def _divmod(index: Tensor, by) -> tuple[Tensor, Tensor]:
+def _divmod(index: Tensor, by: int | Tensor) -> tuple[Tensor, Tensor]:
     """Of numbers that are not negative; in ONNX three nodes."""
     quotient = torch.div(index, by, rounding_mode="trunc")
     return quotient, index - quotient * by
@@ -119,7 +123,14 @@ class NonMaxSuppression(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, boxes, scores, most: int, iou_threshold: float, score_threshold: float):
+    def forward(
+        ctx: Any,
+        boxes: Tensor,
+        scores: Tensor,
+        most: int,
+        iou_threshold: float,
+        score_threshold: float,
+    ) -> Tensor:
         """
         Args:
             boxes: (1, n, 4) XYXY.
@@ -138,7 +149,9 @@ class NonMaxSuppression(torch.autograd.Function):
         return torch.cat(kept)
 
     @staticmethod
-    def symbolic(g, boxes, scores, most: int, iou_threshold: float, score_threshold: float):
+    def symbolic(
+        g: Any, boxes: Any, scores: Any, most: int, iou_threshold: float, score_threshold: float
+    ) -> Any:
         limits = (
             g.op("Constant", value_t=torch.tensor([value], dtype=kind))
             for value, kind in (

@@ -1,4 +1,4 @@
-"""An exported file held against the PyTorch model that it came from."""
+"""Check of an exported file against the PyTorch model that it came from."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def _find_boxes(
     units = sum((each[:, 2:] - each[:, :2]).repeat(1, 2) for each in (boxes, starts))
     found = Detections(boxes, scores, classes)
     kept = Detections(kept.boxes * scale, kept.scores, kept.classes)
-    return Candidates(found, units, lowest, _locate(kept, found, units), tuple(size))
+    return Candidates(found, units, lowest, _locate(kept, found, units), (size[0], size[1]))
 
 
 def _find_candidates(model: nn.Module, images: Tensor, raw: RawOutput, limits: Limits) -> Iterator:
@@ -220,7 +220,9 @@ def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
     return torch.tensor(indices, dtype=torch.int64)
 
 
-def _decode(model: nn.Module, images: Tensor, logits, deltas) -> Detections:
+def _decode(
+    model: nn.Module, images: Tensor, logits: Sequence[Tensor], deltas: Sequence[Tensor]
+) -> Detections:
     batch = ImageList(images, [tuple(images.shape[2:])])
     # RetinaNet makes scores of the logits where they lie, if a level is one pixel.
     logits = [level.clone() for level in logits]

@@ -1,4 +1,4 @@
-"""From a config and weights to a file that has been checked."""
+"""Export of a config's model to a checked file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
@@ -23,7 +24,7 @@ from .network import ExportNetwork, describe
 
 
 def export_model(
-    cfg,
+    cfg: CfgNode,
     weights: str,
     path: str,
     *,
@@ -34,7 +35,7 @@ def export_model(
     with_preprocessing: bool = False,
     images: str | None = None,
 ) -> tuple[ExportInfo, list[Difference]]:
-    """Write a trained model as a file for another runtime, once it was found to be the same there.
+    """Write a trained model as a file for another runtime, after a check that its outputs agree.
 
     Args:
         cfg: a config with the toolkit's keys.

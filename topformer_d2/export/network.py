@@ -1,8 +1,9 @@
-"""The network that is exported: a trained model's own modules, from input to answer."""
+"""The exported network: a trained model's modules, with optional pre- and postprocessing."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import torch
@@ -197,19 +198,19 @@ def _label_map(logits: Tensor, sizes: list) -> Tensor:
     return logits.argmax(dim=1).to(kind)
 
 
-def resize(x: Tensor, size) -> Tensor:
+def resize(x: Tensor, size: Sequence[int | Tensor]) -> Tensor:
     """Bilinear, align_corners=False, to (height, width), which may be traced."""
     # Not modeling.layers.resize, which would leave out what is needless at the size traced.
     return F.interpolate(x, size=(size[0], size[1]), mode="bilinear", align_corners=False)
 
 
-def _clip(boxes: Tensor, size) -> Tensor:
+def _clip(boxes: Tensor, size: Sequence[int | Tensor]) -> Tensor:
     """Boxes (n, 4) XYXY within (height, width), which may be traced."""
     height, width = (torch.as_tensor(side).float() for side in size)
     return torch.minimum(boxes.clamp(min=0), torch.stack((width, height, width, height)))
 
 
-def _scale(to, source) -> Tensor:
+def _scale(to: Sequence[int | Tensor], source: Sequence[int | Tensor]) -> Tensor:
     """(4,): the factor of XYXY boxes from the size `source` to the size `to`."""
     height, width = (
         torch.as_tensor(a).float() / torch.as_tensor(b).float()

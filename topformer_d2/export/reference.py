@@ -1,4 +1,4 @@
-"""The network in the operations that the paper and the official implementation list."""
+"""The network in the paper's own operations, as a reference for timing."""
 
 from __future__ import annotations
 

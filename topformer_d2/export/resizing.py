@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 _MAX_WIDTH = 64
 
 
-def resize_bilinear(x: Tensor, size) -> Tensor:
+def resize_bilinear(x: Tensor, size: Sequence[int | Tensor]) -> Tensor:
     """F.interpolate's (align_corners=False), as two matrix products.
 
     Args:
@@ -47,12 +50,14 @@ class MatrixResizing(TorchFunctionMode):
         super().__init__()
         self.is_static = is_static
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
         if func is not F.interpolate or not _is_plain(**kwargs):
             return func(*args, **(kwargs or {}))
         return self._resize(*args, **kwargs)
 
-    def _resize(self, input: Tensor, size, **kwargs) -> Tensor:  # PyTorch's name
+    def _resize(self, input: Tensor, size: Any, **kwargs: Any) -> Tensor:  # PyTorch's name
         size = (size,) * 2 if isinstance(size, int | Tensor) else size
         if not self.is_static:
             return resize_bilinear(input, size)
@@ -63,6 +68,12 @@ class MatrixResizing(TorchFunctionMode):
         return resize_bilinear(input, after)
 
 
-def _is_plain(mode="nearest", size=None, align_corners=None, antialias=False, **_) -> bool:
+def _is_plain(
+    mode: str = "nearest",
+    size: Any = None,
+    align_corners: bool | None = None,
+    antialias: bool = False,
+    **_: Any,
+) -> bool:
     """Whether F.interpolate with these keywords is what resize_bilinear computes."""
     return mode == "bilinear" and size is not None and not align_corners and not antialias

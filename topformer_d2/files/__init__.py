@@ -1,8 +1,10 @@
-"""Reading what may be damaged or hostile, and writing so that nothing whole is ever lost."""
+"""Reading untrusted files safely, and writing files whole or not at all."""
 
 from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
+from .remote import is_remote
 from .room import naming_full_disks
+from .stamps import Stamp, file_stamp, stamp
 from .writing import (
     check_local_output,
     check_output,
@@ -13,16 +15,20 @@ from .writing import (
 )
 
 __all__ = [
+    "Stamp",
     "check_local_output",
     "check_output",
     "check_regular_file",
+    "file_stamp",
     "folder_beside",
+    "is_remote",
     "locked_output",
     "naming_full_disks",
     "parse_json",
     "read_bytes",
     "read_json",
     "read_text",
+    "stamp",
     "write_beside",
     "write_json",
     "writing_beside",

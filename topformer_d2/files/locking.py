@@ -1,4 +1,4 @@
-"""Locks that the kernel releases when their process ends, however it ends."""
+"""File locks, which the kernel releases when a process ends."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import InputError
+from .remote import is_remote
 
 try:
     import fcntl
@@ -43,7 +44,7 @@ def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it; the message names that process.
     """
-    if fcntl is None or "://" in os.fspath(folder):
+    if fcntl is None or is_remote(folder):
         yield
         return
     key = os.path.realpath(folder)

@@ -1,4 +1,4 @@
-"""Reading files that nobody has looked at: early refusals, and no way to run code."""
+"""Reading untrusted files: with limits, and without running code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from .remote import is_remote
 
 # Half of a character that UTF-16 writes in two; Python reads one from JSON and cannot write it.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -50,7 +51,7 @@ def read_bytes(path: str, *, most: int | None = None) -> bytes:
         InputError: it is missing, is not a regular file, is too large or cannot be read.
     """
     path = os.fspath(path)
-    if "://" not in path:
+    if not is_remote(path):
         check_regular_file(path)
     try:
         with PathManager.open(path, "rb") as f:

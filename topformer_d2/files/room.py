@@ -1,4 +1,4 @@
-"""Full disks, of which libraries that write files by name say little or nothing."""
+"""Clear errors for full disks, where a library writes the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import InputError
 
 @contextlib.contextmanager
 def naming_full_disks(target: Path, folder: Path, size: int) -> Iterator[None]:
-    """Within it, what fails for a full disk is an OSError that names `target`.
+    """A context in which a full disk raises an OSError that names `target`.
 
     Args:
         target: of the user.

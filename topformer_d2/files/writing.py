@@ -12,13 +12,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from . import locking
+from .remote import is_remote
 from .room import naming_full_disks
 
 _STREAMS = ("/dev/stdout", "/dev/stderr")
@@ -54,7 +55,7 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
         OSError: it cannot be written, as on a full disk; with the name of the file, whatever a
             library that wrote to it made of that.
     """
-    if "://" in os.fspath(path):
+    if is_remote(path):
         with PathManager.open(os.fspath(path), "wb") as f:
             yield f
         return
@@ -68,7 +69,7 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
     partial, descriptor = _create(path, _open_new)
     file = _RememberingFile(os.fdopen(descriptor, "wb"))
     try:
-        yield file
+        yield cast(BinaryIO, file)
         file.flush()
         if durable:
             os.fsync(file.fileno())
@@ -100,7 +101,7 @@ class _RememberingFile:
         self._file = file
         self.error: OSError | None = None
 
-    def write(self, content) -> int:
+    def write(self, content: Any) -> int:
         try:
             return self._file.write(content)
         except OSError as e:
@@ -114,7 +115,7 @@ class _RememberingFile:
             self.error = self.error or e
             raise
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
 
@@ -213,7 +214,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -> None:
+def write_json(path: str | os.PathLike, content: object, *, indent: int | None = None) -> None:
     """Write JSON as write_beside does. NaN and infinity, which JSON does not have, become null.
 
     NumPy's numbers and arrays are written as Python's.
@@ -221,7 +222,7 @@ def write_json(path: str | os.PathLike, content, *, indent: int | None = None) -
     write_beside(path, json.dumps(_finite(content), allow_nan=False, indent=indent).encode())
 
 
-def _finite(value):
+def _finite(value: Any) -> Any:
     """A copy of nested dicts and lists whose floats that are not finite are None."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
@@ -244,7 +245,7 @@ def check_output(path: str | os.PathLike, name: str) -> None:
     """
     path = os.fspath(path)
     target = Path(path)
-    if "://" in path:
+    if is_remote(path):
         return
     if target.is_dir():
         raise InputError(f"`{name}` {path} is a folder: name a file in it")
@@ -261,7 +262,7 @@ def check_output(path: str | os.PathLike, name: str) -> None:
 def check_local_output(path: str, name: str, extension: str) -> None:
     """check_output of a file that is written on this machine and whose name has this extension."""
     path = os.fspath(path)
-    if "://" in path:
+    if is_remote(path):
         raise InputError(f"`{name}` {path} is a remote store's: name a file on this machine")
     if Path(path).suffix != extension:
         raise InputError(f"`{name}` {path}: the name of such a file ends in {extension}")

@@ -1,6 +1,8 @@
-"""From what a network gives for an image to the image's Scene."""
+"""Conversion of a network's outputs for an image to a Scene."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +42,7 @@ def to_scene(
     return Scene(size=size, info=info, **fields)
 
 
-def labels_of(found: Tensor | tuple[Tensor, Tensor]) -> dict[str, np.ndarray | None]:
+def labels_of(found: Tensor | tuple[Tensor, Tensor]) -> dict[str, Any]:
     """A Scene's label and confidence from what label_map gives."""
     labels, scores = found if isinstance(found, tuple) else (found, None)
     return {
@@ -56,7 +58,7 @@ def _narrow(labels: np.ndarray) -> np.ndarray:
 
 def boxes_of(
     output: NetworkOutput, size: tuple[int, int], input_size: tuple[int, int]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """A Scene's boxes within `size`, of those at `input_size`, without those that have no area."""
     if output.boxes is None:
         return {"scores": np.zeros(0, np.float32)}

@@ -73,17 +73,18 @@ def resize_for(backend: Backend, image: np.ndarray) -> np.ndarray:
     if backend.does_resizing:
         return image
     if backend.size is not None:
-        return ResizeTransform(*image.shape[:2], *backend.size).apply_image(image)
+        height, width = image.shape[:2]
+        return ResizeTransform(height, width, *backend.size).apply_image(image)
     return backend.info.resizing().get_transform(image).apply_image(image)
 
 
 class TorchBackend:
     """The model itself, by optimize_for_inference."""
 
-    size = None
+    size: tuple[int, int] | None = None
     does_resizing = gives_labels = False
 
-    def __init__(self, cfg, weights: str):
+    def __init__(self, cfg: CfgNode, weights: str):
         """
         Args:
             cfg: a config with the toolkit's keys; MODEL.DEVICE is where the model runs.
@@ -113,7 +114,7 @@ class TorchBackend:
         return torch.from_numpy(np.ascontiguousarray(ordered.transpose(2, 0, 1)))
 
 
-def _as_it_is(logits: Tensor, *_) -> Tensor:
+def _as_it_is(logits: Tensor, *_: object) -> Tensor:
     return logits
 
 
@@ -153,7 +154,7 @@ class FileBackend:
                 f"{path} gives raw detections, for other runtimes: export it with boxes"
             )
         # From a byte to its normalised value, for each channel of the network's input: (3, 256).
-        mean, std = np.float32([self.info.pixel_mean, self.info.pixel_std])[:, :, None]
+        mean, std = np.array([self.info.pixel_mean, self.info.pixel_std], np.float32)[:, :, None]
         self._tables = (np.arange(256, dtype=np.float32) - mean) / std
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:

@@ -69,7 +69,8 @@ def predict_in_batches(
 def _read_in_batches(
     files: Sequence[str], size: int, max_pixels: int
 ) -> Iterator[list[FilePrediction]]:
-    batch, pixels = [], 0
+    batch: list[FilePrediction] = []
+    pixels = 0
     for file in files:
         found = _read(file, max_pixels)
         batch.append(found)

@@ -66,7 +66,13 @@ class Band:
             self._decide(y, x, nodes, winners.view(-1)[nodes].long(), labels, scores)
 
     def _decide(
-        self, y: Tensor, x: Tensor, nodes: Tensor, winners: Tensor, labels: Tensor, scores
+        self,
+        y: Tensor,
+        x: Tensor,
+        nodes: Tensor,
+        winners: Tensor,
+        labels: Tensor,
+        scores: Tensor | None,
     ) -> None:
         """Write the pixels of the cells in rows `y` and columns `x`, with `nodes` (n, cells)."""
         cells, classes = self._candidates(nodes, winners, scores is not None)

@@ -1,4 +1,4 @@
-"""What the container of a video file says of its length."""
+"""The length of a video, as its container format states it."""
 
 from __future__ import annotations
 

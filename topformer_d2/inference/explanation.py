@@ -1,4 +1,4 @@
-"""What an exported file is, in sentences for who reads it without this package."""
+"""A description of an exported file in sentences, for users without this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: its model, and how its graph is to be fed and read."""
+"""The description inside an exported file: its model, inputs, outputs and decoding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..errors import InputError
 from ..files import parse_json
@@ -24,7 +25,7 @@ _MOST = 1 << 31
 
 @dataclass(frozen=True)
 class BoxDecoding:
-    """What makes boxes of a dense detector's raw outputs; levels are finest first.
+    """How a dense detector's raw outputs are decoded to boxes; levels are finest first.
 
     Attributes:
         strides: of each level, in pixels of the network's input.
@@ -211,7 +212,7 @@ class ExportInfo:
         return cls.from_json(metadata[METADATA_KEY], path)
 
     @classmethod
-    def from_openvino(cls, model, path: str) -> ExportInfo:
+    def from_openvino(cls, model: Any, path: str) -> ExportInfo:
         """Of an openvino.Model; `path` and errors as from_onnx_metadata has them."""
         if not model.has_rt_info(METADATA_KEY):
             raise InputError(f"{path} does not describe its model: {_FIX}")

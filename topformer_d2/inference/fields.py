@@ -1,4 +1,4 @@
-"""Reading the values of JSON that anybody may have written: each is checked as it is taken."""
+"""Checked access to the values of untrusted JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..errors import shortened
+
 Check = Callable[[Any], Any]  # a value to what is made of it; ValueError says what it is to be
 
 
 class Fields:
     """The values of a JSON object by key."""
 
-    def __init__(self, value, name: str = ""):
+    def __init__(self, value: Any, name: str = ""):
         """
         Args:
             value: of the JSON.
@@ -22,7 +24,7 @@ class Fields:
             ValueError: it is not an object.
         """
         if not isinstance(value, dict):
-            raise ValueError(f"{name or 'it'} is {shorten(value)}; an object is expected")
+            raise ValueError(f"{name or 'it'} is {shortened(value, 60)}; an object is expected")
         self._left = dict(value)
         self._name = name
 
@@ -30,7 +32,7 @@ class Fields:
         """Of a key, with those of the objects around it."""
         return f"{self._name}.{key}" if self._name else key
 
-    def take(self, key: str, check: Check):
+    def take(self, key: str, check: Check) -> Any:
         """What `check` makes of a value; ValueError names the key where it is missing or wrong."""
         if key not in self._left:
             raise ValueError(f"{self.name(key)} is missing")
@@ -38,7 +40,7 @@ class Fields:
         try:
             return check(value)
         except ValueError as e:
-            raise ValueError(f"{self.name(key)} is {shorten(value)}; {e}") from e
+            raise ValueError(f"{self.name(key)} is {shortened(value, 60)}; {e}") from e
 
     def has(self, key: str) -> bool:
         """Whether there is such a key, and not null."""
@@ -58,19 +60,13 @@ class Fields:
             raise ValueError(f"{self.name(min(self._left))[:100]!r} is not a known key")
 
 
-def shorten(value) -> str:
-    """A value for a message."""
-    text = "an object" if isinstance(value, dict) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def text(value) -> str:
+def text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > 10_000:
         raise ValueError("a text of up to 10,000 characters is expected")
     return value
 
 
-def flag(value) -> bool:
+def flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false is expected")
     return value
@@ -79,7 +75,7 @@ def flag(value) -> bool:
 def integer(low: int, high: int) -> Check:
     """Of both ends, inclusive."""
 
-    def check(value) -> int:
+    def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"an integer from {low} to {high} is expected")
         return value
@@ -90,7 +86,7 @@ def integer(low: int, high: int) -> Check:
 def number(low: float, high: float) -> Check:
     """Of both ends, inclusive."""
 
-    def check(value) -> float:
+    def check(value: Any) -> float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or not math.isfinite(value):
             raise ValueError(f"a number from {low:g} to {high:g} is expected")
@@ -99,8 +95,8 @@ def number(low: float, high: float) -> Check:
     return check
 
 
-def one_of(*known) -> Check:
-    def check(value):
+def one_of(*known: Any) -> Check:
+    def check(value: Any) -> Any:
         if not isinstance(value, type(known[0])) or value not in known:
             raise ValueError(f"one of {list(known)} is expected")
         return value
@@ -118,7 +114,7 @@ def tuple_of(
 ) -> Check:
     """A list of so many, or of up to `most`, as a tuple; `one_for` says why there are so many."""
 
-    def check_all(values) -> tuple:
+    def check_all(values: Any) -> tuple:
         if not isinstance(values, list) or len(values) > most:
             raise ValueError(f"a list of up to {most} values is expected")
         if length is not None and len(values) != length:
@@ -129,7 +125,7 @@ def tuple_of(
             try:
                 checked.append(check(value))
             except ValueError as e:
-                raise ValueError(f"its value {i} is {shorten(value)}: {e}") from e
+                raise ValueError(f"its value {i} is {shortened(value, 60)}: {e}") from e
         return tuple(checked)
 
     return check_all

@@ -1,4 +1,4 @@
-"""An exported graph held against its description: what it takes, gives and answers."""
+"""Checks of an exported graph and its outputs against the description in the file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _differs(path: str, how: str) -> InputError:
     return InputError(f"{path} is not the network that it describes: {how}; export it again")
 
 
-def _expected_input(info: ExportInfo):
+def _expected_input(info: ExportInfo) -> tuple[tuple[str, ...], tuple]:
     if info.with_preprocessing:
         return ("uint8",), (None, None, 3)
     return ("float",), (info.batch, 3, *(info.size or (None, None)))

@@ -1,4 +1,4 @@
-"""A model that gives label maps where it gave logits."""
+"""A wrapper that turns a model's logits into label maps."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def label_map(
     """
     _check(logits, size, input_size, valid_size)
     # One (size, kept) a resize.
-    steps = [((int(side), int(side)),) for side in size]
+    steps: list[tuple[tuple[int, int], ...]] = [((int(side), int(side)),) for side in size]
     if input_size is not None:
         kept = input_size if valid_size is None else valid_size
-        first = [(int(i), int(k)) for i, k in zip(input_size, kept, strict=True)]
-        steps = [(step, *rest) for step, rest in zip(first, steps, strict=True)]
+        resized = [(int(i), int(k)) for i, k in zip(input_size, kept, strict=True)]
+        steps = [(step, *rest) for step, rest in zip(resized, steps, strict=True)]
     if logits.device.type != "cpu":
         return _resize_by_classes(logits, steps, confidence, _RESIZED_ELSEWHERE)
     if isinstance(logits, Tensor) and _largest_map(steps) <= _DENSE * logits[0].numel():
@@ -86,7 +86,12 @@ def _largest_map(steps: Sequence[Sequence[tuple[int, int]]]) -> int:
     return max(rows[0] * columns[0] for rows, columns in zip(*steps, strict=True))
 
 
-def _check(logits: Tensor, size, input_size, valid_size) -> None:
+def _check(
+    logits: Tensor | TiledLogits,
+    size: Sequence[int],
+    input_size: Sequence[int] | None,
+    valid_size: Sequence[int] | None,
+) -> None:
     if not isinstance(logits, Tensor | TiledLogits):
         raise InputError(f"logits must be a torch.Tensor (K, h, w), got {type(logits).__name__}")
     if len(logits.shape) != 3 or 0 in logits.shape:

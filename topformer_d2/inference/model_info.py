@@ -9,6 +9,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from detectron2.config import CfgNode
+
 from ..config import complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.class_table import ClassTable
@@ -42,7 +44,7 @@ class ModelInfo:
     size_divisor: int
 
     @classmethod
-    def from_config(cls, cfg, dataset_name: str | None = None) -> ModelInfo:
+    def from_config(cls, cfg: CfgNode, dataset_name: str | None = None) -> ModelInfo:
         """Of a config's model.
 
         Its classes are named by `dataset_name`, then by DATASETS.TEST and TRAIN; where

@@ -1,4 +1,4 @@
-"""What an ONNX file says before a runtime opens it, without a library."""
+"""A reader of an ONNX file's metadata that needs no ONNX library."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ def _text(value: memoryview | int) -> str:
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     """The fields of a protobuf message: number, and its bytes or integer."""
     i = 0
+    value: int | memoryview
     while i < len(message):
         key, i = _varint(message, i)
         kind = key & 7

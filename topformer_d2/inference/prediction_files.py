@@ -65,9 +65,9 @@ def write_predictions(
         OSError: one that the next image would meet as well, such as a full disk.
     """
     info = predictor.info
-    paths, output = [os.fspath(path) for path in paths], os.fspath(output)
+    files, output = [os.fspath(path) for path in paths], os.fspath(output)
     json_file = os.fspath(json_file) if json_file else None
-    names = output_names(paths)
+    names = output_names(files)
     endings = ["label.png"] if "sem_seg" in info.tasks else []
     endings += ["overlay.jpg"] if draw else []
     if not endings and not json_file:
@@ -76,25 +76,25 @@ def write_predictions(
             "`json_file`"
         )
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
-    _refuse_overwriting("an input", paths, pictures)
+    _refuse_overwriting("an input", files, pictures)
     if json_file:
         _check_json_target(json_file, info)
-        _refuse_overwriting("an input", paths, [json_file])
+        _refuse_overwriting("an input", files, [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
     _make_folder(output)
     if json_file:
         check_output(json_file, "json_file")
-    image_ids = _image_ids(paths, names, info.objects.dataset) if json_file else names
-    problems, lines = [], []
+    image_ids: Sequence[int | str] = names
+    if json_file:
+        image_ids = _image_ids(files, names, info.objects.dataset)
+    problems: list[str] = []
+    lines: list[str] = []
     predictions = predict_in_batches(
-        predictor,
-        paths,
-        batch_size=predictor.backend.batch,
-        max_pixels=max_pixels,
+        predictor, files, batch_size=predictor.backend.batch, max_pixels=max_pixels
     )
-    predictions = tqdm(predictions, total=len(paths), unit="image")
+    shown = tqdm(predictions, total=len(files), unit="image")
     with _written_however_it_ends(json_file, lines):
-        for found, name, image_id in zip(predictions, names, image_ids, strict=True):
+        for found, name, image_id in zip(shown, names, image_ids, strict=True):
             if found.scene is not None:
                 with noting_trouble(found):
                     if json_file:
@@ -173,7 +173,7 @@ def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) 
     return [f"{json.dumps(result)}\n" for result in results]
 
 
-def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> list[int] | list[str]:
+def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> Sequence[int | str]:
     known: dict[str, int | str] = {}
     if dataset_name in DatasetCatalog.list() and not missing_paths(dataset_name):
         records = load_records(dataset_name)

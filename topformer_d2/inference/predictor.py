@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from functools import partial
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ class Predictor:
         if tile_size is not None:
             self._check_tiling()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         """Pickled and copied as what opens it again, from the same files, with the same classes."""
         keys = {
             "backend": self._backend_name,
@@ -109,6 +109,14 @@ class Predictor:
             "tile_size": self._tile_size,
         }
         return _open_again, (type(self), self._model, self._weights, keys, self.info)
+
+    @overload
+    def __call__(self, images: np.ndarray, *, confidence: bool = False) -> Scene: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[np.ndarray], *, confidence: bool = False
+    ) -> list[Scene]: ...
 
     def __call__(
         self, images: np.ndarray | Sequence[np.ndarray], *, confidence: bool = False
@@ -134,7 +142,7 @@ class Predictor:
         if self._num_threads != 1:
             _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
-        found = list(images) if several else [images]
+        found: list[Any] = list(images) if several else [images]
         for image in found:
             check_image(image)
         with threads(self._num_threads), torch.inference_mode():
@@ -164,7 +172,7 @@ class Predictor:
         """
         done, problem = 0, None
         for found in predict_in_batches(
-            partial(self, confidence=confidence),
+            lambda images: self(images, confidence=confidence),
             list_images(path),
             batch_size=self.backend.batch,
             max_pixels=max_pixels,
@@ -228,6 +236,7 @@ class Predictor:
     def _predict_tiled(self, image: np.ndarray, size: tuple[int, int], confidence: bool) -> Scene:
         """Of an image (H, W, 3) as the network sees it; (height, width) is the answer's `size`."""
         input_size, tile_size = image.shape[:2], self._tile_size
+        assert tile_size is not None
         outputs: dict[tuple[int, int], NetworkOutput] = {}
 
         def run(tile: np.ndarray, y: int, x: int) -> Tensor | None:
@@ -264,7 +273,9 @@ class Predictor:
             )
 
 
-def _open_again(kind: type[Predictor], model, weights, keys: dict, info: ModelInfo) -> Predictor:
+def _open_again(
+    kind: type[Predictor], model: CfgNode | str, weights: str | None, keys: dict, info: ModelInfo
+) -> Predictor:
     predictor = kind(model, weights, **keys)
     # The classes' names may come from a dataset that is registered in the other process alone.
     predictor.info = predictor.backend.info = info

@@ -1,4 +1,4 @@
-"""A chain of bilinear resizes along one side, as weights on the first map's nodes."""
+"""Several bilinear resizes along one axis, combined into one set of weights."""
 
 from __future__ import annotations
 

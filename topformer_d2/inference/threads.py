@@ -1,4 +1,4 @@
-"""A number of threads for a stretch of code."""
+"""A context that sets the number of threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _before = (1, 1)  # the first of them: what was set
 
 @contextmanager
 def threads(number: int | None) -> Iterator[None]:
-    """Within it PyTorch's CPU operators and OpenCV use `number` threads; None = as they are set.
+    """A context in which PyTorch (CPU) and OpenCV use `number` threads; None = no change.
 
     Several threads may be in it at once, and all is as before when the last one leaves it. PyTorch
     keeps a number for each thread, OpenCV one for all: the one set last.

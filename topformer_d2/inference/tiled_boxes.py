@@ -1,4 +1,4 @@
-"""One list of boxes from those of overlapping tiles, each object once."""
+"""Merging the boxes of overlapping tiles, so that each object is found once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _of_tile(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Its boxes (n, 4) in pixels of the image, scores and classes."""
     corner = np.array(place[::-1], np.float32)
-    end = np.minimum(corner + tile, np.float32(size[::-1]))
+    end = np.minimum(corner + tile, np.array(size[::-1], np.float32))
     boxes = (output.boxes + np.tile(corner, 2)).clip(np.tile(corner, 2), np.tile(end, 2))
     seen_whole = np.zeros(len(boxes), bool)  # by a neighbour
     for axis, (start, side) in enumerate(zip(place, size, strict=True)):

@@ -1,4 +1,4 @@
-"""Images that are too large for one pass, in overlapping tiles whose logits are blended."""
+"""Prediction of large images in overlapping tiles, with blended logits."""
 
 from __future__ import annotations
 
@@ -95,12 +95,9 @@ class TiledLogits:
                 self._sum = torch.nn.functional.pad(self._sum, (0, 0, 0, missing))
                 self._weight = torch.nn.functional.pad(self._weight, (0, 0, 0, missing))
             weight = weight.to(self._sum)
-            place = (
-                slice(top, top + logits.shape[1]),
-                slice(left, left + logits.shape[2]),
-            )
-            self._sum[(slice(None), *place)] += logits * weight
-            self._weight[place] += weight
+            rows, columns = slice(top, top + logits.shape[1]), slice(left, left + logits.shape[2])
+            self._sum[:, rows, columns] += logits * weight
+            self._weight[rows, columns] += weight
         self._next += 1
 
 

@@ -1,4 +1,4 @@
-"""Frames out of video files and into them."""
+"""Reading and writing videos."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numbers
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,7 +49,7 @@ class VideoReader:
         Raises:
             InputError: it is neither, or cannot be opened.
         """
-        self._source = _checked_source(source)
+        self._source: Any = _checked_source(source)
         self._is_file = isinstance(self._source, str)
         self.problem: str | None = None
         capture = self._open()
@@ -126,7 +127,7 @@ class VideoReader:
         return f"{self._source} is damaged: {missing} of {total} frames could not be read"
 
 
-def _checked_source(source: str | os.PathLike | int) -> str | int:
+def _checked_source(source: Any) -> str | int:
     is_number = isinstance(source, numbers.Integral) and not isinstance(source, bool)
     if is_number and source >= 0:  # OpenCV crashes at others
         return int(source)
@@ -161,7 +162,8 @@ class VideoWriter(contextlib.AbstractContextManager):
         self._codec, self._name = _CODECS[suffix], f"video{suffix}"  # that chooses the container
         self._folder = contextlib.ExitStack()
         self._partial = Path()
-        self._writer, self._size, self._num_frames = None, (0, 0), 0
+        self._writer: cv2.VideoWriter | None = None
+        self._size, self._num_frames = (0, 0), 0
 
     def write(self, frame: np.ndarray) -> None:
         """Add a frame (H, W, 3) uint8 BGR, of the first one's size.
@@ -190,7 +192,7 @@ class VideoWriter(contextlib.AbstractContextManager):
 
     def _open(self, size: tuple[int, int]) -> None:
         self._partial = self._folder.enter_context(folder_beside(self._path)) / self._name
-        code = cv2.VideoWriter_fourcc(*self._codec)
+        code = cv2.VideoWriter_fourcc(*self._codec)  # type: ignore[attr-defined]
         writer = cv2.VideoWriter(str(self._partial), code, self._frame_rate, size)
         if not writer.isOpened():
             full = _free_bytes(self._partial) == 0
@@ -221,7 +223,7 @@ class VideoWriter(contextlib.AbstractContextManager):
         finally:
             capture.release()
 
-    def __exit__(self, error: type[BaseException] | None, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._writer is None:
             return
         with self._folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
@@ -9,7 +10,7 @@ from ..config import check_parts
 from .meta_arch import adapt
 
 
-def build_model(cfg) -> nn.Module:
+def build_model(cfg: CfgNode) -> nn.Module:
     """Detectron2's build_model, on MODEL.DEVICE; the model keeps meta_arch.contract.
 
     Raises:

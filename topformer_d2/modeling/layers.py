@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.layers import Conv2d, get_norm
@@ -14,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, look_up
 
-ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
+Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "relu6": F.relu6}
 
 
 def conv_norm(
@@ -25,7 +27,7 @@ def conv_norm(
     norm: str,
     stride: int = 1,
     groups: int = 1,
-    activation=None,
+    activation: Activation | None = None,
 ) -> Conv2d:
     """Convolution without bias, then `norm` (a name for Detectron2's get_norm), then `activation`.
 
@@ -56,12 +58,12 @@ def resolve_norm(norm: str) -> str:
     return norm
 
 
-def get_activation(name: str):
+def get_activation(name: str) -> Activation:
     """The function behind an activation's name; InputError if there is none."""
     return look_up(ACTIVATIONS, name, "MODEL.TOPFORMER.PYRAMID_ACTIVATION")
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear, align_corners=False, to (H, W); `x` itself where it has that size already."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
@@ -84,7 +86,7 @@ class InvertedResidual(nn.Module):
         expansion: int,
         stride: int,
         norm: str,
-        activation,
+        activation: Activation,
     ):
         super().__init__()
         hidden = in_channels * expansion

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class SegmentationLoss(nn.Module):
         self.ignore_value = ignore_value
 
     @classmethod
-    def from_config(cls, cfg) -> SegmentationLoss:
+    def from_config(cls, cfg: CfgNode) -> SegmentationLoss:
         """By MODEL.SEM_SEG_HEAD's LOSS_WEIGHT and IGNORE_VALUE."""
         head = cfg.MODEL.SEM_SEG_HEAD
         return cls(weight=head.LOSS_WEIGHT, ignore_value=head.IGNORE_VALUE)
@@ -65,7 +66,7 @@ class PixelCrossEntropy(SegmentationLoss):
         return pixel_cross_entropy(logits, targets, self.ignore_value)
 
 
-def build_segmentation_loss(cfg) -> SegmentationLoss:
+def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
     """The loss that MODEL.SEM_SEG_HEAD.LOSS names.
 
     Raises:

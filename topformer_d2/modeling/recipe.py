@@ -1,7 +1,8 @@
-"""One warning where a program other than this toolkit's trains a model by another recipe."""
+"""A warning where another program's trainer ignores parts of a config's recipe."""
 
 from __future__ import annotations
 
+from detectron2.config import CfgNode
 from torch import nn
 
 from ..config import SCHEDULE_FALLBACK, complete_config, schedule_name
@@ -16,7 +17,7 @@ class _Reminder:
     def __init__(self, what: str):
         self.what = what
 
-    def __call__(self, module: nn.Module, _) -> None:
+    def __call__(self, module: nn.Module, _: object) -> None:
         if module.training:
             forget_recipe(module)
             logger.warning(
@@ -27,8 +28,8 @@ class _Reminder:
             )
 
 
-def remember_recipe(backbone: nn.Module, cfg) -> nn.Module:
-    """Have a backbone warn of what Detectron2's own trainer does not know of a config's recipe.
+def remember_recipe(backbone: nn.Module, cfg: CfgNode) -> nn.Module:
+    """Make a backbone warn, when it is trained, of config keys that Detectron2's trainer ignores.
 
     Args:
         backbone: as built; it is changed and returned.
@@ -47,7 +48,7 @@ def forget_recipe(model: nn.Module) -> None:
             del hooks[key]
 
 
-def _unknown_to_detectron2(cfg) -> list[str]:
+def _unknown_to_detectron2(cfg: CfgNode) -> list[str]:
     solver, what = cfg.SOLVER, []
     if (optimizer := solver.get("OPTIMIZER", "SGD")) != "SGD":
         what.append(f"SOLVER.OPTIMIZER {optimizer} (it takes SGD)")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.utils.file_io import PathManager
@@ -55,7 +56,7 @@ def save_chart(figure: Figure, path: str) -> None:
 
 
 def confusion_chart(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """What the pixels of each class (a row, which sums to 100%) were taken for (columns).
+    """The confusion matrix in percent: truth in rows, which sum to 100%; prediction in columns.
 
     Colours follow the square root of the share, so that a confusion of a few percent is seen. A
     class without truth has a grey row. More than 200 classes are numbered and not named.
@@ -101,7 +102,7 @@ def _write_numbers(axes: Axes, percent: np.ndarray, font: float) -> None:
     """Whole percents into the cells; nothing where they round to 0."""
     for row, column in zip(*np.nonzero(np.nan_to_num(percent) >= 0.5), strict=True):
         value = percent[row, column]
-        style = {"ha": "center", "va": "center", "fontsize": font}
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": font}
         axes.text(column, row, f"{value:.0f}", color="white" if value > 40 else "black", **style)
 
 
@@ -209,9 +210,9 @@ def _draw_losses(axes: Axes, losses: Mapping[str, Sequence[tuple[int, float]]]) 
 def _running_mean(values: np.ndarray, reach: int) -> np.ndarray:
     """Means over `reach` values on either side of each; near the ends over as many as there are."""
     place = np.arange(len(values))
-    reach = np.minimum(reach, np.minimum(place, place[::-1]))
+    reaches = np.minimum(reach, np.minimum(place, place[::-1]))
     total = np.concatenate([[0.0], np.cumsum(values)])
-    return (total[place + reach + 1] - total[place - reach]) / (2 * reach + 1)
+    return (total[place + reaches + 1] - total[place - reaches]) / (2 * reaches + 1)
 
 
 def _write_title(figure: Figure, text: str) -> None:

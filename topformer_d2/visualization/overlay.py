@@ -109,7 +109,8 @@ def add_legend(
     Args:
         picture: (H, W, 3) uint8 RGB.
         label: integers of any shape.
-        names, colors: of the classes, as from class_styles.
+        names: of the classes, as from class_styles.
+        colors: (K, 3) uint8 RGB of the classes, as from class_styles.
 
     Returns:
         (H, W + column, 3) uint8 RGB; as many classes as fit the height.

@@ -1,10 +1,12 @@
-"""Pictures of what is in an image."""
+"""Drawing scenes: labels and boxes over an image."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from PIL import Image, ImageDraw
 
 from ..data.class_table import ClassTable
@@ -27,7 +29,7 @@ class Painter:
         self._pixels, self._objects = _styles(info.pixels), _styles(info.objects)
 
     @classmethod
-    def from_config(cls, cfg, dataset_name: str | None = None):
+    def from_config(cls, cfg: CfgNode, dataset_name: str | None = None) -> dict[str, Any]:
         """Of a config's model; in the colours of `dataset_name`, then of DATASETS.TEST."""
         return {"info": ModelInfo.from_config(cfg, dataset_name)}
 
@@ -56,7 +58,8 @@ def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.nda
     Args:
         image: (H, W, 3) uint8 RGB.
         scene: its boxes, classes and scores are drawn.
-        names, colors: of the classes, as from class_styles.
+        names: of the classes, as from class_styles.
+        colors: (K, 3) uint8 RGB of the classes, as from class_styles.
 
     Returns:
         (H, W, 3) uint8 RGB.

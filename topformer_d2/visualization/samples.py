@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from ..data.images import read_image
 from ..data.label_checks import check_label_size
@@ -15,7 +16,7 @@ from .sheet import make_sheet
 
 
 def sample_sheet(
-    cfg, dataset_name: str, num_images: int, *, draws: int = 0, seed: int = 0
+    cfg: CfgNode, dataset_name: str, num_images: int, *, draws: int = 0, seed: int = 0
 ) -> tuple[np.ndarray, list[str]]:
     """Images spread evenly over a dataset, each beside its truth; a row for each.
 
@@ -59,7 +60,7 @@ def sample_sheet(
     return sheet, [record["file_name"] for record in records]
 
 
-def _augmented(sample: dict, cfg) -> tuple[np.ndarray, Scene]:
+def _augmented(sample: dict, cfg: CfgNode) -> tuple[np.ndarray, Scene]:
     """The image (H, W, 3) uint8 RGB of a training sample, and its truth."""
     image = sample["image"].numpy().transpose(1, 2, 0)
     image = image[:, :, ::-1] if cfg.INPUT.FORMAT == "BGR" else image

@@ -1,4 +1,4 @@
-"""Looks into the files of datasets for all that training would stumble over, or swallow."""
+"""Inspection of datasets for errors that would stop training or spoil its result."""
 
 from .datasets import inspect_config, inspect_datasets
 from .findings import SEVERITY, DatasetReport, Finding, Report

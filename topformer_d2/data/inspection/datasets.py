@@ -1,4 +1,4 @@
-"""All of a dataset's files, or some of them, and what its folders hold besides."""
+"""Inspection of datasets: their files, and other files in their folders."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
@@ -29,7 +31,7 @@ from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note
 _IMAGES_A_PROCESS = 32
 
 
-def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
+def inspect_datasets(names: Sequence[str], cfg: CfgNode | None = None) -> Report:
     """Read every file of registered datasets, on all cores, with a progress bar.
 
     Args:
@@ -86,7 +88,7 @@ def inspect_datasets(names: Sequence[str], cfg=None) -> Report:
     return report
 
 
-def inspect_config(cfg) -> Report:
+def inspect_config(cfg: CfgNode) -> Report:
     """inspect_datasets for DATASETS.TRAIN and TEST, and whether the config fits them.
 
     Raises:
@@ -115,7 +117,7 @@ def _note_learnt(
         of_pixels = [d for d in group if d.label_names]
         if of_pixels:
             what = ", ".join(d.name for d in of_pixels)
-            pixels = sum(d.tally.pixels for d in of_pixels)
+            pixels = np.sum([d.tally.pixels for d in of_pixels], axis=0)
             first = of_pixels[0]
             note_pixels(what, pixels, expected[first.name], first.tally, is_whole=True)
         of_boxes = [d for d in group if d.object_names]

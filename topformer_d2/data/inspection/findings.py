@@ -81,7 +81,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """What some records hold.
+    """Counts over some records of a dataset.
 
     Attributes:
         images: number of records.
@@ -114,7 +114,7 @@ class Tally:
 
 
 def merge_tallies(tallies: Iterable[Tally]) -> Tally:
-    """What all of the records hold."""
+    """The sum of several tallies."""
     total = Tally()
     for tally in tallies:
         total.add(tally)

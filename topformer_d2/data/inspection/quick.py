@@ -1,4 +1,4 @@
-"""The quick form, before training: what the lists say, and samples of the files."""
+"""The quick inspection before training: the datasets' lists, and samples of the files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+from detectron2.config import CfgNode
 
 from ...errors import InputError, printable
 from ...logs import get_logger
@@ -36,8 +37,10 @@ T = TypeVar("T")
 _RARE_CLASSES = 0.1
 
 
-def check_samples(cfg, *, train: bool, arguments: str = "...", num_samples: int = 32) -> None:
-    """The quick form: some records, spread evenly over each dataset of a config that fits them.
+def check_samples(
+    cfg: CfgNode, *, train: bool, arguments: str = "...", num_samples: int = 32
+) -> None:
+    """Inspect some records, spread evenly over each dataset of a config.
 
     Args:
         cfg: a config that check_config has passed.
@@ -104,7 +107,7 @@ def _check_learnt(
     of_pixels = [name for name in trained if "sem_seg" in expected[name].tasks]
     if of_pixels:
         what, first = ", ".join(of_pixels), expected[of_pixels[0]]
-        pixels = sum(sampled[name].pixels for name in of_pixels)
+        pixels = np.sum([sampled[name].pixels for name in of_pixels], axis=0)
         files = [
             record["sem_seg_file_name"]
             for name in of_pixels

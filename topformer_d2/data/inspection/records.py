@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
 
 from ...config import model_tasks
-from ..coco_json import LARGEST_COORDINATE, corners, shortened
+from ...errors import shortened
+from ..coco_json import LARGEST_COORDINATE, corners
 from ..image_files import UNREADABLE
 from ..images import LOSSY_FORMATS, png_bit_depth, read_image, read_label
 from ..label_checks import check_image_size, check_label_range, check_label_size
@@ -27,7 +29,7 @@ _PALETTE_MODES = ("P", "PA")
 
 @dataclass(frozen=True)
 class Expected:
-    """What the files of a dataset are held against.
+    """What the files of a dataset must agree with.
 
     Attributes:
         tasks: "sem_seg" (pixel labels), "instances" (boxes) or both, of what a record's own
@@ -42,7 +44,7 @@ class Expected:
     ignore_value: int
 
     @classmethod
-    def from_config(cls, cfg, records: list[dict], name: str) -> Expected:
+    def from_config(cls, cfg: CfgNode, records: list[dict], name: str) -> Expected:
         """What the config's model takes of the dataset `name`, which `records` are of."""
         metadata = MetadataCatalog.get(name)
         labels, boxes = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RETINANET

@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset as a whole, though each of its records is right."""
+"""Errors of a dataset as a whole, which no single record shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from ...errors import InputError
+from ...files import is_remote
 from ..boxes import has_area_inside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
@@ -42,7 +43,7 @@ def inspect_set(name: str, records: Sequence[dict], expected: Expected, tally: T
 
 
 def inspect_truth(name: str, records: list[dict], expected: Expected, tally: Tally) -> None:
-    """Note what the evaluation cannot read of the boxes, where that is not what training reads."""
+    """Note boxes that the evaluation cannot read, where it reads them from another source."""
     metadata = MetadataCatalog.get(name)
     is_read = metadata.get("json_reader") == JSON_READER
     if "instances" in expected.tasks and metadata.get("json_file") and not is_read:
@@ -72,7 +73,7 @@ def _is_kept(annotation: dict, record: dict) -> bool:
 def note_shared(
     trained: dict[str, list[dict]], tested: dict[str, list[dict]], tally: Tally
 ) -> None:
-    """Note images that are trained on and stand in a dataset that is for evaluation alone.
+    """Note images that are in a training dataset and also in one for evaluation.
 
     Args:
         trained, tested: {name of a dataset: its records}.
@@ -155,7 +156,7 @@ def unseen_classes(names: Sequence[str], seen: Iterable[int]) -> str:
 
 def _path(record: dict) -> str:
     file = record["file_name"]
-    return file if "://" in file else os.path.abspath(file)
+    return file if is_remote(file) else os.path.abspath(file)
 
 
 def _note_repeats(name: str, records: Sequence[dict], tally: Tally) -> None:

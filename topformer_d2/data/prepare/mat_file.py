@@ -92,14 +92,14 @@ def _decompress(data: bytes, room: int) -> bytes:
 def _read_matrix(data: bytes, order: str) -> tuple[str, Variable]:
     elements = _elements(data, order)
     try:
-        flags, sizes, (_, name) = next(elements), next(elements), next(elements)
+        kinds, sizes, (_, encoded) = next(elements), next(elements), next(elements)
     except StopIteration:
         raise ValueError("a variable has no flags, sizes or name") from None
-    flags = _numbers(*flags, order)
+    flags = _numbers(*kinds, order)
     shape = tuple(_numbers(*sizes, order).tolist())
     if not len(flags) or len(shape) < 2 or min(shape) < 0:
         raise ValueError(f"a variable has the flags {flags.tolist()} and the shape {shape}")
-    name = name.decode("latin-1")
+    name = encoded.decode("latin-1")
     if int(flags[0]) & 0xFF not in _NUMERIC or int(flags[0]) & _COMPLEX:
         return name, Variable(shape, None)
     values = _numbers(*next(elements, (0, b"")), order)

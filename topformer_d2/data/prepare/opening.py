@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from ...errors import InputError
 from ...files import check_regular_file
@@ -34,7 +35,7 @@ try:
 except ImportError:  # a Python without it reads no such archive
     pass
 else:
-    DAMAGED = (*DAMAGED, LZMAError)
+    DAMAGED += (LZMAError,)
 
 # Bytes of one file. The largest JSON of the official sites has 590 MB, the largest image 10 MB. An
 # XML takes up to 30 times its size in memory.
@@ -99,7 +100,7 @@ def _check_size(name: str, size: int, least_limit: int) -> int:
     return size
 
 
-def _read_exactly(file: BinaryIO, size: int, step: int = 1 << 20) -> bytes:
+def _read_exactly(file: IO[bytes], size: int, step: int = 1 << 20) -> bytes:
     """All of an open file, which claims `size` bytes; one that has more or fewer is damaged."""
     content = bytearray()
     while len(content) <= size and (part := file.read(min(step, size + 1 - len(content)))):
@@ -125,7 +126,7 @@ def _open_folder(folder: Path, least_limit: int) -> Opened:
     opened = Opened()
     for file in _files_below(folder, opened.left_out):
         name = Path(file).relative_to(folder.parent).as_posix()
-        opened.read[name] = lambda file=file: _read_file(file, least_limit)
+        opened.read[name] = partial(_read_file, file, least_limit)
     return opened
 
 
@@ -178,7 +179,7 @@ def _open_zip(path: str, least_limit: int) -> Opened:
                 "it and name the folder"
             )
         if stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG):
-            opened.read[info.filename] = lambda info=info: read(info)
+            opened.read[info.filename] = partial(read, info)
         else:  # a link, whose content is the name of its target
             opened.left_out.append(info.filename)
     return opened
@@ -199,7 +200,7 @@ def _open_tar(path: str, least_limit: int) -> Opened:
 
     for member in tar.getmembers():
         if member.isfile():
-            opened.read[member.name] = lambda member=member: read(member)
+            opened.read[member.name] = partial(read, member)
         elif not member.isdir():
             opened.left_out.append(member.name)
     return opened

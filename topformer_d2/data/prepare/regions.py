@@ -57,7 +57,8 @@ def derive_boxes(
         labels: {class: its label}; category ids are 1, 2, ... in this order.
         min_pixels: smaller regions are left out.
     """
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, record in enumerate(load_image_label_pairs(image_root, label_root), start=1):
         label = read_label(record["sem_seg_file_name"])
         images.append(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ...errors import InputError
 from ...files import locked_output, write_beside, write_json
@@ -184,7 +185,7 @@ def _copy_images(
 ) -> dict[str, tuple[int, int]]:
     """Copy images that can be read to the end; returns {stem: (width, height)}."""
 
-    def copy(stem: str):
+    def copy(stem: str) -> Any:
         out = Path(target) / "images" / PurePosixPath(names[stem]).name
         try:
             content, image = files.read_image(names[stem])
@@ -270,7 +271,9 @@ def _coco_boxes(
     return annotations
 
 
-def _write_json(target: Path, split: str, entries: list[tuple[dict, list]], classes) -> None:
+def _write_json(
+    target: Path, split: str, entries: list[tuple[dict, list]], classes: Sequence[str]
+) -> None:
     annotations = [a for _, boxes in entries for a in boxes]
     content = {
         "images": [image for image, _ in entries],

@@ -70,7 +70,7 @@ def read_xml(content: bytes) -> tuple[list[VocObject], tuple[int, int] | None]:
     if b"<!ENTITY" in content.replace(b"\0", b""):  # of UTF-16, too
         raise ValueError("it declares entities, which an XML of boxes does not need")
     root, objects = ET.fromstring(content), []
-    size = tuple(
+    width, height = (
         int(float(root.findtext(f"size/{key}", default="").strip() or 0))
         for key in ("width", "height")
     )
@@ -78,7 +78,7 @@ def read_xml(content: bytes) -> tuple[list[VocObject], tuple[int, int] | None]:
         name, box = element.findtext("name"), element.find("bndbox")
         if not name or box is None:
             raise ValueError("an object without a name or a bndbox")
-        corners = tuple(
+        x0, y0, x1, y1 = corners = tuple(
             float(box.findtext(key, default="nan")) for key in ("xmin", "ymin", "xmax", "ymax")
         )
         if not all(map(math.isfinite, corners)):
@@ -86,5 +86,5 @@ def read_xml(content: bytes) -> tuple[list[VocObject], tuple[int, int] | None]:
                 f"a bndbox of {name.strip()!r} lacks a coordinate or has no finite one"
             )
         difficult = element.findtext("difficult", default="0").strip() == "1"
-        objects.append(VocObject(name.strip(), corners, difficult))
-    return objects, size if min(size) > 0 else None
+        objects.append(VocObject(name.strip(), (x0, y0, x1, y1), difficult))
+    return objects, (width, height) if min(width, height) > 0 else None

@@ -1,4 +1,4 @@
-"""What a format of exported files is, and what the formats share."""
+"""The interface of an export format, and what the formats share."""
 
 from __future__ import annotations
 

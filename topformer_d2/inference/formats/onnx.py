@@ -1,8 +1,9 @@
-"""ONNX files, and ONNX Runtime, which runs them on the CPU."""
+"""The ONNX format: writing files, and running them in ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -42,7 +43,7 @@ def write_onnx(network: nn.Module, info: ExportInfo, path: Path) -> None:
     save_described(model, metadata_json(info), path)
 
 
-def save_described(model, description: str, path: Path) -> None:
+def save_described(model: Any, description: str, path: Path) -> None:
     """Write an ONNX model to `path` with an ExportInfo's JSON inside, its sentences and a checksum.
 
     Args:
@@ -132,7 +133,7 @@ def read_onnx(path: str) -> ExportInfo:
     return export
 
 
-def _onnx_tensor(tensor) -> Tensor:
+def _onnx_tensor(tensor: Any) -> Tensor:
     """Of ONNX Runtime's: its type is such as tensor(float), a free side a name or None."""
     sides = tuple(n if isinstance(n, int) else None for n in tensor.shape)
     return Tensor(tensor.name, tensor.type.removeprefix("tensor(").removesuffix(")"), sides)

@@ -1,9 +1,10 @@
-"""OpenVINO's files, and OpenVINO, which runs them and ONNX files on the CPU."""
+"""The OpenVINO format: writing files, and running them (and ONNX files) on the CPU."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,9 +20,6 @@ from .onnx import read_onnx
 from .tracing import EXPORTER, trace
 
 _MOST_BYTES = 1 << 26  # more than the .xml of any network here
-_OPENVINO_TYPES = {"f32": "float", "u8": "uint8", "i32": "int32", "i64": "int64"}
-
-
 _OPENVINO_TYPES = {"f32": "float", "u8": "uint8", "i32": "int32", "i64": "int64"}
 
 
@@ -70,10 +68,10 @@ class OpenVinoSession:
             if not is_onnx:
                 self.export = ExportInfo.from_openvino(model, self._path)
                 check_has_checksum(self.export, has_checksum, self._path)
-            tensors = (
+            inputs, outputs = (
                 [_openvino_tensor(each) for each in f] for f in (model.inputs, model.outputs)
             )
-            check_graph(self.export, *tensors, self._path)
+            check_graph(self.export, inputs, outputs, self._path)
             self.channels_last = not self.export.with_preprocessing
             if self.channels_last:
                 layouts = openvino.preprocess.PrePostProcessor(model)
@@ -120,7 +118,7 @@ def _check_xml(path: str) -> bool:
     return check_seal(content, path, weights)
 
 
-def _openvino_tensor(tensor) -> Tensor:
+def _openvino_tensor(tensor: Any) -> Tensor:
     shape = tensor.get_partial_shape()
     sides = None
     if shape.rank.is_static:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def averaging_matrix(length: int | Tensor, cells: int | Tensor) -> Tensor:
 
 
 class ExactPooling(TorchFunctionMode):
-    """Within it F.adaptive_avg_pool2d is this module's, for torch.onnx has it at few sizes.
+    """A context in which F.adaptive_avg_pool2d can be exported at any size.
 
     Args:
         is_static: the sizes traced are the only ones: where they divide, it is avg_pool2d.
@@ -47,12 +48,14 @@ class ExactPooling(TorchFunctionMode):
         super().__init__()
         self.is_static = is_static
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
         if func is not F.adaptive_avg_pool2d:
             return func(*args, **(kwargs or {}))
         return self._pool(*args, **(kwargs or {}))
 
-    def _pool(self, input: Tensor, output_size) -> Tensor:  # PyTorch's names, for keywords
+    def _pool(self, input: Tensor, output_size: Any) -> Tensor:  # PyTorch's names, for keywords
         size = (output_size,) * 2 if isinstance(output_size, int | Tensor) else output_size
         size = [n if m is None else m for m, n in zip(size, input.shape[2:], strict=True)]
         if not self.is_static:

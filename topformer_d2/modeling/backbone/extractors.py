@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from detectron2.layers import ASPP, Conv2d
 from torch import Tensor, nn
@@ -138,5 +140,11 @@ def _none(variant: Variant, *, drop_path_rate: float, norm: str) -> nn.Module:
 
 
 # MODEL.TOPFORMER.SEMANTICS_INPUT and MODEL.TOPFORMER.SEMANTICS: (N, embed_dim, h, w) to the same.
-INPUTS = {"pyramid": PyramidInput, "last": LastInput}
-EXTRACTORS = {"sase": _sase, "ffn": _ffn, "ppm": _ppm, "aspp": _aspp, "none": _none}
+INPUTS: dict[str, Callable[..., nn.Module]] = {"pyramid": PyramidInput, "last": LastInput}
+EXTRACTORS: dict[str, Callable[..., nn.Module]] = {
+    "sase": _sase,
+    "ffn": _ffn,
+    "ppm": _ppm,
+    "aspp": _aspp,
+    "none": _none,
+}

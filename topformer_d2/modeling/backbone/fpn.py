@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
@@ -19,8 +21,10 @@ class _PyramidOnTopFormer:
     """What the pyramids share: the bottom-up features are handed on where others need them too."""
 
     gives_bottom_up = True
+    bottom_up: Backbone
+    fuse: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
-    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False) -> Any:
         """
         Args:
             x: (N, 3, H, W) normalised images.
@@ -42,12 +46,14 @@ class TopFormerFPN(_PyramidOnTopFormer, FPN):
     """
 
     def __init__(
-        self, bottom_up: Backbone, in_features: Sequence[str], out_channels: int, **kwargs
+        self, bottom_up: Backbone, in_features: Sequence[str], out_channels: int, **kwargs: Any
     ):
         """
         Args:
             bottom_up: gives maps at strides 2^n whose sides are rounded up, such as TopFormer.
-            in_features, out_channels, kwargs: as for FPN.
+            in_features: names of those maps that the pyramid is made of.
+            out_channels: of each level.
+            kwargs: FPN's further arguments.
         """
         super().__init__(bottom_up, in_features, out_channels, **kwargs)
         self._size_divisibility = 0
@@ -119,7 +125,7 @@ class LitePyramid(_PyramidOnTopFormer, Backbone):
             for _ in range(self.NUM_EXTRA)
         )
 
-    def forward(self, x: Tensor, *, with_bottom_up: bool = False):
+    def forward(self, x: Tensor, *, with_bottom_up: bool = False) -> Any:
         """As above.
 
         Raises:
@@ -136,14 +142,14 @@ class LitePyramid(_PyramidOnTopFormer, Backbone):
         return dict(zip(self._out_features, levels, strict=True))
 
 
-def check_in_features(cfg, bottom_up: Backbone) -> None:
+def check_in_features(cfg: CfgNode, bottom_up: Backbone) -> None:
     """InputError where MODEL.FPN.IN_FEATURES names what `bottom_up` does not give, or nothing."""
     names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
     if not names or not set(names) <= given.keys():
         raise InputError(f"MODEL.FPN.IN_FEATURES is {names}; the backbone gives {list(given)}")
 
 
-def check_levels(cfg, bottom_up: Backbone) -> None:
+def check_levels(cfg: CfgNode, bottom_up: Backbone) -> None:
     """check_in_features, and InputError where MODEL.RETINANET.IN_FEATURES are other levels."""
     check_in_features(cfg, bottom_up)
     names, given = list(cfg.MODEL.FPN.IN_FEATURES), bottom_up.output_shape()
@@ -156,7 +162,7 @@ def check_levels(cfg, bottom_up: Backbone) -> None:
         )
 
 
-def build_fpn(cfg, bottom_up: Backbone, top_block: nn.Module | None) -> TopFormerFPN:
+def build_fpn(cfg: CfgNode, bottom_up: Backbone, top_block: nn.Module | None) -> TopFormerFPN:
     """The FPN of MODEL.FPN on any backbone."""
     fpn = cfg.MODEL.FPN
     return TopFormerFPN(
@@ -170,7 +176,7 @@ def build_fpn(cfg, bottom_up: Backbone, top_block: nn.Module | None) -> TopForme
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFormerFPN:
+def build_retinanet_topformer_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TopFormerFPN:
     """TopFormer, FPN (MODEL.FPN) and P6, P7 from the coarsest SIM output, as RetinaNet has them."""
     bottom_up = build_topformer_backbone(cfg, input_shape)
     check_levels(cfg, bottom_up)
@@ -181,7 +187,7 @@ def build_retinanet_topformer_fpn_backbone(cfg, input_shape: ShapeSpec) -> TopFo
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_topformer_lite_backbone(cfg, input_shape: ShapeSpec) -> LitePyramid:
+def build_retinanet_topformer_lite_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LitePyramid:
     """TopFormer and the lite pyramid, of its width M, from MODEL.FPN.IN_FEATURES."""
     bottom_up = build_topformer_backbone(cfg, input_shape)
     check_levels(cfg, bottom_up)

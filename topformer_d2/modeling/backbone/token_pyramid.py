@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import InvertedResidual, conv_norm
+from ..layers import Activation, InvertedResidual, conv_norm
 from .variants import STEM_STRIDE, Variant
 
 
@@ -18,7 +18,7 @@ class TokenPyramid(nn.Module):
         activation: function between the convolutions of a block.
     """
 
-    def __init__(self, variant: Variant, *, norm: str, activation):
+    def __init__(self, variant: Variant, *, norm: str, activation: Activation):
         super().__init__()
         self.token_blocks = variant.token_blocks
         channels = variant.stem_channels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class TopFormer(Backbone):
         make_input = look_up(INPUTS, semantics_input, "MODEL.TOPFORMER.SEMANTICS_INPUT")
         make_extractor = look_up(EXTRACTORS, semantics, "MODEL.TOPFORMER.SEMANTICS")
         make_injection = look_up(INJECTIONS, injection, "MODEL.TOPFORMER.INJECTION")
-        gate = look_up(GATES, gate, "MODEL.TOPFORMER.GATE")
+        gate_function = look_up(GATES, gate, "MODEL.TOPFORMER.GATE")
         self._out_features = sorted(out_features)
         self._out_feature_strides = {name: OUTPUT_STRIDES[name] for name in self._out_features}
         self._out_feature_channels = dict.fromkeys(self._out_features, variant.sim_channels)
@@ -98,7 +99,7 @@ class TopFormer(Backbone):
         self.semantics = make_extractor(variant, drop_path_rate=drop_path_rate, norm=norm)
         self.injection = nn.ModuleDict(
             {
-                name: make_injection(channels, variant.sim_channels, gate=gate, norm=norm)
+                name: make_injection(channels, variant.sim_channels, gate=gate_function, norm=norm)
                 for name, channels in zip(OUTPUT_STRIDES, variant.token_channels, strict=True)
                 if name in self._out_features
             }
@@ -140,7 +141,7 @@ class TopFormer(Backbone):
         }
 
 
-def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, *_) -> None:
+def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, *_: object) -> None:
     """Refuse weights that are not a TopFormer's, or another variant's.
 
     Detectron2 loads what fits and only logs the rest, so a wrong file would pass as a right one.
@@ -164,7 +165,7 @@ def _require_matching_weights(module: TopFormer, state_dict: dict, prefix: str, 
 
 
 @BACKBONE_REGISTRY.register()
-def build_topformer_backbone(cfg, input_shape: ShapeSpec) -> TopFormer:
+def build_topformer_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TopFormer:
     """TopFormer from MODEL.TOPFORMER (see add_topformer_config)."""
     if input_shape.channels != 3:
         raise InputError(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode
 
 from ...errors import InputError
 
@@ -13,7 +16,7 @@ TOKEN_STRIDES = (4, 8, 16, 32)
 _MOST = 1 << 16
 
 
-def _is_count(value) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST
 
 
@@ -38,7 +41,7 @@ class Variant:
     value_dim: int = 32
     ffn_ratio: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lengths = {}
         for name, value in dataclasses.asdict(self).items():
             key = f"MODEL.TOPFORMER.{name.upper()}"
@@ -84,7 +87,7 @@ class Variant:
         return sum(self.token_channels)
 
 
-_TEN_BLOCKS = {
+_TEN_BLOCKS: dict[str, Any] = {
     "block_kernel_sizes": (3, 3, 3, 5, 5, 3, 3, 5, 5, 3),
     "block_expansions": (1, 4, 3, 3, 3, 3, 3, 6, 6, 6),
     "block_strides": (1, 2, 1, 2, 1, 2, 1, 2, 1, 1),
@@ -113,7 +116,7 @@ VARIANTS = {
 }
 
 
-def get_variant(name: str, **overrides) -> Variant:
+def get_variant(name: str, **overrides: Any) -> Variant:
     """The variant `name` with the fields in `overrides` replaced; None keeps the variant's value.
 
     Raises:
@@ -121,7 +124,7 @@ def get_variant(name: str, **overrides) -> Variant:
     """
     if name not in VARIANTS:
         raise InputError(f"MODEL.TOPFORMER.VARIANT is {name!r}; known: {', '.join(VARIANTS)}")
-    given = {
+    given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in overrides.items()
         if value is not None
@@ -129,7 +132,7 @@ def get_variant(name: str, **overrides) -> Variant:
     return dataclasses.replace(VARIANTS[name], **given)
 
 
-def variant_from_config(cfg) -> Variant:
+def variant_from_config(cfg: CfgNode) -> Variant:
     """The variant that MODEL.TOPFORMER describes."""
     keys = cfg.MODEL.TOPFORMER
     names = [f.name for f in dataclasses.fields(Variant) if f.name.upper() in keys]

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any
 
 import torchvision
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ def timm_backbone(
             f"{did_you_mean(name, known)}"
         )
     # HRNet's plain branches, not the wider maps that its classifier has on them.
-    options = {"feature_location": ""} if name.startswith("hrnet") else {}
+    options: dict[str, Any] = {"feature_location": ""} if name.startswith("hrnet") else {}
     if output_stride != UNDILATED:
         options["output_stride"] = output_stride
     try:
@@ -162,7 +164,7 @@ def torchvision_backbone(
     return LevelsBackbone(network, dict(levels.values()))
 
 
-def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool):
+def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool) -> nn.Module:
     """Stages and their widths."""
     features = torchvision.models.mobilenet_v3_large(
         weights=weights, reduced_tail=reduced_tail, dilated=dilated
@@ -172,7 +174,7 @@ def _mobilenet(weights: str | None, reduced_tail: bool, dilated: bool):
     return stages, [stage[-1].out_channels for stage in stages]
 
 
-def _shufflenet(name: str, weights: str | None):
+def _shufflenet(name: str, weights: str | None) -> nn.Module:
     """Stages and their widths."""
     model = torchvision.models.get_model(name, weights=weights)
     stages = [model.conv1, model.maxpool, model.stage2, model.stage3, model.stage4, model.conv5]
@@ -234,7 +236,7 @@ def _is_sync_bn(norm: str) -> bool:
     return norm == "SyncBN"
 
 
-def _build(make: Callable[..., LevelsBackbone], cfg, **args) -> LevelsBackbone:
+def _build(make: Callable[..., LevelsBackbone], cfg: CfgNode, **args: Any) -> LevelsBackbone:
     completed = complete_config(cfg)
     describe_datasets(completed)
     keys = completed.MODEL.BASELINE
@@ -242,25 +244,25 @@ def _build(make: Callable[..., LevelsBackbone], cfg, **args) -> LevelsBackbone:
     return remember_recipe(make(**args), cfg)
 
 
-def _convolutional_args(cfg) -> dict:
+def _convolutional_args(cfg: CfgNode) -> dict:
     keys = complete_config(cfg).MODEL.BASELINE
     return {"output_stride": keys.OUTPUT_STRIDE, "norm": resolve_norm(keys.NORM)}
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """timm's MODEL.BASELINE.NAME."""
     return _build(timm_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
-def build_torchvision_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_torchvision_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """torchvision's MODEL.BASELINE.NAME."""
     return _build(torchvision_backbone, cfg, **_convolutional_args(cfg))
 
 
 @BACKBONE_REGISTRY.register()
-def build_mit_backbone(cfg, input_shape: ShapeSpec) -> LevelsBackbone:
+def build_mit_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LevelsBackbone:
     """SegFormer's MODEL.BASELINE.NAME."""
     keys = complete_config(cfg).MODEL.BASELINE
     _check_stride(keys.NAME, keys.OUTPUT_STRIDE, UNDILATED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import DepthwiseSeparableConv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
@@ -87,7 +89,7 @@ class SeparableDeepLabV3PlusHead(SegmentationHead, DeepLabV3PlusHead):
         )
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
@@ -113,7 +115,7 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
         num_classes: int,
         conv_dims: int,
         loss: SegmentationLoss | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -128,7 +130,7 @@ class SemanticFPNHead(SegmentationHead, SemSegFPNHead):
         self.predictor = classifier(conv_dims, num_classes)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         args = head_args(cfg, input_shape)
         del args["dropout"]
         head = cfg.MODEL.SEM_SEG_HEAD

@@ -6,9 +6,11 @@ MODEL.SEM_SEG_HEAD.CONVS_DIM.
 
 from __future__ import annotations
 
+from typing import Any
+
 import fvcore.nn.weight_init as weight_init
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
@@ -70,7 +72,7 @@ class BaselineHead(SegmentationHead, nn.Module):
         self.classifier = classifier(channels, num_classes)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         return {**head_args(cfg, input_shape), "channels": cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM}
 
     def build(self, in_channels: list[int], channels: int, norm: str) -> None:
@@ -106,7 +108,7 @@ class LRASPPHead(BaselineHead):
     num_inputs = 2
 
     @configurable
-    def __init__(self, input_shape: dict[str, ShapeSpec], *, num_classes: int, **kwargs):
+    def __init__(self, input_shape: dict[str, ShapeSpec], *, num_classes: int, **kwargs: Any):
         super().__init__(input_shape, num_classes=num_classes, **kwargs)
         self.fine_classifier = classifier(input_shape[self.in_features[0]].channels, num_classes)
 

@@ -1,4 +1,4 @@
-"""Any network that gives one map a level, behind Detectron2's backbone interface."""
+"""A Detectron2 backbone around any network that gives one feature map per level."""
 
 from __future__ import annotations
 

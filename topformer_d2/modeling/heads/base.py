@@ -1,7 +1,11 @@
-"""What every segmentation head here shares: its config, its loss, and Detectron2's call of it."""
+"""The base of all segmentation heads: config, loss, and Detectron2's interface."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from torch import Tensor
 
@@ -12,19 +16,24 @@ from ..losses import PixelCrossEntropy, SegmentationLoss, build_segmentation_los
 
 
 class SegmentationHead:
-    """For an nn.Module with `layers` (features to logits) that calls `use_loss` once.
+    """A mixin for heads: an nn.Module that has `layers` (features to logits) and calls `use_loss`.
 
     Attributes:
         loss: what it is trained with.
         ignore_value: the label of pixels without a loss.
     """
 
+    training: bool
+    layers: Callable[[dict[str, Tensor]], Tensor]
+
     def use_loss(self, loss: SegmentationLoss | None) -> None:
         """Train with `loss`; None = PixelCrossEntropy."""
         self.loss = loss or PixelCrossEntropy()
         self.ignore_value = self.loss.ignore_value
 
-    def forward(self, features: dict[str, Tensor], targets: Tensor | None = None):
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Any, dict]:
         """(None, losses) in training, (logits of `layers`, {}) in inference."""
         logits = self.layers(features)
         if self.training:
@@ -36,7 +45,7 @@ class SegmentationHead:
         return self.loss(logits, targets)
 
 
-def head_args(cfg, input_shape: dict[str, ShapeSpec]) -> dict:
+def head_args(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
     """The arguments that all heads have, from MODEL.SEM_SEG_HEAD.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -53,4 +55,8 @@ class ConcatFusion(nn.Module):
 # 0.2% with the info branch alone in each injection module (4.971 M and 5.037 M; with both branches
 # 5.063 M and 5.129 M). So "sum" is our head on MODEL.TOPFORMER.INJECTION "info": Tables 5 and 6
 # report 37.0 mIoU for either.
-FUSIONS = {"ours": SumFusion, "sum": SumFusion, "concat": ConcatFusion}
+FUSIONS: dict[str, Callable[..., nn.Module]] = {
+    "ours": SumFusion,
+    "sum": SumFusion,
+    "concat": ConcatFusion,
+}

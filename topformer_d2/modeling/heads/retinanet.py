@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling.anchor_generator import build_anchor_generator
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from ..layers import DepthwiseSeparable, resolve_norm
 
 
 class LiteRetinaNetHead(nn.Module):
-    """Depthwise-separable towers for classes and boxes, shared by the levels but for their norms.
+    """Depthwise-separable towers for classes and boxes; the levels share all but the norms.
 
     Inputs and outputs are those of Detectron2's RetinaNetHead.
     """
@@ -55,7 +56,7 @@ class LiteRetinaNetHead(nn.Module):
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
 
     @classmethod
-    def from_config(cls, cfg, input_shape: list[ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         keys = cfg.MODEL.RETINANET
         return {
             "input_shape": input_shape,

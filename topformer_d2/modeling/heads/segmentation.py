@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from detectron2.config import configurable
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
@@ -72,7 +74,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
         nn.init.zeros_(self.classifier.bias)
 
     @classmethod
-    def from_config(cls, cfg, input_shape: dict[str, ShapeSpec]):
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         cfg = complete_config(cfg)
         head = cfg.MODEL.SEM_SEG_HEAD
         if head.FUSION == "sum" and cfg.MODEL.TOPFORMER.INJECTION != "info":

@@ -1,4 +1,4 @@
-"""What every model can do, whatever its task; Detectron2's own models by the same contract.
+"""The interface that every model has, and adapters for Detectron2's own models.
 
 A model has
 
@@ -14,7 +14,7 @@ Export, counting and timing call `network`; prediction and evaluation call `pred
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detectron2.modeling import RetinaNet, SemanticSegmentor
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -46,10 +46,17 @@ class RawOutput(NamedTuple):
         return [*logits, *(self.class_logits or ()), *(self.box_deltas or ())]
 
 
-class DetectorContract:
+if TYPE_CHECKING:  # the classes with which these are mixed
+    from detectron2.modeling import SemanticSegmentor as _Segmenter
+    from detectron2.modeling.meta_arch.dense_detector import DenseDetector as _Detector
+else:
+    _Detector = _Segmenter = object
+
+
+class DetectorContract(_Detector):
     """The contract for Detectron2's dense detectors, for a class that is one of those as well."""
 
-    tasks = (BOXES.name,)
+    tasks: tuple[str, ...] = (BOXES.name,)
 
     @property
     def size_divisor(self) -> int:
@@ -74,10 +81,10 @@ class DetectorContract:
         return run_by_size(super().forward, batched_inputs)
 
 
-class SegmenterContract:
+class SegmenterContract(_Segmenter):
     """The contract for Detectron2's SemanticSegmentor, less `predict`."""
 
-    tasks = (PIXELS.name,)
+    tasks: tuple[str, ...] = (PIXELS.name,)
 
     @property
     def size_divisor(self) -> int:
@@ -102,7 +109,7 @@ class _AdaptedDetector(DetectorContract):
         """Detectron2's call in inference."""
         return self(batched_inputs)
 
-    def forward_inference(self, images, features: list[Tensor], predictions):
+    def forward_inference(self, images: Any, features: list[Tensor], predictions: Any) -> Any:
         """As Detectron2's; InputError where the head gives NaN, which decoding would drop."""
         check_finite(*predictions)
         return super().forward_inference(images, features, predictions)
@@ -129,7 +136,7 @@ def keeps_contract(model: nn.Module) -> bool:
 
 
 def adapt(model: nn.Module) -> nn.Module:
-    """A model by this module's contract: itself, or Detectron2's own model seen through it.
+    """Give a model this module's interface: the model itself, or an adapter of Detectron2's.
 
     The latter shares all that the given model has: its parameters, its mode, its hooks.
 
@@ -140,7 +147,7 @@ def adapt(model: nn.Module) -> nn.Module:
         return model
     for kind, adapter in _ADAPTERS.items():
         if isinstance(model, kind):
-            cls = type(type(model).__name__, (adapter, type(model)), {})
+            cls: Any = type(type(model).__name__, (adapter, type(model)), {})
             adapted = cls.__new__(cls)
             adapted.__dict__ = model.__dict__
             return adapted

@@ -1,4 +1,4 @@
-"""Detectors whose outputs are NaN: decoding drops those, and an image would have no box."""
+"""Errors for NaN in a detector's outputs, which decoding would drop without a word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segmentation heads by Detectron2's contract, of which this toolkit's `layers` is an extension."""
+"""Running segmentation heads: ours by `layers`, others by Detectron2's interface."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet, build_sem_seg_head
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
@@ -50,7 +51,7 @@ class TopFormerMultiTask(FastRetinaNet):
         sem_seg_head: nn.Module,
         instance_loss_weight: float = 1.0,
         uncertainty_weighting: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         """
         Args:
@@ -72,7 +73,7 @@ class TopFormerMultiTask(FastRetinaNet):
         )
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         keys = complete_config(cfg).MODEL.MULTITASK
         if keys.DETECTOR not in _DETECTORS:
             raise InputError(
@@ -91,7 +92,7 @@ class TopFormerMultiTask(FastRetinaNet):
             "uncertainty_weighting": keys.UNCERTAINTY_WEIGHTING,
         }
 
-    def forward(self, batched_inputs: list[dict]):
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as Detectron2's DatasetMapper makes them: "image"
@@ -137,7 +138,9 @@ class TopFormerMultiTask(FastRetinaNet):
             return partial(head.losses, head.layers(features))
         return lambda targets: head(features, targets)[1]
 
-    def label_anchors(self, anchors: list[Boxes], gt_instances: list[Instances | None]):
+    def label_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances | None]
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """As RetinaNet's; of an image without labels, None, every anchor is ignored (-1)."""
         labelled = [instances for instances in gt_instances if instances is not None]
         found = zip(*super().label_anchors(anchors, labelled), strict=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
     """
 
     @configurable
-    def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs):
+    def __init__(self, *, train_size: tuple[int, int] | None = None, **kwargs: Any):
         """
         Args:
             train_size: (height, width) that smaller training images are padded to; None = the
@@ -43,14 +44,14 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         self.train_size = train_size
 
     @classmethod
-    def from_config(cls, cfg):
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         crop = cfg.INPUT.CROP
         args = super().from_config(cfg)
         if crop.ENABLED and crop.TYPE == "absolute":
             args["train_size"] = tuple(crop.SIZE)
         return args
 
-    def forward(self, batched_inputs: list[dict]):
+    def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """
         Args:
             batched_inputs: one dict an image, as Detectron2's DatasetMapper makes them: "image"

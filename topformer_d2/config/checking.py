@@ -1,28 +1,73 @@
-"""What is wrong with config values that are right alone but not together."""
+"""Check the values of a config against the table of ranges, and against each other."""
 
 from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from detectron2.config import CfgNode
 
-from .rules import ListOf, Number, Text, problem
-
-_SIDE = Number(1, 1 << 16, whole=True)
-_CROP_SIZES = {
-    "absolute": ListOf(_SIDE, (2,)),
-    "absolute_range": ListOf(_SIDE, (2,)),
-    "relative": ListOf(Number(0, 1, above=True), (2,)),
-    "relative_range": ListOf(Number(0, 1, above=True), (2,)),
-}
+from ..errors import InputError, did_you_mean
+from .ranges import CROP_SIZES, RANGES
+from .rules import Choice, Number, Rule, Text
 
 
-def combination_problems(cfg: CfgNode) -> list[str]:
+def check_values(cfg: CfgNode) -> None:
+    """Raise one InputError that names every key whose value is out of its range, and the range.
+
+    Keys that `cfg` does not have are not looked at.
+    """
+    problems = [_problem(key, rule, value) for key, rule, value in _values_of(cfg, RANGES)]
+    problems += _of_several_keys(cfg)
+    problems = [problem for problem in problems if problem]
+    if len(problems) == 1:
+        raise InputError(problems[0])
+    if problems:
+        raise InputError(f"{len(problems)} values of the config: " + "; and ".join(problems))
+
+
+def _values_of(cfg: CfgNode, rules: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for key, rule in rules.items():
+        node: Any = cfg
+        for name in key.split("."):
+            if not isinstance(node, dict) or name not in node:
+                break
+            node = node[name]
+        else:
+            yield key, rule, node
+
+
+def _problem(key: str, rule: Rule, value: Any) -> str:
+    """What is wrong with the value, or ""."""
+    if rule.accepts(value):
+        return ""
+    hint = ""
+    if isinstance(rule, Choice) and isinstance(value, str):
+        hint = did_you_mean(value, [name for name in rule.names if isinstance(name, str)])
+    elif numbers := _texts_of_numbers(value):
+        # YAML reads a number with an exponent as text, unless it has a point and a sign.
+        hint = f" ({numbers[0]!r} is text to YAML: write {_as_yaml(numbers[0])})"
+    return f"{key} is {reprlib.repr(value)}{hint}; it takes {rule}"
+
+
+def _texts_of_numbers(value: Any) -> list[str]:
+    values: Sequence = value if isinstance(value, (list, tuple)) else [value]
+    return [text for text in values if isinstance(text, str) and _as_yaml(text)]
+
+
+def _as_yaml(text: str) -> str:
+    try:
+        return repr(float(text))
+    except ValueError:
+        return ""
+
+
+def _of_several_keys(cfg: CfgNode) -> list[str]:
     """What is wrong with values that others give a meaning."""
     return [
-        wrong
+        problem
         for check in (
             _crop_size,
             _scale_range,
@@ -34,7 +79,7 @@ def combination_problems(cfg: CfgNode) -> list[str]:
             _world,
             _expected_results,
         )
-        if (wrong := _unless_missing(check, cfg))
+        if (problem := _unless_missing(check, cfg))
     ]
 
 
@@ -48,11 +93,11 @@ def _unless_missing(check: Callable[[CfgNode], str], cfg: CfgNode) -> str:
 
 def _crop_size(cfg: CfgNode) -> str:
     crop = cfg.INPUT.CROP
-    if not crop.ENABLED or crop.TYPE not in _CROP_SIZES:
+    if not crop.ENABLED or crop.TYPE not in CROP_SIZES:
         return ""
-    wrong = problem("INPUT.CROP.SIZE", _CROP_SIZES[crop.TYPE], crop.SIZE)
-    if wrong:
-        return f"{wrong} where INPUT.CROP.TYPE is {crop.TYPE!r}"
+    problem = _problem("INPUT.CROP.SIZE", CROP_SIZES[crop.TYPE], crop.SIZE)
+    if problem:
+        return f"{problem} where INPUT.CROP.TYPE is {crop.TYPE!r}"
     if crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1]:
         return f"INPUT.CROP.SIZE is {crop.SIZE}; an absolute_range takes the smaller size first"
     return ""

@@ -1,0 +1,80 @@
+"""What tools/docs_site.py makes of the code. It is loaded without MkDocs, which `make docs` has."""
+
+import sys
+import types
+
+import pytest
+from detectron2.config import get_cfg
+
+from tests.helpers import REPOSITORY
+from topformer_d2 import add_topformer_config
+from topformer_d2.config.keys import _toolkit_keys
+from topformer_d2.config.ranges import RANGES
+
+
+@pytest.fixture
+def docs_site(monkeypatch):
+    for name in ("config.defaults", "structure.files", "structure.pages"):
+        stand_in = types.ModuleType(f"mkdocs.{name}")
+        stand_in.MkDocsConfig = stand_in.File = stand_in.Files = stand_in.Page = object
+        monkeypatch.setitem(sys.modules, f"mkdocs.{name}", stand_in)
+    monkeypatch.syspath_prepend(REPOSITORY / "tools")
+    import docs_site
+
+    yield docs_site
+    for name in [name for name in sys.modules if name.startswith(("docs_site", "_topformer_"))]:
+        del sys.modules[name]
+
+
+def leaves(node, prefix=""):
+    """Dotted names and values of a config's keys; an empty node counts as a key."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_every_key_is_there_with_its_default_and_a_meaning(docs_site):
+    keys = [key for key in docs_site.config_keys() if not key.is_node]
+    cfg = get_cfg()
+    add_topformer_config(cfg)
+    values = dict(leaves(cfg))
+    assert {name for name, _ in leaves(_toolkit_keys())} <= {key.name for key in keys}
+    for key in keys:
+        assert key.default.startswith("CN(") or eval(key.default, {}) == values[key.name], key.name
+        assert len(key.comment) > 10, key.name
+
+
+def test_the_page_has_the_ranges(docs_site):
+    page = docs_site.config_page()
+    own = {key.name for key in docs_site.config_keys()}
+    for name, rule in RANGES.items():
+        assert f"`{name}`" in page
+        if name not in own:
+            assert f"| `{name}` | {docs_site._as_markdown(str(rule))} |" in page
+    assert "`SOLVER.EMA_DECAY`, default `0.0`; takes a number, 0 or more and below 1." in page
+    assert '`MODEL.TOPFORMER.VARIANT`, default `"base"`; takes one of tiny, small, base.' in page
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "expected"),
+    [
+        ("index.md", "docs/deploy.md#export", "deploy.md#export"),
+        ("index.md", "CHANGELOG.md", "changelog.md"),
+        ("custom_data.md", "../configs/custom_detection.yaml", "configs/custom_detection.yaml"),
+        ("tutorials/extend.md", "../architecture.md", "../architecture.md"),
+        ("tutorials/extend.md", "../../CONTRIBUTING.md", "../contributing.md"),
+        ("datasets.md", "../docs/custom_data.md", "custom_data.md"),
+        ("index.md", "https://arxiv.org/abs/2204.05525", "https://arxiv.org/abs/2204.05525"),
+    ],
+)
+def test_links_lead_to_the_same_page_on_the_site(docs_site, page, link, expected):
+    shown = types.SimpleNamespace(file=types.SimpleNamespace(src_uri=page))
+    assert docs_site.on_page_markdown(f"[x]({link})", page=shown) == f"[x]({expected})"
+
+
+def test_every_page_of_the_api_is_of_public_names(docs_site):
+    for name in docs_site.PACKAGES:
+        assert f"# topformer_d2.{name}" in docs_site.api_page(name)
+    assert "::: topformer_d2.inference.Predictor" in docs_site.api_page("inference")
