@@ -171,7 +171,7 @@ def _find_boxes(
 ) -> Candidates:
     """By the meta-architecture's own decoding, in pixels of an input of `size`."""
     kept = _decode(model, images, raw.class_logits, raw.box_deltas)
-    levels = _find_candidates(model, images, raw, limits)
+    levels = _find_candidates(model, raw, limits)
     boxes, starts, scores, classes, lowest = map(torch.cat, zip(*levels, strict=True))
     height, width = (a / b for a, b in zip(size, images.shape[2:], strict=True))
     scale = torch.tensor([width, height, width, height])
@@ -182,30 +182,27 @@ def _find_boxes(
     return Candidates(found, units, lowest, _locate(kept, found, units), (size[0], size[1]))
 
 
-def _find_candidates(model: nn.Module, images: Tensor, raw: RawOutput, limits: Limits) -> Iterator:
+def _find_candidates(
+    model: nn.Module, raw: RawOutput, limits: Limits
+) -> Iterator[tuple[Tensor, ...]]:
     """Each level's before the NMS, also those just below the lowest that is taken.
 
     Yields:
         boxes and anchors (n, 4), scores, classes and Candidates.lowest (n,).
     """
-    logits, deltas = raw.class_logits, raw.box_deltas
-    every = copy.copy(model)
-    every.test_nms_thresh = 2.0
-    every.test_topk_candidates = every.max_detections_per_image = 1 << 30
-    for i, level in enumerate(logits):
-        scores, lowest = level.sigmoid().flatten(), model.test_score_thresh
+    all_anchors = model.anchor_generator(raw.class_logits)  # which reads the sizes alone
+    for anchors, logits, deltas in zip(all_anchors, raw.class_logits, raw.box_deltas, strict=True):
+        scores, lowest = logits.sigmoid().flatten(), model.test_score_thresh
         if len(scores) > model.test_topk_candidates:
             lowest = max(lowest, float(scores.topk(model.test_topk_candidates).values[-1]))
-        every.test_score_thresh = max(lowest - 2 * limits.scores, 1e-6)
-        # The other levels have none.
-        alone = [level if j == i else torch.full_like(logits[j], -1e4) for j in range(len(logits))]
-        found = _decode(every, images, alone, deltas)
-        # The same ones in the same order, where they start from.
-        anchors = _decode(every, images, alone, [torch.zeros_like(other) for other in deltas])
-        yield (
-            *(found.boxes, anchors.boxes, found.scores, found.classes),
-            torch.full((len(found),), lowest),
-        )
+        positions = logits.shape[2] * logits.shape[3]
+        scores = scores.reshape(-1, model.num_classes, positions)
+        deltas = deltas.reshape(-1, 4, positions)
+        found = scores > max(lowest - 2 * limits.scores, 1e-6)
+        anchor, category, position = torch.nonzero(found).unbind(dim=1)
+        starts = anchors.tensor[position * len(scores) + anchor]
+        boxes = model.box2box_transform.apply_deltas(deltas[anchor, :, position], starts)
+        yield boxes, starts, scores[found], category, torch.full((len(starts),), lowest)
 
 
 def _locate(kept: Detections, found: Detections, units: Tensor) -> Tensor:
