@@ -137,12 +137,12 @@ def topformer(*words: object, cwd: Path = REPOSITORY) -> Finished:
     return _captured(lambda: main([str(word) for word in words]), cwd)
 
 
-def run_script(name: str, *words: object) -> Finished:
-    """Run a script of the checkout in this process, as from its root."""
+def run_script(name: str | Path, *words: object, cwd: Path = REPOSITORY) -> Finished:
+    """Run a script in this process: one of the checkout by its name there, or another's path."""
 
     def call() -> int:
         before = sys.argv, torch.get_num_threads()
-        sys.argv = [name, *map(str, words)]
+        sys.argv = [str(name), *map(str, words)]
         try:
             runpy.run_path(str(REPOSITORY / name), run_name="__main__")
         finally:
@@ -150,7 +150,7 @@ def run_script(name: str, *words: object) -> Finished:
             torch.set_num_threads(before[1])
         return 0
 
-    return _captured(call, REPOSITORY)
+    return _captured(call, cwd)
 
 
 def _captured(call: Callable[[], int], folder: Path) -> Finished:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tests.helpers import REPOSITORY, topformer
+from tests.helpers import REPOSITORY, run_script, topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.export import export_model
@@ -28,18 +28,12 @@ def all_python_blocks() -> list[str]:
     return [block for page in pages for block in python_blocks(page)]
 
 
-def run_python(script: Path):
-    return subprocess.run(
-        [sys.executable, script], cwd=script.parent, capture_output=True, text=True, timeout=120
-    )
-
-
 def test_the_backbone_example_prints_what_its_comment_says(tmp_path):
     block = next(b for b in all_python_blocks() if "features =" in b)
     script = tmp_path / "example.py"
     script.write_text(block)
     expected = re.search(r"^# (\{.*\})$", block, re.M)[1]
-    assert run_python(script).stdout.strip() == expected
+    assert run_script(script, cwd=tmp_path).stdout.strip() == expected
 
 
 @pytest.mark.parametrize(
@@ -60,7 +54,7 @@ def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
     cv2.imwrite(str(photo), np.zeros((90, 120, 3), np.uint8))
     script = tmp_path / "example.py"
     script.write_text(f"{block}\nprint(tuple({shown}.shape))\n")
-    result = run_python(script)
+    result = run_script(script, cwd=tmp_path)
     assert result.stdout.splitlines()[-1:] == [shape], result.stderr[-2000:]
 
 
@@ -77,7 +71,7 @@ def test_the_examples_of_deployment_run(tmp_path):
         f"{of_file}\nimport torch\nheight, width = 90, 120\nlogits = torch.rand(6, 64, 86)\n"
         f"{of_logits}\n{of_stranger}\nprint(scene.label.shape, tuple(labels.shape))\n"
     )
-    result = run_python(script)
+    result = run_script(script, cwd=tmp_path)
     assert result.stdout.splitlines()[-1:] == ["(90, 120) (90, 120)"], result.stderr[-2000:]
 
 
@@ -180,12 +174,15 @@ def test_own_data_mixed_as_the_documentation_shows(custom_data):
     assert "NUM_CLASSES: 6" in kept and "NUM_CLASSES: 5" in kept
 
 
+@pytest.mark.slow
 def test_own_data_registered_by_hand_as_the_documentation_shows(custom_data):
     script = custom_data / "train_by_hand.py"
     block = script.read_text()
     script.write_text(
         block.replace("cfg.OUTPUT_DIR =", "cfg.SOLVER.MAX_ITER = 2\ncfg.OUTPUT_DIR =")
     )
-    trained = run_python(script)
+    trained = subprocess.run(
+        [sys.executable, script], cwd=custom_data, capture_output=True, text=True, timeout=120
+    )
     assert trained.returncode == 0, trained.stderr[-2000:]
     assert re.search(r"disc +[\d.]+ +[\d.]+\nsquare", trained.stdout)

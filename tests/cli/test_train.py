@@ -105,7 +105,9 @@ def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers)
     assert "Traceback" not in result.stderr + result.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     options = [*SMALL, "SOLVER.MAX_ITER", "4000", "OUTPUT_DIR", str(tmp_path)]
     command = [sys.executable, str(REPOSITORY / "tools/train_net.py"), *CONFIG, *options]

@@ -22,7 +22,7 @@ KINDS = {  # of baselines; those that differ in one size or backbone are slow
 BASELINES = sorted(path.stem for path in Path("configs").glob("baseline_*.yaml"))
 
 
-@pytest.mark.parametrize("size", [None, (97, 131)])
+@pytest.mark.parametrize("size", [pytest.param(None, marks=pytest.mark.slow), (97, 131)])
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in BASELINES],

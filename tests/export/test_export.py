@@ -97,8 +97,15 @@ def test_segmenter_at_free_sizes_and_batches(trained, tmp_path, extension):
         np.testing.assert_allclose(run(x.numpy())["logits"], expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["", "lite_"])
-@pytest.mark.parametrize("size", [(77, 130), None])
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("", (77, 130)),
+        pytest.param("", None, marks=pytest.mark.slow),
+        ("lite_", (77, 130)),
+        ("lite_", None),
+    ],
+)
 def test_detector(trained, tmp_path, kind, size):
     cfg, model, weights = trained(
         f"det_retinanet_{kind}topformer_t",
@@ -140,8 +147,15 @@ def test_raw_boxes_become_boxes_by_the_description(trained, tmp_path):
         np.testing.assert_allclose(made.reshape(-1, 4), anchors.tensor, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(75, 128), None])
-@pytest.mark.parametrize("extension", ["onnx", "xml"])
+@pytest.mark.parametrize(
+    ("extension", "size"),
+    [
+        ("onnx", None),
+        ("xml", (75, 128)),
+        pytest.param("onnx", (75, 128), marks=pytest.mark.slow),
+        pytest.param("xml", None, marks=pytest.mark.slow),
+    ],
+)
 def test_both_tasks_with_preprocessing(trained, tmp_path, size, extension):
     if extension == "xml":
         pytest.importorskip("openvino", reason="not installed")

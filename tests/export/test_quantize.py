@@ -23,8 +23,15 @@ def images():
     return os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic", "images", "train")
 
 
-@pytest.mark.parametrize("size", [(64, 80), None])
-@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        (CONFIGS[0], None),
+        (CONFIGS[1], (64, 80)),
+        pytest.param(CONFIGS[0], (64, 80), marks=pytest.mark.slow),
+        pytest.param(CONFIGS[1], None, marks=pytest.mark.slow),
+    ],
+)
 def test_it_answers_as_before(trained, tmp_path, images, config, size):
     cfg, _, weights = trained(config, "INPUT.MIN_SIZE_TEST", "64")
     path, output = str(tmp_path / "m.onnx"), str(tmp_path / "int8" / "m.onnx")

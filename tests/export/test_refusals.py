@@ -59,10 +59,10 @@ def test_a_network_that_differs_is_not_written(trained, tmp_path, monkeypatch):
     "name, output",
     [
         ("det_retinanet_lite_topformer_t", "class_logits"),
-        ("multitask_lite_topformer_t_synthetic", "logits"),
         ("seg_topformer_t_synthetic", "logits"),
-        ("baseline_deeplabv3plus_mobilenetv2", "logits"),
-        ("baseline_retinanet_mobilenetv3", "class_logits"),
+        pytest.param("multitask_lite_topformer_t_synthetic", "logits", marks=pytest.mark.slow),
+        pytest.param("baseline_deeplabv3plus_mobilenetv2", "logits", marks=pytest.mark.slow),
+        pytest.param("baseline_retinanet_mobilenetv3", "class_logits", marks=pytest.mark.slow),
     ],
 )
 def test_an_untrained_network_without_its_backbone_is_not_written(

@@ -152,8 +152,15 @@ def test_a_fixed_size_that_is_the_images(model, export, tmp_path, file_format):
         Predictor(path, tile_size=128)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
-@pytest.mark.parametrize("size", [None, (96, 131)])
+@pytest.mark.parametrize(
+    ("file_format", "size"),
+    [
+        ("onnx", (96, 131)),
+        ("openvino", None),
+        pytest.param("onnx", None, marks=pytest.mark.slow),
+        pytest.param("openvino", (96, 131), marks=pytest.mark.slow),
+    ],
+)
 def test_preprocessing_inside(model, export, tmp_path, file_format, size):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format, size=size, with_preprocessing=True)

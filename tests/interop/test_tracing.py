@@ -19,7 +19,13 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(params=CONFIGS)
+# The detector with Detectron2's own head, and both tasks: what they add is tested alone as well.
+@pytest.fixture(
+    params=[
+        *("segmenter", "lite"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "joint")),
+    ]
+)
 def model(request):
     torch.manual_seed(0)
     name, opts = CONFIGS[request.param]
