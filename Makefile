@@ -32,7 +32,7 @@ test: env lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow"
 
 test-slow: env
-	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist load -m slow
 
 # make test-faults MINUTES=30: kill, fill disks and damage files on purpose, for so many minutes.
 MINUTES ?= 10

@@ -128,6 +128,7 @@ def custom_data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_own_pixel_labels_as_the_documentation_shows(custom_data):
     log = (custom_data / "output/shapes/log.txt").read_text()
     assert re.search(r"\ndisc +[\d.]+ +[\d.]+\nsquare", log)
@@ -137,6 +138,7 @@ def test_own_pixel_labels_as_the_documentation_shows(custom_data):
     assert len(list((custom_data / "predictions").glob("*_label.png"))) == 8
 
 
+@pytest.mark.slow
 def test_the_readmes_own_images(custom_data):
     """What follows the training, which docs/custom_data.md has as well."""
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
@@ -150,6 +152,7 @@ def test_the_readmes_own_images(custom_data):
     assert len(list((custom_data / "predictions_onnx").glob("*_label.png"))) == 8
 
 
+@pytest.mark.slow
 def test_own_boxes_as_the_documentation_shows(custom_data):
     assert len(list((custom_data / "boxes").glob("*_overlay.jpg"))) == 8
     assert (custom_data / "boxes.json").is_file()
@@ -157,6 +160,7 @@ def test_own_boxes_as_the_documentation_shows(custom_data):
     assert re.search(r"triangle +\| +[\d.]+ +\|", log)
 
 
+@pytest.mark.slow
 def test_own_data_for_both_as_the_documentation_shows(custom_data):
     drawn = custom_data / "both"
     assert [len(list(drawn.glob(f"*_{kind}"))) for kind in ("label.png", "overlay.jpg")] == [8, 8]
@@ -166,6 +170,7 @@ def test_own_data_for_both_as_the_documentation_shows(custom_data):
     assert "have no label" not in log
 
 
+@pytest.mark.slow
 def test_own_data_mixed_as_the_documentation_shows(custom_data):
     output = custom_data / "output/mixed"
     best = torch.load(output / "model_best.pth", weights_only=True)["metrics"]

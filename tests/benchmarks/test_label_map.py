@@ -1,10 +1,13 @@
 """The label map's benchmark at a tiny size."""
 
+import pytest
+
 from tests.helpers import run_script
 from topformer_d2 import get_config
 from topformer_d2.analysis.timed_models import model_in_use
 
 
+@pytest.mark.slow
 def test_label_map_tool(tmp_path):
     weights = str(tmp_path / "weights.pth")
     few = ("--iterations", "1", "--repetitions", "1")

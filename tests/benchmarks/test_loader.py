@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
+
 from tests.helpers import run_script
 
 
+@pytest.mark.slow
 def test_tables_of_stages_and_workers():
     few = ("--images", 4, "--repetitions", 2, "--batches", 2)
     result = run_script("benchmarks/benchmark_loader.py", *few)
