@@ -199,5 +199,5 @@ def test_memory_of_a_large_map_is_bounded():
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     without_confidence, *with_confidence = map(float, run.stdout.split())
     # The label map itself takes 2, the confidence 8.
-    assert 2 < without_confidence < 150
-    assert len(with_confidence) == 2 and all(10 < added < 150 for added in with_confidence)
+    assert 2 < without_confidence < 80
+    assert len(with_confidence) == 2 and all(10 < added < 80 for added in with_confidence)
