@@ -18,6 +18,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from tests.helpers import REPOSITORY, photo, save_untrained, topformer
 from topformer_d2 import Predictor
 from topformer_d2.config import load_config
+from topformer_d2.data.formats import FORMATS as data_formats
 from topformer_d2.inference.formats import FORMATS
 from topformer_d2.modeling.losses import SEGMENTATION_LOSS_REGISTRY
 
@@ -51,13 +52,13 @@ def walk(page: str, folder: Path) -> str:
                 printed.append(run_command(shlex.split(command), command, folder))
         elif language == "python" and not name:
             (folder / "block.py").write_text(text)
-            printed.append(run_python("block.py", folder))
+            printed.append(run_python("block.py", folder=folder))
     return "\n".join(printed)
 
 
 def run_command(words: list[str], command: str, folder: Path) -> str:
     if words[0] == "python":
-        return run_python(words[1], folder)
+        return run_python(*words[1:], folder=folder)
     if words[0] == "topformer":
         done = topformer(*words[1:], cwd=folder)
         assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
@@ -66,18 +67,21 @@ def run_command(words: list[str], command: str, folder: Path) -> str:
     return ""
 
 
-def run_python(name: str, folder: Path) -> str:
-    """Run a script in this process, as `python NAME` in `folder`; what it printed."""
-    before = os.getcwd(), list(sys.path), set(sys.modules)
+def run_python(name: str, *arguments: str, folder: Path) -> str:
+    """Run a script in this process, as `python NAME ARGUMENTS` in `folder`; what it printed."""
+    before = os.getcwd(), list(sys.path), sys.argv
     os.chdir(folder)
+    sys.argv = [name, *arguments]
     sys.path.insert(0, str(folder))
     try:
         with contextlib.redirect_stdout((folder / "printed.txt").open("w")) as printed:
             runpy.run_path(name, run_name="__main__")
-        printed.close()
+    except SystemExit as stop:
+        assert not stop.code, f"{name}: {stop.code}"
     finally:
         os.chdir(before[0])
-        sys.path[:] = before[1]
+        sys.path[:], sys.argv = before[1:]
+        printed.close()
     return (folder / "printed.txt").read_text()
 
 
@@ -94,11 +98,12 @@ def own_registries(monkeypatch) -> Iterator[None]:
     """What a tutorial registers is forgotten afterwards."""
     for registry in (SEGMENTATION_LOSS_REGISTRY, SEM_SEG_HEADS_REGISTRY):
         monkeypatch.setattr(registry, "_obj_map", {**registry._obj_map})
-    known = {**FORMATS}
+    known = [(formats, {**formats}) for formats in (FORMATS, data_formats)]
     yield
-    FORMATS.clear()
-    FORMATS.update(known)
-    for name in ("my_parts", "my_format"):
+    for formats, before in known:
+        formats.clear()
+        formats.update(before)
+    for name in ("my_parts", "my_format", "my_dataset"):
         sys.modules.pop(name, None)
 
 
@@ -118,7 +123,7 @@ def test_deploy(first_tutorial, monkeypatch):
     # Under which all classes occur, unlike under those of two iterations.
     save_untrained(load_config("output/shapes/config.yaml"), "output/shapes/model_best.pth")
     printed = walk("deploy.md", folder)
-    assert re.search(r"^shapes.onnx [\d.]+\nshapes_int8.onnx [\d.]+$", printed, re.M)
+    assert len(re.findall(r"^mIoU +[\d.]+$", printed, re.M)) == 2
     image = cv2.imread(photo("photo.png", 100, 140))
     label = Predictor("shapes.onnx")(image).label
     assert len(np.unique(label)) > 1
@@ -133,6 +138,7 @@ def test_extend(first_tutorial, own_registries):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     folder, _ = first_tutorial
     printed = walk("extend.md", folder)
-    assert "(128, 160)" in printed
+    assert "(128, 160)" in printed and "beside_val: 4 images, 0 errors" in printed
+    assert len(list((folder / "predictions_mine").glob("*_label.png"))) == 4
     log = (folder / "output/mine/log.txt").read_text()
     assert "loss_dice" in log and "SumHead" in log

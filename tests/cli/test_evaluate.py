@@ -43,6 +43,8 @@ def test_an_exported_file_is_evaluated_and_drawn(weights, tmp_path):
     assert result.returncode == 0, result.stderr
     found = re.search(r"^mIoU +([\d.]+)$", result.stdout, re.M)[1]
     assert float(found) == round(evaluate_labels(Predictor(model), DATASET)["mIoU"], 2)
+    by_config = topformer("eval", "--model", model, *CONFIG)
+    assert by_config.stdout == result.stdout
     sheet = tmp_path / "sheet.png"
     result = topformer("data", "view", "--model", model, "--dataset", DATASET, "--output", sheet)
     assert result.returncode == 0, result.stderr
@@ -52,7 +54,8 @@ def test_an_exported_file_is_evaluated_and_drawn(weights, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["eval", "--model", "m.onnx"], "--model is evaluated on a --dataset"),
+        (["eval"], "--config-file, or --model"),
+        (["eval", "--model", "m.onnx"], "name a --dataset, or a --config-file"),
         (["eval", "--model", "m.onnx", "--weights", "w.pth"], "leave those out"),
         (["eval", *CONFIG, "--dataset", "x"], "--dataset goes with --model"),
         (["eval", *CONFIG], "there are no weights to evaluate"),

@@ -3,15 +3,17 @@
   topformer eval --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth
   topformer eval --model camvid.onnx --dataset camvid_sem_seg_val
+  topformer eval --model shapes.onnx --config-file shapes.yaml
 
 A config's evaluation writes to OUTPUT_DIR/inference. An exported file is run as a Predictor runs
-it, and its label maps are held against the dataset's.
+it, and its label maps are held against those of the dataset, or of the config's DATASETS.TEST.
 """
 
 from __future__ import annotations
 
 import argparse
 
+from ..config import load_config
 from ..errors import InputError
 from ..evaluation.predictions import evaluate_labels
 from ..inference import Predictor
@@ -22,13 +24,18 @@ from .parsing import Parser, add_opts
 def make_parser() -> Parser:
     """The arguments of `topformer eval`."""
     parser = Parser(__doc__, {"dataset_name": "--dataset"})
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config-file", metavar="FILE")
-    what.add_argument("--model", metavar="FILE", help="what `topformer export` wrote")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="beside --model: what defines the datasets"
+    )
+    parser.add_argument("--model", metavar="FILE", help="what `topformer export` wrote")
     parser.add_argument(
         "--weights", metavar="FILE", help="of the config; default: its MODEL.WEIGHTS"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="of --model: registered, with labels")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="for --model: registered, with labels; default: the config's DATASETS.TEST",
+    )
     add_opts(parser)
     return parser
 
@@ -36,15 +43,33 @@ def make_parser() -> Parser:
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """Evaluate, and print the figures."""
     if args.model:
-        if args.weights or args.opts:
-            raise InputError("--model has its config and weights inside: leave those out")
-        if not args.dataset:
-            raise InputError("--model is evaluated on a --dataset: name one")
-        for name, value in evaluate_labels(Predictor(args.model), args.dataset).items():
-            print(f"{name:<30} {value:6.2f}")
+        evaluate_file(args)
         return 0
+    if not args.config_file:
+        raise InputError("name what to evaluate: --config-file, or --model")
     if args.dataset:
         raise InputError("--dataset goes with --model; a config's is DATASETS.TEST \"('NAME',)\"")
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     arguments = ["--config-file", args.config_file, "--eval-only", *args.opts, *weights]
     return train.run(train.make_parser().parse_args(arguments), parser)
+
+
+def evaluate_file(args: argparse.Namespace) -> None:
+    """Evaluate --model on --dataset or on the config's DATASETS.TEST, and print the figures."""
+    if args.weights or (args.opts and not args.config_file):
+        raise InputError("--model has its config and weights inside: leave those out")
+    # Loading the config registers its DATASETS.FOLDERS.
+    test = load_config(args.config_file, args.opts).DATASETS.TEST if args.config_file else ()
+    names = [args.dataset] if args.dataset else list(test)
+    if not names:
+        raise InputError(
+            "--model is evaluated on a dataset: name a --dataset, or a --config-file whose "
+            "DATASETS.TEST is not empty"
+        )
+    predictor = Predictor(args.model)
+    for name in names:
+        figures = evaluate_labels(predictor, name)
+        if len(names) > 1:
+            print(f"{name}:")
+        for key, value in figures.items():
+            print(f"{key:<30} {value:6.2f}")
