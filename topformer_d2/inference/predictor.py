@@ -285,9 +285,13 @@ def _round_up(side: int, divisor: int) -> int:
 def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
     if num_threads is not None and not (isinstance(num_threads, int) and num_threads > 0):
         raise InputError(
-            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, or None"
+            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, and the libraries "
+            "choose where it is left out"
         )
     if tile_size is not None and not (
         isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0
     ):
-        raise InputError(f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
+        raise InputError(
+            f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, and images run whole "
+            "where it is left out"
+        )
