@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 # make env DETECTRON2=main: its main branch, which takes a compiler and GitHub (docs/installation.md).
-DETECTRON2 ?= v0.6
+# Where it is not named, what is installed stays; the mark of a finished environment says what that is.
+MARKS := $(wildcard $(VENV)/.ready*)
+DETECTRON2 ?= $(or $(patsubst $(VENV)/.ready-%,%,$(filter $(VENV)/.ready-%,$(MARKS))),v0.6)
+READY := $(VENV)/.ready-$(DETECTRON2)
 DETECTRON2_MAIN := git+https://github.com/facebookresearch/detectron2.git
 INSTALL_DETECTRON2 = $(BIN)/python $(if $(filter main,$(DETECTRON2)), \
   -m pip install -q --no-build-isolation $(DETECTRON2_MAIN), tools/install_detectron2.py)
@@ -19,6 +21,8 @@ env: $(READY)
 $(READY): requirements.lock setup.py topformer_d2/install_detectron2.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python >= 3.10 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	$(if $(filter-out $(READY),$(MARKS)),$(BIN)/python -m pip uninstall -q -y detectron2)
+	@rm -f $(MARKS)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.lock
 	$(INSTALL_DETECTRON2)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -55,6 +56,35 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
         str(tmp_path / "installed/topformer_d2/__init__.py"),
         "small",
     ], result.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="this system has no make")
+@pytest.mark.parametrize(
+    ("mark", "words", "installs", "uninstalls"),
+    [
+        (None, [], "tools/install_detectron2.py", False),
+        (None, ["DETECTRON2=main"], "git+https", False),
+        (".ready-v0.6", [], None, False),
+        (".ready-v0.6", ["DETECTRON2=main"], "git+https", True),
+        (".ready-main", [], None, False),
+        (".ready-main", ["DETECTRON2=v0.6"], "tools/install_detectron2.py", True),
+        (".ready", ["DETECTRON2=main"], "git+https", True),  # of an earlier Makefile
+    ],
+)
+def test_an_environment_has_the_detectron2_that_is_asked_for(
+    tmp_path, mark, words, installs, uninstalls
+):
+    if mark:
+        (tmp_path / mark).touch()
+    command = ["make", "-n", "env", f"VENV={tmp_path}", *words]
+    # Not what another make, which may run this test, was told.
+    env = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "DETECTRON2")}
+    keys = {"capture_output": True, "text": True, "cwd": REPOSITORY, "env": env}
+    told = subprocess.run(command, check=True, **keys)
+    assert (installs or "Nothing to be done") in told.stdout
+    assert ("uninstall" in told.stdout) == uninstalls
+    if installs is None:
+        assert "pip" not in told.stdout
 
 
 def test_the_workflow_calls_targets_and_files_that_exist():

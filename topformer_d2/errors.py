@@ -75,6 +75,18 @@ class InputError(ValueError):
         return printable(super().__str__())
 
 
+class ForkedError(InputError):
+    """This process was forked from one that had opened a Predictor, whose threads it lacks."""
+
+    def __init__(
+        self,
+        message: str = "this process was forked from one that had opened a Predictor, and would "
+        'hang: start processes by multiprocessing\'s "spawn", to which a Predictor can be sent, or '
+        "fork first and open a Predictor in each process",
+    ):
+        super().__init__(message)
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which keeps what is done as Ctrl-C does."""
 
@@ -97,6 +109,8 @@ def trouble_of_one(error: Exception, file: str) -> str | None:
     Returns:
         the line; None where the other files would meet the error as well.
     """
+    if isinstance(error, ForkedError):
+        return None
     if is_out_of_memory(error):
         reason = "not enough memory for an image of this size"
     elif isinstance(error, OSError) and error.errno not in _ENDS_RUN:

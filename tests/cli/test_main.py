@@ -32,6 +32,14 @@ def test_help_lists_the_verbs():
     [
         (["trian"], "'trian' is not a verb (did you mean 'train'?)"),
         (["data", "chek"], "'data chek' is not a verb (did you mean 'data check'?)"),
+        (["test"], "'test' is not a verb (did you mean 'eval'?)"),
+        (["infer"], "'infer' is not a verb (did you mean 'predict'?)"),
+        (["--verison"], "there is no --verison (did you mean '--version'?)"),
+        (["data", "--hlep"], "there is no --hlep (did you mean '--help'?)"),
+        (
+            ["predict", "--outptu", "x", "--input", "y"],
+            "error: there is no --outptu (did you mean '--output'?)\n",
+        ),
         (["predict", "--modle", "x"], "there is no --modle (did you mean '--model'?)"),
         (["train", "--reusme"], "--reusme (did you mean '--resume'?)"),
         (["train", "--config-file", "x", "A", "1", "--reusme"], "(did you mean '--resume'?)"),
@@ -83,6 +91,10 @@ def test_parameters_become_this_verbs_options():
     parser.add_argument("source", metavar="IN")
     told = parser.reword("`raw_boxes` and `path` of `source`, not `size` or `topformer export`")
     assert told == "--raw-boxes and --output of IN, not `size` or `topformer export`"
+
+
+def test_what_other_tools_call_a_verb_leads_to_a_verb():
+    assert set(cli._SYNONYMS.values()) <= set(VERBS) and not set(cli._SYNONYMS) & set(VERBS)
 
 
 def test_a_status_and_one_line(capsys):

@@ -16,10 +16,12 @@ from detectron2.modeling import build_model
 from tests.helpers import photo, save_untrained, topformer
 from topformer_d2 import get_config
 from topformer_d2.checkpoint import save_state_dict
+from topformer_d2.checkpoint.files import EXPORTED
 from topformer_d2.cli import predict as verb
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import prediction_files
+from topformer_d2.inference.formats import FORMATS
 from topformer_d2.inference.video import VideoReader, VideoWriter
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
@@ -139,6 +141,30 @@ def test_a_score_is_between_0_and_1(tmp_path):
     assert result.returncode == 1 and "--min-score is nan; it takes 0 to 1" in result.stderr
 
 
+def test_a_score_is_not_taken_where_nothing_is_drawn(tmp_path):
+    path = photo(tmp_path / "a.png")
+    words = ["--input", path, "--output", tmp_path / "out", "--no-overlays", "--min-score", 0.9]
+    result = predict(*words)
+    assert result.returncode == 1 and "--no-overlays draws none" in result.stderr
+
+
+@pytest.mark.parametrize(("option", "value"), [("--threads", 0), ("--tile-size", 65)])
+def test_a_number_of_no_use_is_told_in_the_commands_words(joint, tmp_path, option, value):
+    path = photo(tmp_path / "a.png")
+    result = predict(*joint, "--input", path, "--output", tmp_path / "out", option, value)
+    assert result.returncode == 1 and f"error: {option} is {value}; it takes" in result.stderr
+    assert "None" not in result.stderr
+
+
+def test_an_exported_file_is_not_weights(joint, tmp_path):
+    path, model = photo(tmp_path / "a.png"), tmp_path / "m.onnx"
+    model.write_bytes(b"x")
+    words = ["--input", path, "--output", tmp_path / "out"]
+    result = predict(*joint[:2], "--weights", model, *words)
+    assert result.returncode == 1 and "name it as --model" in result.stderr
+    assert {each for f in FORMATS.values() for each in f.reads} == set(EXPORTED)
+
+
 def test_skips_a_corrupt_file_and_says_so(tmp_path):
     weights = save_untrained(get_config(SEGMENTER), tmp_path / "m.safetensors")
     photo(tmp_path / "good.png")
@@ -178,10 +204,10 @@ def test_what_is_neither_an_image_nor_a_video_is_told_so(tmp_path):
     ):
         source = name if "/" in name else tmp_path / name
         args = argparse.Namespace(
-            min_score=0.5, max_pixels=9, input=str(source), output=str(tmp_path / "out")
+            min_score=None, max_pixels=9, input=str(source), output=str(tmp_path / "out")
         )
         with pytest.raises(InputError) as error:
-            verb.predict(args, verb.make_parser())
+            verb.run(args, verb.make_parser())
         assert words in str(error.value) and ".mp4" not in str(error.value)
     args.input = str(tmp_path / "a.heic")
     assert not verb.shows_video(args)
@@ -214,4 +240,4 @@ def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch):
     result = topformer("predict", *joint, *arguments)
     assert result.returncode == 143 and "terminated" in result.stderr
     ids = {json.loads(line)["image_id"] for line in out.read_text().splitlines()}
-    assert ids == {"a", "b"} and signal.getsignal(signal.SIGTERM) == before
+    assert ids == {"a"} and signal.getsignal(signal.SIGTERM) == before

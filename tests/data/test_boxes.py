@@ -85,7 +85,7 @@ def test_boxes_of_no_area_or_outside_are_dropped_with_one_warning(caplog):
         (lambda c: c["categories"][0].update(id="7"), r"'categories' has \['id'\] missing or of"),
         (lambda c: c["images"].append(c["images"][0]), r"id 'a' stands in 'images' more than once"),
         (lambda c: c["images"][0].pop("width"), r"'images' has \['width'\] missing"),
-        (lambda c: c["images"].clear(), r"has no 'images'"),
+        (lambda c: c["images"].clear(), r"'images' is empty"),
         (lambda c: c.pop("categories"), r"has no 'categories'"),
         (lambda c: c["categories"][0].update(name="d"), r"\['d'\], but .* with \['cat'\]"),
         (None, "is not JSON"),

@@ -302,7 +302,7 @@ def test_the_labelmap_of_cvat(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("{}", "is not a COCO JSON"), ('{"images": []}', "has no 'images'")],
+    [("{", "is not JSON"), ("{}", "is not a COCO JSON"), ('{"images": []}', "'images' is empty")],
 )
 def test_a_wrong_json_is_named(config_file, tmp_path, content, message):
     (tmp_path / "boxes.json").write_text(content)

@@ -1,6 +1,6 @@
 """The formats that DATASETS.FOLDERS takes, and what a new one needs."""
 
-import itertools
+import dataclasses
 import json
 import math
 import os
@@ -13,7 +13,7 @@ from tests.data import text_boxes
 from topformer_d2 import get_config
 from topformer_d2.config import load_config
 from topformer_d2.data import check_config, coco_json, dataset_paths
-from topformer_d2.data.formats import FORMATS, formats_of
+from topformer_d2.data.formats import FORMATS, formats_of, register
 from topformer_d2.data.registered import load_records
 from topformer_d2.engine import Trainer, setup_run
 from topformer_d2.errors import InputError
@@ -38,11 +38,34 @@ def test_the_keys_say_the_format(keys, names):
     assert [each.name for each in formats_of(keys.split())] == names
 
 
-def test_no_two_formats_have_the_same_keys():
-    for first, second in itertools.combinations(FORMATS.values(), 2):
-        assert set(first.keys) != set(second.keys)
-    for each in FORMATS.values():
-        assert set(each.class_keys) <= set(each.keys)
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"name": "coco"}, "'coco' is registered"),
+        ({"keys": (), "class_keys": ()}, "has no keys"),
+        ({"class_keys": ("NAMES", "CLASSES")}, r"\['CLASSES'\]"),
+        ({"keys": ("BOXES",), "class_keys": ()}, "'coco', 'text_boxes'"),
+        # The joined keys of the others.
+        (
+            {"keys": ("CLASSES", "BOXES", "LABELS"), "class_keys": ()},
+            "'text_boxes', 'label_images with coco'",
+        ),
+    ],
+)
+def test_a_format_whose_keys_are_ambiguous_is_refused(changes, named):
+    before = dict(FORMATS)
+    with pytest.raises(ValueError, match=named):
+        register(dataclasses.replace(text_boxes.FORMAT, **changes))
+    assert before == FORMATS
+
+
+def test_formats_that_share_a_key_are_not_joined(monkeypatch):
+    shared = dataclasses.replace(
+        text_boxes.FORMAT, keys=("TEXTS", "CLASSES"), class_keys=("CLASSES",)
+    )
+    monkeypatch.setitem(FORMATS, shared.name, shared)
+    assert formats_of(["IMAGES", "TEXTS", "CLASSES"]) == (shared,)
+    assert formats_of(["IMAGES", "LABELS", "TEXTS", "CLASSES"]) == ()
 
 
 def write_texts(split):

@@ -3,6 +3,9 @@
 import gc
 import os
 import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -120,6 +123,53 @@ def test_what_is_nested_too_deep_is_not_kept(folder):
     with pytest.raises(RecursionError):
         pickle.dumps(nest(""))
     assert len(cache.parse(nest, str(folder / "a.txt"))) == 1 and cache.bytes == 0
+
+
+def test_what_cannot_be_pickled_is_given_out_and_not_kept(folder):
+    cache, path = SourceCache(), str(folder / "a.txt")
+    for make in (lambda: lambda: 1, threading.Lock):
+        for _ in range(2):
+            assert cache.parse(lambda _, make=make: make(), path) is not None
+    assert cache.bytes == 0
+
+
+def test_what_is_too_large_is_pickled_once(folder, monkeypatch):
+    cache, path, pickled = SourceCache(most_bytes=10), str(folder / "a.txt"), []
+    dumps = pickle.dumps
+    monkeypatch.setattr(pickle, "dumps", lambda *a, **k: pickled.append(1) or dumps(*a, **k))
+    for _ in range(3):
+        assert cache.parse(parse, path) == {path: ["a.txt"]}
+    assert len(calls) == 3 and len(pickled) == 1 and cache.bytes == 0
+    os.utime(path, ns=(1, 1))  # it may have become smaller
+    cache.parse(parse, path)
+    assert len(pickled) == 2
+
+
+def test_threads_share_it(folder):
+    paths = [str(folder / f"{n}.txt") for n in range(8)]
+    for path in paths:
+        with open(path, "w") as f:
+            f.write(path)
+    cache = SourceCache(most_bytes=400)  # some are given up all the time
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            asked = paths * 100
+            found = list(pool.map(lambda path: cache.parse(parse, path), asked))
+    finally:
+        sys.setswitchinterval(before)
+    assert found == [{path: [path]} for path in asked]
+    kept = sum(len(content) for _, content in cache._kept.values())
+    assert 0 < cache.bytes == kept <= 400
+
+
+def test_a_fork_renews_the_lock_that_a_thread_may_hold(folder):
+    cache, path = SourceCache(), str(folder / "a.txt")
+    cache.parse(parse, path)
+    with cache._lock:
+        cache.renew_lock()
+        assert cache.parse(parse, path) == {path: ["a.txt"]} and len(calls) == 1
 
 
 def test_garbage_is_collected_again_afterwards():

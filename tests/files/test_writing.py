@@ -162,6 +162,31 @@ def test_a_local_file_of_one_extension(tmp_path):
             check_local_output(path, "path", ".onnx")
 
 
+def test_a_target_that_cannot_be_replaced_is_named(tmp_path):
+    target = tmp_path / "a.png"
+    target.mkdir()
+    with pytest.raises(IsADirectoryError) as failed:
+        write_beside(target, b"x")
+    assert failed.value.filename == str(target)
+    with pytest.raises(OSError) as failed, folder_beside(target) as folder:
+        (folder / "x").write_bytes(b"x")
+        os.replace(folder / "x", target)
+    assert failed.value.filename == str(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_folder_in_which_nothing_can_be_made_is_not_told_by_a_partial_name(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("_open_new", "_open_new_folder"):
+        monkeypatch.setattr(writing, name, refuse)
+    for write in (writing_beside, folder_beside):
+        with pytest.raises(PermissionError) as failed, write(tmp_path / "a.png"):
+            pass
+        assert failed.value.filename == str(tmp_path / "a.png")
+
+
 def test_a_full_disk_under_a_library_that_says_something_else(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,5 +1,7 @@
 """Many image files in batches: their order, what is wrong with one of them, memory."""
 
+import os
+import signal
 import threading
 import weakref
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from tests.helpers import photo, save_untrained
 from topformer_d2 import get_config
-from topformer_d2.errors import InputError
+from topformer_d2.errors import ForkedError, InputError
 from topformer_d2.inference import Predictor, batches
 
 CONFIG = "seg_topformer_t_synthetic"
@@ -94,9 +96,10 @@ def test_a_batch_too_large_for_the_memory_is_run_one_by_one(predictor, tmp_path,
         return run(images)
 
     monkeypatch.setattr(predictor.backend, "run", allocate)
-    files = [photo(tmp_path / f"{i}.png", 64, 64, seed=i) for i in range(3)]
+    files = [photo(tmp_path / f"{i}.png", 64, 64, seed=i) for i in range(6)]
     found = list(predict(predictor, files))
-    assert sizes == [3, 1, 1, 1] and all(each.scene for each, _ in found)
+    # What was found not to fit is not tried again by the batch after it.
+    assert sizes == [4, 2, *[1] * 6] and all(each.scene for each, _ in found)
     monkeypatch.setattr(predictor.backend, "run", lambda images: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         list(predict(predictor, files))
@@ -129,10 +132,58 @@ def test_large_images_make_small_batches(predictor, runs, tmp_path, monkeypatch)
     assert runs == [2, 2, 1]
 
 
-def test_the_reader_ends_with_whom_it_reads_for(predictor, tmp_path):
-    before = threading.active_count()
-    coming = predict(predictor, [photo(tmp_path / "a.png", 32, 32)] * 20)
+@pytest.fixture
+def blocked(predictor, tmp_path, monkeypatch):
+    """A generator of predictions whose reader waits in the second image, that wait, and reads."""
+    go_on, reads = threading.Event(), []
+
+    def read(path, **keys):
+        reads.append(threading.current_thread())
+        if len(reads) == 2:
+            assert go_on.wait(20)
+        return np.zeros((32, 32, 3), np.uint8)
+
+    monkeypatch.setattr(batches, "read_image", read)
+    monkeypatch.setattr(batches, "_BATCH_PIXELS", 1)
+    coming = predict(predictor, [str(tmp_path / "a.png")] * 20)
     next(coming)
-    assert threading.active_count() == before + 1
+    yield coming, go_on, reads
+    go_on.set()
+    reads[-1].join(20)
+
+
+def test_whoever_stops_does_not_wait_for_the_reader(blocked):
+    coming, go_on, reads = blocked
     coming.close()
-    assert threading.active_count() == before
+    assert reads[1].is_alive() and reads[1].daemon and not go_on.is_set()
+    go_on.set()
+    reads[1].join(20)
+    assert not reads[1].is_alive() and len(reads) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_that_goes_on_is_told_so(blocked):
+    coming, _, _ = blocked
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # it would wait for ever
+        try:
+            next(coming)
+        except ForkedError:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_fork_is_not_the_trouble_of_each_file(predictor, tmp_path, monkeypatch):
+    photo(tmp_path / "a.png", 32, 32)
+    monkeypatch.setattr(predictor, "_process", -1)
+    with pytest.raises(ForkedError):
+        list(predictor.folder(tmp_path))
+
+
+def test_what_ends_the_reader_reaches_the_caller(predictor, monkeypatch):
+    monkeypatch.setattr(batches, "read_image", lambda *_, **keys: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(predict(predictor, ["a.png"]))

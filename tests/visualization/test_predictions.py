@@ -272,13 +272,21 @@ def test_boxes_of_what_was_done_are_kept_however_the_run_ends(detector, tmp_path
         out.write_text("of an earlier run")
         predict(error)
         ids = [json.loads(line)["image_id"] for line in out.read_text().splitlines()]
-        assert ids == ["a"] * 9 + ["b"] * 9
+        assert ids == ["a"] * 9
     out.write_text("of an earlier run")
     paths.insert(0, paths.pop(1))
-    monkeypatch.setattr(prediction_files, "_json_lines", lambda *_: [])
     predict(KeyboardInterrupt())
     assert out.read_text() == "of an earlier run"
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
+
+
+def test_an_image_that_is_skipped_has_no_boxes(detector, tmp_path):
+    paths = [photo(tmp_path / f"{name}.png") for name in "ab"]
+    out, boxes = tmp_path / "out", tmp_path / "boxes.jsonl"
+    (out / "a_overlay.jpg").mkdir(parents=True)
+    (problem,) = predict_files(Predictor(*detector), paths, out, json_file=boxes)
+    assert "a_overlay.jpg" in problem and "partial" not in problem
+    assert {json.loads(line)["image_id"] for line in boxes.read_text().splitlines()} == {"b"}
 
 
 def test_a_file_that_cannot_be_written_is_told_before_the_work(detector, tmp_path):
@@ -303,6 +311,14 @@ def test_labels_and_boxes_alone(weights, detector, tmp_path):
         write_predictions(finder, [path], tmp_path / "none")
     assert write_predictions(finder, [path], tmp_path / "none", json_file=boxes) == []
     assert len(boxes.read_text().splitlines()) == 9 and not [*(tmp_path / "none").iterdir()]
+
+
+@pytest.mark.parametrize("name", ["taken.onnx", "taken.onnx/below"])
+def test_a_file_is_not_taken_for_a_folder(weights, tmp_path, name):
+    path = photo(tmp_path / "a.png")
+    (tmp_path / "taken.onnx").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"`output`: .*taken\.onnx is a file"):
+        write_predictions(Predictor(get_config(CONFIG), weights), [path], tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["o.mp4", "o.jpg"])

@@ -29,6 +29,8 @@ _ARRAYS_ALONE = (
 )
 # Under which a .safetensors file of ours keeps the hash of its tensors.
 _HASH = "topformer_d2.sha256"
+# Extensions of what `topformer export` writes (inference.formats).
+EXPORTED = (".onnx", ".xml")
 # With it torch.save began its files before they were zip archives.
 _TORCH_PICKLE = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
@@ -42,6 +44,11 @@ def read_state_dict(path: str) -> dict[str, Any]:
             what is of use in it.
     """
     path = os.fspath(path)
+    if path.lower().endswith(EXPORTED):
+        raise InputError(
+            f"{path} is an exported file, with its network inside, and not weights: name it as "
+            "`model`, or name the weights from which it was exported"
+        )
     local = local_file(path)
     try:
         if path.endswith(".safetensors"):

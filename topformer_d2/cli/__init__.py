@@ -5,7 +5,6 @@ Nothing here imports PyTorch, so that --help and a mistyped verb are answered at
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -30,6 +29,12 @@ VERBS = {
     "demo": ("demo", "make a small dataset, train both tasks on it, and draw what came out"),
     "doctor": ("doctor", "say what is installed, which datasets are here, and what to fix"),
     "install-detectron2": ("install", "install Detectron2 without a compiler"),
+}
+# What other tools call a verb of ours.
+_SYNONYMS = {
+    **{"test": "eval", "val": "eval", "validate": "eval", "evaluate": "eval"},
+    **{"infer": "predict", "inference": "predict", "segment": "predict", "detect": "predict"},
+    **{"fit": "train", "check": "data check", "view": "data view", "prepare": "data prepare"},
 }
 # They say or repair what is wrong with an installation, so they run in one that is not whole.
 _NEED_NOTHING = ("doctor", "install-detectron2")
@@ -71,10 +76,10 @@ def _choose_verb(words: list[str]) -> tuple[str, list[str]]:
             return verb, words[length:]
     group = "data " if words[:1] == ["data"] else ""
     verbs = {name: about for name, (_, about) in VERBS.items() if name.startswith(group)}
-    parser = argparse.ArgumentParser(
+    parser = Parser(
+        "TopFormer on Detectron2: segmentation, detection, and both from one pass.",
         prog=f"topformer {group}".strip(),
         usage=f"topformer {group}VERB ...",
-        description="TopFormer on Detectron2: segmentation, detection, and both from one pass.",
         epilog="\n".join(
             [
                 "verbs:",
@@ -82,16 +87,14 @@ def _choose_verb(words: list[str]) -> tuple[str, list[str]]:
                 f"\n`topformer {group}VERB --help` shows its options, with examples.",
             ]
         ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     if group:
         words = words[1:]
     if words and not words[0].startswith("-"):
         given = group + words[0]
-        parser.error(
-            f"{given!r} is not a verb{did_you_mean(given, list(verbs))}; --help lists them"
-        )
+        hint = did_you_mean(_SYNONYMS.get(given, given), list(verbs))
+        parser.error(f"{given!r} is not a verb{hint}; --help lists them")
     parser.parse_args(words)
     parser.print_help()
     raise SystemExit(2)

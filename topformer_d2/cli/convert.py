@@ -19,7 +19,6 @@ OUT may be .pth, which any Detectron2 tool reads, or .safetensors. No pickled co
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 
 from ..checkpoint import (
@@ -67,8 +66,6 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     if not args.out.endswith((".pth", ".safetensors")):
         raise InputError(f"{args.out}: the name has to end in .pth or .safetensors")
     state_dict = convert(args)
-    folder = os.path.dirname(os.path.abspath(args.out))
-    os.makedirs(folder, exist_ok=True)
     save_state_dict(state_dict, args.out, wrapper="state_dict" if args.to_official else "model")
     counts = printable(describe(state_dict))
     print(f"wrote {shown(args.out)}: {len(state_dict)} tensors ({counts})")

@@ -47,12 +47,16 @@ class Parser(argparse.ArgumentParser):
         return found, [*unknown, *(word for word in pairs if self._is_mistyped(word))]
 
     def error(self, message: str) -> NoReturn:
-        """Print the message with the option that is nearest to a mistyped one; exit status 2."""
-        for word in filter(self._is_mistyped, self._words):
-            option = word.partition("=")[0]
-            hint = did_you_mean(option, [*self._option_string_actions])
-            message += hint if option in message else f"; there is no {option}{hint}"
-            break
+        """Print the message, or the options nearest to mistyped ones; exit status 2.
+
+        argparse takes what follows a mistyped option for KEY VALUE pairs, and its own message would
+        be that options are missing which are there.
+        """
+        mistyped = [w.partition("=")[0] for w in self._words if self._is_mistyped(w)]
+        if mistyped:
+            known = [*self._option_string_actions]
+            told = [f"{option}{did_you_mean(option, known)}" for option in mistyped]
+            message = f"there is no {' and no '.join(told)}"
         super().error(message)
 
     def _is_mistyped(self, word: str) -> bool:

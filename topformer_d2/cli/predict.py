@@ -29,6 +29,8 @@ NAMES = {
     "num_threads": "--threads",
 }
 
+DEFAULT_MIN_SCORE = 0.5
+
 
 def make_parser() -> Parser:
     """The arguments of `topformer predict`."""
@@ -49,7 +51,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--output", required=True, help="a folder; of a video an .mp4 or .avi")
     parser.add_argument(
-        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
+        "--min-score",
+        type=float,
+        help=f"boxes below it are not drawn; default: {DEFAULT_MIN_SCORE}",
     )
     parser.add_argument(
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
@@ -72,13 +76,9 @@ def make_parser() -> Parser:
 
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """The exit status: 1 where an image could not be read or its pictures written."""
-    return predict(args, parser)
-
-
-def predict(args: argparse.Namespace, parser: Parser) -> int:
-    """As run, without what becomes of SIGTERM."""
-    if not 0 <= args.min_score <= 1:
-        raise InputError(f"--min-score is {args.min_score}; it takes 0 to 1")
+    min_score = DEFAULT_MIN_SCORE if args.min_score is None else args.min_score
+    if not 0 <= min_score <= 1:
+        raise InputError(f"--min-score is {min_score}; it takes 0 to 1")
     if args.max_pixels < 1:
         raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
     paths = [] if shows_video(args) else list_images(args.input, "input")
@@ -86,11 +86,16 @@ def predict(args: argparse.Namespace, parser: Parser) -> int:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     if not paths and args.no_overlays:
         raise InputError("--no-overlays is for images; a video is written with them drawn in")
+    if args.no_overlays and args.min_score is not None:
+        raise InputError(
+            "--min-score says which boxes are drawn, and --no-overlays draws none: leave one of "
+            "them out (--save-json has all boxes with their scores)"
+        )
     predictor = load_predictor(args)
     if not paths:
         from ..visualization import predict_video  # drawing imports Matplotlib
 
-        done, problem = predict_video(predictor, args.input, args.output, min_score=args.min_score)
+        done, problem = predict_video(predictor, args.input, args.output, min_score=min_score)
         print(f"{done} frames done: {shown(args.output)}")
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
@@ -101,7 +106,7 @@ def predict(args: argparse.Namespace, parser: Parser) -> int:
     else:
         from ..visualization import predict_files
 
-        problems = predict_files(predictor, paths, args.output, min_score=args.min_score, **keys)
+        problems = predict_files(predictor, paths, args.output, min_score=min_score, **keys)
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images done: {shown(args.output)}")
     for problem in shortened(problems, paths):

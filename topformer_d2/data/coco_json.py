@@ -82,8 +82,10 @@ def _parse(json_file: str) -> dict[str, list]:
         entries = content.get(part) if isinstance(content, dict) else None
         if entries is None and part == "annotations":
             continue
-        if not isinstance(entries, list) or (part != "annotations" and not entries):
+        if not isinstance(entries, list):
             raise _lacks(part, json_file)
+        if part != "annotations" and not entries:
+            raise InputError(f"{json_file}: {part!r} is empty, so there is nothing to read")
         for entry in entries:
             if not isinstance(entry, dict):
                 wrong = list(types)

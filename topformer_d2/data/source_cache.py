@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import pickle
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
@@ -26,7 +29,10 @@ _MOST_BYTES = 1 << 29
 
 
 class SourceCache:
-    """Parsed sources by the function that parsed them and their paths; the last ones used."""
+    """Parsed sources by the function that parsed them and their paths; the last ones used.
+
+    Threads may share one. A source that two of them ask for at once may be parsed twice.
+    """
 
     def __init__(self, most_bytes: int = _MOST_BYTES):
         """
@@ -34,8 +40,11 @@ class SourceCache:
             most_bytes: of all that is kept; what was not used for longest is given up.
         """
         self._most_bytes = most_bytes
-        # In the order of use: what they were made from, and the pickled values.
-        self._kept: dict[tuple, tuple[list[Stamp], bytes]] = {}
+        # In the order of use: what they were made from, and the pickled values; no bytes where a
+        # value cannot be pickled or is too large.
+        self._kept: OrderedDict[tuple, tuple[list[Stamp], bytes]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
 
     def parse(self, parser: Callable[..., T], *sources: str) -> T:
         """parser(*sources), which is called only where a source is new or has changed.
@@ -43,8 +52,8 @@ class SourceCache:
         Args:
             parser: a function of a module, which reads these sources alone. What it returns can
                 be pickled; what it raises is not kept.
-            sources: files and folders. Of a folder, the files below it count by name, time and
-                size. Remote ones are parsed each time, because nobody knows whether they changed.
+            sources: files and folders, which `stamp` tells apart. Remote ones are parsed each
+                time, because nobody knows whether they changed.
 
         Returns:
             values that the caller may change.
@@ -53,35 +62,63 @@ class SourceCache:
         if len(stamps) < len(sources):
             return parser(*sources)
         key = parser, *sources
-        known, content = self._kept.pop(key, (None, b""))
+        content = self._look_up(key, stamps)
         with without_collection():
-            if known == stamps:
-                value = pickle.loads(content)
-            else:
-                value = parser(*sources)
-                content = _pickled(value)
-        if 0 < len(content) <= self._most_bytes:
-            self._kept[key] = stamps, content
-        while self.bytes > self._most_bytes:
-            del self._kept[next(iter(self._kept))]
+            if content:
+                return pickle.loads(content)
+            value = parser(*sources)
+            if content is None:
+                self._keep(key, stamps, _pickled(value))
         return value
 
     @property
     def bytes(self) -> int:
         """How many are kept."""
-        return sum(len(content) for _, content in self._kept.values())
+        return self._bytes
+
+    def renew_lock(self) -> None:
+        """For a forked process, in which a thread that is not there may hold the lock."""
+        self._lock = threading.Lock()
+        self._bytes = sum(len(content) for _, content in self._kept.values())
+
+    def _look_up(self, key: tuple, stamps: list[Stamp]) -> bytes | None:
+        """What is kept of the sources as they are now; None = nothing is known of them."""
+        with self._lock:
+            known, content = self._kept.get(key, (None, b""))
+            if known == stamps:
+                self._kept.move_to_end(key)
+                return content
+            self._drop(key)  # an old value would take memory while the new one is parsed
+            return None
+
+    def _keep(self, key: tuple, stamps: list[Stamp], content: bytes) -> None:
+        if len(content) > self._most_bytes:
+            content = b""
+        with self._lock:
+            self._drop(key)
+            self._kept[key] = stamps, content
+            self._bytes += len(content)
+            while self._bytes > self._most_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: tuple) -> None:
+        _, content = self._kept.pop(key, (None, b""))
+        self._bytes -= len(content)
 
 
 def _pickled(value: object) -> bytes:
-    """Empty where a value is nested too deep."""
+    """Empty where a value cannot be pickled, as one that is nested too deep."""
     try:
         return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    except RecursionError:
+    except (RecursionError, pickle.PicklingError, AttributeError, TypeError):
         return b""
 
 
 # The cache of this process.
-parse_once = SourceCache().parse
+_cache = SourceCache()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.renew_lock)
+parse_once = _cache.parse
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Reading untrusted files safely, and writing files whole or not at all."""
 
+from .folders import make_folder
 from .locking import locked_output
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
 from .remote import is_remote
@@ -23,6 +24,7 @@ __all__ = [
     "folder_beside",
     "is_remote",
     "locked_output",
+    "make_folder",
     "naming_full_disks",
     "parse_json",
     "read_bytes",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ..errors import InputError
+from .folders import make_folder
 from .remote import is_remote
 
 try:
@@ -80,7 +81,7 @@ def _lock(folder: Path, purpose: str) -> tuple[TextIO, list[Path]]:
     """The locked file, and the folders that were made for it, the innermost first."""
     real = Path(os.path.realpath(folder))
     made = [each for each in (real, *real.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / LOCK_NAME
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     while True:

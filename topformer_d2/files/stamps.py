@@ -6,19 +6,23 @@ import hashlib
 import os
 from collections.abc import Iterator
 
-Stamp = tuple[str, int, int | str]
+Stamp = tuple[str | int, ...]
+# What is known of a file: times of change of its content and of its entry in ns, size, inode. A
+# file that replaces another may have its size and the time of its content, but not the others.
+_MISSING = (0, 0, 0, 0)
 
 
 def file_stamp(path: str | os.PathLike) -> Stamp:
-    """What changes with a file: its absolute path, time of change in ns and size in bytes.
+    """What changes with a file: its absolute path, times of change, size and inode.
 
-    The last two are 0 where it is missing or is not a file.
+    All but the path are 0 where it is missing or is not a file.
     """
     absolute = os.path.abspath(path)
-    if not os.path.isfile(absolute):
-        return absolute, 0, 0
-    status = os.stat(absolute)
-    return absolute, status.st_mtime_ns, status.st_size
+    return absolute, *(_facts(os.stat(absolute)) if os.path.isfile(absolute) else _MISSING)
+
+
+def _facts(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def stamp(path: str | os.PathLike) -> Stamp:
@@ -33,8 +37,8 @@ def stamp(path: str | os.PathLike) -> Stamp:
     return os.path.abspath(path), len(found), hashlib.sha256(repr(found).encode()).hexdigest()
 
 
-def _listed(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
-    """(name, time of change in ns, size) of each file below a folder."""
+def _listed(folder: str, prefix: str = "") -> Iterator[Stamp]:
+    """The name and the facts of each file below a folder."""
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}{entry.name}"
@@ -42,8 +46,8 @@ def _listed(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
                 yield from _listed(entry.path, f"{name}/")
                 continue
             try:
-                status = entry.stat()
+                # Windows gives no inode in entry.stat().
+                facts = _facts(os.stat(entry.path))
             except OSError:  # a link to nothing
-                yield name, 0, 0
-            else:
-                yield name, status.st_mtime_ns, status.st_size
+                facts = _MISSING
+            yield name, *facts

@@ -66,7 +66,8 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
             yield f
         return
     _clean(path.parent)
-    partial, descriptor = _create(path, _open_new)
+    with _naming_target(path):
+        partial, descriptor = _create(path, _open_new)
     file = _RememberingFile(os.fdopen(descriptor, "wb"))
     try:
         yield cast(BinaryIO, file)
@@ -82,9 +83,10 @@ def writing_beside(path: str | os.PathLike, *, durable: bool = False) -> Iterato
         with contextlib.suppress(OSError):
             partial.unlink()
         cause = file.error if file.error and isinstance(e, Exception) else e
-        if isinstance(cause, OSError) and cause.errno and cause.filename is None:
-            raise OSError(cause.errno, cause.strerror, str(path)) from e
-        raise
+        with _naming_target(path):
+            if isinstance(cause, OSError) and cause.errno and cause.filename is None:
+                raise OSError(cause.errno, cause.strerror, str(path)) from e
+            raise
     finally:
         with contextlib.suppress(OSError):  # of buffered bytes that did not fit; told already
             file.close()
@@ -129,19 +131,32 @@ def folder_beside(target: str | os.PathLike) -> Iterator[Path]:
         target: a file; its folder is made where it is missing.
 
     Raises:
-        OSError: the disk is full; with the name of the target, whatever a library made of that.
+        OSError: it cannot be written, as on a full disk; with the name of the target, whatever a
+            library made of that.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _clean(target.parent)
-    folder, descriptor = _create(target, _open_new_folder)
+    with _naming_target(target):
+        folder, descriptor = _create(target, _open_new_folder)
     try:
-        with naming_full_disks(target, folder, _SOME_ROOM):
+        with _naming_target(target), naming_full_disks(target, folder, _SOME_ROOM):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _naming_target(target: Path) -> Iterator[None]:
+    """Name `target` in an OSError that names what is written beside it, which nobody knows."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno and any(map(_PARTIAL.fullmatch, Path(str(e.filename)).parts)):
+            raise OSError(e.errno, e.strerror, str(target)) from e
+        raise
 
 
 def _create(target: Path, open_new: Callable[[Path], int | None]) -> tuple[Path, int | None]:

@@ -13,8 +13,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _LARGEST = 32 << 20
 # Free bytes at the heap's end that are kept.
 _KEPT = 128 << 20
-# With which a user sets the same.
-_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+# With which a user sets the same; the last one also has settings of other parts of glibc.
+_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+_TUNABLES, _OF_MALLOC = "GLIBC_TUNABLES", "glibc.malloc."
 
 
 def keep_freed_memory() -> None:
@@ -22,9 +23,10 @@ def keep_freed_memory() -> None:
 
     PyTorch frees a network's maps in each call. By glibc's own rule the memory often goes back to
     the system, and its pages are faulted in again in the next call. This holds for the process. It
-    does nothing without glibc, and where an environment variable sets malloc's thresholds.
+    does nothing without glibc, and where an environment variable sets malloc up.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _VARIABLES):
+    is_set = any(name in os.environ for name in _VARIABLES)
+    if sys.platform != "linux" or is_set or _OF_MALLOC in os.environ.get(_TUNABLES, ""):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # Any threshold that is set ends glibc's own rule for both, so that one alone would be worse.

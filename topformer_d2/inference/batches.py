@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +14,7 @@ import numpy as np
 
 from ..data.images import MAX_PIXELS, read_image
 from ..data.scene import Scene
-from ..errors import trouble_of_one
+from ..errors import ForkedError, is_out_of_memory, trouble_of_one
 
 T = TypeVar("T")
 
@@ -49,29 +51,41 @@ def predict_in_batches(
     The images of at most two batches are in memory: one batch is read, in a thread of its own,
     while the other is predicted.
     An image is let go when the next file is asked for. Where a batch does not fit into the memory,
-    or one of its images cannot be predicted, its images are predicted one by one.
+    it and those after it are predicted in parts of half its size. Where one of its images cannot be
+    predicted, its images are predicted one by one. Whoever stops early does not wait for the file
+    that is being read.
 
     Args:
         predict: a Predictor, or what else takes images (H, W, 3) uint8 BGR.
         files: images.
         batch_size: images in a call of `predict`, at most.
         max_pixels: of an image; larger ones are problems before they are decoded.
+
+    Raises:
+        ForkedError: the process was forked from the one that began to read.
     """
-    batches = _read_in_batches(files, batch_size, max_pixels)
-    for batch in _one_ahead(batches):
-        _predict(predict, [each for each in batch if each.image is not None])
-        while batch:
-            found = batch.pop(0)
-            yield found
-            found.image = None
+    stopped = threading.Event()
+    batches = _read_in_batches(files, batch_size, max_pixels, stopped)
+    run = _Batches(predict, batch_size)
+    try:
+        for batch in _one_ahead(batches):
+            run([each for each in batch if each.image is not None])
+            while batch:
+                found = batch.pop(0)
+                yield found
+                found.image = None
+    finally:
+        stopped.set()
 
 
 def _read_in_batches(
-    files: Sequence[str], size: int, max_pixels: int
+    files: Sequence[str], size: int, max_pixels: int, stopped: threading.Event
 ) -> Iterator[list[FilePrediction]]:
     batch: list[FilePrediction] = []
     pixels = 0
     for file in files:
+        if stopped.is_set():
+            return
         found = _read(file, max_pixels)
         batch.append(found)
         pixels += 0 if found.image is None else found.image[..., 0].size
@@ -101,29 +115,66 @@ def noting_trouble(found: FilePrediction) -> Iterator[None]:
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each made in another thread while the caller uses the one before."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = reader.submit(next, items, None)
-            yield item
+    """The items, each made in another thread while the caller uses the one before.
+
+    The threads are daemons: neither the caller nor the end of the program waits for one.
+    """
+    process = os.getpid()
+    coming = _start_next(items)
+    while True:
+        if os.getpid() != process:  # a fork has no thread that would answer
+            raise ForkedError
+        if (item := coming.result()) is None:
+            return
+        coming = _start_next(items)
+        yield item
 
 
-def _predict(
-    predict: Callable[[list[np.ndarray]], list[Scene]], batch: list[FilePrediction]
-) -> None:
-    """Set the scene of each image, or what is wrong with it."""
-    if len(batch) > 1:
+def _start_next(items: Iterator[T]) -> Future[T | None]:
+    """next(items) in a thread of its own, or what it raises; None at the end."""
+    answer: Future[T | None] = Future()
+
+    def make() -> None:
         try:
-            scenes = predict([each.image for each in batch])
+            answer.set_result(next(items, None))
+        except BaseException as e:
+            answer.set_exception(e)
+
+    threading.Thread(target=make, name="image reader", daemon=True).start()
+    return answer
+
+
+class _Batches:
+    """Sets the scene of each image of a batch, or what is wrong with it."""
+
+    def __init__(self, predict: Callable[[list[np.ndarray]], list[Scene]], size: int):
+        self._predict = predict
+        self._size = size  # that fits into the memory, as far as is known
+
+    def __call__(self, batch: list[FilePrediction]) -> None:
+        while batch:
+            part = batch[: self._size]
+            trouble = self._try(part) if len(part) > 1 else None
+            if trouble == "memory":
+                self._size = len(part) // 2
+                continue
+            if trouble or len(part) == 1:
+                for each in part:
+                    with noting_trouble(each):
+                        (each.scene,) = self._predict([each.image])
+            batch = batch[len(part) :]
+
+    def _try(self, part: list[FilePrediction]) -> str | None:
+        """What kept images from being predicted in one call: "memory" or "image"; None = nothing.
+
+        The exception is not returned, because it holds the memory of the call.
+        """
+        try:
+            scenes = self._predict([each.image for each in part])
         except Exception as e:
             if trouble_of_one(e, "") is None:
                 raise
-            # The images are predicted below, where the exception holds no memory any more.
-        else:
-            for each, scene in zip(batch, scenes, strict=True):
-                each.scene = scene
-            return
-    for each in batch:
-        with noting_trouble(each):
-            (each.scene,) = predict([each.image])
+            return "memory" if is_out_of_memory(e) else "image"
+        for each, scene in zip(part, scenes, strict=True):
+            each.scene = scene
+        return None

@@ -9,7 +9,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -18,8 +17,8 @@ from tqdm.auto import tqdm
 from ..data.images import MAX_PIXELS, write_image
 from ..data.registered import load_records, missing_paths
 from ..data.scene import Scene
-from ..errors import InputError, describe_os_error, printable
-from ..files import check_output, write_beside
+from ..errors import InputError, about, describe_os_error, printable
+from ..files import check_output, make_folder, write_beside
 from ..logs import get_logger
 from .batches import noting_trouble, predict_in_batches
 from .model_info import ModelInfo
@@ -59,9 +58,9 @@ def write_predictions(
         One line for each image that could not be read, predicted or written whole.
 
     Raises:
-        InputError: an output would overwrite an input, `output` is named as a picture or video is,
-            json_file cannot be written, there are no boxes or no category ids to write to it, or
-            nothing at all would be written.
+        InputError: an output would overwrite an input, `output` is a file, or named as a picture or
+            video is, json_file cannot be written, there are no boxes or no category ids to write to
+            it, or nothing at all would be written.
         OSError: one that the next image would meet as well, such as a full disk.
     """
     info = predictor.info
@@ -97,9 +96,11 @@ def write_predictions(
         for found, name, image_id in zip(shown, names, image_ids, strict=True):
             if found.scene is not None:
                 with noting_trouble(found):
+                    of_image: list[str] = []
                     if json_file:
-                        lines += _json_lines(found.scene, image_id, info.objects.ids)
+                        of_image = _json_lines(found.scene, image_id, info.objects.ids)
                     _write_pictures(os.path.join(output, name), found.image, found.scene, draw)
+                    lines += of_image  # of images that are done: not before their pictures are
             if found.problem is not None:
                 problems.append(found.problem)
     return problems
@@ -136,11 +137,12 @@ def _written_however_it_ends(path: str | None, lines: list[str]) -> Iterator[Non
 
 
 def _make_folder(output: str) -> None:
-    """Make the folder; InputError where its name is a picture's or a video's."""
+    """Make the folder; InputError where it is a file or its name is a picture's or a video's."""
     kind = (mimetypes.guess_type(output)[0] or "").partition("/")[0]
     if kind in ("image", "video") and not os.path.isdir(output):
         raise InputError(f"{output} has the name of one {kind}: images are written to a folder")
-    Path(output).mkdir(parents=True, exist_ok=True)
+    with about("`output`"):
+        make_folder(output)
 
 
 def _check_json_target(json_file: str, info: ModelInfo) -> None:

@@ -16,7 +16,7 @@ from ..data.augmentation import ResizeTransform
 from ..data.image_files import list_images
 from ..data.images import MAX_PIXELS, check_image
 from ..data.scene import Scene
-from ..errors import InputError, printable
+from ..errors import ForkedError, InputError, printable
 from ..logs import get_logger
 from .answer import boxes_of, labels_of, to_scene
 from .backends import NetworkOutput, open_backend, resize_for
@@ -30,13 +30,8 @@ from .video import VideoReader
 
 logger = get_logger(__name__)
 
-# PyTorch's and the runtimes' threads are gone after a fork; a call would wait for them for ever.
-_FORKED = (
-    "this process was forked from one that had opened a Predictor, and would hang: start "
-    'processes by multiprocessing\'s "spawn", to which a Predictor can be sent, or fork first and '
-    "open a Predictor in each process"
-)
-# The process in which a Predictor first ran on several threads; a fork has its parent's.
+# The process in which a Predictor first ran on several threads. PyTorch's and the runtimes' threads
+# are gone in a fork, and a call there would wait for them for ever.
 _threads_run_in: int | None = None
 
 
@@ -84,7 +79,7 @@ class Predictor:
         """
         _check_numbers(num_threads, tile_size)
         if _threads_run_in not in (None, os.getpid()):
-            raise InputError(_FORKED)
+            raise ForkedError
         model = model.clone() if isinstance(model, CfgNode) else os.fspath(model)
         weights = os.fspath(weights) if weights else None
         self.backend = open_backend(model, weights, backend, num_threads)
@@ -138,7 +133,7 @@ class Predictor:
         """
         global _threads_run_in
         if os.getpid() != self._process:
-            raise InputError(_FORKED)
+            raise ForkedError
         if self._num_threads != 1:
             _threads_run_in = self._process
         several = isinstance(images, (list, tuple))
@@ -168,7 +163,8 @@ class Predictor:
             max_pixels: of an image; larger ones are left out before they are decoded.
 
         Raises:
-            InputError: there is no image, or none could be predicted.
+            InputError: there is no image, none could be predicted, or this process was forked from
+                the one that opened the Predictor or began to read the folder.
         """
         done, problem = 0, None
         for found in predict_in_batches(
@@ -289,9 +285,13 @@ def _round_up(side: int, divisor: int) -> int:
 def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
     if num_threads is not None and not (isinstance(num_threads, int) and num_threads > 0):
         raise InputError(
-            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, or None"
+            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, and the libraries "
+            "choose where it is left out"
         )
     if tile_size is not None and not (
         isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0
     ):
-        raise InputError(f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, or None")
+        raise InputError(
+            f"`tile_size` is {tile_size}; it takes a multiple of {ALIGNMENT}, and images run whole "
+            "where it is left out"
+        )

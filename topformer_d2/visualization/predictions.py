@@ -29,11 +29,11 @@ def predict_files(
 ) -> list[str]:
     """Write what write_predictions does, and `<name>_overlay.jpg` of each image.
 
-    An overlay shows labels and boxes over the image, with a legend.
+    An overlay shows labels and boxes over the image, with a legend. The other parameters, what is
+    returned and what is raised are those of write_predictions.
 
     Args:
         min_score: boxes below it are not drawn; json_file has them all.
-        others, returns and errors: as write_predictions has them.
     """
     painter = Painter(predictor.info)
 

@@ -1,4 +1,4 @@
-"""Semantics Injection Module (paper, Section 3.3): global semantics are injected into tokens.
+"""SIM, the Semantics Injection Module (paper, Section 3.3): it puts global semantics into tokens.
 
 Its alternatives (Table 5) keep one of the two branches that come from the semantics.
 """
@@ -16,7 +16,7 @@ GATES = {"hardsigmoid": F.hardsigmoid, "sigmoid": F.sigmoid}
 
 
 class SemanticsInjection(nn.Module):
-    """local * resize(gate(semantics)) + resize(info(semantics)), all three of width M.
+    """SIM: local * resize(gate(semantics)) + resize(info(semantics)), all three of width M.
 
     Args:
         in_channels: of the local tokens and of their split of the semantics.
