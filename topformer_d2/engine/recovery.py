@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from .failures import UndoStep, explain_failure, naming_folder, telling_of_threads
+from .launch import wrapping_for_device
 
 
 class RecoveringTrainer(DefaultTrainer):
@@ -27,7 +28,8 @@ class RecoveringTrainer(DefaultTrainer):
         # TensorBoard's thread starts here, and may end at any time.
         with contextlib.ExitStack() as stack, naming_folder(cfg.OUTPUT_DIR):
             stack.enter_context(telling_of_threads())
-            super().__init__(cfg)
+            with wrapping_for_device(cfg.MODEL.DEVICE):
+                super().__init__(cfg)
             self._until_trained = stack.pop_all()
 
     def build_undo(self) -> UndoStep:
