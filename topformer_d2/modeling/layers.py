@@ -9,7 +9,7 @@ import torch
 from detectron2.layers import Conv2d, get_norm
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,7 +47,7 @@ def conv_norm(
 
 
 def resolve_norm(norm: str) -> str:
-    """BN for SyncBN on a single process; InputError where Detectron2 has no norm of that name."""
+    """BN for SyncBN on a single process, Detectron2's own on a CPU; InputError where Detectron2 has no norm of that name."""
     try:
         get_norm(norm, 32)
     except KeyError:
@@ -55,6 +55,8 @@ def resolve_norm(norm: str) -> str:
     if norm == "SyncBN" and comm.get_world_size() == 1:
         log_first_n(logging.INFO, "SyncBN: one process only, using BN instead", n=1, key="message")
         return "BN"
+    if norm == "SyncBN" and distributed.get_backend() == "gloo":
+        return "naiveSyncBN"  # PyTorch's own SyncBatchNorm runs on GPUs alone
     return norm
 
 
