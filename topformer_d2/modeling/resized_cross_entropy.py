@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,14 +51,14 @@ def resized_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> T
 
 class _ResizedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         with torch.autocast(logits.device.type, enabled=False):
             loss, gradient = _forward(logits, targets, weights, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient)
         return loss
 
     @staticmethod
-    def backward(ctx, factor: Tensor):
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "resized_cross_entropy has no second derivative (create_graph=True): use "
