@@ -38,20 +38,24 @@ def train_and_evaluate(cfg, path, weights):
         torch.save(found, path)
 
 
-def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
-    cfg = tiny_config(*STEADY, "SOLVER.MAX_ITER", "3", "SEED", "1")
+@pytest.mark.parametrize(
+    "processes", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))]
+)
+def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, processes):
+    """Three do not share the 4 test images evenly."""
+    cfg = tiny_config(*STEADY, "SOLVER.MAX_ITER", "3", "SEED", "1", "SOLVER.IMS_PER_BATCH", "12")
     torch.manual_seed(0)
     weights = str(tmp_path / "weights.pth")
     torch.save(Trainer.build_model(cfg).state_dict(), weights)
     found = []
-    for processes in (1, 2):
-        path = str(tmp_path / f"{processes}.pth")
-        launch(train_and_evaluate, processes, device="cpu", args=(cfg, path, weights))
+    for number in (1, processes):
+        path = str(tmp_path / f"{number}.pth")
+        launch(train_and_evaluate, number, device="cpu", args=(cfg, path, weights))
         found.append(torch.load(path))
-    one, two = found
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(one["losses"]) == 3
+    one, several = found
+    assert several["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(one["losses"]) == 3
     for name, expected in one["gradients"].items():
         # SyncBN's variance, a difference of means, is right to some 1e-6, and maps are 1x1 here.
         most = max(5e-2 * float(expected.abs().max()), 1e-6)
-        assert float((two["gradients"][name] - expected).abs().max()) <= most, name
-    assert two["results"] == pytest.approx(one["results"], abs=1e-9)
+        assert float((several["gradients"][name] - expected).abs().max()) <= most, name
+    assert several["results"] == pytest.approx(one["results"], abs=1e-9)

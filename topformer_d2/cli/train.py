@@ -24,9 +24,10 @@ from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, load_config
 from ..data import check_config
 from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
+from ..engine.failures import LOST_CONNECTION
 from ..engine.launch import launch
 from ..engine.processes import check_processes, check_single_run
-from ..errors import InputError, about, show_error, show_input_errors
+from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
 from .parsing import Parser
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             args=(args,),
         )
     except torch.multiprocessing.ProcessExitedException as e:
-        if e.exit_code >= 0:
+        if e.exit_code >= 0 and e.exit_code != LOST_CONNECTION:
             return e.exit_code  # that process has said what was wrong
         rank = args.machine_rank * args.num_gpus + e.error_index
         message, status = describe_death(rank, e.exit_code)
@@ -93,7 +94,7 @@ def asked_device(args: argparse.Namespace) -> str:
 
 def run_process(args: argparse.Namespace) -> dict | None:
     """One process of the run; returns the evaluation's results."""
-    with show_input_errors(make_parser().reword), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
         if comm.is_main_process() and cfg.OUTPUT_DIR:
