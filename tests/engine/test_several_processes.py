@@ -39,11 +39,16 @@ def train_and_evaluate(cfg, path, weights):
 
 
 @pytest.mark.parametrize(
-    "processes", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))]
+    ("processes", "batch"),
+    [
+        (2, 4),
+        pytest.param(3, 3, marks=pytest.mark.slow),  # do not share the 4 test images evenly
+        pytest.param(4, 4, marks=pytest.mark.slow),
+    ],
 )
-def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, processes):
-    """Three do not share the 4 test images evenly."""
-    cfg = tiny_config(*STEADY, "SOLVER.MAX_ITER", "3", "SEED", "1", "SOLVER.IMS_PER_BATCH", "12")
+def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, processes, batch):
+    options = ["SOLVER.MAX_ITER", "3", "SEED", "1", "SOLVER.IMS_PER_BATCH", str(batch)]
+    cfg = tiny_config(*STEADY, *options)
     torch.manual_seed(0)
     weights = str(tmp_path / "weights.pth")
     torch.save(Trainer.build_model(cfg).state_dict(), weights)

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Numbers in a tensor of a band. On a CPU six of them fit into the cache; a GPU gains by large ones.
-_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 24
+# Numbers in a tensor of a band, of which six are held. On a CPU they fit into the cache. On a GPU
+# a kernel is long beside its start, and all six take 100 MB: of 2 images of 512x512 with 150
+# classes an eighth of what the resized logits, their softmax and their gradient take.
+_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 22
 # Logits are counted from the largest of their place. exp of less than this leaves the range of the
 # dtype after some steps.
 _LOWEST = {torch.float32: -80.0, torch.float64: -600.0}
@@ -77,8 +80,10 @@ def _forward(
     values = logits.to(dtype)
     # Which is a constant of the place to the softmax.
     values = F.pad(values - values.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
-    rows = _Resizing.of(height, targets.shape[1], values)
-    columns = _Resizing.of(width, targets.shape[2], values)
+    rows, columns = (
+        _resizing(length, count, dtype, values.device)
+        for length, count in ((height, targets.shape[1]), (width, targets.shape[2]))
+    )
     is_cpu = values.device.type == "cpu"
     # Elsewhere the question would wait for the device.
     is_series = is_cpu and bool(values.amin() > _LOWEST[dtype])
@@ -114,7 +119,7 @@ class _Resizing:
         starts: (count,) the interval of each output, on the CPU.
         places: (slots, intervals) the outputs of each interval in their order; where it has fewer,
             `count`.
-        first: (intervals,) where the first output of an interval lies in it, from 0 to 1.
+        shares: (slots, intervals) where each output lies in its interval, from 0 to 1.
         step: from an output to the next.
     """
 
@@ -122,28 +127,8 @@ class _Resizing:
     matrix: Tensor
     starts: Tensor
     places: Tensor
-    first: Tensor
+    shares: Tensor
     step: float
-
-    @classmethod
-    def of(cls, length: int, count: int, like: Tensor) -> _Resizing:
-        """From `length` to `count`, of the dtype and on the device of `like`."""
-        step = length / count
-        outputs = torch.arange(count)
-        position = (outputs.double() + 0.5) * step + 0.5
-        starts = position.floor().long().clamp(max=length)
-        share = position - starts
-        matrix = torch.zeros(count, length + 2, dtype=torch.float64)
-        matrix[outputs, starts] = 1 - share
-        matrix[outputs, starts + 1] = share
-        counts = torch.bincount(starts, minlength=length + 1)
-        before = counts.cumsum(0) - counts
-        places = torch.full((int(counts.max()), length + 1), count)
-        places[outputs - before[starts], starts] = outputs
-        first = (before.double() + 0.5) * step + 0.5 - torch.arange(length + 1)
-        return cls(
-            count, matrix.to(like), starts, places.to(like.device), first.to(like), float(step)
-        )
 
     def band(self, outputs: slice) -> tuple[slice, Tensor]:
         """The values that some outputs are made of, and the matrix that makes them."""
@@ -154,10 +139,27 @@ class _Resizing:
         """(N, H, count) to (N, slots, H, intervals), with 0 where there is no output."""
         return F.pad(outputs, (0, 1))[:, :, self.places].transpose(1, 2)
 
-    def shares(self) -> Tensor:
-        """(slots, intervals): where each output lies in its interval."""
-        slots = torch.arange(len(self.places)).to(self.first)  # their dtype, for the products
-        return self.first + self.step * slots[:, None]
+
+@lru_cache(maxsize=32)  # crops have one size, and each copy to a GPU would wait for it
+def _resizing(length: int, count: int, dtype: torch.dtype, device: torch.device) -> _Resizing:
+    """From `length` to `count` values."""
+    step = length / count
+    outputs = torch.arange(count)
+    position = (outputs.double() + 0.5) * step + 0.5
+    starts = position.floor().long().clamp(max=length)
+    share = position - starts
+    matrix = torch.zeros(count, length + 2, dtype=torch.float64)
+    matrix[outputs, starts] = 1 - share
+    matrix[outputs, starts + 1] = share
+    counts = torch.bincount(starts, minlength=length + 1)
+    before = counts.cumsum(0) - counts
+    places = torch.full((int(counts.max()), length + 1), count)
+    places[outputs - before[starts], starts] = outputs
+    first = (before.double() + 0.5) * step + 0.5 - torch.arange(length + 1)
+    shares = first.to(dtype) + step * torch.arange(len(places)).to(dtype)[:, None]
+    return _Resizing(
+        count, matrix.to(device, dtype), starts, places.to(device), shares.to(device), step
+    )
 
 
 def _band(
@@ -181,7 +183,7 @@ def _band(
     """
     left = resized[..., :-1]
     growth = resized[..., 1:] - left
-    shares = columns.shares()[:, None]
+    shares = columns.shares[:, None]
     # Only a weight of 0 may stand beside a label that is not a class.
     labels = torch.where(weights != 0, labels, 0).long()
     of_label = left.gather(1, labels) + shares * growth.gather(1, labels)
@@ -199,8 +201,13 @@ def _band(
             at_growth.addcmul_(powers, factor * shares[slot])
     if not with_gradient:
         return loss, None
-    at_left.scatter_add_(1, labels, -weights)
-    at_growth.scatter_add_(1, labels, -weights * shares)
+    # On a GPU a slot at a time: no number is added to twice, whose order would vary. A CPU has one.
+    at_once = len(shares) if labels.device.type == "cpu" else 1
+    for start in range(0, len(shares), at_once):
+        slots = slice(start, start + at_once)
+        chosen, added = labels[:, slots], -weights[:, slots]
+        at_left.scatter_add_(1, chosen, added)
+        at_growth.scatter_add_(1, chosen, added * shares[slots])
     gradient = torch.zeros_like(resized)
     gradient[..., :-1] += at_left.sub_(at_growth)
     gradient[..., 1:] += at_growth
@@ -211,7 +218,7 @@ def _series(
     left: Tensor, growth: Tensor, columns: _Resizing, shares: Tensor
 ) -> Iterator[tuple[Tensor, float]]:
     """For each slot exp of the logits (n, K, r, w + 1), changed in place, and 0."""
-    powers = torch.addcmul(left, growth, columns.first).exp_()
+    powers = torch.addcmul(left, growth, columns.shares[0]).exp_()
     factor = (growth * columns.step).exp_()
     for slot in range(len(shares)):
         yield powers.mul_(factor) if slot else powers, 0.0
