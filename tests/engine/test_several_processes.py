@@ -39,14 +39,18 @@ def train_and_evaluate(cfg, path, weights):
 
 
 @pytest.mark.parametrize(
-    ("processes", "batch"),
+    ("processes", "batch", "tolerance"),
     [
-        (2, 4),
-        pytest.param(3, 3, marks=pytest.mark.slow),  # do not share the 4 test images evenly
-        pytest.param(4, 4, marks=pytest.mark.slow),
+        (2, 4, 1e-5),
+        # They do not share the 4 test images evenly. BatchNorm over so few values, one from each,
+        # magnifies what is rounded.
+        pytest.param(3, 3, 1e-3, marks=pytest.mark.slow),
+        pytest.param(4, 4, 1e-5, marks=pytest.mark.slow),
     ],
 )
-def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, processes, batch):
+def test_several_processes_train_and_evaluate_as_one(
+    tiny_config, tmp_path, processes, batch, tolerance
+):
     options = ["SOLVER.MAX_ITER", "3", "SEED", "1", "SOLVER.IMS_PER_BATCH", str(batch)]
     cfg = tiny_config(*STEADY, *options)
     torch.manual_seed(0)
@@ -58,9 +62,11 @@ def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, proc
         launch(train_and_evaluate, number, device="cpu", args=(cfg, path, weights))
         found.append(torch.load(path))
     one, several = found
-    assert several["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(one["losses"]) == 3
+    assert (
+        several["losses"] == pytest.approx(one["losses"], rel=tolerance) and len(one["losses"]) == 3
+    )
     for name, expected in one["gradients"].items():
         # SyncBN's variance, a difference of means, is right to some 1e-6, and maps are 1x1 here.
-        most = max(5e-2 * float(expected.abs().max()), 1e-6)
+        most = max(max(5e-2, 100 * tolerance) * float(expected.abs().max()), 1e-6)
         assert float((several["gradients"][name] - expected).abs().max()) <= most, name
     assert several["results"] == pytest.approx(one["results"], abs=1e-9)

@@ -129,3 +129,21 @@ def test_nan_is_kept():
     logits[0, 0, 0, 0] = float("nan")
     loss, gradient = banded(logits, targets, weights)
     assert loss.isnan() and gradient.isnan().any()
+
+
+def test_tables_of_a_size_are_made_once():
+    cpu = torch.device("cpu")
+    tables = module._resizing(4, 32, torch.float32, cpu)
+    assert tables is module._resizing(4, 32, torch.float32, cpu)
+    assert tables is not module._resizing(4, 32, torch.float64, cpu)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_way_of_other_devices_gives_the_same(seed, dtype, monkeypatch):
+    """Without the geometric series, and with the gradient of the labels slot by slot."""
+    drawn = draw(seed, dtype, classes=11)
+    expected = plain(*drawn)
+    monkeypatch.setattr(module, "_is_on_cpu", lambda _: False)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    assert_equal(banded(*drawn), expected, tolerance, smallest=1e-9)

@@ -131,7 +131,8 @@ def _wait_for_all(processes: Sequence) -> int | None:
     Raises:
         KeyboardInterrupt: it came meanwhile; the processes may still run.
     """
-    running, failed = list(processes), []
+    running = list(processes)
+    failed: list = []
     while running and not failed:
         failed = [p for p in _wait_for_some(running) if p.exitcode]
     for end in (None, "terminate", "kill"):

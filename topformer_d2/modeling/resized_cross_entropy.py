@@ -84,7 +84,7 @@ def _forward(
         _resizing(length, count, dtype, values.device)
         for length, count in ((height, targets.shape[1]), (width, targets.shape[2]))
     )
-    is_cpu = values.device.type == "cpu"
+    is_cpu = _is_on_cpu(values)
     # Elsewhere the question would wait for the device.
     is_series = is_cpu and bool(values.amin() > _LOWEST[dtype])
     gradient = torch.zeros_like(values) if with_gradient else None
@@ -105,6 +105,10 @@ def _forward(
             if with_gradient:
                 gradient[chosen, :, sources] += torch.matmul(matrix.t(), back)
     return loss, _fold_borders(gradient).to(logits.dtype) if with_gradient else None
+
+
+def _is_on_cpu(values: Tensor) -> bool:
+    return values.device.type == "cpu"
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ def _band(
     if not with_gradient:
         return loss, None
     # On a GPU a slot at a time: no number is added to twice, whose order would vary. A CPU has one.
-    at_once = len(shares) if labels.device.type == "cpu" else 1
+    at_once = len(shares) if _is_on_cpu(labels) else 1
     for start in range(0, len(shares), at_once):
         slots = slice(start, start + at_once)
         chosen, added = labels[:, slots], -weights[:, slots]
