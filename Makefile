@@ -14,7 +14,7 @@ INSTALL_DETECTRON2 = $(BIN)/python $(if $(filter main,$(DETECTRON2)), \
 DOCS_VENV ?= .venv-docs
 DOCS_READY := $(DOCS_VENV)/.ready
 
-.PHONY: env demo test test-slow test-faults lint format docs clean
+.PHONY: env demo test test-slow test-faults check-gpu lint format docs clean
 
 env: $(READY)
 
@@ -42,6 +42,11 @@ test-slow: env
 MINUTES ?= 10
 test-faults: env
 	$(BIN)/python -m tests.faults --minutes $(MINUTES) --output docs/reliability.md
+
+# In under 8 minutes on one GPU; without one, a short form on the CPU.
+REPORT ?= docs/gpu.md
+check-gpu: env
+	$(BIN)/python -m benchmarks.gpu_check --output $(REPORT)
 
 lint: env
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@
   topformer train --config-file configs/seg_topformer_t_camvid.yaml --eval-only \\
     MODEL.WEIGHTS output/seg_topformer_t_camvid/model_final.pth
 
+With MODEL.DEVICE cpu at the end, --num-gpus is the number of processes on the CPU.
 Any key of the config is overridden by KEY VALUE at the end.
 """
 
@@ -16,15 +17,17 @@ import contextlib
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, load_config
 from ..data import check_config
 from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
+from ..engine.failures import LOST_CONNECTION
+from ..engine.launch import launch
 from ..engine.processes import check_processes, check_single_run
-from ..errors import InputError, about, show_error, show_input_errors
+from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
 from .parsing import Parser
@@ -48,10 +51,11 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
+            device=asked_device(args),
             args=(args,),
         )
     except torch.multiprocessing.ProcessExitedException as e:
-        if e.exit_code >= 0:
+        if e.exit_code >= 0 and e.exit_code != LOST_CONNECTION:
             return e.exit_code  # that process has said what was wrong
         rank = args.machine_rank * args.num_gpus + e.error_index
         message, status = describe_death(rank, e.exit_code)
@@ -67,7 +71,9 @@ def check(args: argparse.Namespace) -> int:
     """Say what is wrong once, before any process is started; returns the number of processes."""
     check_single_run()
     with about("--num-gpus, --num-machines, --machine-rank"):
-        processes = check_processes(args.num_gpus, args.num_machines, args.machine_rank)
+        processes = check_processes(
+            args.num_gpus, args.num_machines, args.machine_rank, asked_device(args)
+        )
         if args.num_machines > 1 and args.dist_url == "auto":
             raise InputError("several machines need --dist-url tcp://HOST:PORT of the first")
     cfg = load_config(args.config_file, args.opts)
@@ -76,9 +82,19 @@ def check(args: argparse.Namespace) -> int:
     return processes
 
 
+def asked_device(args: argparse.Namespace) -> str:
+    """ "cpu" where the command asks for it, else "cuda".
+
+    A machine without a GPU has the CPU in its config as well, but with --num-gpus 8 the user who
+    started there has expected GPUs.
+    """
+    keys, values = args.opts[::2], args.opts[1::2]
+    return "cpu" if dict(zip(keys, values, strict=False)).get("MODEL.DEVICE") == "cpu" else "cuda"
+
+
 def run_process(args: argparse.Namespace) -> dict | None:
     """One process of the run; returns the evaluation's results."""
-    with show_input_errors(make_parser().reword), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
         if comm.is_main_process() and cfg.OUTPUT_DIR:

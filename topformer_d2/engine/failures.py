@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 from detectron2.engine import HookBase
-from torch import nn
+from torch import distributed, nn
 
 from ..errors import InputError, is_disk_full, is_out_of_memory, message_of
 from ..logs import get_logger
@@ -19,6 +19,10 @@ from ..logs import get_logger
 logger = get_logger(__name__)
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
+# In what gloo raises where another process has ended, which has no class of its own.
+_LOST = re.compile(r"gloo/|Connection (closed|reset) by peer|[Tt]imed out waiting")
+# Exit status of a process of a run that ends because another one has: EX_TEMPFAIL.
+LOST_CONNECTION = 75
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
 
 
@@ -114,13 +118,28 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     return None
 
 
+def has_lost_process(error: BaseException) -> bool:
+    """Whether it was raised because another process of the run has ended, or does not answer."""
+    if not distributed.is_initialized() or isinstance(error, InputError):
+        return False
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+    )
+
+
 def describe_death(rank: int, exit_code: int) -> tuple[str, int]:
-    """The message on a training process that a signal ended, and the exit status for it.
+    """The message on a training process that ended without a word, and the exit status for it.
 
     Args:
         rank: of the process.
-        exit_code: minus the signal's number.
+        exit_code: minus the number of the signal that ended it, or LOST_CONNECTION.
     """
+    if exit_code == LOST_CONNECTION:
+        return (
+            f"training process {rank} has lost the connection to one of another machine. The same "
+            "command with `resume` goes on from the last checkpoint",
+            1,
+        )
     number = -exit_code
     try:
         name = signal.Signals(number).name

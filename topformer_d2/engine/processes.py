@@ -30,12 +30,16 @@ def check_single_run() -> None:
     )
 
 
-def check_processes(num_gpus: int, num_machines: int = 1, machine_rank: int = 0) -> int:
-    """The number of processes on this machine for Detectron2's launch.
+def check_processes(
+    num_gpus: int, num_machines: int = 1, machine_rank: int = 0, device: str = "cuda"
+) -> int:
+    """The number of processes on this machine for `launch`.
 
     Args:
-        num_gpus: one process each; 0 = a single process, on MODEL.DEVICE.
+        num_gpus: one process each; 0 = a single process. With the device "cpu", so many processes
+            on the CPU.
         num_machines, machine_rank: as launch takes them.
+        device: MODEL.DEVICE.
 
     Raises:
         InputError: this machine has fewer GPUs, or a number is out of its range.
@@ -43,7 +47,7 @@ def check_processes(num_gpus: int, num_machines: int = 1, machine_rank: int = 0)
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if num_gpus < 0:
         raise InputError(f"the number of GPUs is {num_gpus}; it takes 0 or more")
-    if num_gpus > max(1, available):
+    if device != "cpu" and num_gpus > max(1, available):
         raise InputError(
             f"the number of GPUs is {num_gpus}, but this machine has {available} that PyTorch finds"
         )
@@ -54,7 +58,7 @@ def check_processes(num_gpus: int, num_machines: int = 1, machine_rank: int = 0)
             f"the machine's rank is {machine_rank}; of {num_machines} machines it takes 0 to "
             f"{num_machines - 1}"
         )
-    if num_machines > 1 and not available:
+    if num_machines > 1 and (device == "cpu" or not available):
         raise InputError(
             f"the number of machines is {num_machines}, but runs on several machines need GPUs, "
             "and PyTorch finds none here"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,18 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from .failures import UndoStep, explain_failure, naming_folder, telling_of_threads
+from ..logs import get_logger
+from .failures import (
+    LOST_CONNECTION,
+    UndoStep,
+    explain_failure,
+    has_lost_process,
+    naming_folder,
+    telling_of_threads,
+)
+from .launch import wrapping_for_device
+
+logger = get_logger(__name__)
 
 
 class RecoveringTrainer(DefaultTrainer):
@@ -27,7 +39,8 @@ class RecoveringTrainer(DefaultTrainer):
         # TensorBoard's thread starts here, and may end at any time.
         with contextlib.ExitStack() as stack, naming_folder(cfg.OUTPUT_DIR):
             stack.enter_context(telling_of_threads())
-            super().__init__(cfg)
+            with wrapping_for_device(cfg.MODEL.DEVICE):
+                super().__init__(cfg)
             self._until_trained = stack.pop_all()
 
     def build_undo(self) -> UndoStep:
@@ -58,6 +71,7 @@ class RecoveringTrainer(DefaultTrainer):
             with torch.jit.optimized_execution(on_gpu):
                 super().run_step()
         except Exception as e:
+            self._end_where_lost(e, self._keep_state)
             message = self._explain(e)
             if message is None:
                 raise
@@ -67,6 +81,7 @@ class RecoveringTrainer(DefaultTrainer):
         try:
             super().after_step()
         except Exception as e:
+            self._end_where_lost(e, self._last_saved)
             message = self._explain(e)
             if message is None or isinstance(e, InputError):
                 raise
@@ -81,6 +96,15 @@ class RecoveringTrainer(DefaultTrainer):
             with contextlib.suppress(OSError, InputError):  # such as the disk that is full
                 hook.after_train()
 
+    def _end_where_lost(self, error: Exception, keep: Callable[[], str]) -> None:
+        """End this process where another one of the run has; that one's error is told."""
+        if not has_lost_process(error):
+            return
+        self._has_failed = True
+        iteration = self.iter
+        logger.warning("Another process has ended in iteration %d. %s", iteration, keep())
+        raise SystemExit(LOST_CONNECTION) from error
+
     def _explain(self, error: Exception) -> str | None:
         rate = self.optimizer.param_groups[0]["lr"]
         folder = self.cfg.OUTPUT_DIR
@@ -90,7 +114,9 @@ class RecoveringTrainer(DefaultTrainer):
 
     def _keep_state(self) -> str:
         """Save the state after the last whole iteration; says where `resume` goes on."""
-        if not comm.is_main_process() or self.iter == self.start_iter or not self._undo.undo():
+        if not comm.is_main_process():  # which keeps it where it can
+            return "`resume` goes on from the last checkpoint"
+        if self.iter == self.start_iter or not self._undo.undo():
             return self._last_saved()
         self.iter -= 1  # the last one that is done, which the checkpoint takes from here
         try:

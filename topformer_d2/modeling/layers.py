@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 
 import torch
-from detectron2.layers import Conv2d, get_norm
+from detectron2.layers import Conv2d, NaiveSyncBatchNorm, get_norm
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +17,8 @@ from ..errors import InputError, look_up
 
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "relu6": F.relu6}
+# Norms over the batches of all processes.
+_SYNCHRONIZED = (nn.SyncBatchNorm, NaiveSyncBatchNorm)
 
 
 def conv_norm(
@@ -47,7 +49,11 @@ def conv_norm(
 
 
 def resolve_norm(norm: str) -> str:
-    """BN for SyncBN on a single process; InputError where Detectron2 has no norm of that name."""
+    """BN for SyncBN on a single process, and Detectron2's own SyncBN on a CPU.
+
+    Raises:
+        InputError: Detectron2 has no norm of that name.
+    """
     try:
         get_norm(norm, 32)
     except KeyError:
@@ -55,6 +61,8 @@ def resolve_norm(norm: str) -> str:
     if norm == "SyncBN" and comm.get_world_size() == 1:
         log_first_n(logging.INFO, "SyncBN: one process only, using BN instead", n=1, key="message")
         return "BN"
+    if norm == "SyncBN" and distributed.get_backend() == "gloo":
+        return "naiveSyncBN"  # PyTorch's own SyncBatchNorm runs on GPUs alone
     return norm
 
 
@@ -153,7 +161,7 @@ def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:
     if not module.training or x.shape[0] > 1 or max(x.shape[2:]) > stride:
         return
     if any(
-        isinstance(m, _BatchNorm) and not isinstance(m, nn.SyncBatchNorm) and m.training
+        isinstance(m, _BatchNorm) and not isinstance(m, _SYNCHRONIZED) and m.training
         for m in module.modules()
     ):
         raise InputError(

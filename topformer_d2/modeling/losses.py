@@ -9,11 +9,10 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import get_event_storage
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import complete_config
 from ..errors import InputError, did_you_mean
-from .layers import resize
+from .resized_cross_entropy import resized_cross_entropy
 
 SEGMENTATION_LOSS_REGISTRY = Registry("SEGMENTATION_LOSS")
 SEGMENTATION_LOSS_REGISTRY.__doc__ = """Losses that MODEL.SEM_SEG_HEAD.LOSS may name.
@@ -85,19 +84,18 @@ def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> T
     """Cross entropy of resized logits, summed over labelled pixels, divided by all pixels.
 
     Dividing by all pixels, ignored ones and padding included, is the official recipe's rule; a
-    batch without a label gives 0 and not NaN.
+    batch without a label gives 0 and not NaN. The resized logits are never held.
 
     Args:
         logits: (N, K, h, w); resized bilinearly to the targets' size, computed in float32.
-        targets: (N, H, W) int64, values below K or `ignore_value`.
+        targets: (N, H, W) integers below K, or `ignore_value`.
         ignore_value: the label that has no loss.
 
     Returns:
-        Scalar float32.
+        Scalar float32; float64 for float64 logits.
     """
-    logits = resize(logits.float(), targets.shape[-2:])
-    loss = F.cross_entropy(logits, targets, ignore_index=ignore_value, reduction="sum")
-    return loss / targets.numel()
+    weights = (targets != ignore_value).to(torch.float32) / targets.numel()
+    return resized_cross_entropy(logits, targets, weights)
 
 
 class UncertaintyWeighting(nn.Module):

@@ -58,5 +58,6 @@ def pad_labels(
     batch = torch.full((len(labels), *size), ignore_value, device=device)
     for padded, label in zip(batch, labels, strict=True):
         if label is not None:
-            padded[: label.shape[0], : label.shape[1]] = label
+            # Moved first: the conversion of bytes is the device's, which then gets an eighth.
+            padded[: label.shape[0], : label.shape[1]] = label.to(device)
     return batch

@@ -1,0 +1,193 @@
+"""Starting the processes of a run: one for each GPU, or several on the CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import connection
+from typing import Any
+
+import torch
+from detectron2 import engine
+from detectron2.engine import defaults
+from detectron2.utils import comm
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import InputError, is_out_of_memory
+from .failures import LOST_CONNECTION, has_lost_process
+
+# Seconds: once a process has failed, the others have as many to end by themselves, then as many
+# after SIGTERM. A process whose GPU waits for another one's does not notice either.
+_GRACE = 12.0
+
+
+def launch(
+    main: Callable,
+    processes: int,
+    *,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    device: str = "cuda",
+    args: tuple = (),
+) -> None:
+    """Call main(*args) in each process of a run, once all have joined.
+
+    Where one of several processes fails, the others end as well, within half a minute. Ctrl-C and
+    SIGTERM are handed on to all of them as one Ctrl-C, and waited for; the next one is SIGTERM, and
+    the third SIGKILL.
+
+    Args:
+        main: a function of a module.
+        processes: of this machine; a single one is this process.
+        num_machines, machine_rank, dist_url: as Detectron2's launch takes them; for GPUs alone.
+        device: where the model runs. On "cpu" the processes join by gloo, which Detectron2 v0.6
+            does not do.
+
+    Raises:
+        InputError, OSError, or what a lack of memory raises: the first of the processes' own.
+        torch.multiprocessing.ProcessExitedException: one has ended with another status than 0;
+            another exception than these is then on stderr.
+    """
+    if processes * num_machines == 1:
+        main(*args)
+    elif device == "cpu":
+        with tempfile.TemporaryDirectory() as folder:
+            meeting = f"file://{os.path.join(folder, 'meeting')}"
+            _spawn(_join, (processes, meeting, main, args), processes)
+    else:
+        with _replaced(torch.multiprocessing, "spawn", _spawn):
+            engine.launch(
+                main,
+                processes,
+                num_machines=num_machines,
+                machine_rank=machine_rank,
+                dist_url=dist_url,
+                args=args,
+            )
+
+
+def _join(rank: int, processes: int, meeting: str, main: Callable, args: tuple) -> None:
+    torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+    distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
+    comm._LOCAL_PROCESS_GROUP = distributed.group.WORLD
+    comm.synchronize()
+    main(*args)
+    comm.synchronize()
+    distributed.destroy_process_group()
+
+
+def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool = False) -> None:
+    """torch.multiprocessing.spawn with launch's way of ending; function(rank, *args) is called."""
+    errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    context = torch.multiprocessing.start_processes(
+        _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
+    )
+    try:
+        failed = _wait_for_all(context.processes)
+    except KeyboardInterrupt:  # SIGTERM, where the command runs, is one
+        _interrupt(context.processes)
+        raise
+    if not errors.empty():
+        raise errors.get()
+    if failed is not None:
+        process = context.processes[failed]
+        raise torch.multiprocessing.ProcessExitedException(
+            f"process {failed} has ended with status {process.exitcode}",
+            error_index=failed,
+            error_pid=process.pid,
+            exit_code=process.exitcode,
+        )
+
+
+def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
+    """What a process does; an error that the user can fix is told by the one that started it."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a terminal's Ctrl-C and a scheduler's SIGTERM come from that one alone
+    try:
+        function(rank, *args)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except Exception as e:
+        if has_lost_process(e):
+            sys.exit(LOST_CONNECTION)
+        if isinstance(e, (InputError, OSError)) or is_out_of_memory(e):
+            errors.put(e)
+        else:
+            traceback.print_exc()
+        sys.exit(1)
+
+
+def _wait_for_all(processes: Sequence) -> int | None:
+    """Wait until all have ended; the index of the one that failed, where one did.
+
+    Raises:
+        KeyboardInterrupt: it came meanwhile; the processes may still run.
+    """
+    running = list(processes)
+    failed: list = []
+    while running and not failed:
+        failed = [p for p in _wait_for_some(running) if p.exitcode]
+    for end in (None, "terminate", "kill"):
+        for process in running:
+            if end is not None:
+                getattr(process, end)()
+        until = time.monotonic() + _GRACE
+        while running and (left := until - time.monotonic()) > 0:
+            ended = _wait_for_some(running, left)
+            failed += [p for p in ended if p.exitcode and end is None]
+    # Those that only lost the one that failed may be seen before it.
+    causes = [p for p in failed if p.exitcode != LOST_CONNECTION] or failed
+    return processes.index(causes[0]) if causes else None
+
+
+def _wait_for_some(running: list, seconds: float | None = None) -> list:
+    """Take those that have ended off the list, and return them; wait for one for some seconds."""
+    ready = connection.wait([process.sentinel for process in running], seconds)
+    ended = [process for process in running if process.sentinel in ready]
+    for process in ended:
+        process.join()
+        running.remove(process)
+    return ended
+
+
+def _interrupt(processes: Sequence) -> None:
+    """End all processes in order, or where another interruption comes meanwhile, faster."""
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+        with contextlib.suppress(KeyboardInterrupt):
+            _wait_for_all(processes)
+            return
+
+
+@contextlib.contextmanager
+def wrapping_for_device(device: str) -> Iterator[None]:
+    """Let Detectron2's trainer wrap a model for several processes on any device.
+
+    Detectron2's create_ddp_model names a GPU, which PyTorch refuses for a model on the CPU.
+    """
+    if str(device) != "cpu" or comm.get_world_size() == 1:
+        yield
+        return
+    with _replaced(defaults, "create_ddp_model", DistributedDataParallel):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
+    """Within it a module has another function of that name."""
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

@@ -1,0 +1,249 @@
+"""Cross entropy of bilinearly resized logits, computed without the resized logits.
+
+At stride 8 the resized logits are 64 times the logits, and a softmax and its gradient are as large
+again: most of a training step's memory and time. Here a band of rows is resized at a time, and its
+gradient goes back through the resizing at once. Backward only scales the gradient.
+
+Along a row, the resized logits between two neighbours are a + t (b - a), with equal steps of t. So
+their exponentials are a geometric series: exp(a), and a factor exp(step (b - a)) for each step. Two
+exponentials a neighbour take the place of one for each pixel and class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Numbers in a tensor of a band, of which six are held. On a CPU they fit into the cache. On a GPU
+# a kernel is long beside its start, and all six take 100 MB: of 2 images of 512x512 with 150
+# classes an eighth of what the resized logits, their softmax and their gradient take.
+_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 22
+# Logits are counted from the largest of their place. exp of less than this leaves the range of the
+# dtype after some steps.
+_LOWEST = {torch.float32: -80.0, torch.float64: -600.0}
+
+
+def resized_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sum of the cross entropy of bilinearly resized logits over all pixels.
+
+    It equals F.cross_entropy(F.interpolate(logits, size, mode="bilinear"), targets,
+    reduction="none"), times the weights, summed; so does its gradient.
+
+    Ignored pixels have the weight 0. Weights of classes, of hard pixels or of edges are weights,
+    too. They are constants: they get no gradient.
+
+    Args:
+        logits: (N, K, h, w) float. float16 and bfloat16 are computed in float32.
+        targets: (N, H, W) of any integer dtype, below K; not read where the weight is 0.
+        weights: (N, H, W) of the logits' dtype or float32.
+
+    Returns:
+        Scalar float32; float64 for float64 logits.
+
+    Raises:
+        RuntimeError: in backward, where a second derivative is asked for (create_graph=True).
+    """
+    return _ResizedCrossEntropy.apply(logits, targets, weights)
+
+
+class _ResizedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        with torch.autocast(logits.device.type, enabled=False):
+            loss, gradient = _forward(logits, targets, weights, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "resized_cross_entropy has no second derivative (create_graph=True): use "
+                "F.interpolate and F.cross_entropy, which have one"
+            )
+        (gradient,) = ctx.saved_tensors
+        return gradient * factor, None, None
+
+
+def _forward(
+    logits: Tensor, targets: Tensor, weights: Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss, and its gradient for the logits in their dtype or, where it isn't needed, None."""
+    count, classes, height, width = logits.shape
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    values = logits.to(dtype)
+    # Which is a constant of the place to the softmax.
+    values = F.pad(values - values.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    rows, columns = (
+        _resizing(length, count, dtype, values.device)
+        for length, count in ((height, targets.shape[1]), (width, targets.shape[2]))
+    )
+    is_cpu = _is_on_cpu(values)
+    # Elsewhere the question would wait for the device.
+    is_series = is_cpu and bool(values.amin() > _LOWEST[dtype])
+    gradient = torch.zeros_like(values) if with_gradient else None
+    loss = values.new_zeros(())
+    band = max(1, (_BAND_OF_CPU if is_cpu else _BAND_OF_GPU) // (classes * (width + 1)))
+    images = max(1, band // rows.count)
+    for first in range(0, count, images):
+        chosen = slice(first, first + images)
+        for row in range(0, rows.count, band):
+            lines = slice(row, min(row + band, rows.count))
+            sources, matrix = rows.band(lines)
+            resized = torch.matmul(matrix, values[chosen, :, sources])
+            labels, factors = (
+                columns.split(each[chosen, lines]) for each in (targets, weights.to(dtype))
+            )
+            losses, back = _band(resized, labels, factors, columns, is_series, with_gradient)
+            loss += losses
+            if with_gradient:
+                gradient[chosen, :, sources] += torch.matmul(matrix.t(), back)
+    return loss, _fold_borders(gradient).to(logits.dtype) if with_gradient else None
+
+
+def _is_on_cpu(values: Tensor) -> bool:
+    return values.device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class _Resizing:
+    """Bilinear resizing of one side, without aligned corners, of values repeated at both ends.
+
+    Each output lies between two neighbours; of L values there are L + 1 intervals between them.
+
+    Attributes:
+        count: outputs.
+        matrix: (count, L + 2) from the values to the outputs.
+        starts: (count,) the interval of each output, on the CPU.
+        places: (slots, intervals) the outputs of each interval in their order; where it has fewer,
+            `count`.
+        shares: (slots, intervals) where each output lies in its interval, from 0 to 1.
+        step: from an output to the next.
+    """
+
+    count: int
+    matrix: Tensor
+    starts: Tensor
+    places: Tensor
+    shares: Tensor
+    step: float
+
+    def band(self, outputs: slice) -> tuple[slice, Tensor]:
+        """The values that some outputs are made of, and the matrix that makes them."""
+        sources = slice(int(self.starts[outputs.start]), int(self.starts[outputs.stop - 1]) + 2)
+        return sources, self.matrix[outputs, sources]
+
+    def split(self, outputs: Tensor) -> Tensor:
+        """(N, H, count) to (N, slots, H, intervals), with 0 where there is no output."""
+        return F.pad(outputs, (0, 1))[:, :, self.places].transpose(1, 2)
+
+
+@lru_cache(maxsize=32)  # crops have one size, and each copy to a GPU would wait for it
+def _resizing(length: int, count: int, dtype: torch.dtype, device: torch.device) -> _Resizing:
+    """From `length` to `count` values."""
+    step = length / count
+    outputs = torch.arange(count)
+    position = (outputs.double() + 0.5) * step + 0.5
+    starts = position.floor().long().clamp(max=length)
+    share = position - starts
+    matrix = torch.zeros(count, length + 2, dtype=torch.float64)
+    matrix[outputs, starts] = 1 - share
+    matrix[outputs, starts + 1] = share
+    counts = torch.bincount(starts, minlength=length + 1)
+    before = counts.cumsum(0) - counts
+    places = torch.full((int(counts.max()), length + 1), count)
+    places[outputs - before[starts], starts] = outputs
+    first = (before.double() + 0.5) * step + 0.5 - torch.arange(length + 1)
+    shares = first.to(dtype) + step * torch.arange(len(places)).to(dtype)[:, None]
+    return _Resizing(
+        count, matrix.to(device, dtype), starts, places.to(device), shares.to(device), step
+    )
+
+
+def _band(
+    resized: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    columns: _Resizing,
+    is_series: bool,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of some rows, and its gradient.
+
+    Args:
+        resized: (n, K, r, w + 2) logits, resized in their height.
+        labels, weights: (n, slots, r, w + 1), as columns.split gives them.
+        columns: the resizing of the width.
+        is_series: compute the exponentials as a geometric series.
+
+    Returns:
+        a scalar, and (n, K, r, w + 2) or None.
+    """
+    left = resized[..., :-1]
+    growth = resized[..., 1:] - left
+    shares = columns.shares[:, None]
+    # Only a weight of 0 may stand beside a label that is not a class.
+    labels = torch.where(weights != 0, labels, 0).long()
+    of_label = left.gather(1, labels) + shares * growth.gather(1, labels)
+    exponentials = (_series if is_series else _one_by_one)(left, growth, columns, shares)
+    loss = resized.new_zeros(())
+    if with_gradient:
+        # Of `left` and `growth`, that is of a + t (b - a).
+        at_left, at_growth = torch.zeros_like(growth), torch.zeros_like(growth)
+    for slot, (powers, largest) in enumerate(exponentials):
+        total = powers.sum(dim=1)
+        loss += ((total.log() + largest - of_label[:, slot]) * weights[:, slot]).sum()
+        if with_gradient:
+            factor = (weights[:, slot] / total)[:, None]
+            at_left.addcmul_(powers, factor)
+            at_growth.addcmul_(powers, factor * shares[slot])
+    if not with_gradient:
+        return loss, None
+    # On a GPU a slot at a time: no number is added to twice, whose order would vary. A CPU has one.
+    at_once = len(shares) if _is_on_cpu(labels) else 1
+    for start in range(0, len(shares), at_once):
+        slots = slice(start, start + at_once)
+        chosen, added = labels[:, slots], -weights[:, slots]
+        at_left.scatter_add_(1, chosen, added)
+        at_growth.scatter_add_(1, chosen, added * shares[slots])
+    gradient = torch.zeros_like(resized)
+    gradient[..., :-1] += at_left.sub_(at_growth)
+    gradient[..., 1:] += at_growth
+    return loss, gradient
+
+
+def _series(
+    left: Tensor, growth: Tensor, columns: _Resizing, shares: Tensor
+) -> Iterator[tuple[Tensor, float]]:
+    """For each slot exp of the logits (n, K, r, w + 1), changed in place, and 0."""
+    powers = torch.addcmul(left, growth, columns.shares[0]).exp_()
+    factor = (growth * columns.step).exp_()
+    for slot in range(len(shares)):
+        yield powers.mul_(factor) if slot else powers, 0.0
+
+
+def _one_by_one(
+    left: Tensor, growth: Tensor, columns: _Resizing, shares: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each slot exp of the logits less their largest, and that (n, r, w + 1)."""
+    for share in shares:
+        logits = torch.addcmul(left, growth, share)
+        largest = logits.amax(dim=1, keepdim=True)
+        yield logits.sub_(largest).exp_(), largest[:, 0]
+
+
+def _fold_borders(gradient: Tensor) -> Tensor:
+    """Of values repeated at their borders (..., h + 2, w + 2) to that of the values (..., h, w)."""
+    for dim in (2, 3):
+        length = gradient.shape[dim] - 2
+        inner = gradient.narrow(dim, 1, length)
+        inner.narrow(dim, 0, 1).add_(gradient.narrow(dim, 0, 1))
+        inner.narrow(dim, length - 1, 1).add_(gradient.narrow(dim, length + 1, 1))
+        gradient = inner
+    return gradient
