@@ -48,6 +48,16 @@ def resize_logits(logits: Tensor, input_size: Sequence[int], size: Sequence[int]
     return resize(resize(logits[None], input_size), size)[0]
 
 
+def training_layout(device: torch.device) -> torch.memory_format:
+    """The memory format of a training batch, which all maps of a convolutional network then have.
+
+    On a CPU channels-last convolutions and norms take half to two thirds of the time. The weights
+    keep their own format, and so do checkpoints and the optimizer's state.
+    """
+    # A GPU keeps the usual one: there, channels last has not been measured.
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
 def pad_labels(
     labels: Sequence[Tensor | None], size: Sequence[int], ignore_value: int, device: torch.device
 ) -> Tensor:
