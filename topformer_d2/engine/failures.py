@@ -19,6 +19,7 @@ from ..logs import get_logger
 logger = get_logger(__name__)
 
 _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
+_ITERATION = re.compile(r"at iteration=(\d+)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
 
 
@@ -93,6 +94,8 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))
+        if found := _ITERATION.search(text):  # it may be read in a later one
+            iteration = int(found[1])
         return (
             f"the loss is not finite in iteration {iteration} ({losses or text.splitlines()[0]}), "
             f"with learning rate {rate:.3g}. Try SOLVER.CLIP_GRADIENTS.ENABLED True, or start anew "
