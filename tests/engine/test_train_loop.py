@@ -11,6 +11,7 @@ from tests.engine.test_resume import options
 from topformer_d2.checkpoint import read_state_dict
 from topformer_d2.engine import Trainer, train_loop
 from topformer_d2.errors import InputError
+from topformer_d2.modeling.meta_arch.batching import pad_labels
 
 
 class Model(torch.nn.Module):
@@ -137,3 +138,12 @@ def test_a_training_batch_is_channels_last_and_checkpoints_are_not(tiny_config, 
     assert all(value.is_contiguous() for value in saved.values())
     state = trainer.optimizer.state_dict()["state"].values()
     assert all(value["exp_avg"].is_contiguous() for value in state)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_labels_are_padded_with_what_is_ignored(dtype):
+    labels = [torch.ones(1, 2, dtype=dtype), None]
+    padded = pad_labels(labels, (2, 3), 255, torch.device("cpu"))
+    assert padded.dtype == torch.int64
+    assert padded.tolist() == [[[1, 1, 255], [255] * 3], [[255] * 3] * 2]
+    assert pad_labels(labels[:1], (1, 3), 1000, torch.device("cpu")).tolist() == [[[1, 1, 1000]]]

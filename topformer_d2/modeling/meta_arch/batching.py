@@ -65,8 +65,23 @@ def pad_labels(
 
     Of an image without labels, None, all is ignored.
     """
-    batch = torch.full((len(labels), *size), ignore_value, device=device)
+    known = [label for label in labels if label is not None]
+    # Bytes stay bytes until they are on the device, where that value is one.
+    are_bytes = all(label.dtype == torch.uint8 for label in known) and 0 <= ignore_value <= 255
+    batch = torch.full(
+        (len(labels), *size),
+        ignore_value,
+        dtype=torch.uint8 if are_bytes else torch.int64,
+        device=known[0].device if known else device,
+    )
     for padded, label in zip(batch, labels, strict=True):
         if label is not None:
             padded[: label.shape[0], : label.shape[1]] = label
-    return batch
+    return to_device(batch, device).long()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`. The CPU does not wait for what a GPU has to do before the copy."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

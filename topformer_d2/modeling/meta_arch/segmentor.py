@@ -16,6 +16,7 @@ from .batching import (
     pad_labels,
     resize_logits,
     run_by_size,
+    to_device,
     training_layout,
 )
 from .contract import SegmenterContract
@@ -71,7 +72,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         """
         if not self.training:
             return self.predict(batched_inputs)
-        images = [x["image"].to(self.device) for x in batched_inputs]
+        images = [to_device(x["image"], self.device) for x in batched_inputs]
         batch = self._pad_for_training(images)
         ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         labels = [x["sem_seg"] for x in batched_inputs]
