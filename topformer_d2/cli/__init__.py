@@ -23,6 +23,7 @@ VERBS = {
     "convert": ("convert", "convert weights: official keys, one task out of two, two into one"),
     "analyze": ("analyze", "print what a model costs, or the paper's tables"),
     "benchmark": ("benchmark", "time models on this machine, by backend"),
+    "benchmark train": ("benchmark_train", "time a training step by part, and its memory"),
     "data check": ("data_check", "read every file of datasets and say what is wrong"),
     "data view": ("data_view", "draw images with their labels, boxes and predictions"),
     "data prepare": ("data_prepare", "make a dataset out of what its official site hands out"),
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _choose_verb(words: list[str]) -> tuple[str, list[str]]:
     """The verb, of one word or two, and the words after it."""
-    for length in (1, 2):
+    for length in (2, 1):  # "benchmark train" before "benchmark"
         if (verb := " ".join(words[:length])) in VERBS:
             return verb, words[length:]
     group = "data " if words[:1] == ["data"] else ""

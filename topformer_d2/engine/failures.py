@@ -23,6 +23,7 @@ _WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ?([\d, ]+)\)")
 _LOST = re.compile(r"gloo/|Connection (closed|reset) by peer|[Tt]imed out waiting")
 # Exit status of a process of a run that ends because another one has: EX_TEMPFAIL.
 LOST_CONNECTION = 75
+_ITERATION = re.compile(r"at iteration=(\d+)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
 
 
@@ -97,6 +98,8 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))
+        if found := _ITERATION.search(text):  # it may be read in a later one
+            iteration = int(found[1])
         return (
             f"the loss is not finite in iteration {iteration} ({losses or text.splitlines()[0]}), "
             f"with learning rate {rate:.3g}. Try SOLVER.CLIP_GRADIENTS.ENABLED True, or start anew "

@@ -121,7 +121,7 @@ class RecoveringTrainer(DefaultTrainer):
         self.iter -= 1  # the last one that is done, which the checkpoint takes from here
         try:
             self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-        except (OSError, RuntimeError, MemoryError) as e:
+        except (OSError, RuntimeError, MemoryError, FloatingPointError) as e:
             return f"Its state could not be saved ({e}). {self._last_saved()}"
         return f"Stopped after iteration {self.iter}; `resume` goes on from there"
 

@@ -1,4 +1,4 @@
-"""Gradient accumulation: Detectron2's training step with the batch in parts."""
+"""Detectron2's training step with the batch in parts, and without waiting for the device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+# Iterations whose losses are read from a GPU at once. The writers write as often.
+READ_PERIOD = 20
+
 
 class AccumulatingTrainer(SimpleTrainer):
-    """Detectron2's SimpleTrainer and AMPTrainer for a batch that does not fit into memory.
+    """Detectron2's SimpleTrainer and AMPTrainer, also for a batch that does not fit into memory.
 
     Each batch runs in equal parts, whose gradients are added before the one update. A loss that is
     a mean over images of equal size gives the whole batch's gradient, but for BatchNorm, which sees
     a part at a time. Gradients are clipped, and checked for overflow, once they are complete.
+
+    Detectron2 reads the losses in each iteration, for which the CPU waits until the GPU has
+    computed them. Here they are read from a GPU every READ_PERIOD iterations, under the iteration
+    that they are of. A loss that is not finite is an error then, or where a checkpoint would be
+    saved before.
     """
 
     def __init__(
@@ -29,6 +38,7 @@ class AccumulatingTrainer(SimpleTrainer):
         *,
         num_parts: int,
         grad_scaler: torch.amp.GradScaler | None = None,
+        max_iter: int | None = None,
         **kwargs: Any,
     ):
         """
@@ -37,10 +47,16 @@ class AccumulatingTrainer(SimpleTrainer):
                 a multiple of `num_parts` images.
             num_parts: parts of a batch.
             grad_scaler: PyTorch's GradScaler; with it the model runs in mixed precision.
+            max_iter: iterations of the training, of which the last one's losses are read at once.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
         self.num_parts = num_parts
         self.grad_scaler = grad_scaler
+        self.max_iter = max_iter
+        device = next(model.parameters()).device.type
+        self.read_period = 1 if device == "cpu" else READ_PERIOD
+        # (iteration, losses, seconds for the data) of what was not read yet.
+        self._unread: list[tuple[int, dict[str, torch.Tensor], float]] = []
 
     def run_step(self) -> None:
         """One update from one batch; the losses that are logged are the parts' means."""
@@ -54,7 +70,7 @@ class AccumulatingTrainer(SimpleTrainer):
             self._run_part(batch[start : start + size], is_last=start + size == len(batch))
             for start in range(0, len(batch), size)
         ]
-        self._write_metrics({k: sum(share[k] for share in shares) for k in shares[0]}, data_time)
+        self._keep_losses({k: sum(share[k] for share in shares) for k in shares[0]}, data_time)
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
@@ -73,7 +89,33 @@ class AccumulatingTrainer(SimpleTrainer):
             (self.grad_scaler.scale(total) if self.grad_scaler else total).backward()
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def _keep_losses(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
+        """Log an iteration's losses, or keep them until they are read with others'."""
+        storage = get_event_storage()
+        iteration = storage.iter
+        self._unread.append((iteration, losses, data_time))
+        if (iteration + 1) % self.read_period and iteration + 1 != self.max_iter:
+            return
+        unread, self._unread = self._unread, []
+        try:
+            for of_iteration, values, seconds in _on_cpu(unread):
+                storage.iter = of_iteration
+                self._write_metrics(values, seconds)
+        finally:
+            storage.iter = iteration
+
     def state_dict(self) -> dict:
+        """For a checkpoint.
+
+        Raises:
+            FloatingPointError: a loss that was not read yet is not finite.
+        """
+        for iteration, losses, _ in _on_cpu(self._unread):
+            if not all(bool(loss.isfinite()) for loss in losses.values()):
+                named = {name: loss.item() for name, loss in losses.items()}
+                raise FloatingPointError(
+                    f"Loss became infinite or NaN at iteration={iteration}!\nloss_dict = {named}"
+                )
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()
@@ -83,3 +125,17 @@ class AccumulatingTrainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if self.grad_scaler is not None:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _on_cpu(
+    unread: list[tuple[int, dict[str, torch.Tensor], float]],
+) -> list[tuple[int, dict[str, torch.Tensor], float]]:
+    """The same with all losses on the CPU, for which it waits once."""
+    if not unread:
+        return []
+    values = torch.stack([loss.float() for _, losses, _ in unread for loss in losses.values()])
+    on_cpu = iter(values.cpu())
+    return [
+        (iteration, {name: next(on_cpu) for name in losses}, seconds)
+        for iteration, losses, seconds in unread
+    ]

@@ -93,13 +93,13 @@ class Trainer(RecoveringTrainer):
             cfg.freeze()
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
-        if cfg.SOLVER.ACCUMULATION_STEPS > 1:
-            plain: Any = self._trainer  # type: ignore[has-type]
-            self._trainer = AccumulatingTrainer(
-                *(self.model, self.data_loader, self.optimizer),
-                num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
-                grad_scaler=getattr(plain, "grad_scaler", None),
-            )
+        plain: Any = self._trainer  # type: ignore[has-type]
+        self._trainer = AccumulatingTrainer(
+            *(self.model, self.data_loader, self.optimizer),
+            num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
+            grad_scaler=getattr(plain, "grad_scaler", None),
+            max_iter=self.max_iter,
+        )
 
     def build_hooks(self) -> list:
         """DefaultTrainer's and ours, in the order in which they run."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import torch
 from detectron2.layers import Conv2d
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_IN_PLACE = {F.relu: torch.relu_, F.relu6: partial(F.relu6, inplace=True)}
+from ..modeling.layers import IN_PLACE
 
 
 def optimize_for_inference(model: nn.Module) -> nn.Module:
@@ -41,7 +39,7 @@ def _fold(convolution: Conv2d) -> nn.Module:
         *(norm.weight, norm.bias),
     )
     convolution.norm = None
-    convolution.activation = _IN_PLACE.get(convolution.activation, convolution.activation)
+    convolution.activation = IN_PLACE.get(convolution.activation, convolution.activation)
     is_depthwise = convolution.in_channels == convolution.groups == convolution.out_channels
     if is_depthwise and _is_pointwise(convolution):
         return _Product(convolution)

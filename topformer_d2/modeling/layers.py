@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from detectron2.layers import Conv2d, NaiveSyncBatchNorm, get_norm
@@ -17,6 +18,12 @@ from ..errors import InputError, look_up
 
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "relu6": F.relu6}
+# The backward pass of a convolution or a norm reads its input and never its output. To overwrite
+# the output saves a map, and the time to write one.
+IN_PLACE: dict[Activation, Activation] = {
+    F.relu: torch.relu_,
+    F.relu6: partial(F.relu6, inplace=True),
+}
 # Norms over the batches of all processes.
 _SYNCHRONIZED = (nn.SyncBatchNorm, NaiveSyncBatchNorm)
 
@@ -33,7 +40,8 @@ def conv_norm(
 ) -> Conv2d:
     """Convolution without bias, then `norm` (a name for Detectron2's get_norm), then `activation`.
 
-    The padding is kernel_size // 2, so a map of side s becomes one of side ceil(s / stride).
+    ReLU and ReLU6 work in place. The padding is kernel_size // 2, so a map of side s becomes one of
+    side ceil(s / stride).
     """
     return Conv2d(
         in_channels,
@@ -44,7 +52,7 @@ def conv_norm(
         groups=groups,
         bias=False,
         norm=get_norm(norm, out_channels),
-        activation=activation,
+        activation=IN_PLACE.get(activation, activation) if activation else None,
     )
 
 
@@ -147,7 +155,7 @@ class DepthwiseSeparable(nn.Module):
         )
 
     def forward(self, x: Tensor, level: int = 0) -> Tensor:
-        return F.relu(self.norms[level](self.pointwise(self.depthwise(x))))
+        return torch.relu_(self.norms[level](self.pointwise(self.depthwise(x))))
 
 
 def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:

@@ -7,7 +7,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import DropPath, conv_norm
+from ..layers import IN_PLACE, DropPath, conv_norm
 
 
 def pool_tokens(tokens: list[Tensor], factor: int) -> Tensor:
@@ -55,7 +55,9 @@ class FeedForward(nn.Module):
         super().__init__()
         hidden = dim * ratio
         self.expand = conv_norm(dim, hidden, norm=norm)
-        self.depthwise = Conv2d(hidden, hidden, 3, padding=1, groups=hidden, activation=F.relu6)
+        self.depthwise = Conv2d(
+            hidden, hidden, 3, padding=1, groups=hidden, activation=IN_PLACE[F.relu6]
+        )
         self.project = conv_norm(hidden, dim, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:

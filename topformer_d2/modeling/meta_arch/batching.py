@@ -48,6 +48,16 @@ def resize_logits(logits: Tensor, input_size: Sequence[int], size: Sequence[int]
     return resize(resize(logits[None], input_size), size)[0]
 
 
+def training_layout(device: torch.device) -> torch.memory_format:
+    """The memory format of a training batch, which all maps of a convolutional network then have.
+
+    On a CPU channels-last convolutions and norms take half to two thirds of the time. The weights
+    keep their own format, and so do checkpoints and the optimizer's state.
+    """
+    # A GPU keeps the usual one: there, channels last has not been measured.
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+
+
 def pad_labels(
     labels: Sequence[Tensor | None], size: Sequence[int], ignore_value: int, device: torch.device
 ) -> Tensor:
@@ -55,9 +65,23 @@ def pad_labels(
 
     Of an image without labels, None, all is ignored.
     """
-    batch = torch.full((len(labels), *size), ignore_value, device=device)
+    known = [label for label in labels if label is not None]
+    # Bytes stay bytes until they are on the device, where that value is one.
+    are_bytes = all(label.dtype == torch.uint8 for label in known) and 0 <= ignore_value <= 255
+    batch = torch.full(
+        (len(labels), *size),
+        ignore_value,
+        dtype=torch.uint8 if are_bytes else torch.int64,
+        device=known[0].device if known else device,
+    )
     for padded, label in zip(batch, labels, strict=True):
         if label is not None:
-            # Moved first: the conversion of bytes is the device's, which then gets an eighth.
-            padded[: label.shape[0], : label.shape[1]] = label.to(device)
-    return batch
+            padded[: label.shape[0], : label.shape[1]] = label
+    return to_device(batch, device).long()
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`. The CPU does not wait for what a GPU has to do before the copy."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...config import complete_config, describe_datasets
 from ..heads import LiteRetinaNetHead
+from .batching import training_layout
 from .contract import DetectorContract
 from .finite import check_finite
 
@@ -34,6 +35,14 @@ class FastRetinaNet(DetectorContract, RetinaNet):
         if self.training:
             return super().forward(batched_inputs)
         return self.predict(batched_inputs)
+
+    def preprocess_image(self, batched_inputs: list[dict]) -> ImageList:
+        """As RetinaNet's; in training with the memory format that is faster (training_layout)."""
+        batch = super().preprocess_image(batched_inputs)
+        if not self.training:
+            return batch
+        images = batch.tensor.contiguous(memory_format=training_layout(self.device))
+        return ImageList(images, batch.image_sizes)
 
     def forward_inference(
         self, images: ImageList, features: list[Tensor], predictions: Sequence[list[Tensor]]

@@ -10,7 +10,15 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, SemanticSegmentor
 from torch import Tensor
 
-from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .batching import (
+    FinishLogits,
+    output_size,
+    pad_labels,
+    resize_logits,
+    run_by_size,
+    to_device,
+    training_layout,
+)
 from .contract import SegmenterContract
 from .head_contract import pad_to_multiple
 
@@ -64,7 +72,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         """
         if not self.training:
             return self.predict(batched_inputs)
-        images = [x["image"].to(self.device) for x in batched_inputs]
+        images = [to_device(x["image"], self.device) for x in batched_inputs]
         batch = self._pad_for_training(images)
         ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         labels = [x["sem_seg"] for x in batched_inputs]
@@ -94,7 +102,11 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         largest = [max(image.shape[d] for image in images) for d in (1, 2)]
         # Another loader's images, such as Detectron2's own, can be larger than the crop.
         height, width = map(max, self.train_size or largest, largest)
-        batch = images[0].new_zeros((len(images), 3, height, width), dtype=torch.float32)
+        batch = torch.empty(
+            (len(images), 3, height, width),
+            device=self.device,
+            memory_format=training_layout(self.device),
+        ).zero_()
         for i, image in enumerate(images):
             h, w = image.shape[-2:]
             batch[i, :, :h, :w] = self._normalize(image)
