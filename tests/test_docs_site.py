@@ -1,15 +1,20 @@
 """What tools/docs_site.py makes of the code. It is loaded without MkDocs, which `make docs` has."""
 
+import dataclasses
 import sys
 import types
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.layers import get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from tests.helpers import REPOSITORY
 from topformer_d2 import add_topformer_config
 from topformer_d2.config.keys import _toolkit_keys
 from topformer_d2.config.ranges import RANGES
+from topformer_d2.modeling import SEGMENTATION_LOSS_REGISTRY
+from topformer_d2.modeling.backbone.variants import VARIANTS, Variant
 
 
 @pytest.fixture
@@ -51,10 +56,38 @@ def test_the_page_has_the_ranges(docs_site):
     own = {key.name for key in docs_site.config_keys()}
     for name, rule in RANGES.items():
         assert f"`{name}`" in page
-        if name not in own:
+        if name not in (own | {"SOLVER.LR_SCHEDULER_NAME"}):
             assert f"| `{name}` | {docs_site._as_markdown(str(rule))} |" in page
     assert "`SOLVER.EMA_DECAY`, default `0.0`; takes a number, 0 or more and below 1." in page
+    for node in (key for key in docs_site.config_keys() if key.is_node):
+        assert len(node.comment) > 10, node.name
     assert '`MODEL.TOPFORMER.VARIANT`, default `"base"`; takes one of tiny, small, base.' in page
+
+
+def test_names_that_a_key_takes_are_those_that_are_registered(docs_site):
+    registries = (META_ARCH_REGISTRY, BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY)
+    told = docs_site.registered_names()
+    for key, registry in zip(told, (*registries, SEGMENTATION_LOSS_REGISTRY), strict=True):
+        names = told[key].partition(": ")[2].split(", ")
+        known = {name: each.__module__ for name, each in registry}
+        assert set(names) <= set(known)
+        assert {n for n, module in known.items() if module.startswith("topformer_d2.")} <= set(
+            names
+        )
+    page = docs_site.config_page()
+    assert "PixelCrossEntropy" in page and "build_retinanet_topformer_lite_backbone" in page
+
+
+def test_norms_are_detectron2s(docs_site):
+    (key,) = (key for key in docs_site.config_keys() if key.name == "MODEL.TOPFORMER.NORM")
+    names = docs_site._takes(key, {}).removeprefix("one of ").split(", ")
+    assert len(names) == 7 and all(get_norm(name.split()[0], 32) for name in names)
+
+
+def test_the_variants_are_those_of_the_code(docs_site):
+    rows = [row.strip("| ").split(" | ") for row in docs_site.variants_table().splitlines()]
+    assert rows[0] == ["key", *VARIANTS] and len(rows) == 2 + len(dataclasses.fields(Variant))
+    assert ["NUM_HEADS", "4", "6", "8"] in rows and ["SIM_CHANNELS", "128", "192", "256"] in rows
 
 
 @pytest.mark.parametrize(

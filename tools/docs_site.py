@@ -2,8 +2,8 @@
 
 The pages in docs/ link to each other and to files of the repository by relative paths, so that they
 work in the repository's web view. The site has those files at other places; `_site_path` says
-where. The reference is made at each build from the code itself. Nothing of the package is imported
-but two modules without dependencies, so that neither PyTorch nor Detectron2 need be installed.
+where. The reference is made at each build from the code itself. Of the package only modules without
+dependencies are imported, so that neither PyTorch nor Detectron2 need be installed.
 """
 
 from __future__ import annotations
@@ -157,9 +157,58 @@ def config_keys() -> Iterator[Key]:
         was_comment = line.startswith("#")
 
 
+# Keys that take the names of a registry, with what Detectron2 itself has there. A program may
+# register more.
+_REGISTRIES = {
+    "MODEL.META_ARCHITECTURE": ("META_ARCH_REGISTRY", ("SemanticSegmentor", "RetinaNet")),
+    "MODEL.BACKBONE.NAME": ("BACKBONE_REGISTRY", ()),
+    "MODEL.SEM_SEG_HEAD.NAME": ("SEM_SEG_HEADS_REGISTRY", ()),
+    "MODEL.SEM_SEG_HEAD.LOSS": ("SEGMENTATION_LOSS_REGISTRY", ()),
+}
+# Other names, which are not in a table of the code.
+_NAMES = {
+    "SOLVER.SCHEDULE": '"WarmupPolyLR" or ""',
+    "SOLVER.LR_SCHEDULER_NAME": "WarmupPolyLR, or one of Detectron2's: WarmupCosineLR, "
+    "WarmupMultiStepLR",
+    "MODEL.BASELINE.NAME": "a name of the backbone's library",
+    "DATASETS.FOLDERS": "an entry for each dataset, of paths by these keys",
+}
+
+
+def registered_names() -> dict[str, str]:
+    """The values that a key with registered names takes, in words, by the key."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((PACKAGE / "modeling").rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            for decorator in getattr(node, "decorator_list", ()):
+                registry, _, call = ast.unparse(decorator).partition(".")
+                if call == "register()":
+                    found.setdefault(registry, []).append(node.name)
+    takes = {}
+    for key, (registry, of_detectron2) in _REGISTRIES.items():
+        names = ", ".join((*sorted(found[registry]), *of_detectron2))
+        takes[key] = f"a name registered in {registry}: {names}"
+    return takes
+
+
+def variants_table() -> str:
+    """What each MODEL.TOPFORMER.VARIANT sets where a key is None."""
+    variants = _import("modeling.backbone.variants").VARIANTS
+    rows = [f"| key | {' | '.join(variants)} |", "|---" * (len(variants) + 1) + "|"]
+    for field in next(iter(variants.values())).__dataclass_fields__:
+        values = [getattr(variant, field) for variant in variants.values()]
+        shown = [", ".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values]
+        rows.append(f"| {_VARIANT_KEYS.get(field, field.upper())} | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
+# The field of a variant that is not a key of MODEL.TOPFORMER.
+_VARIANT_KEYS = {"fuse_depthwise": "`MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE`"}
+
+
 def config_page() -> str:
     """All keys that the toolkit adds, then the ranges of Detectron2's keys that it reads."""
-    ranges = _ranges()
+    ranges = _import("config.ranges").RANGES | registered_names() | _NAMES
     keys = list(config_keys())
     parts = [
         "# Config keys",
@@ -175,6 +224,8 @@ def config_page() -> str:
         for key in members:
             if key.is_node:
                 parts.append(_as_markdown(key.comment))
+                if node == "MODEL.TOPFORMER":
+                    parts += ["What a variant sets where a key is None:", variants_table()]
                 continue
             default = "{}" if key.default.startswith("CN(") else key.default.replace("'", '"')
             parts += [
@@ -204,8 +255,12 @@ def _takes(key: Key, ranges: dict[str, object]) -> str:
     if key.default in ("True", "False"):
         return "True or False"
     if key.default == "None":
-        return "None, or a value of the kind that the variants have"
-    return "what the description says"
+        several = key.name.rpartition(".")[2].startswith("BLOCK_")
+        kind = "a list of integers, one for each block," if several else "an integer"
+        return f"None, or {kind} as in the table of the variants"
+    if key.default == "[]":
+        return "a list of names"
+    raise ValueError(f"{key.name}: the reference does not say what it takes")
 
 
 def _as_markdown(text: str) -> str:
@@ -214,9 +269,11 @@ def _as_markdown(text: str) -> str:
     return _KEY.sub(lambda key: f"`{key[0]}`", text)
 
 
-def _ranges() -> dict[str, object]:
-    """topformer_d2.config.ranges.RANGES, without importing the package around it."""
-    shell = types.ModuleType("_topformer_config")
-    shell.__path__ = [str(PACKAGE / "config")]
-    sys.modules[shell.__name__] = shell
-    return importlib.import_module(f"{shell.__name__}.ranges").RANGES
+def _import(module: str) -> types.ModuleType:
+    """A module of topformer_d2 without dependencies; the packages around it are not imported."""
+    parts = ["_topformer_d2", *module.split(".")]
+    for length in range(1, len(parts)):
+        shell = types.ModuleType(".".join(parts[:length]))
+        shell.__path__ = [str(PACKAGE.joinpath(*parts[1:length]))]
+        sys.modules.setdefault(shell.__name__, shell)
+    return importlib.import_module(".".join(parts))

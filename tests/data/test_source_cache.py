@@ -88,7 +88,7 @@ def test_remote_sources_are_parsed_each_time():
     cache = SourceCache()
     for _ in range(2):
         assert cache.parse(lambda path: calls.append(path), "s3://a/b.json") is None
-    assert len(calls) == 2 and cache.bytes == 0
+    assert len(calls) == 2 and cache.num_bytes == 0
 
 
 def test_what_was_not_used_for_longest_is_given_up(folder):
@@ -101,7 +101,7 @@ def test_what_was_not_used_for_longest_is_given_up(folder):
     cache.parse(parse, b)
     cache.parse(parse, a)
     cache.parse(parse, c)
-    assert 2000 < cache.bytes <= 2500 and len(calls) == 3
+    assert 2000 < cache.num_bytes <= 2500 and len(calls) == 3
     cache.parse(parse, a)
     assert len(calls) == 3
     cache.parse(parse, b)
@@ -109,7 +109,7 @@ def test_what_was_not_used_for_longest_is_given_up(folder):
     paths[3].write_text("x" * 3000)  # more than all that may be kept: the others stay
     cache.parse(parse, large)
     cache.parse(parse, b)
-    assert len(calls) == 5 and cache.bytes > 2000
+    assert len(calls) == 5 and cache.num_bytes > 2000
 
 
 def test_what_is_nested_too_deep_is_not_kept(folder):
@@ -122,7 +122,7 @@ def test_what_is_nested_too_deep_is_not_kept(folder):
     cache = SourceCache()
     with pytest.raises(RecursionError):
         pickle.dumps(nest(""))
-    assert len(cache.parse(nest, str(folder / "a.txt"))) == 1 and cache.bytes == 0
+    assert len(cache.parse(nest, str(folder / "a.txt"))) == 1 and cache.num_bytes == 0
 
 
 def test_what_cannot_be_pickled_is_given_out_and_not_kept(folder):
@@ -130,7 +130,7 @@ def test_what_cannot_be_pickled_is_given_out_and_not_kept(folder):
     for make in (lambda: lambda: 1, threading.Lock):
         for _ in range(2):
             assert cache.parse(lambda _, make=make: make(), path) is not None
-    assert cache.bytes == 0
+    assert cache.num_bytes == 0
 
 
 def test_what_is_too_large_is_pickled_once(folder, monkeypatch):
@@ -139,7 +139,7 @@ def test_what_is_too_large_is_pickled_once(folder, monkeypatch):
     monkeypatch.setattr(pickle, "dumps", lambda *a, **k: pickled.append(1) or dumps(*a, **k))
     for _ in range(3):
         assert cache.parse(parse, path) == {path: ["a.txt"]}
-    assert len(calls) == 3 and len(pickled) == 1 and cache.bytes == 0
+    assert len(calls) == 3 and len(pickled) == 1 and cache.num_bytes == 0
     os.utime(path, ns=(1, 1))  # it may have become smaller
     cache.parse(parse, path)
     assert len(pickled) == 2
@@ -161,7 +161,7 @@ def test_threads_share_it(folder):
         sys.setswitchinterval(before)
     assert found == [{path: [path]} for path in asked]
     kept = sum(len(content) for _, content in cache._kept.values())
-    assert 0 < cache.bytes == kept <= 400
+    assert 0 < cache.num_bytes == kept <= 400
 
 
 def test_a_fork_renews_the_lock_that_a_thread_may_hold(folder):

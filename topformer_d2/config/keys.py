@@ -16,6 +16,7 @@ def add_topformer_config(cfg: CN) -> None:
     None as a default means "as MODEL.TOPFORMER.VARIANT has it" (paper, Table 1 and Section 4.1).
     MODEL.DEVICE becomes "cpu" where PyTorch finds no GPU.
     """
+    # The backbone TopFormer: token pyramid, semantics extractor, and semantics injection.
     cfg.MODEL.TOPFORMER = CN()
     # The size of the network (Table 1): tiny | small | base
     cfg.MODEL.TOPFORMER.VARIANT = "base"
@@ -60,7 +61,8 @@ def add_topformer_config(cfg: CN) -> None:
     # "simN" is the output at stride 2^N, N from 2 to 5 (Table 3). The head takes those that
     # MODEL.SEM_SEG_HEAD.IN_FEATURES names; its logits have the finest one's stride.
     cfg.MODEL.TOPFORMER.OUT_FEATURES = ["sim3", "sim4", "sim5"]
-    # Normalisation: any name that Detectron2's get_norm knows. SyncBN means BN in a single process.
+    # Normalisation, by Detectron2's get_norm; SyncBN means BN in a single process: SyncBN | BN |
+    # FrozenBN | GN (32 groups) | nnSyncBN | naiveSyncBN | naiveSyncBN_N
     cfg.MODEL.TOPFORMER.NORM = "SyncBN"
 
     # How the segmentation head (Sec. 3.4) joins its features (Table 6): ours (adds them) | sum (the
@@ -70,15 +72,16 @@ def add_topformer_config(cfg: CN) -> None:
     # Kind of the head's fusing 1x1 convolution: True = depthwise, False = full, None = as the
     # variant has it.
     cfg.MODEL.SEM_SEG_HEAD.FUSE_DEPTHWISE = None
-    # Loss of the logits, a name in modeling.losses.SEGMENTATION_LOSS_REGISTRY.
+    # Loss of the logits, a name in SEGMENTATION_LOSS_REGISTRY of topformer_d2.modeling.
     cfg.MODEL.SEM_SEG_HEAD.LOSS = "PixelCrossEntropy"
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
     # The networks that the paper compares with (topformer_d2.modeling.baselines).
     cfg.MODEL.BASELINE = CN()
-    # Name of the backbone for build_timm_backbone, build_torchvision_backbone or
-    # build_mit_backbone.
+    # Name of the backbone: for build_timm_backbone any model of timm with feature maps, for
+    # build_torchvision_backbone mobilenet_v3_large, mobilenet_v3_large_reduced or
+    # shufflenet_v2_x0_5, _x1_0, _x1_5, _x2_0, for build_mit_backbone mit_b0.
     cfg.MODEL.BASELINE.NAME = ""
     # Levels that the backbone gives. "resN" has stride 2^N, except in dilated networks and plain
     # ViTs; "res5" is the last level.
@@ -89,7 +92,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.BASELINE.NORM = "SyncBN"
     # Download the library's ImageNet weights.
     cfg.MODEL.BASELINE.PRETRAINED = False
-    # The backbone below the FPN of build_baseline_fpn_backbone and of its RetinaNet form.
+    # The backbone below the FPN of build_baseline_fpn_backbone and of its RetinaNet form:
+    # build_timm_backbone | build_torchvision_backbone | build_mit_backbone
     cfg.MODEL.FPN.BOTTOM_UP = "build_timm_backbone"
     # DeepLabV3+: channels that the finer feature is reduced to.
     cfg.MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = [48]
@@ -135,7 +139,7 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Learning rate of everything outside the backbone, as a multiple of BASE_LR.
     cfg.SOLVER.HEAD_LR_FACTOR = 1.0
-    # WarmupPolyLR stands in for LR_SCHEDULER_NAME where that is SCHEDULE_FALLBACK, the nearest that
+    # WarmupPolyLR stands in for LR_SCHEDULER_NAME where that is WarmupCosineLR, the nearest that
     # Detectron2's own trainers know; "" = LR_SCHEDULER_NAME as it is. A config file or a command
     # that names LR_SCHEDULER_NAME alone gets what it names; that takes WarmupPolyLR too.
     cfg.SOLVER.SCHEDULE = ""

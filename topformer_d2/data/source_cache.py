@@ -72,7 +72,7 @@ class SourceCache:
         return value
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         """How many are kept."""
         return self._bytes
 

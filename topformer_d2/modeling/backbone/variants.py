@@ -1,14 +1,18 @@
-"""TopFormer-Tiny, Small and Base as data (paper, Section 4.1 and the official implementation)."""
+"""TopFormer-Tiny, Small and Base as data (paper, Section 4.1 and the official implementation).
+
+Nothing is imported here that has dependencies, so that tools/docs_site.py reads the variants.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
-
-from detectron2.config import CfgNode
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
 
 STEM_STRIDE = 2
 TOKEN_STRIDES = (4, 8, 16, 32)
