@@ -111,3 +111,18 @@ def test_the_tool(tmp_path, synthetic_dataset):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 6 * (CROP + GAP)
     result = topformer("data", "view", *arguments, "--output", tmp_path / "sheet", *small)
     assert result.returncode == 1 and "the name of a picture ends in" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--min-score", "0.9"], "--min-score is of predictions"),
+        (["--weights", "w.pth", "--min-score", "2"], "--min-score is 2.0; it takes 0 to 1"),
+        (["--seed", "3"], "--seed is of --augmented"),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path, words, named):
+    config = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
+    result = topformer("data", "view", *config, "--output", tmp_path / "sheet.png", *words)
+    assert result.returncode == 1 and named in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -22,7 +22,7 @@ from ..data.registered import check_dataset_present
 from ..errors import InputError, printable, shown
 from ..inference import Predictor
 from ..visualization import prediction_sheet, sample_sheet
-from .parsing import Parser, add_opts
+from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 DRAWS = 3
 
@@ -44,10 +44,8 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--num-images", type=int, default=3)
     parser.add_argument("--augmented", action="store_true")
-    parser.add_argument("--seed", type=int, default=0, help="of the augmentation; default: 0")
-    parser.add_argument(
-        "--min-score", type=float, default=0.5, help="boxes below it are not drawn; default: 0.5"
-    )
+    parser.add_argument("--seed", type=int, help="of --augmented; default: 0")
+    add_min_score(parser)
     add_opts(parser)
     return parser
 
@@ -56,20 +54,25 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     """Draw the sheet, and print which file is in which row."""
     if args.num_images < 1:
         raise InputError(f"--num-images is {args.num_images}; it takes 1 or more")
-    if args.seed < 0:
-        raise InputError(f"--seed is {args.seed}; it takes 0 or more")
+    seed, min_score = args.seed or 0, min_score_of(args)
+    if seed < 0:
+        raise InputError(f"--seed is {seed}; it takes 0 or more")
+    if args.seed is not None and not args.augmented:
+        raise InputError("--seed is of --augmented: give both or none")
     has_model = args.weights or args.model
     if has_model and args.augmented:
         raise InputError("--augmented does not go with predictions: they are of whole images")
+    if not has_model and args.min_score is not None:
+        raise InputError("--min-score is of predictions: name --weights, or leave it out")
     check_image_name(args.output)  # before the work, not after
     if has_model:
         predictor, name = load_model(args)
-        sheet = prediction_sheet(predictor, name, args.num_images, min_score=args.min_score)
+        sheet = prediction_sheet(predictor, name, args.num_images, min_score=min_score)
         files: list[str] = []
     else:
         cfg, name = load_dataset(args, "TRAIN")
         draws = DRAWS if args.augmented else 0
-        sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=args.seed)
+        sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=seed)
     write_image(args.output, sheet[:, :, ::-1])
     for row, file in enumerate(files, start=1):
         print(f"row {row}: {printable(file, newlines=True)}")

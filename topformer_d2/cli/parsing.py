@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from ..errors import did_you_mean
+from ..errors import InputError, did_you_mean
 
 _PARAMETER = re.compile(r"`(\w+)`")
+_DEFAULT_MIN_SCORE = 0.5
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,3 +93,20 @@ def add_opts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config"
     )
+
+
+def add_min_score(parser: argparse.ArgumentParser) -> None:
+    """--min-score; it is None where it was not given, and min_score_of has the value."""
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        help=f"boxes below it are not drawn; default: {_DEFAULT_MIN_SCORE}",
+    )
+
+
+def min_score_of(args: argparse.Namespace) -> float:
+    """The value of --min-score, which is checked."""
+    value = _DEFAULT_MIN_SCORE if args.min_score is None else args.min_score
+    if not 0 <= value <= 1:
+        raise InputError(f"--min-score is {value}; it takes 0 to 1")
+    return value

@@ -22,14 +22,12 @@ from ..errors import InputError, printable, shown
 from ..inference import Predictor, write_predictions
 from ..inference.backends import BACKENDS
 from ..inference.video import VideoReader, is_video
-from .parsing import Parser, add_opts
+from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 NAMES = {
     **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
     "num_threads": "--threads",
 }
-
-DEFAULT_MIN_SCORE = 0.5
 
 
 def make_parser() -> Parser:
@@ -50,11 +48,7 @@ def make_parser() -> Parser:
         "--input", required=True, help="an image, a folder, a quoted glob or a video"
     )
     parser.add_argument("--output", required=True, help="a folder; of a video an .mp4 or .avi")
-    parser.add_argument(
-        "--min-score",
-        type=float,
-        help=f"boxes below it are not drawn; default: {DEFAULT_MIN_SCORE}",
-    )
+    add_min_score(parser)
     parser.add_argument(
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
@@ -76,9 +70,7 @@ def make_parser() -> Parser:
 
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """The exit status: 1 where an image could not be read or its pictures written."""
-    min_score = DEFAULT_MIN_SCORE if args.min_score is None else args.min_score
-    if not 0 <= min_score <= 1:
-        raise InputError(f"--min-score is {min_score}; it takes 0 to 1")
+    min_score = min_score_of(args)
     if args.max_pixels < 1:
         raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
     paths = [] if shows_video(args) else list_images(args.input, "input")
