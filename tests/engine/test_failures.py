@@ -8,11 +8,17 @@ import threading
 import pytest
 import torch
 from detectron2.engine.hooks import PeriodicWriter
+from torch import distributed
 
 from tests.engine.test_resume import options, run
 from topformer_d2.checkpoint import read_state_dict
 from topformer_d2.engine import Trainer, describe_death, setup, setup_run
-from topformer_d2.engine.failures import explain_failure, telling_of_threads
+from topformer_d2.engine.failures import (
+    LOST_CONNECTION,
+    explain_failure,
+    has_lost_process,
+    telling_of_threads,
+)
 from topformer_d2.errors import InputError
 from topformer_d2.files import locked_output
 
@@ -82,6 +88,24 @@ def test_failures_that_the_user_can_fix_are_told():
     message, status = describe_death(1, -9)
     assert "process 1" in message and "SIGKILL" in message and "`resume`" in message
     assert status == 137
+    message, status = describe_death(1, LOST_CONNECTION)
+    assert "process 1" in message and "`resume`" in message and status == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lost"),
+    [
+        (RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error"), True),
+        (RuntimeError("Connection closed by peer [127.0.0.1]"), True),
+        (distributed.DistBackendError("NCCL error"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (InputError("the page says Connection closed by peer"), False),
+    ],
+)
+def test_what_tells_of_a_process_that_has_ended(monkeypatch, error, is_lost):
+    assert not has_lost_process(error)  # without other processes
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    assert has_lost_process(error) == is_lost
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tiny_config, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -87,9 +88,10 @@ def _join(rank: int, processes: int, meeting: str, main: Callable, args: tuple) 
 def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool = False) -> None:
     """torch.multiprocessing.spawn with launch's way of ending; function(rank, *args) is called."""
     errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    context = torch.multiprocessing.start_processes(
-        _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
-    )
+    with _ignoring_interrupts():  # as the processes do until they call _run
+        context = torch.multiprocessing.start_processes(
+            _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
+        )
     try:
         failed = _wait_for_all(context.processes)
     except KeyboardInterrupt:  # SIGTERM, where the command runs, is one
@@ -111,6 +113,7 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
     """What a process does; an error that the user can fix is told by the one that started it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C and a scheduler's SIGTERM come from that one alone
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         function(rank, *args)
     except KeyboardInterrupt:
@@ -123,6 +126,19 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
         else:
             traceback.print_exc()
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ctrl-C does nothing within, nor in processes that are started here, which import for long."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait_for_all(processes: Sequence) -> int | None:
@@ -163,7 +179,8 @@ def _interrupt(processes: Sequence) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         for process in processes:
             if process.is_alive():
-                os.kill(process.pid, number)
+                is_in_run = not hasattr(os, "getpgid") or os.getpgid(process.pid) == process.pid
+                os.kill(process.pid, number if is_in_run else signal.SIGTERM)
         with contextlib.suppress(KeyboardInterrupt):
             _wait_for_all(processes)
             return

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Numbers in a tensor of a band, of which six are held. On a CPU they fit into the cache. On a GPU
-# a kernel is long beside its start, and all six take 100 MB: of 2 images of 512x512 with 150
-# classes an eighth of what the resized logits, their softmax and their gradient take.
-_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 22
+# Numbers in a tensor of a band, of which six are held. On a CPU they fit into the cache. For a GPU
+# they are larger, as each kernel takes time to start; of 2 images of 512x512 with 150 classes the
+# loss then adds 80 MiB, where resized logits add 905.
+_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 21
 # Logits are counted from the largest of their place. exp of less than this leaves the range of the
 # dtype after some steps.
 _LOWEST = {torch.float32: -80.0, torch.float64: -600.0}

@@ -20,10 +20,13 @@ def check_finite(*outputs: Sequence[Tensor]) -> None:
     """
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return
-    for values in (tensor for level in outputs for tensor in level):
-        # The sum is faster to have; that of finite values may yet be too large.
-        if not values.sum().abs() < _LARGEST and not (values.abs() < _LARGEST).all():
-            raise InputError(
-                "the detector's outputs have NaN or infinite values, or some beyond "
-                f"{_LARGEST:.0e}: the weights or the image do not fit the model"
-            )
+    tensors = [tensor for level in outputs for tensor in level]
+    # Sums are faster to have; that of finite values may yet be too large. One question for all of
+    # them, as each waits for a GPU.
+    if (torch.stack([values.sum() for values in tensors]).abs() < _LARGEST).all():
+        return
+    if not all((values.abs() < _LARGEST).all() for values in tensors):
+        raise InputError(
+            "the detector's outputs have NaN or infinite values, or some beyond "
+            f"{_LARGEST:.0e}: the weights or the image do not fit the model"
+        )
