@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import TopFormerSegmentationHead, pixel_cross_entropy
-from topformer_d2.modeling.meta_arch.batching import pad_labels
+from topformer_d2.modeling.meta_arch.batching import pad_labels, resize_logits
 
 CLASSES = 5
 
@@ -155,3 +155,12 @@ def test_tiny_fuses_depthwise_unless_told_otherwise():
     }
     assert list(groups.values()) == [128, 1]
     assert build_model(get_config("seg_topformer_b")).sem_seg_head.fuse.groups == 1
+
+
+@pytest.mark.parametrize("size", [(30, 41), (60, 50)])
+def test_logits_are_resized_class_by_class_to_the_same_bits(size):
+    logits = torch.randn(19, 8, 10, generator=torch.Generator().manual_seed(0))
+    both = logits[None]
+    for step in ((60, 50), size):
+        both = torch.nn.functional.interpolate(both, step, mode="bilinear", align_corners=False)
+    assert torch.equal(resize_logits(logits, (60, 50), size), both[0])

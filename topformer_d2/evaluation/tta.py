@@ -24,6 +24,8 @@ from .confusion import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Of a view, whose probabilities are made at a time.
+_LINES = 32
 
 
 class SegmentationTTA(nn.Module):
@@ -32,9 +34,8 @@ class SegmentationTTA(nn.Module):
     A view is the image at one size, as it is or flipped. Each view's logits are resized as without
     augmentation, to the view's size and then to the output's, before the softmax.
 
-    The views run one after the other. Beside the sum of probabilities, at most two maps
-    (K, height, width) of one view are held at a time, so the memory does not grow with the number
-    of views.
+    The views run one after the other. Beside the sum of probabilities, one map (K, height, width)
+    of one view is held at a time, so the memory does not grow with the number of views.
     """
 
     @configurable
@@ -70,17 +71,21 @@ class SegmentationTTA(nn.Module):
     def _mean(self, x: dict) -> Tensor:
         height, width = output_size(x, x["image"].shape[-2:])
         pixels = np.ascontiguousarray(x["image"].permute(1, 2, 0).cpu().numpy())
-        total = torch.zeros(())
+        total = None
         for resize in self.resizes:
             resized = resize.get_transform(pixels).apply_image(pixels)
             view = torch.from_numpy(resized).permute(2, 0, 1).contiguous()
             for is_flipped in (False, True) if self.flip else (False,):
                 given = {"image": view.flip(-1) if is_flipped else view}
                 logits = self.model([{**given, "height": height, "width": width}])[0]["sem_seg"]
-                logits = logits.flip(-1) if is_flipped else logits
-                found = logits.float().softmax(0)
+                if total is None:
+                    total = torch.zeros_like(logits, dtype=torch.float32)
+                for line in range(0, height, _LINES):
+                    rows = slice(line, line + _LINES)
+                    found = logits[:, rows].float().softmax(0)
+                    total[:, rows] += found.flip(-1) if is_flipped else found
                 del logits  # as large as the sum; the next view has its own
-                total = found if total.ndim == 0 else total.add_(found)
+        assert total is not None  # there is a size
         return total.div_(len(self.resizes) * (2 if self.flip else 1))
 
 

@@ -13,6 +13,8 @@ from ..layers import resize
 # From an image's logits (K, h, w), the network input's size and the output's, both (height, width),
 # to what the model gives as "sem_seg".
 FinishLogits = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
+# That resize_logits resizes at a time.
+_CLASSES = 8
 
 
 def group_by_size(batched_inputs: list[dict]) -> list[list[int]]:
@@ -44,8 +46,16 @@ def output_size(x: dict, image_size: Sequence[int]) -> tuple[int, int]:
 
 
 def resize_logits(logits: Tensor, input_size: Sequence[int], size: Sequence[int]) -> Tensor:
-    """An image's logits (K, h, w) to the network input's size, then to the output's."""
-    return resize(resize(logits[None], input_size), size)[0]
+    """An image's logits (K, h, w) to the network input's size, then to the output's.
+
+    Some classes are resized at a time: those of the first resizing can be as large as the result.
+    """
+    if torch.jit.is_tracing() or tuple(input_size) == tuple(size):
+        return resize(resize(logits[None], input_size), size)[0]
+    resized = logits.new_empty((len(logits), *size))
+    for part, result in zip(logits.split(_CLASSES), resized.split(_CLASSES), strict=True):
+        result.copy_(resize(resize(part[None], input_size), size)[0])
+    return resized
 
 
 def training_layout(device: torch.device) -> torch.memory_format:
