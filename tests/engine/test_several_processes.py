@@ -67,7 +67,8 @@ def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, weig
     one, several = found
     assert several["losses"] == pytest.approx(one["losses"], rel=1e-5) and len(one["losses"]) == 3
     for name, expected in one["gradients"].items():
-        # SyncBN's variance, a difference of means, is right to some 1e-6, and maps are 1x1 here.
+        # SyncBN's variance, a difference of means, is right to some 1e-6, and so are the sums of a
+        # single process's BatchNorm in channels-last memory. Maps are 1x1 here.
         most = max(1e-1 * float(expected.abs().max()), 1e-6)
         assert float((several["gradients"][name] - expected).abs().max()) <= most, name
     assert several["results"] == pytest.approx(one["results"], abs=1e-9)

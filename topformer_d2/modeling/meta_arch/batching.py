@@ -63,6 +63,10 @@ def training_layout(device: torch.device) -> torch.memory_format:
 
     On a CPU channels-last convolutions and norms take half to two thirds of the time. The weights
     keep their own format, and so do checkpoints and the optimizer's state.
+
+    PyTorch's BatchNorm adds up in float32 there and not in float64. Its outputs are rounded to 3e-5
+    with 4 crops of 512x512, and T's gradient on CamVid's 4 crops of 352x352 to 1.3% (0.04% in the
+    usual format).
     """
     # A GPU keeps the usual one: there, channels last has not been measured.
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
