@@ -122,6 +122,27 @@ def test_a_second_derivative_is_refused():
         torch.autograd.grad(loss, logits, create_graph=True)
 
 
+def test_small_gradients_survive_in_half_precision_by_the_scale():
+    """As GradScaler has it: the loss is multiplied before backward."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 150, 16, 16, generator=generator).half()
+    targets = torch.randint(0, 150, (1, 128, 128), generator=generator)
+    weights = torch.full(targets.shape, 1 / (8 * 512 * 512))
+    scaled = logits.clone().requires_grad_()
+    (resized_cross_entropy(scaled, targets, weights) * 65536).backward()
+    expected = plain(logits.float(), targets, weights)[1] * 65536
+    assert scaled.grad.dtype == torch.float16
+    torch.testing.assert_close(scaled.grad.float(), expected, rtol=2e-3, atol=1e-6)
+
+
+def test_labels_much_smaller_than_the_logits(band):
+    generator = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(1, 20, 64, 64, generator=generator)
+    targets = torch.randint(0, 20, (1, 8, 8), generator=generator)
+    weights = torch.ones(targets.shape)
+    assert_equal(banded(logits, targets, weights), plain(logits, targets, weights), 1e-5)
+
+
 def test_nan_is_kept():
     logits, targets, weights = draw(5, classes=11)
     weights += 1

@@ -24,7 +24,7 @@ from .confusion import ConfusionEvaluator
 
 # Of the size that is tested without augmentation.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-# Of a view, whose probabilities are made at a time.
+# Rows of a view whose softmax is computed at a time.
 _LINES = 32
 
 

@@ -125,7 +125,7 @@ def _written_however_it_ends(path: str | None, lines: list[str]) -> Iterator[Non
     try:
         yield
     except BaseException:
-        if path and lines:
+        if path and lines:  # without boxes, an earlier file stays
             try:
                 write_beside(path, "".join(lines).encode())
             except OSError as e:

@@ -58,35 +58,40 @@ class _ResizedCrossEntropy(torch.autograd.Function):
         with torch.autocast(logits.device.type, enabled=False):
             loss, gradient = _forward(logits, targets, weights, ctx.needs_input_grad[0])
         ctx.save_for_backward(gradient)
+        ctx.dtype = logits.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
+        # Not once_differentiable, which only refuses where `factor` has a gradient: a penalty on
+        # the gradient of an earlier layer would lack this loss's part.
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "resized_cross_entropy has no second derivative (create_graph=True): use "
                 "F.interpolate and F.cross_entropy, which have one"
             )
         (gradient,) = ctx.saved_tensors
-        return gradient * factor, None, None
+        # Rounded once it has the scale with which mixed precision keeps small gradients.
+        return (gradient * factor).to(ctx.dtype), None, None
 
 
 def _forward(
     logits: Tensor, targets: Tensor, weights: Tensor, with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss, and its gradient for the logits in their dtype or, where it isn't needed, None."""
+    """The loss, and its gradient for the logits, both float32 or float64; None if not needed."""
     count, classes, height, width = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
     values = logits.to(dtype)
-    # Which is a constant of the place to the softmax.
+    # The softmax does not change when a constant is subtracted at a place.
     values = F.pad(values - values.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     rows, columns = (
         _resizing(length, count, dtype, values.device)
         for length, count in ((height, targets.shape[1]), (width, targets.shape[2]))
     )
     is_cpu = _is_on_cpu(values)
-    # Elsewhere the question would wait for the device.
-    is_series = is_cpu and bool(values.amin() > _LOWEST[dtype])
+    # A GPU is not asked, as the CPU would wait for it. Where labels are smaller than the logits, an
+    # interval without an output would be left far behind by its first step.
+    is_series = is_cpu and columns.step <= 1 and bool(values.amin() > _LOWEST[dtype])
     gradient = torch.zeros_like(values) if with_gradient else None
     loss = values.new_zeros(())
     band = max(1, (_BAND_OF_CPU if is_cpu else _BAND_OF_GPU) // (classes * (width + 1)))
@@ -104,7 +109,7 @@ def _forward(
             loss += losses
             if with_gradient:
                 gradient[chosen, :, sources] += torch.matmul(matrix.t(), back)
-    return loss, _fold_borders(gradient).to(logits.dtype) if with_gradient else None
+    return loss, _fold_borders(gradient) if with_gradient else None
 
 
 def _is_on_cpu(values: Tensor) -> bool:
