@@ -32,8 +32,8 @@ class AccumulatingTrainer(SimpleTrainer):
     error then.
 
     Training a segmentation model does not wait for the GPU in between, except in mixed precision
-    with clipped gradients or SGD. Detectors and models of both tasks wait in each iteration: Detectron2 copies
-    their images so, and reads values for their losses.
+    with clipped gradients or SGD. Detectors and models of both tasks wait in each iteration, where
+    Detectron2 copies their images and reads values for their losses.
     """
 
     iter: int  # of the current iteration, SimpleTrainer's
