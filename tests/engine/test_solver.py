@@ -147,6 +147,20 @@ def test_gradients_are_clipped_by_parameter(optimizer, kind, limit):
     assert changed > 20
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "ADAMW"])
+def test_a_weight_may_get_its_first_gradient_after_the_first_update(optimizer):
+    cfg = get_config("seg_topformer_t", ["SOLVER.OPTIMIZER", optimizer])
+    model = torch.nn.Linear(2, 2)
+    stepper = build_optimizer(cfg, torch.nn.Sequential(model))
+    before = model.bias.detach().clone()
+    model.weight.grad = torch.ones(2, 2)
+    stepper.step()
+    assert torch.equal(model.bias, before)
+    model.bias.grad = torch.ones(2)
+    stepper.step()
+    assert (model.bias < before).all()
+
+
 def _rate(optimizer, parameter):
     return next(
         group["lr"]

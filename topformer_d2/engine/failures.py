@@ -69,17 +69,35 @@ class UndoStep(HookBase):
     def undo(self) -> bool:
         """Restore what the failed iteration changed; False where that cannot be done.
 
-        It cannot where the optimizer had begun, or where the weights from before are not finite.
+        It cannot where the optimizer had begun, or where the model from before is not finite.
         """
         if self._is_updating or not self._copies:
-            return False
-        if not all(bool(torch.isfinite(p).all()) for p in self._model.parameters()):
             return False
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._copies)
         if self._normalizer is not None:
             self._model.loss_normalizer = self._normalizer
-        return True
+        return is_finite(self._model)
+
+
+def is_finite(model: nn.Module) -> bool:
+    """Whether all parameters are finite, and no buffer, as BatchNorm's statistics, has NaN.
+
+    A buffer may be infinite, as masks of attention are.
+    """
+    parameters, buffers = model.parameters(), model.buffers()
+    return all(bool(p.isfinite().all()) for p in parameters) and not any(
+        bool(b.isnan().any()) for b in buffers
+    )
+
+
+def iteration_of(error: Exception, current: int) -> int:
+    """The iteration of a loss that is not finite, which may be read in a later one.
+
+    It is `current` for another error.
+    """
+    found = isinstance(error, FloatingPointError) and _ITERATION.search(str(error))
+    return int(found[1]) if found else current
 
 
 def explain_failure(error: Exception, *, iteration: int, rate: float, folder: str) -> str | None:
@@ -98,8 +116,7 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
         return f"{error.filename or folder}: {error.strerror}. Free space on that disk"
     if isinstance(error, FloatingPointError):
         losses = ", ".join(f"{name} {value}" for name, value in _NOT_FINITE.findall(text))
-        if found := _ITERATION.search(text):  # it may be read in a later one
-            iteration = int(found[1])
+        iteration = iteration_of(error, iteration)
         return (
             f"the loss is not finite in iteration {iteration} ({losses or text.splitlines()[0]}), "
             f"with learning rate {rate:.3g}. Try SOLVER.CLIP_GRADIENTS.ENABLED True, or start anew "

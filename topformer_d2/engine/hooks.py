@@ -191,6 +191,7 @@ class StopOnSignal(HookBase):
         number = self._asked_by(iteration)
         if number is None:
             return
+        self.trainer._trainer.read_losses()  # those of the last iterations, which are logged, too
         if comm.is_main_process():
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
         comm.synchronize()  # the first process to end takes the others with it

@@ -20,6 +20,7 @@ from .failures import (
     UndoStep,
     explain_failure,
     has_lost_process,
+    iteration_of,
     naming_folder,
     telling_of_threads,
 )
@@ -71,11 +72,14 @@ class RecoveringTrainer(DefaultTrainer):
             with torch.jit.optimized_execution(on_gpu):
                 super().run_step()
         except Exception as e:
-            self._end_where_lost(e, self._keep_state)
+            # After a loss that is not finite, nothing is worth keeping.
+            is_past = iteration_of(e, self.iter) < self.iter
+            keep = self._last_saved if is_past else self._keep_state
+            self._end_where_lost(e, keep)
             message = self._explain(e)
             if message is None:
                 raise
-            raise InputError(f"{message}. {self._keep_state()}") from e
+            raise InputError(f"{message}. {keep()}") from e
 
     def after_step(self) -> None:
         try:

@@ -141,7 +141,8 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRMult
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """SOLVER.OPTIMIZER with HEAD_LR_FACTOR times the rate for all that is not the backbone.
 
-    The optimizer is PyTorch's fused one, which updates all weights of a group in one call.
+    AdamW is PyTorch's fused one, which updates all weights of a group in one call. The fused SGD
+    would fail at a weight that gets its first gradient after the first update.
 
     Raises:
         InputError: SOLVER.OPTIMIZER is unknown, or CLIP_TYPE where gradients are clipped.
@@ -164,9 +165,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
             # UncertaintyWeighting's, which decay would pull to equal weights.
             overrides={"log_variance": {"weight_decay": 0.0}},
         )
-    common = {"params": reduce_param_groups(groups), "lr": solver.BASE_LR, "fused": True}
+    common = {"params": reduce_param_groups(groups), "lr": solver.BASE_LR}
     if solver.OPTIMIZER == "ADAMW":
-        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(**common)
+        optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(**common, fused=True)
     elif solver.OPTIMIZER == "SGD":
         optimizer = maybe_add_gradient_clipping(cfg, torch.optim.SGD)(
             **common, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV
@@ -182,7 +183,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _keep_implementation(optimizer: torch.optim.Optimizer, state: dict) -> dict:
-    """The state of an optimizer that was not fused, as one of this optimizer.
+    """The state of an optimizer of another implementation (fused or not), as one of this optimizer.
 
     Older checkpoints have such states, with the same values. PyTorch would take the implementation
     from them as well.

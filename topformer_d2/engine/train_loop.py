@@ -1,10 +1,10 @@
-"""Detectron2's training step with the batch in parts, and without waiting for the device."""
+"""Detectron2's training step with the batch in parts, and losses read some iterations later."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from .failures import is_finite
 
 # Iterations whose losses are read from a GPU at once. The writers write as often.
 READ_PERIOD = 20
@@ -26,9 +28,15 @@ class AccumulatingTrainer(SimpleTrainer):
 
     Detectron2 reads the losses in each iteration, for which the CPU waits until the GPU has
     computed them. Here they are read from a GPU every READ_PERIOD iterations, under the iteration
-    that they are of. A loss that is not finite is an error then, or where a checkpoint would be
-    saved before.
+    that they are of, and before each checkpoint and evaluation. A loss that is not finite is an
+    error then.
+
+    Training a segmentation model does not wait for the GPU in between, except in mixed precision
+    with clipped gradients or SGD. Detectors and models of both tasks wait in each iteration, where
+    Detectron2 copies their images and reads values for their losses.
     """
+
+    iter: int  # of the current iteration, SimpleTrainer's
 
     def __init__(
         self,
@@ -39,6 +47,7 @@ class AccumulatingTrainer(SimpleTrainer):
         num_parts: int,
         grad_scaler: torch.amp.GradScaler | None = None,
         max_iter: int | None = None,
+        read_before: Collection[int] = (),
         **kwargs: Any,
     ):
         """
@@ -48,6 +57,8 @@ class AccumulatingTrainer(SimpleTrainer):
             num_parts: parts of a batch.
             grad_scaler: PyTorch's GradScaler; with it the model runs in mixed precision.
             max_iter: iterations of the training, of which the last one's losses are read at once.
+            read_before: further periods, as of checkpoints and evaluations; the losses are read in
+                an iteration that completes one. 0 = none.
         """
         super().__init__(model, data_loader, optimizer, **kwargs)
         self.num_parts = num_parts
@@ -55,6 +66,7 @@ class AccumulatingTrainer(SimpleTrainer):
         self.max_iter = max_iter
         device = next(model.parameters()).device.type
         self.read_period = 1 if device == "cpu" else READ_PERIOD
+        self._read_before = read_before
         # (iteration, losses, seconds for the data) of what was not read yet.
         self._unread: list[tuple[int, dict[str, torch.Tensor], float]] = []
 
@@ -91,31 +103,42 @@ class AccumulatingTrainer(SimpleTrainer):
 
     def _keep_losses(self, losses: dict[str, torch.Tensor], data_time: float) -> None:
         """Log an iteration's losses, or keep them until they are read with others'."""
-        storage = get_event_storage()
-        iteration = storage.iter
+        iteration = get_event_storage().iter
         self._unread.append((iteration, losses, data_time))
-        if (iteration + 1) % self.read_period and iteration + 1 != self.max_iter:
-            return
+        periods = (self.read_period, *self._read_before)
+        completes_one = any(p > 0 and (iteration + 1) % p == 0 for p in periods)
+        if completes_one or iteration + 1 == self.max_iter:
+            self.read_losses()
+
+    def read_losses(self) -> None:
+        """Log the losses that were not read yet; all processes of a run must call it together.
+
+        Raises:
+            FloatingPointError: one of them is not finite.
+        """
+        storage = get_event_storage()
+        before = storage.iter, self.iter
         unread, self._unread = self._unread, []
         try:
             for of_iteration, values, seconds in _on_cpu(unread):
-                storage.iter = of_iteration
+                # Detectron2 v0.6 logs under the storage's iteration, its main branch under its own.
+                storage.iter = self.iter = of_iteration
                 self._write_metrics(values, seconds)
         finally:
-            storage.iter = iteration
+            storage.iter, self.iter = before
 
     def state_dict(self) -> dict:
         """For a checkpoint.
 
         Raises:
-            FloatingPointError: a loss that was not read yet is not finite.
+            FloatingPointError: a loss that was not read yet is not finite, or the model is not.
         """
-        for iteration, losses, _ in _on_cpu(self._unread):
-            if not all(bool(loss.isfinite()) for loss in losses.values()):
-                named = {name: loss.item() for name, loss in losses.items()}
-                raise FloatingPointError(
-                    f"Loss became infinite or NaN at iteration={iteration}!\nloss_dict = {named}"
-                )
+        losses = [loss for _, losses, _ in _on_cpu(self._unread) for loss in losses.values()]
+        if not all(loss.isfinite() for loss in losses) or not is_finite(self.model):
+            raise FloatingPointError(
+                "a loss, a weight or a statistic of BatchNorm is infinite or NaN by "
+                f"iteration={self.iter}"
+            )
         state = super().state_dict()
         if self.grad_scaler is not None:
             state["grad_scaler"] = self.grad_scaler.state_dict()

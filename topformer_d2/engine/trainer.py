@@ -93,12 +93,12 @@ class Trainer(RecoveringTrainer):
             cfg.freeze()
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
-        plain: Any = self._trainer  # type: ignore[has-type]
         self._trainer = AccumulatingTrainer(
             *(self.model, self.data_loader, self.optimizer),
             num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
-            grad_scaler=getattr(plain, "grad_scaler", None),
+            grad_scaler=getattr(self._trainer, "grad_scaler", None),  # type: ignore[has-type]
             max_iter=self.max_iter,
+            read_before=(cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD),
         )
 
     def build_hooks(self) -> list:

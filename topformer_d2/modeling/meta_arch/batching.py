@@ -79,19 +79,12 @@ def pad_labels(
 
     Of an image without labels, None, all is ignored.
     """
-    known = [label for label in labels if label is not None]
-    # Bytes stay bytes until they are on the device, where that value is one.
-    are_bytes = all(label.dtype == torch.uint8 for label in known) and 0 <= ignore_value <= 255
-    batch = torch.full(
-        (len(labels), *size),
-        ignore_value,
-        dtype=torch.uint8 if are_bytes else torch.int64,
-        device=known[0].device if known else device,
-    )
+    given = next((label.device for label in labels if label is not None), device)
+    batch = torch.full((len(labels), *size), ignore_value, dtype=torch.int64, device=given)
     for padded, label in zip(batch, labels, strict=True):
         if label is not None:
             padded[: label.shape[0], : label.shape[1]] = label
-    return to_device(batch, device).long()
+    return to_device(batch, device)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
