@@ -24,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import InputError, is_out_of_memory
 from .failures import LOST_CONNECTION, has_lost_process
 
+# Detectron2 v0.6 calls `spawn` and its main branch this, so that launch replaces both.
+_start_processes = torch.multiprocessing.start_processes
 # Seconds: once a process has failed, the others have as many to end by themselves, then as many
 # after SIGTERM. A process whose GPU waits for another one's does not notice either.
 _GRACE = 12.0
@@ -64,7 +66,10 @@ def launch(
             meeting = f"file://{os.path.join(folder, 'meeting')}"
             _spawn(_join, (processes, meeting, main, args), processes)
     else:
-        with _replaced(torch.multiprocessing, "spawn", _spawn):
+        with (
+            _replaced(torch.multiprocessing, "spawn", _spawn),
+            _replaced(torch.multiprocessing, "start_processes", _spawn),
+        ):
             engine.launch(
                 main,
                 processes,
@@ -89,7 +94,7 @@ def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool =
     """torch.multiprocessing.spawn with launch's way of ending; function(rank, *args) is called."""
     errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
     with _ignoring_interrupts():  # as the processes do until they call _run
-        context = torch.multiprocessing.start_processes(
+        context = _start_processes(
             _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
         )
     try:
