@@ -1,5 +1,6 @@
 """How launch starts the processes of a run, and what it raises; no process is started here."""
 
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from topformer_d2.engine import launch as launching
 from topformer_d2.engine.launch import launch
+from topformer_d2.errors import InputError, Terminated
 
 
 class Started(Exception):
@@ -29,3 +31,45 @@ def test_processes_end_in_launchs_way_whichever_function_detectron2_calls(monkey
         launch(print, 2, device="cuda", args=("a",))
     function, (main, args, _errors), processes = started.value.args
     assert (function, main, args, processes) == (launching._run, print, ("a",), 2)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """The processes that are told to end."""
+    found = []
+    monkeypatch.setattr(launching, "_interrupt", found.extend)
+    return found
+
+
+def test_sigterm_while_processes_are_started_reaches_all_of_them(monkeypatch, interrupted):
+    def start(*_args, **_kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        return SimpleNamespace(processes=["first", "last"])
+
+    def terminate(*_):
+        raise Terminated
+
+    monkeypatch.setattr(launching, "_start_processes", start)
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises(Terminated):
+            launch(print, 2, device="cpu")
+        assert signal.getsignal(signal.SIGTERM) is terminate
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert interrupted == ["first", "last"]
+
+
+def test_an_error_during_an_interruption_is_raised(monkeypatch, interrupted):
+    def start(_function, args, *_args, **_kwargs):
+        args[-1].put(InputError("the disk is full"))
+        return SimpleNamespace(processes=["only"])
+
+    def wait(_processes):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "_start_processes", start)
+    monkeypatch.setattr(launching, "_wait_for_all", wait)
+    with pytest.raises(InputError, match="the disk is full"):
+        launch(print, 2, device="cpu")
+    assert interrupted == ["only"]

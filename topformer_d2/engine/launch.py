@@ -93,14 +93,21 @@ def _join(rank: int, processes: int, meeting: str, main: Callable, args: tuple) 
 def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool = False) -> None:
     """torch.multiprocessing.spawn with launch's way of ending; function(rank, *args) is called."""
     errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    with _ignoring_interrupts():  # as the processes do until they call _run
-        context = _start_processes(
-            _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
-        )
     try:
+        with _holding_signals():
+            context = _start_processes(
+                _run,
+                (function, args, errors),
+                nprocs,
+                join=False,
+                daemon=daemon,
+                start_method="spawn",
+            )
         failed = _wait_for_all(context.processes)
     except KeyboardInterrupt:  # SIGTERM, where the command runs, is one
         _interrupt(context.processes)
+        if not errors.empty():  # such as a disk too full for the checkpoint
+            raise errors.get() from None
         raise
     if not errors.empty():
         raise errors.get()
@@ -134,16 +141,26 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
 
 
 @contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ctrl-C does nothing within, nor in processes that are started here, which import for long."""
+def _holding_signals() -> Iterator[None]:
+    """No signal leaves some processes started and others not: SIGTERM comes at the block's end.
+
+    Ctrl-C does nothing within, nor in processes that are started here until they call _run: they
+    import for long.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A function, unlike SIG_IGN, is not inherited: SIGTERM ends a process that was just started.
+    terminate = signal.signal(signal.SIGTERM, lambda number, _: held.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
+    if held:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _wait_for_all(processes: Sequence) -> int | None:
