@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 
 from topformer_d2.engine import launch as launching
+from topformer_d2.engine.failures import LOST_CONNECTION, LostProcessError
 from topformer_d2.engine.launch import launch
 from topformer_d2.errors import InputError, Terminated
 
@@ -73,3 +75,43 @@ def test_an_error_during_an_interruption_is_raised(monkeypatch, interrupted):
     with pytest.raises(InputError, match="the disk is full"):
         launch(print, 2, device="cpu")
     assert interrupted == ["only"]
+
+
+@pytest.mark.parametrize(
+    ("last", "raised"),
+    [
+        (LostProcessError("process 1: Connection closed by peer"), LostProcessError),
+        (InputError("the image is damaged"), InputError),  # is why the first has lost it
+    ],
+)
+def test_what_the_processes_have_met_is_raised(monkeypatch, last, raised):
+    met = [LostProcessError("process 0: NCCL error in: a.cpp"), last]
+
+    def start(_function, args, *_args, **_kwargs):
+        for error in met:
+            args[-1].put(error)
+        failed = SimpleNamespace(exitcode=LOST_CONNECTION, pid=1)
+        return SimpleNamespace(processes=[failed, failed])
+
+    monkeypatch.setattr(launching, "_start_processes", start)
+    monkeypatch.setattr(launching, "_wait_for_all", lambda _: 0)
+    with pytest.raises(raised) as found:
+        launch(print, 2, device="cpu")
+    expected = met if raised is LostProcessError else [last]
+    assert str(found.value).splitlines() == [str(error) for error in expected]
+
+
+def test_a_process_that_has_lost_another_passes_its_error_on(monkeypatch):
+    told = []
+
+    def fail(_rank):
+        raise distributed.DistBackendError("NCCL error in: a.cpp")
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(launching.os, "setpgrp", lambda: None)
+    monkeypatch.setattr(launching.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        launching._run(0, fail, (), SimpleNamespace(put=told.append))
+    assert end.value.code == LOST_CONNECTION
+    assert [str(error) for error in told] == ["process 0: NCCL error in: a.cpp"]

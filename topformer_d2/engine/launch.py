@@ -22,7 +22,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, is_out_of_memory
-from .failures import LOST_CONNECTION, has_lost_process
+from .failures import LOST_CONNECTION, LostProcessError, as_lost_process
 
 # Detectron2 v0.6 calls `spawn` and its main branch this, so that launch replaces both.
 _start_processes = torch.multiprocessing.start_processes
@@ -56,6 +56,7 @@ def launch(
 
     Raises:
         InputError, OSError, or what a lack of memory raises: the first of the processes' own.
+        LostProcessError: all that failed have lost the connection to another process.
         torch.multiprocessing.ProcessExitedException: one has ended with another status than 0;
             another exception than these is then on stderr.
     """
@@ -106,19 +107,32 @@ def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool =
         failed = _wait_for_all(context.processes)
     except KeyboardInterrupt:  # SIGTERM, where the command runs, is one
         _interrupt(context.processes)
-        if not errors.empty():  # such as a disk too full for the checkpoint
-            raise errors.get() from None
+        own, _ = _take_all(errors)
+        if own:  # such as a disk too full for the checkpoint
+            raise own[0] from None
         raise
-    if not errors.empty():
-        raise errors.get()
+    own, lost = _take_all(errors)
+    if own:
+        raise own[0]
     if failed is not None:
         process = context.processes[failed]
+        if process.exitcode == LOST_CONNECTION and lost:
+            raise LostProcessError("\n".join(str(error) for error in lost))
         raise torch.multiprocessing.ProcessExitedException(
             f"process {failed} has ended with status {process.exitcode}",
             error_index=failed,
             error_pid=process.pid,
             exit_code=process.exitcode,
         )
+
+
+def _take_all(errors: Any) -> tuple[list[Exception], list[LostProcessError]]:
+    """The processes' own errors, and those of the processes that have lost another one."""
+    found: list[Exception] = []
+    while not errors.empty():
+        found.append(errors.get())
+    own = [error for error in found if not isinstance(error, LostProcessError)]
+    return own, [error for error in found if isinstance(error, LostProcessError)]
 
 
 def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
@@ -131,7 +145,8 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as e:
-        if has_lost_process(e):
+        if lost := as_lost_process(e):
+            errors.put(lost)
             sys.exit(LOST_CONNECTION)
         if isinstance(e, (InputError, OSError)) or is_out_of_memory(e):
             errors.put(e)
