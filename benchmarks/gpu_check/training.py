@@ -29,8 +29,9 @@ class _KeepLosses(HookBase):
     def __init__(self) -> None:
         self.losses: list[float] = []
 
-    def after_step(self) -> None:
-        self.losses.append(float(self.trainer.storage.latest()["total_loss"][0]))
+    def after_train(self) -> None:  # a GPU's losses are read some iterations at a time
+        history = self.trainer.storage.history("total_loss")
+        self.losses = [loss for loss, _ in history.values()]
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> list[float]:

@@ -7,6 +7,8 @@ import torch
 
 from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.report import NotHere, Report, require
+from benchmarks.gpu_check.training import train
+from topformer_d2.engine.train_loop import READ_PERIOD, AccumulatingTrainer
 
 
 def test_all_checks_pass_on_a_cpu_or_need_a_gpu(tmp_path, monkeypatch):
@@ -27,6 +29,16 @@ def test_all_checks_pass_on_a_cpu_or_need_a_gpu(tmp_path, monkeypatch):
     ]
     assert found["training, detection: resume"] == "pass" and len(found) == 29
     assert page.count("images a second") >= 4 and "short form" in page
+
+
+def test_losses_that_are_read_together_are_found(tiny_config, monkeypatch):
+    """As on a GPU, where the first is read after READ_PERIOD iterations or at the end."""
+    alone = train(tiny_config("SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"))
+    as_on_gpu = property(lambda self: READ_PERIOD, lambda self, period: None)
+    monkeypatch.setattr(AccumulatingTrainer, "read_period", as_on_gpu, raising=False)
+    together = train(tiny_config("SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"))
+    assert len(alone) == 3
+    assert together == alone
 
 
 def test_what_fails_is_a_line_and_the_rest_goes_on(capsys):

@@ -11,7 +11,9 @@ import time
 import pytest
 
 from tests.helpers import REPOSITORY, datasets_below, topformer
+from topformer_d2.cli import train
 from topformer_d2.data.synthetic import write_synthetic
+from topformer_d2.engine.failures import LostProcessError
 
 CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
 SMALL = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64", "SOLVER.IMS_PER_BATCH", "4"]
@@ -86,6 +88,18 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, arguments, message):
     last = result.stderr.splitlines()[-1]
     assert last.startswith("error: ") and message in last
     assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_what_nccl_said_is_in_the_message(monkeypatch, capsys):
+    def lose(*_args, **_kwargs):
+        raise LostProcessError("process 1: NCCL error in: a.cpp")
+
+    monkeypatch.setattr(train, "launch", lose)
+    parser = train.make_parser()
+    assert train.run(parser.parse_args([*CONFIG, "MODEL.DEVICE", "cpu"]), parser) == 1
+    message = capsys.readouterr().err
+    assert "process 1: NCCL error in: a.cpp" in message and "--resume" in message
+    assert "machine" not in message
 
 
 @pytest.mark.parametrize(("images", "workers"), [(4, "0"), (40, "0"), (40, "2")])

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from tests.engine.test_resume import options, run
 from topformer_d2.checkpoint import read_state_dict
 from topformer_d2.engine import Trainer, describe_death, setup, setup_run
 from topformer_d2.engine.failures import (
-    LOST_CONNECTION,
+    LostProcessError,
+    as_lost_process,
+    describe_lost,
     explain_failure,
-    has_lost_process,
     telling_of_threads,
 )
+from topformer_d2.engine.recovery import RecoveringTrainer
 from topformer_d2.errors import InputError
 from topformer_d2.files import locked_output
 
@@ -88,8 +91,13 @@ def test_failures_that_the_user_can_fix_are_told():
     message, status = describe_death(1, -9)
     assert "process 1" in message and "SIGKILL" in message and "`resume`" in message
     assert status == 137
-    message, status = describe_death(1, LOST_CONNECTION)
-    assert "process 1" in message and "`resume`" in message and status == 1
+
+
+@pytest.mark.parametrize(("num_machines", "is_named"), [(1, False), (2, True)])
+def test_another_machine_is_named_where_there_is_one(num_machines, is_named):
+    message = describe_lost(LostProcessError("process 1: NCCL error in: a.cpp"), num_machines)
+    assert "process 1: NCCL error in: a.cpp" in message and "`resume`" in message
+    assert ("another machine" in message) == is_named
 
 
 @pytest.mark.parametrize(
@@ -97,15 +105,32 @@ def test_failures_that_the_user_can_fix_are_told():
     [
         (RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error"), True),
         (RuntimeError("Connection closed by peer [127.0.0.1]"), True),
-        (distributed.DistBackendError("NCCL error"), True),
+        (distributed.DistBackendError("NCCL error\nframe #0: c10::Error"), True),
+        (distributed.DistBackendError(""), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (InputError("the page says Connection closed by peer"), False),
     ],
 )
 def test_what_tells_of_a_process_that_has_ended(monkeypatch, error, is_lost):
-    assert not has_lost_process(error)  # without other processes
+    assert as_lost_process(error) is None  # without other processes
     monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    assert has_lost_process(error) == is_lost
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    lost = as_lost_process(error)
+    assert (lost is not None) == is_lost
+    if lost is not None:  # its first line is passed on, once
+        line = (str(error) or "DistBackendError").splitlines()[0]
+        assert str(lost) == f"process 0: {line}" and as_lost_process(lost) is lost
+
+
+def test_a_trainer_logs_by_what_it_has_lost_another_process(monkeypatch, caplog):
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    logger = logging.getLogger("topformer_d2")
+    monkeypatch.setattr(logger, "propagate", True)
+    error = distributed.DistBackendError("NCCL error in: a.cpp")
+    with pytest.raises(LostProcessError, match=r"process 0: NCCL error in: a\.cpp"):
+        RecoveringTrainer._end_where_lost(SimpleNamespace(iter=3), error, lambda: "It is kept")
+    assert "iteration 3 (process 0: NCCL error in: a.cpp). It is kept" in caplog.text
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tiny_config, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, load_config
 from ..data import check_config
 from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
-from ..engine.failures import LOST_CONNECTION
+from ..engine.failures import LostProcessError, describe_lost
 from ..engine.launch import launch
 from ..engine.processes import check_processes, check_single_run
 from ..errors import InputError, about, show_error
@@ -54,8 +54,11 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
             device=asked_device(args),
             args=(args,),
         )
+    except LostProcessError as e:
+        show_error(parser.reword(describe_lost(e, args.num_machines)))
+        return 1
     except torch.multiprocessing.ProcessExitedException as e:
-        if e.exit_code >= 0 and e.exit_code != LOST_CONNECTION:
+        if e.exit_code >= 0:
             return e.exit_code  # that process has said what was wrong
         rank = args.machine_rank * args.num_gpus + e.error_index
         message, status = describe_death(rank, e.exit_code)

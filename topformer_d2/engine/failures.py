@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import distributed, nn
 
-from ..errors import InputError, is_disk_full, is_out_of_memory, message_of
+from ..errors import InputError, cut, is_disk_full, is_out_of_memory, message_of
 from ..logs import get_logger
 
 logger = get_logger(__name__)
@@ -27,12 +28,16 @@ _ITERATION = re.compile(r"at iteration=(\d+)")
 _NOT_FINITE = re.compile(r"'(\w+)': (?:np\.float\d+\()?(-?inf|nan)")
 
 
+class LostProcessError(RuntimeError):
+    """Another process of the run has ended, or does not answer; the message tells how it showed."""
+
+
 class _WithoutInputErrors(logging.Filter):
     """Keeps Detectron2's loop from logging the traceback of an error that the user can fix."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         # The last is a loss that is not finite: Detectron2's main branch logs it where it raises.
-        told = (InputError, OSError, FloatingPointError)
+        told = (InputError, OSError, FloatingPointError, LostProcessError)
         return not (record.exc_info and isinstance(record.exc_info[1], told))
 
 
@@ -138,12 +143,38 @@ def explain_failure(error: Exception, *, iteration: int, rate: float, folder: st
     return None
 
 
-def has_lost_process(error: BaseException) -> bool:
-    """Whether it was raised because another process of the run has ended, or does not answer."""
+def as_lost_process(error: Exception) -> LostProcessError | None:
+    """The error to raise where another process of the run has ended, or does not answer.
+
+    What NCCL and gloo raise then, they may also raise for a reason of their own, such as a network
+    interface that is missing. Its first line is kept, with the rank of the process that raised it.
+
+    Returns:
+        the error; None where `error` was raised for another reason.
+    """
+    if isinstance(error, LostProcessError):
+        return error
     if not distributed.is_initialized() or isinstance(error, InputError):
-        return False
-    return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
+        return None
+    text = str(error)
+    is_lost = isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and _LOST.search(text)
+    )
+    line = text.strip().partition("\n")[0] or type(error).__name__
+    return LostProcessError(f"process {comm.get_rank()}: {cut(line)}") if is_lost else None
+
+
+def describe_lost(error: LostProcessError, num_machines: int) -> str:
+    """The message where all processes of this machine have lost another one, and none has failed.
+
+    Args:
+        error: names what each of them met.
+        num_machines: of the run.
+    """
+    where = ", maybe to one of another machine" if num_machines > 1 else ""
+    return (
+        f"training processes have lost the connection to others{where}. The same command with "
+        f"`resume` goes on from the last checkpoint. What they met:\n{error}"
     )
 
 
@@ -152,14 +183,8 @@ def describe_death(rank: int, exit_code: int) -> tuple[str, int]:
 
     Args:
         rank: of the process.
-        exit_code: minus the number of the signal that ended it, or LOST_CONNECTION.
+        exit_code: minus the number of the signal that ended it.
     """
-    if exit_code == LOST_CONNECTION:
-        return (
-            f"training process {rank} has lost the connection to one of another machine. The same "
-            "command with `resume` goes on from the last checkpoint",
-            1,
-        )
     number = -exit_code
     try:
         name = signal.Signals(number).name

@@ -22,8 +22,10 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, is_out_of_memory
-from .failures import LOST_CONNECTION, has_lost_process
+from .failures import LOST_CONNECTION, LostProcessError, as_lost_process
 
+# Detectron2 v0.6 calls `spawn` and its main branch this, so that launch replaces both.
+_start_processes = torch.multiprocessing.start_processes
 # Seconds: once a process has failed, the others have as many to end by themselves, then as many
 # after SIGTERM. A process whose GPU waits for another one's does not notice either.
 _GRACE = 12.0
@@ -54,6 +56,7 @@ def launch(
 
     Raises:
         InputError, OSError, or what a lack of memory raises: the first of the processes' own.
+        LostProcessError: all that failed have lost the connection to another process.
         torch.multiprocessing.ProcessExitedException: one has ended with another status than 0;
             another exception than these is then on stderr.
     """
@@ -64,7 +67,10 @@ def launch(
             meeting = f"file://{os.path.join(folder, 'meeting')}"
             _spawn(_join, (processes, meeting, main, args), processes)
     else:
-        with _replaced(torch.multiprocessing, "spawn", _spawn):
+        with (
+            _replaced(torch.multiprocessing, "spawn", _spawn),
+            _replaced(torch.multiprocessing, "start_processes", _spawn),
+        ):
             engine.launch(
                 main,
                 processes,
@@ -88,25 +94,45 @@ def _join(rank: int, processes: int, meeting: str, main: Callable, args: tuple) 
 def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool = False) -> None:
     """torch.multiprocessing.spawn with launch's way of ending; function(rank, *args) is called."""
     errors = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    with _ignoring_interrupts():  # as the processes do until they call _run
-        context = torch.multiprocessing.start_processes(
-            _run, (function, args, errors), nprocs, join=False, daemon=daemon, start_method="spawn"
-        )
     try:
+        with _holding_signals():
+            context = _start_processes(
+                _run,
+                (function, args, errors),
+                nprocs,
+                join=False,
+                daemon=daemon,
+                start_method="spawn",
+            )
         failed = _wait_for_all(context.processes)
     except KeyboardInterrupt:  # SIGTERM, where the command runs, is one
         _interrupt(context.processes)
+        own, _ = _take_all(errors)
+        if own:  # such as a disk too full for the checkpoint
+            raise own[0] from None
         raise
-    if not errors.empty():
-        raise errors.get()
+    own, lost = _take_all(errors)
+    if own:
+        raise own[0]
     if failed is not None:
         process = context.processes[failed]
+        if process.exitcode == LOST_CONNECTION and lost:
+            raise LostProcessError("\n".join(str(error) for error in lost))
         raise torch.multiprocessing.ProcessExitedException(
             f"process {failed} has ended with status {process.exitcode}",
             error_index=failed,
             error_pid=process.pid,
             exit_code=process.exitcode,
         )
+
+
+def _take_all(errors: Any) -> tuple[list[Exception], list[LostProcessError]]:
+    """The processes' own errors, and those of the processes that have lost another one."""
+    found: list[Exception] = []
+    while not errors.empty():
+        found.append(errors.get())
+    own = [error for error in found if not isinstance(error, LostProcessError)]
+    return own, [error for error in found if isinstance(error, LostProcessError)]
 
 
 def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
@@ -119,7 +145,8 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except Exception as e:
-        if has_lost_process(e):
+        if lost := as_lost_process(e):
+            errors.put(lost)
             sys.exit(LOST_CONNECTION)
         if isinstance(e, (InputError, OSError)) or is_out_of_memory(e):
             errors.put(e)
@@ -129,16 +156,26 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
 
 
 @contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ctrl-C does nothing within, nor in processes that are started here, which import for long."""
+def _holding_signals() -> Iterator[None]:
+    """No signal leaves some processes started and others not: SIGTERM comes at the block's end.
+
+    Ctrl-C does nothing within, nor in processes that are started here until they call _run: they
+    import for long.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A function, unlike SIG_IGN, is not inherited: SIGTERM ends a process that was just started.
+    terminate = signal.signal(signal.SIGTERM, lambda number, _: held.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
+    if held:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _wait_for_all(processes: Sequence) -> int | None:

@@ -16,10 +16,9 @@ from detectron2.utils.file_io import PathManager
 from ..errors import InputError
 from ..logs import get_logger
 from .failures import (
-    LOST_CONNECTION,
     UndoStep,
+    as_lost_process,
     explain_failure,
-    has_lost_process,
     iteration_of,
     naming_folder,
     telling_of_threads,
@@ -101,13 +100,21 @@ class RecoveringTrainer(DefaultTrainer):
                 hook.after_train()
 
     def _end_where_lost(self, error: Exception, keep: Callable[[], str]) -> None:
-        """End this process where another one of the run has; that one's error is told."""
-        if not has_lost_process(error):
+        """End this process where another one of the run has; that one's error is told.
+
+        Raises:
+            LostProcessError: another one has ended; the state is kept.
+        """
+        lost = as_lost_process(error)
+        if lost is None:
             return
         self._has_failed = True
         iteration = self.iter
-        logger.warning("Another process has ended in iteration %d. %s", iteration, keep())
-        raise SystemExit(LOST_CONNECTION) from error
+        logger.warning(
+            "Another process has ended or does not answer in iteration %d (%s). %s",
+            *(iteration, lost, keep()),
+        )
+        raise lost from error
 
     def _explain(self, error: Exception) -> str | None:
         rate = self.optimizer.param_groups[0]["lr"]
