@@ -11,6 +11,7 @@ from benchmarks.gpu_check.training import train
 from topformer_d2.engine.train_loop import READ_PERIOD, AccumulatingTrainer
 
 
+@pytest.mark.slow
 def test_all_checks_pass_on_a_cpu_or_need_a_gpu(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path = tmp_path / "gpu.md"

@@ -184,6 +184,7 @@ def test_all_ways_to_a_label_map_agree(tmp_path, monkeypatch):
     assert (outside.whole() == in_graph.whole()).float().mean() > 0.99
 
 
+@pytest.mark.slow
 def test_an_untrained_detector_finds_something(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     cfg, path = load_config(DETECTOR), str(tmp_path / "w.pth")

@@ -39,6 +39,7 @@ def train_and_be_killed(cfg):
     trainer.train()
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_and_leaves_a_checkpoint(tiny_config):
     cfg = tiny_config("SOLVER.MAX_ITER", "100")
     start = time.monotonic()

@@ -189,7 +189,10 @@ def official_file(path, num_classes, fuse_depthwise):
     return network
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if i > 1 else ()) for i, n in enumerate(RECIPES)],
+)
 def test_train_net_evaluates_as_the_recipe_says(dataset, tmp_path, name):
     num_classes, short, long, divisor, images = RECIPES[name]
     weights, output = tmp_path / "official.pth", tmp_path / "output"

@@ -140,7 +140,7 @@ def test_tiles(model, export, tmp_path, file_format):
     assert_same(Predictor(path, tile_size=128)(image), Predictor(*model, tile_size=128)(image))
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", [pytest.param("onnx", marks=pytest.mark.slow), "openvino"])
 def test_a_fixed_size_that_is_the_images(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format, size=(96, 131))

@@ -86,7 +86,13 @@ def agrees(count: int, unit: int, printed: str | None) -> str | None:
     return printed and agreement(Decimal(count) / unit, Decimal(printed))
 
 
-@pytest.mark.parametrize("row", ROWS)
+# A row of each table; the others are slow.
+FAST = {"default", "2 last", "3 strides 4-32", "4 SASE", "5 gate", "6 concat", "7 M=128"}
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, marks=() if row in FAST else pytest.mark.slow) for row in ROWS]
+)
 def test_sizes_and_costs_are_the_papers(row):
     letter, opts, parameters, macs, paper_parameters, paper_macs = ROWS[row]
     cost = complexity(build_model(get_config(f"seg_topformer_{letter}", opts)), 512, 512)[""]

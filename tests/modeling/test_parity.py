@@ -75,7 +75,9 @@ def count_gmacs(model, height, width):
     return analysis.total() / 1e9
 
 
-@pytest.mark.parametrize("variant", GMACS)
+@pytest.mark.parametrize(
+    "variant", [pytest.param(v, marks=() if v == "tiny" else pytest.mark.slow) for v in GMACS]
+)
 def test_gmacs(variant):
     model = Segmenter(variant).eval()
     whole = count_gmacs(model, 512, 512)
