@@ -144,8 +144,8 @@ def test_parts_of_another_backbone():
     ("module", "label"),
     [
         ("backbone.pyramid.stem", "token pyramid"),
-        ("backbone.semantics.blocks", "semantics extractor"),
-        ("backbone.injection.sim4.gate", "semantics injection"),
+        pytest.param("backbone.semantics.blocks", "semantics extractor", marks=pytest.mark.slow),
+        pytest.param("backbone.injection.sim4.gate", "semantics injection", marks=pytest.mark.slow),
         ("sem_seg_head.fuse", "segmentation head"),
     ],
 )

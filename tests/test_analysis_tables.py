@@ -111,7 +111,13 @@ def test_agreement(ours, reported, expected):
     assert agreement(Decimal(ours), Decimal(reported)) == expected
 
 
-@pytest.mark.parametrize(("table", "label", "part"), TOPFORMER)
+@pytest.mark.parametrize(
+    ("table", "label", "part"),
+    [
+        pytest.param(*row, marks=pytest.mark.slow if i > 3 else ())
+        for i, row in enumerate(TOPFORMER)
+    ],
+)
 def test_topformer_rows(counter, table, label, part):
     cost = counter.count(find(table, label)).costs[part]
     parameters, gmacs = TOPFORMER[table, label, part]

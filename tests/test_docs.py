@@ -58,6 +58,7 @@ def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
     assert result.stdout.splitlines()[-1:] == [shape], result.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_the_examples_of_deployment_run(tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnx", reason="the export extra is not installed")

@@ -37,6 +37,7 @@ pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 DETECTOR = "configs/det_retinanet_lite_topformer_t.yaml"
 
 
+@pytest.mark.slow
 def test_table_json_and_chart(tmp_path):
     result = topformer(
         *("benchmark", "--config-file", "configs/seg_topformer_t.yaml", "--size", "64", "96"),
