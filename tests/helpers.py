@@ -178,6 +178,26 @@ def start_topformer(*words: object, timeout: float = 240, **environment: str):
     )
 
 
+def start_training(command: list[str]) -> subprocess.Popen:
+    """Start a training as a user would, in a session of its own; it has done 20 iterations.
+
+    Its output, standard error's too, is left to be read from there on.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if "iter: 19" in line:
+            break
+    return process
+
+
 @contextlib.contextmanager
 def datasets_below(root: Path | str) -> Iterator[None]:
     """Within it the synthetic datasets are those of another DETECTRON2_DATASETS."""

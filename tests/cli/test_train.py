@@ -4,13 +4,12 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.helpers import REPOSITORY, datasets_below, topformer
+from tests.helpers import REPOSITORY, datasets_below, start_training, topformer
 from topformer_d2.cli import train
 from topformer_d2.data.synthetic import write_synthetic
 from topformer_d2.engine.failures import LostProcessError
@@ -125,18 +124,7 @@ def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers)
 def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     options = [*SMALL, "SOLVER.MAX_ITER", "4000", "OUTPUT_DIR", str(tmp_path)]
     command = [sys.executable, str(REPOSITORY / "tools/train_net.py"), *CONFIG, *options]
-    process = subprocess.Popen(
-        command,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    for line in process.stdout:
-        if "iter: 19" in line:
-            break
+    process = start_training(command)
     time.sleep(0.2)
     os.killpg(process.pid, number)  # as a terminal does: the loader's processes too
     rest = process.stdout.read()

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -12,14 +11,13 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from tests.helpers import REPOSITORY
+from tests.helpers import start_topformer, start_training
 from topformer_d2.data.synthetic import write_synthetic
 from topformer_d2.engine import Trainer, setup_run
 from topformer_d2.engine.launch import launch
 from topformer_d2.errors import InputError
 
-COMMAND = [sys.executable, "-m", "topformer_d2", "train"]
-COMMAND += ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
+TRAIN = ["train", "--config-file", "configs/seg_topformer_t_synthetic.yaml"]
 SMALL = ["MODEL.DEVICE", "cpu", "INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64"]
 SMALL += ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"]
 
@@ -71,14 +69,7 @@ def test_a_damaged_image_is_told_once_by_the_command(tmp_path):
     image = tmp_path / "synthetic/images/train/00002.png"
     image.write_bytes(image.read_bytes()[:100])
     words = ["--num-gpus", "2", *SMALL, "OUTPUT_DIR", str(tmp_path / "out")]
-    result = subprocess.run(
-        [*COMMAND, *words],
-        cwd=REPOSITORY,
-        env={**os.environ, "DETECTRON2_DATASETS": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    result = start_topformer(*TRAIN, *words, timeout=120, DETECTRON2_DATASETS=str(tmp_path))
     assert result.returncode == 1
     (line,) = re.findall("^error: .*", result.stderr, re.M)
     assert line.startswith(f"error: {image} cannot be read")
@@ -89,18 +80,7 @@ def test_a_damaged_image_is_told_once_by_the_command(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_command_stops_all_with_a_checkpoint(tmp_path, number):
     words = ["--num-gpus", "2", *SMALL, "SOLVER.MAX_ITER", "4000", "OUTPUT_DIR", str(tmp_path)]
-    process = subprocess.Popen(
-        [*COMMAND, *words],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,
-    )
-    for line in process.stdout:
-        if "iter: 19" in line:
-            break
+    process = start_training([sys.executable, "-m", "topformer_d2", *TRAIN, *words])
     process.send_signal(number)
     rest = process.stdout.read()  # to the end of all processes, which share it
     assert process.wait(timeout=60) == 128 + number

@@ -81,7 +81,7 @@ def _forward(
     """The loss, and its gradient for the logits, both float32 or float64; None if not needed."""
     count, classes, height, width = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    values = logits.to(dtype)
+    values, weights = logits.to(dtype), weights.to(dtype)
     # The softmax does not change when a constant is subtracted at a place.
     values = F.pad(values - values.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     rows, columns = (
@@ -102,9 +102,7 @@ def _forward(
             lines = slice(row, min(row + band, rows.count))
             sources, matrix = rows.band(lines)
             resized = torch.matmul(matrix, values[chosen, :, sources])
-            labels, factors = (
-                columns.split(each[chosen, lines]) for each in (targets, weights.to(dtype))
-            )
+            labels, factors = (columns.split(each[chosen, lines]) for each in (targets, weights))
             losses, back = _band(resized, labels, factors, columns, is_series, with_gradient)
             loss += losses
             if with_gradient:
