@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,6 +122,32 @@ def photo(path: Path | str, height: int = 90, width: int = 120, seed: int = 0) -
     """Write an image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     cv2.imwrite(str(path), pixels)
+    return str(path)
+
+
+_EXPORTED = tempfile.TemporaryDirectory(prefix="topformer_d2_exported_")
+
+
+def exported(cfg, weights: str, path: Path | str, **flags: object) -> str:
+    """export_model for a test of what is done with a file: each file is made once in a process.
+
+    Files are the same where the config but for its paths, the weights, the extension and the flags
+    are; later ones are copied.
+    """
+    from topformer_d2.export import export_model
+
+    path, cfg = Path(path), cfg.clone()
+    cfg.defrost()
+    cfg.OUTPUT_DIR = cfg.MODEL.WEIGHTS = ""
+    made = cfg.dump(), sorted(flags.items()), path.suffix
+    digest = hashlib.sha256(repr(made).encode() + Path(weights).read_bytes())
+    folder = Path(_EXPORTED.name, digest.hexdigest())
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=_EXPORTED.name) as new:
+            export_model(cfg, weights, str(Path(new, "model").with_suffix(path.suffix)), **flags)
+            shutil.copytree(new, folder)
+    for file in folder.iterdir():
+        shutil.copy(file, path.with_suffix(file.suffix))
     return str(path)
 
 

@@ -232,6 +232,7 @@ def test_what_is_no_such_folder_is_said(voc, tmp_path, what):
 BCCD = REPOSITORY.parent / "shared" / "data" / "BCCD"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BCCD.is_dir(), reason="BCCD is not here")
 def test_bccd(tmp_path):
     """Real files: two boxes have no area, and the classes are those that the dataset registers."""

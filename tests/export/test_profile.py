@@ -4,9 +4,8 @@ import onnx
 import pytest
 import torch
 
-from tests.helpers import run_script
+from tests.helpers import exported, run_script
 from topformer_d2.errors import InputError
-from topformer_d2.export import export_model
 from topformer_d2.export.network import ExportNetwork, describe
 from topformer_d2.export.profile import _WARM_UP, _node_times, format_profile, profile_onnx
 from topformer_d2.export.reference import as_listed
@@ -18,8 +17,7 @@ from topformer_d2.inference.model_info import ModelInfo
 def file(trained, tmp_path):
     cfg, _, weights = trained("seg_topformer_t_synthetic")
     path = str(tmp_path / "m.onnx")
-    export_model(cfg, weights, path)
-    return path
+    return exported(cfg, weights, path)
 
 
 def test_each_convolution_has_a_time_and_a_rate(file):
@@ -51,7 +49,7 @@ def test_what_cannot_be_profiled(trained, tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(InputError, match=r"m\.onnx does not exist"):
         profile_onnx(str(path), (64, 64))
-    export_model(cfg, weights, str(path), with_preprocessing=True)
+    exported(cfg, weights, path, with_preprocessing=True)
     with pytest.raises(InputError, match=r"m\.onnx .* without `with_preprocessing`"):
         profile_onnx(str(path), (64, 64))
     path.write_bytes(path.read_bytes()[:100_000])

@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.helpers import topformer
+from tests.helpers import exported, topformer
 from topformer_d2.data.image_files import list_images
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
-from topformer_d2.export import export_model, quantize
+from topformer_d2.export import quantize
 from topformer_d2.export.quantize import quantize_onnx
 from topformer_d2.inference import Predictor
 
@@ -35,7 +35,7 @@ def images():
 def test_it_answers_as_before(trained, tmp_path, images, config, size):
     cfg, _, weights = trained(config, "INPUT.MIN_SIZE_TEST", "64")
     path, output = str(tmp_path / "m.onnx"), str(tmp_path / "int8" / "m.onnx")
-    export_model(cfg, weights, path, size=size)
+    exported(cfg, weights, path, size=size)
     assert quantize_onnx(path, images, output) == 12
     assert os.listdir(tmp_path / "int8") == ["m.onnx"]
     assert os.path.getsize(output) < 0.6 * os.path.getsize(path)
@@ -58,14 +58,14 @@ def test_it_answers_as_before(trained, tmp_path, images, config, size):
 def test_what_cannot_be_quantised(trained, tmp_path, images):
     cfg, _, weights = trained(CONFIGS[0])
     path = str(tmp_path / "m.onnx")
-    export_model(cfg, weights, path, with_preprocessing=True, size=(64, 64))
+    exported(cfg, weights, path, with_preprocessing=True, size=(64, 64))
     output = str(tmp_path / "o.onnx")
     with pytest.raises(InputError, match="without `with_preprocessing`"):
         quantize_onnx(path, images, str(tmp_path / "unmade" / "o.onnx"))
     assert not (tmp_path / "unmade").exists()
     with pytest.raises(InputError, match="topformer export"):
         quantize_onnx(weights, images, output)
-    export_model(cfg, weights, path, size=(64, 64))
+    exported(cfg, weights, path, size=(64, 80))
     with pytest.raises(InputError, match=r"ends in \.onnx"):
         quantize_onnx(path, images, str(tmp_path / "o.xml"))
     with pytest.raises(InputError, match="no image"):
@@ -84,7 +84,7 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
 def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
     cfg, _, weights = trained(CONFIGS[0])
     path, folder = str(tmp_path / "m.onnx"), tmp_path / "int8"
-    export_model(cfg, weights, path, size=(64, 64))
+    exported(cfg, weights, path, size=(64, 80))
     folder.mkdir()
     (folder / "m.onnx").write_bytes(b"before")
 
@@ -101,7 +101,7 @@ def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
 def test_tool_says_what_was_lost(trained, tmp_path, images):
     cfg, _, weights = trained(CONFIGS[0])
     path, folder = str(tmp_path / "m.onnx"), tmp_path / "few"
-    export_model(cfg, weights, path, size=(64, 80))
+    exported(cfg, weights, path, size=(64, 80))
     folder.mkdir()
     for file in list_images(images)[:2]:
         shutil.copy(file, folder)
@@ -128,7 +128,7 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
 def test_a_dataset_is_refused_before_the_work(trained, tmp_path, images, config, dataset, message):
     cfg, _, weights = trained(config, shift=False)
     path, output = str(tmp_path / "m.onnx"), tmp_path / "o.onnx"
-    export_model(cfg, weights, path, size=(64, 80))
+    exported(cfg, weights, path, size=(64, 80))
     args = ("--model", path, "--images", images, "--output", str(output), "--dataset", dataset)
     failed = topformer("quantize", *args)
     assert failed.returncode == 1 and message in failed.stderr
