@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -31,16 +31,17 @@ def parse_files(
         files: to be read; a progress bar is shown where there are many.
         kind: of the problems, a key of inspection.SEVERITY.
     """
-    parsed, problems = [], []
+    parsed: list[T] = []
+    problems = []
     for file, (value, message) in zip(files, _map(_Guarded(parse), files), strict=True):
-        if message is None:
-            parsed.append(value)
-        else:
+        if message is not None:
             problems.append(Problem(kind, file, message))
+        else:
+            parsed.append(value)
     return parsed, problems
 
 
-class _Guarded:
+class _Guarded(Generic[T]):
     """A parser that returns its InputError's message beside None."""
 
     def __init__(self, parse: Callable[[str], T]):
@@ -70,7 +71,7 @@ def _map(function: Callable[[str], T], files: Sequence[str]) -> Iterable[T]:
             yield from part
 
 
-class _Chunked:
+class _Chunked(Generic[T]):
     def __init__(self, function: Callable[[str], T]):
         self._function = function
 
