@@ -11,20 +11,23 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading
-from ..errors import InputError, did_you_mean
-from ..files import file_stamp
+from ..errors import InputError
+from ..files import Stamp, file_stamp
 from ..logs import get_logger
-from ..tasks import PIXELS, TASKS
+from ..tasks import BOXES, PIXELS, TASKS
 from .categories import Categories
 from .class_list import read_classes
-from .formats import FORMATS, IMAGES, DatasetFormat, Paths, describe_keys, formats_of
 from .labelled import has_task
-from .multitask import join_labels
+from .labelling import Entry, LabelledFolder
+from .plain import is_plain, listed_classes, plain_metadata, plain_records
 from .registered import register_dataset
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
 
 logger = get_logger(__name__)
+
+# Of the run's output: what is made of labels that are not used as they lie.
+CACHE = "dataset_cache"
 
 
 @after_loading
@@ -67,11 +70,9 @@ def register_folders(cfg: CfgNode) -> None:
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
         if name not in folders:
             continue
-        entry = folders[name]
-        formats = _formats(name, entry)
-        definition = dict(entry)
-        class_files = [entry[key] for each in formats for key in each.class_keys]
-        stamps = (*map(file_stamp, class_files), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+        entry, definition = Entry.parse(name, folders[name]), dict(folders[name])
+        cache = os.path.join(cfg.OUTPUT_DIR, CACHE, name)
+        stamps = (*_stamps(entry), cache, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
             known = metadata.get("folders")
@@ -86,70 +87,61 @@ def register_folders(cfg: CfgNode) -> None:
                 logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        _register(name, definition, formats, cfg)
+        _register(name, entry, definition, cache, cfg)
         MetadataCatalog.get(name).stamp = stamps
 
 
-def _formats(name: str, entry: Any) -> tuple[DatasetFormat, ...]:
-    """The formats of an entry, whose keys and values are checked."""
-    where, takes = f"DATASETS.FOLDERS.{name}", f"it takes {describe_keys()}"
-    if not isinstance(entry, CfgNode):
-        raise InputError(f"{where} is {entry!r}; {takes}")
-    known = sorted({IMAGES, *(key for each in FORMATS.values() for key in each.keys)})
-    for key, value in entry.items():
-        if key not in known:
-            raise InputError(f"{where}.{key} is unknown{did_you_mean(key, known)}; {takes}")
-        if not isinstance(value, str) or not value:
-            raise InputError(f"{where}.{key} is {value!r}; it takes a path")
-        if value.startswith(("http://", "https://", "ftp://")):
-            raise InputError(
-                f"{where}.{key} is {value}, a web address, whose files cannot be listed: download "
-                "it and name the path here"
-            )
-    formats = formats_of(entry.keys())
-    if not formats:
-        raise InputError(f"{where} has {', '.join(entry) or 'no key'}; {takes}")
-    return formats
+def _stamps(entry: Entry) -> list[Stamp]:
+    """What changes with the files that name the classes, and with the lists of the others."""
+    stamps: list[Stamp] = []
+    for path in (entry.classes, entry.labels, entry.boxes):
+        if isinstance(path, str) and path:
+            is_folder = os.path.isdir(path)
+            stamps.append((path, os.stat(path).st_mtime_ns) if is_folder else file_stamp(path))
+    return stamps
 
 
-def _register(name: str, paths: Paths, formats: tuple[DatasetFormat, ...], cfg: CfgNode) -> None:
-    metadata: dict[str, Any] = {"folders": paths, "image_root": paths[IMAGES]}
-    for each in formats:
-        metadata |= each.metadata(paths) | _classes(name, each, paths, cfg)
-    tasks = [task for each in formats for task in each.tasks]
-    register_dataset(name, partial(_load, name, paths, formats), tasks, **metadata)
+def _register(name: str, entry: Entry, definition: dict, cache: str, cfg: CfgNode) -> None:
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    metadata: dict[str, Any] = {"folders": definition, "image_root": entry.images}
+    tasks = [task.name for task, path in ((PIXELS, entry.labels), (BOXES, entry.boxes)) if path]
+    load = partial(plain_records, name, entry)
+    named = [path for path in (entry.classes, entry.boxes) if isinstance(path, str) and path]
+    if not entry.classes:
+        named.append(entry.labels)
+    if missing := [path for path in named if path and not PathManager.exists(path)]:
+        metadata |= _known_classes(name, entry, tasks, missing[0], cfg)
+    elif is_plain(entry):
+        metadata |= plain_metadata(entry, ignored)
+    else:
+        folder = LabelledFolder(name, entry, cache, ignored)
+        load = folder.records
+        metadata |= folder.metadata()
+    register_dataset(name, load, tasks, **metadata)
 
 
-def _load(name: str, paths: Paths, formats: tuple[DatasetFormat, ...]) -> list[dict]:
-    *labelling, listing = formats
-    records = listing.records(name, paths)
-    for pixels in labelling:
-        sources = (paths[listing.keys[0]], paths[pixels.keys[0]])
-        records = join_labels(name, records, pixels.labels(paths), *sources)
-    return records
-
-
-def _classes(name: str, dataset_format: DatasetFormat, paths: Paths, cfg: CfgNode) -> dict:
-    """The fields of the metadata that say what the classes are."""
-    ignore_label = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    missing = [key for key in dataset_format.class_keys if not PathManager.isfile(paths[key])]
-    if not missing:
-        return dataset_format.classes(paths, ignore_label)
+def _known_classes(
+    name: str, entry: Entry, tasks: list[str], missing: str, cfg: CfgNode
+) -> dict[str, Any]:
+    """The fields of the metadata that say what the classes are, where their file is missing."""
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     fields: dict[str, Any] = {}
-    for task in map(TASKS.get, dataset_format.tasks):
+    for task in map(TASKS.get, tasks):
         # A dumped config's; of another dataset, if their number is not the model's.
         known = tuple(cfg.DATASETS[task.classes_key])
         if len(known) != cfg.MODEL[task.config_node].NUM_CLASSES:
             known = ()
+        if not known and missing != entry.classes and entry.classes:
+            known = listed_classes(entry, ignored).names
         if not known:
-            key = missing[0]
+            key = next(key for key, path in cfg.DATASETS.FOLDERS[name].items() if path == missing)
             logger.warning(
                 "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
-                *(name, key, os.path.abspath(paths[key])),
+                *(name, key, os.path.abspath(missing)),
             )
         if task is PIXELS:
             ids = tuple(range(len(known)))
-            fields |= Categories(known, (), ids, ignore_label).stuff_metadata()
+            fields |= Categories(known, (), ids, ignored).stuff_metadata()
         elif known:
             fields[task.classes_field] = list(known)
     return fields

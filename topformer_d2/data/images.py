@@ -180,6 +180,16 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
     raise InputError(f"{path} has {what}; a label is an 8-bit single-channel PNG (mode 'L'){fix}")
 
 
+def is_plain_label(path: str | os.PathLike) -> bool:
+    """Whether read_label takes a file, by its header."""
+    try:
+        with _opened(os.fspath(path), MAX_PIXELS) as (file, image):
+            bits = _bit_depth_of_open(file)
+            return image.format not in LOSSY_FORMATS and image.mode == "L" and bits in (None, 8)
+    except InputError:
+        return False
+
+
 def _bit_depth_of_open(file: BinaryIO) -> int | None:
     """png_bit_depth of a file that Pillow is reading."""
     place = file.tell()

@@ -26,6 +26,8 @@ _PATH_FIELDS = (
     "json_file",
     "classes_file",
 )
+# Keys of an entry of DATASETS.FOLDERS that are paths; CLASSES may be names.
+_PATH_KEYS = ("IMAGES", "LABELS", "BOXES", "LIST", "CLASSES")
 
 
 def register_dataset(
@@ -52,8 +54,9 @@ def dataset_paths(name: str) -> list[str]:
     """The files and folders that a registered dataset reads, as its metadata names them."""
     metadata = MetadataCatalog.get(name)
     named = [metadata.get(key) for key in _PATH_FIELDS]
-    own = metadata.get("folders", {}).values()
-    return [path for path in dict.fromkeys((*named, *own)) if path]
+    own = (metadata.get("folders", {}).get(key) for key in _PATH_KEYS)
+    paths = (path for path in (*named, *own) if isinstance(path, str) and path)
+    return list(dict.fromkeys(paths))
 
 
 def missing_paths(name: str) -> list[str]:

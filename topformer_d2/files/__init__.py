@@ -1,7 +1,7 @@
 """Reading untrusted files safely, and writing files whole or not at all."""
 
 from .folders import make_folder
-from .locking import locked_output
+from .locking import locked_output, waiting_for_lock
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
 from .remote import is_remote
 from .room import naming_full_disks
@@ -31,6 +31,7 @@ __all__ = [
     "read_json",
     "read_text",
     "stamp",
+    "waiting_for_lock",
     "write_beside",
     "write_json",
     "writing_beside",

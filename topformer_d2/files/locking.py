@@ -64,6 +64,28 @@ def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
                     _release(Path(key), *_held.pop(key)[:2])
 
 
+@contextlib.contextmanager
+def waiting_for_lock(path: str | os.PathLike) -> Iterator[None]:
+    """Within it no other process is within such a block of the same file, which stays there.
+
+    Where the file system has no locks, nothing is held.
+
+    Args:
+        path: of the lock file, in a folder that exists.
+    """
+    if fcntl is None or is_remote(path):
+        yield
+        return
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def try_lock(descriptor: int) -> bool:
     """Lock an open file or folder for this process alone; False where another has it.
 

@@ -2,80 +2,100 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection
+import os
 
-from ...tasks import TASKS
-from . import coco, label_images
-from .base import IMAGES, DatasetFormat, Paths
+from ...errors import InputError, did_you_mean
+from ...logs import get_logger
+from .contract import (
+    BACKGROUND,
+    DatasetFormat,
+    LabelledImage,
+    Labelling,
+    Problem,
+    Shape,
+)
+from .parallel import map_in_processes, parse_files
 
-__all__ = ["FORMATS", "IMAGES", "DatasetFormat", "Paths", "describe_keys", "formats_of", "register"]
+__all__ = [
+    "BACKGROUND",
+    "FORMATS",
+    "DatasetFormat",
+    "LabelledImage",
+    "Labelling",
+    "Problem",
+    "Shape",
+    "detect_format",
+    "map_in_processes",
+    "parse_files",
+    "register",
+]
 
-# By name.
+logger = get_logger(__name__)
+
+# By name, in the order in which they are asked whether labels are theirs.
 FORMATS: dict[str, DatasetFormat] = {}
+_said: set[tuple[str, str]] = set()
 
 
 def register(new: DatasetFormat) -> None:
     """Add a format to FORMATS.
 
     Raises:
-        ValueError: its name is taken, it has no keys, its class_keys are not among them, or an
-            entry with its keys could be of another format.
+        ValueError: its name is taken.
     """
     if new.name in FORMATS:
         raise ValueError(f"a dataset format {new.name!r} is registered already")
-    if not new.keys:
-        raise ValueError(f"the dataset format {new.name!r} has no keys beside {IMAGES}")
-    if outside := sorted({*new.class_keys} - {*new.keys}):
-        raise ValueError(f"class_keys of the dataset format {new.name!r} has {outside}: not a key")
-    _by_keys([*FORMATS.values(), new])
     FORMATS[new.name] = new
 
 
-def formats_of(keys: Collection[str]) -> tuple[DatasetFormat, ...]:
-    """The formats of an entry of DATASETS.FOLDERS with these keys.
+def detect_format(path: str, images: str, task: str, name: str, where: str) -> DatasetFormat:
+    """The format of labels, which the log names once where it was told by the files.
 
-    Returns:
-        one; or one for pixels that has `labels` and one for boxes, of the same images; or none,
-        where no format has these keys.
-    """
-    return _by_keys(FORMATS.values()).get(frozenset(keys), ())
-
-
-def _by_keys(formats: Collection[DatasetFormat]) -> dict[frozenset, tuple[DatasetFormat, ...]]:
-    """The formats that an entry of these keys has: each, and those that are joined.
+    Args:
+        path: of the labels, a file or a folder.
+        images: folder of their images.
+        task: "sem_seg" or "instances", for which they are used.
+        name: of the format; "" = by the files.
+        where: the key that names `path`, for messages.
 
     Raises:
-        ValueError: two of them have the same keys.
+        InputError: the labels are missing, of no format or of several, or their format has none
+            for the task.
     """
-    joined = [
-        (pixels, boxes)
-        for pixels, boxes in itertools.permutations(formats, 2)
-        if pixels.labels and (*pixels.tasks, *boxes.tasks) == tuple(TASKS)
-        # A key of both would give one file to both tasks.
-        if not set(pixels.keys) & set(boxes.keys)
-    ]
-    found: dict[frozenset, tuple[DatasetFormat, ...]] = {}
-    for several in (*((each,) for each in formats), *joined):
-        keys = frozenset({IMAGES, *itertools.chain(*(each.keys for each in several))})
-        if other := found.get(keys):
-            names = [" with ".join(each.name for each in those) for those in (other, several)]
-            raise ValueError(f"the dataset formats {names} have the same keys: {sorted(keys)}")
-        found[keys] = several
-    return found
-
-
-def describe_keys() -> str:
-    """What an entry takes, as "IMAGES and BOXES (objects)", of each format."""
-    described = []
-    for each in FORMATS.values():
-        firsts, last = (IMAGES, *each.keys[:-1]), each.keys[-1]
-        tasks = " and ".join(TASKS[task].table for task in each.tasks)
-        described.append(f"{', '.join(firsts)} and {last} ({tasks})")
-    both = "those of pixels and of objects together (both, of the same images)"
-    return f"{', '.join(described)}, or {both}"
-
-
-# A new format is a module and its entry here.
-for _module in (label_images, coco):
-    register(_module.FORMAT)
+    if not os.path.exists(path):
+        raise InputError(
+            f"{where} names {path}, but {os.path.abspath(path)} does not exist; a relative path "
+            "starts at the working directory"
+        )
+    fitting = [each for each in FORMATS.values() if task in each.tasks]
+    names = [each.name for each in fitting]
+    entry = where.rpartition(".")[0]
+    if name:
+        if name not in FORMATS:
+            raise InputError(
+                f"{entry}.FORMAT is {name!r}{did_you_mean(name, list(FORMATS))}; it takes "
+                f"{', '.join(FORMATS)}"
+            )
+        if name in names:
+            return FORMATS[name]
+        # Of an entry with both tasks, FORMAT may be that of the other.
+    found = [each for each in fitting if each.detect(path, images)]
+    if len(found) == 1:
+        if (where, found[0].name) not in _said:
+            _said.add((where, found[0].name))
+            logger.info("%s is read as %s (FORMAT)", where, found[0].name)
+        return found[0]
+    if found:
+        several = " or ".join(each.name for each in found)
+        raise InputError(f"{where}: {path} may be {several}: add {entry}.FORMAT")
+    others = [each.name for each in FORMATS.values() if each.detect(path, images)]
+    if others:
+        raise InputError(
+            f"{where}: {path} is of the format {others[0]}, which has no "
+            f"{'label for each pixel' if task == 'sem_seg' else 'boxes'}; it takes "
+            f"{', '.join(names)}"
+        )
+    raise InputError(
+        f"{where}: {path} holds labels of no known format; it takes {', '.join(names)}. Name one "
+        f"as {entry}.FORMAT to see what is wrong with its files"
+    )

@@ -109,6 +109,7 @@ class DatasetFormat:
             Labelling's names to (height, width) integers from 0 to 2**24 - 1, which
             Labelling.values has; InputError where a file cannot be read. A colour's value is
             red * 65536 + green * 256 + blue. None = the labels are shapes.
+        has_colors: the values are colours.
     """
 
     name: str
@@ -116,3 +117,4 @@ class DatasetFormat:
     detect: Callable[[str, str], bool]
     read: Callable[[str, str], Labelling]
     decode: Callable[[Sequence[str], Sequence[str]], np.ndarray] | None = None
+    has_colors: bool = False

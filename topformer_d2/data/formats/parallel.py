@@ -5,18 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
 
 from ...errors import InputError
 from .contract import Problem
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-# Starting a process takes as long as reading some hundred small files.
-_FILES_A_PROCESS = 500
 _CHUNK = 100
 
 
@@ -33,7 +32,9 @@ def parse_files(
     """
     parsed: list[T] = []
     problems = []
-    for file, (value, message) in zip(files, _map(_Guarded(parse), files), strict=True):
+    for file, (value, message) in zip(
+        files, map_in_processes(_Guarded(parse), files, "reading labels"), strict=True
+    ):
         if message is not None:
             problems.append(Problem(kind, file, message))
         else:
@@ -54,31 +55,45 @@ class _Guarded(Generic[T]):
             return None, str(e)
 
 
-def _map(function: Callable[[str], T], files: Sequence[str]) -> Iterable[T]:
-    count = min(os.cpu_count() or 1, len(files) // _FILES_A_PROCESS)
+def map_in_processes(
+    function: Callable[[S], T], items: Sequence[S], description: str, *, least: int = 500
+) -> Iterator[T]:
+    """function(item) of each item, in their order; of many in several processes, with a bar.
+
+    Args:
+        function: of a module, or an object that can be pickled; it raises nothing that is to be
+            caught.
+        items: that can be pickled.
+        description: for the progress bar.
+        least: items for which a process is worth its start, which takes as long as reading some
+            hundred small files.
+    """
+    count = min(os.cpu_count() or 1, len(items) // least)
     # Forked processes have the libraries already; to import them takes seconds.
     if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        yield from map(function, files)
+        yield from map(function, items)
         return
-    chunks = [files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK)]
+    chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
     context = multiprocessing.get_context("fork")
     with (
-        tqdm(total=len(files), desc="reading labels", unit="file") as bar,
-        context.Pool(count, initializer=_ignore_ctrl_c) as pool,
+        tqdm(total=len(items), desc=description, unit="file") as bar,
+        context.Pool(count, _start, (function,)) as pool,
     ):
-        for part in pool.imap(_Chunked(function), chunks):
+        for part in pool.imap(_run, chunks):
             bar.update(len(part))
             yield from part
 
 
-class _Chunked(Generic[T]):
-    def __init__(self, function: Callable[[str], T]):
-        self._function = function
-
-    def __call__(self, files: Sequence[str]) -> list[T]:
-        return list(map(self._function, files))
+# What a process of map_in_processes does; sent once, for it may hold large tables.
+_function: Callable[[Any], Any]
 
 
-def _ignore_ctrl_c() -> None:
-    """The process that started them ends them."""
+def _start(function: Callable[[Any], Any]) -> None:
+    """First step of a process: the one that started it handles Ctrl-C and ends it."""
+    global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _function = function
+
+
+def _run(items: Sequence[Any]) -> list[Any]:
+    return list(map(_function, items))

@@ -21,6 +21,7 @@ from ...config import model_tasks
 from ...errors import InputError
 from ..config_checks import check_config
 from ..image_files import IMAGE_EXTENSIONS
+from ..labelling import DatasetProblems
 from ..loader import init_worker
 from ..registered import check_dataset_present
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
@@ -139,6 +140,10 @@ def _load(name: str, tally: Tally) -> list[dict]:
         if not records:
             tally.note("dataset", "", f"dataset {name!r} has no image")
             return []
+    except DatasetProblems as e:
+        for problem in e.problems:
+            tally.note(*problem)
+        return e.records
     except Exception as e:  # a loader of another's may raise anything
         records = None
         reason = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"

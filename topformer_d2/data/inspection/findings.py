@@ -12,43 +12,8 @@ import numpy as np
 from tabulate import tabulate
 
 from ...errors import InputError
+from ..severity import SEVERITY, is_error
 
-# An error stops training or evaluation, or makes it wrong without a word. With a warning it runs
-# and is right, but the data may not be what was meant.
-SEVERITY = {
-    "config": "error",
-    "dataset": "error",
-    "label without image": "error",
-    "missing file": "error",
-    "unreadable file": "error",
-    "16-bit label": "error",
-    "1 to 4-bit label": "error",
-    "palette label": "error",
-    "JPEG label": "error",
-    "image is its label": "error",
-    "colour label": "error",
-    "sizes differ": "error",
-    "label out of range": "error",
-    "malformed box": "error",
-    "class out of range": "error",
-    "boxes within 0 to 1": "error",
-    "image listed twice": "error",
-    "0/255 masks": "error",
-    "one class alone": "error",
-    "nothing to learn": "error",
-    "image without label": "warning",
-    "16-bit colour image": "warning",
-    "palette image": "warning",
-    "EXIF rotation": "warning",
-    "box of no area": "warning",
-    "box outside the image": "warning",
-    "box reaches out": "warning",
-    "some boxes within 0 to 1": "warning",
-    "boxes look like corners": "warning",
-    "image shows its label": "warning",
-    "image in training and test": "warning",
-    "class never seen": "warning",
-}
 _EXAMPLES = 3  # of each kind, in the table; the JSON has all
 
 
@@ -68,7 +33,7 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        return SEVERITY[self.kind] == "error"
+        return is_error(self.kind)
 
     def as_dict(self) -> dict:
         return {

@@ -1,0 +1,209 @@
+"""The records of an entry of DATASETS.FOLDERS, made once and kept beside the run's output."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.structures import BoxMode
+
+from ...errors import InputError, printable
+from ...files import make_folder, read_json, stamp, waiting_for_lock, write_json
+from ...logs import get_logger
+from ...tasks import BOXES, PIXELS
+from ..categories import Categories
+from ..class_list import read_classes
+from ..formats import DatasetFormat, detect_format
+from ..formats.contract import BACKGROUND, Labelling, Problem
+from ..severity import is_error
+from ..source_cache import parse_once
+from .classes import ClassMap, box_classes, pixel_classes
+from .entry import Entry
+from .making import LABELS, make_records
+
+logger = get_logger(__name__)
+
+# Changes with what the records or the label maps of the same files are.
+_VERSION = 1
+_INDEX = "index.json"
+_LOCK = ".lock"
+
+
+class DatasetProblems(InputError):
+    """Labels of a dataset cannot be used.
+
+    Attributes:
+        problems: all that is wrong.
+        records: of the images whose labels can be used.
+    """
+
+    def __init__(self, message: str, problems: list[Problem], records: list[dict]):
+        super().__init__(message)
+        self.problems = problems
+        self.records = records
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Images with labels of any format, as an entry of DATASETS.FOLDERS names them.
+
+    Attributes:
+        name: of the dataset.
+        entry: of it.
+        cache: folder of what is kept.
+        ignore_value: the training id of pixels that are not learnt.
+    """
+
+    name: str
+    entry: Entry
+    cache: str
+    ignore_value: int = 255
+
+    @property
+    def where(self) -> str:
+        """The entry's key, for messages."""
+        return f"DATASETS.FOLDERS.{self.name}"
+
+    def metadata(self) -> dict[str, Any]:
+        """The fields of Detectron2's metadata that say what the classes are.
+
+        Raises:
+            InputError: the labels, or the files that name the classes, cannot be used.
+        """
+        fields: dict[str, Any] = {}
+        listed = self.listed()
+        for task in self.tasks():
+            if listed is not None:  # the labels, which may be many, are not read for their names
+                fields |= self._listed_fields(task, listed)
+                continue
+            classes = self.classes(task, listed)
+            if task == PIXELS.name:
+                ids = tuple(range(len(classes.names)))
+                named = Categories(classes.names, classes.colors, ids, self.ignore_value)
+                fields |= named.stuff_metadata()
+            else:
+                fields["thing_classes"] = list(classes.names)
+                if classes.colors:
+                    fields["thing_colors"] = [list(color) for color in classes.colors]
+        return fields
+
+    def _listed_fields(self, task: str, listed: Categories) -> dict[str, Any]:
+        if task == PIXELS.name:
+            return listed.stuff_metadata()
+        return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
+
+    def records(self) -> list[dict]:
+        """Detectron2 records.
+
+        Raises:
+            DatasetProblems: labels of some images cannot be used.
+            InputError: no label can be used.
+        """
+        made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
+        key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
+        index = self._read_index()
+        if index is None or index.get("key") != key:
+            with self._alone():
+                index = self._read_index()  # another process may have made it
+                if index is None or index.get("key") != key:
+                    index = {"key": key, **make_records(self)}
+                    write_json(os.path.join(self.cache, _INDEX), index)
+        records = [self._record(each) for each in index["records"]]
+        problems = [Problem(*each) for each in index["problems"]]
+        errors = [problem for problem in problems if is_error(problem.kind)]
+        if errors:
+            more = f" ({len(errors) - 1} more)" if errors[1:] else ""
+            raise DatasetProblems(f"{errors[0].message}{more}", problems, records)
+        for kind, count in Counter(problem.kind for problem in problems).items():
+            first = next(problem for problem in problems if problem.kind == kind)
+            more = f" ({count - 1} more)" if count > 1 else ""
+            logger.warning("%s: %s%s", self.where, printable(first.message), more)
+        return records
+
+    def _stamps(self) -> Iterator[object]:
+        entry = self.entry
+        for path in (entry.images, entry.labels, entry.boxes, entry.list_file):
+            yield stamp(path) if path else ()
+        yield stamp(entry.classes) if isinstance(entry.classes, str) and entry.classes else ()
+
+    def _read_index(self) -> dict | None:
+        path = os.path.join(self.cache, _INDEX)
+        if not os.path.isfile(path):
+            return None
+        try:
+            index = read_json(path)
+        except (InputError, OSError):
+            return None
+        return index if isinstance(index, dict) else None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within it no other process makes this dataset."""
+        make_folder(self.cache)
+        with waiting_for_lock(os.path.join(self.cache, _LOCK)):
+            yield
+
+    def tasks(self) -> list[str]:
+        """Those that it has labels for."""
+        pairs = ((PIXELS, self.entry.labels), (BOXES, self.entry.boxes))
+        return [task.name for task, path in pairs if path]
+
+    def path(self, task: str) -> str:
+        """LABELS or BOXES, by the task."""
+        return self.entry.labels if task == PIXELS.name else self.entry.boxes
+
+    def format(self, task: str) -> DatasetFormat:
+        """Of the labels of a task; InputError where they are of none."""
+        path = self.path(task)
+        key = f"{self.where}.{'LABELS' if task == PIXELS.name else 'BOXES'}"
+        return detect_format(path, self.entry.images, task, self.entry.format, key)
+
+    def labelling(self, task: str) -> Labelling:
+        """What the files say."""
+        return parse_once(self.format(task).read, self.path(task), self.entry.images)
+
+    def listed(self) -> Categories | None:
+        """CLASSES; None = not given."""
+        classes = self.entry.classes
+        if not classes:
+            return None
+        if isinstance(classes, str):
+            return read_classes(classes, self.ignore_value)
+        return Categories(classes, (), tuple(range(len(classes))), self.ignore_value)
+
+    def classes(self, task: str, listed: Categories | None) -> ClassMap:
+        """Of a task; `listed` is what CLASSES has."""
+        labelling = self.labelling(task)
+        if task == BOXES.name:
+            return box_classes(labelling, self.entry, listed, where=self.where)
+        is_raster = self.format(task).decode is not None
+        return pixel_classes(labelling, self.entry, listed, is_raster=is_raster, where=self.where)
+
+    def _record(self, stored: Mapping[str, Any]) -> dict:
+        width, height = stored["size"]
+        record: dict[str, Any] = {
+            "file_name": os.path.join(self.entry.images, stored["file"]),
+            "image_id": stored["file"],
+            "width": width,
+            "height": height,
+        }
+        if "label" in stored:
+            record[PIXELS.record_key] = os.path.join(self.cache, LABELS, stored["label"])
+        elif self.entry.labels:
+            record["tasks"] = (BOXES.name,)
+        if "boxes" in stored:
+            record[BOXES.record_key] = [
+                {
+                    "bbox": [x0, y0, x1, y1],
+                    "bbox_mode": BoxMode.XYXY_ABS,
+                    "category_id": index,
+                    "iscrowd": int(is_crowd),
+                }
+                for x0, y0, x1, y1, index, is_crowd in stored["boxes"]
+            ]
+        return record

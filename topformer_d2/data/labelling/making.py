@@ -1,0 +1,152 @@
+"""Making the records of a dataset: from labels of any format to label maps and boxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...errors import InputError, printable
+from ...files import make_folder
+from ...logs import get_logger
+from ...tasks import BOXES, PIXELS
+from ..categories import Categories
+from ..formats.contract import BACKGROUND, LabelledImage, Labelling, Problem
+from ..formats.parallel import map_in_processes
+from .matching import ImageFolder
+from .rendering import Item, Rendered, Renderer
+from .splits import choose
+from .unknown import describe_unknown
+
+if TYPE_CHECKING:
+    from .dataset import LabelledFolder
+
+logger = get_logger(__name__)
+
+# Folder of the label maps, in the dataset's cache.
+LABELS = "labels"
+
+
+def make_records(dataset: LabelledFolder) -> dict[str, list]:
+    """The records and the problems of a dataset, as JSON has them; label maps are written.
+
+    Raises:
+        InputError: no label can be used.
+    """
+    listed = dataset.listed()
+    problems: list[Problem] = []
+    matched: dict[str, dict[str, LabelledImage]] = {}
+    for task in dataset.tasks():
+        labelling = dataset.labelling(task)
+        problems += [problem for problem in labelling.problems if problem not in problems]
+        matched[task] = _match(dataset, task, labelling, problems)
+    # Where there are boxes, their files list the images.
+    chosen = choose([*matched[dataset.tasks()[-1]]], dataset.entry, dataset.where)
+    found: dict[str, dict[str, Rendered]] = {}
+    for task, images in matched.items():
+        renderer = _renderer(dataset, task, listed)
+        make_folder(renderer.folder)
+        items = [Item(file, images[file]) for file in chosen if file in images]
+        what = f"{dataset.name}: reading labels"
+        rendered = list(map_in_processes(renderer, items, what, least=50))
+        problems += [r.problem for r in rendered if r.problem and r.problem not in problems]
+        sources = {item.file: (item.labels.source, *item.labels.files)[0] for item in items}
+        unknown = {sources[r.file] or r.file: r.unknown for r in rendered if r.unknown}
+        classes = renderer.pixels or renderer.boxes
+        assert classes is not None
+        problems += describe_unknown(unknown, classes, renderer.format, dataset.where)
+        found[task] = {r.file: r for r in rendered if not r.problem and not r.unknown}
+    _remove_others(dataset, {each.label for part in found.values() for each in part.values()})
+    if not any(found.values()):
+        first = problems[0].message if problems else "there is no labelled image"
+        raise InputError(f"{dataset.where}: no label can be used: {first}")
+    return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
+
+
+def _match(
+    dataset: LabelledFolder, task: str, labelling: Labelling, problems: list[Problem]
+) -> dict[str, LabelledImage]:
+    """{file of an image below IMAGES: its labels}."""
+    labels = sorted({file for each in labelling.images for file in each.files})
+    images = ImageFolder(dataset.entry.images, labels)
+    matched: dict[str, LabelledImage] = {}
+    missing: list[LabelledImage] = []
+    for each in labelling.images:
+        source = (each.source, *each.files, dataset.path(task))[0]
+        try:
+            file = images.find(each.image)
+        except InputError as e:
+            problems.append(Problem("label without image", source, f"{source}: {e}"))
+            continue
+        if file is None:
+            missing.append(each)
+        elif file in matched:
+            message = f"{source}: the image {file} has labels twice; the first are used"
+            problems.append(Problem("image labelled twice", source, message))
+        else:
+            matched[file] = each
+    if not matched:
+        what = f"{dataset.where}: {dataset.path(task)} has"
+        if not missing:
+            raise InputError(f"{what} no label that can be used")
+        raise InputError(
+            f"{what} labels of {missing[0].image!r} and {len(missing) - 1} more images, of which "
+            f"{os.path.abspath(dataset.entry.images)} has none; it has {images.files[0]!r}. Is "
+            "IMAGES the folder of these images?"
+        )
+    for each in missing:
+        source = (each.source, *each.files, dataset.path(task))[0]
+        message = f"{source}: the image {each.image!r} is not in {dataset.entry.images}"
+        problems.append(Problem("listed image missing", source, message))
+    return matched
+
+
+def _renderer(dataset: LabelledFolder, task: str, listed: Categories | None) -> Renderer:
+    labelling, kind = dataset.labelling(task), dataset.format(task)
+    classes, ignored = dataset.classes(task, listed), dataset.ignore_value
+    folder = os.path.join(dataset.cache, LABELS)
+    common = (dataset.entry.images, folder, kind, labelling.names)
+    if task == BOXES.name:
+        return Renderer(*common, boxes=classes)
+    if kind.decode is not None:
+        table = classes.table(labelling, ignored, has_colors=kind.has_colors)
+        return Renderer(*common, pixels=classes, table=table, ignore_value=ignored)
+    index = classes.find(BACKGROUND)
+    background = ignored if index is None or index < 0 else index
+    what = "not learnt" if background == ignored else f"of class {background}, {BACKGROUND!r}"
+    logger.info("%s: pixels that no shape covers are %s", dataset.where, what)
+    return Renderer(*common, pixels=classes, ignore_value=ignored, background=background)
+
+
+def _join(
+    dataset: LabelledFolder, found: Mapping[str, Mapping[str, Rendered]]
+) -> list[dict[str, Any]]:
+    """Of the images with boxes, if there are any, each with its label map."""
+    pixels, boxes = found.get(PIXELS.name, {}), found.get(BOXES.name)
+    listing = pixels if boxes is None else boxes
+    records = []
+    without: list[str] = []
+    for file in sorted(listing):
+        record: dict[str, Any] = {"file": file, "size": list(listing[file].size)}
+        if boxes is not None:
+            record["boxes"] = [list(box) for box in boxes[file].boxes]
+        if file in pixels:
+            record["label"] = pixels[file].label
+        elif PIXELS.name in found:
+            without.append(file)
+        records.append(record)
+    if without:
+        logger.warning(
+            "%s: %d of %d images have no pixel label and are used for their boxes alone, %s "
+            "among them",
+            *(dataset.where, len(without), len(records), printable(without[0], newlines=True)),
+        )
+    return records
+
+
+def _remove_others(dataset: LabelledFolder, names: set[str]) -> None:
+    """Remove label maps of files that have changed since."""
+    with os.scandir(os.path.join(dataset.cache, LABELS)) as entries:
+        for entry in entries:
+            if entry.name not in names:
+                os.remove(entry.path)

@@ -1,0 +1,105 @@
+"""Labels that are of no class: what is said of them, and the key to add."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from ...errors import did_you_mean, shortened
+from ..formats.contract import DatasetFormat, Problem
+from .classes import ClassMap
+from .entry import IGNORE
+
+# Of each kind, those that a message names.
+_MOST = 8
+
+
+def describe_unknown(
+    unknown: Mapping[str, Mapping[str, int]],
+    classes: ClassMap,
+    kind: DatasetFormat,
+    where: str,
+) -> list[Problem]:
+    """A problem for each label without a class; its message counts the files and has the fix.
+
+    Args:
+        unknown: of each file, {label: its pixels or objects}.
+        classes: those that there are.
+        kind: the labels' format.
+        where: of the entry, for messages.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for file, labels in unknown.items():
+        for label, count in labels.items():
+            files[label].append(file)
+            counts[label] += count
+    if not files:
+        return []
+    what = "colour" if kind.has_colors else "value" if kind.decode else "label"
+    things = "pixels" if kind.decode else "objects"
+    fix = suggest([*files], classes.names, where, has_colors=kind.has_colors)
+    problems = []
+    for label in sorted(files, key=_in_order)[:_MOST]:
+        hint = "" if kind.decode else did_you_mean(label, list(classes.names))
+        message = (
+            f"{files[label][0]}: the {what} {label!r} is of no class{hint}; {counts[label]} "
+            f"{things} in {len(files[label])} files have it. {fix}"
+        )
+        name = "unknown colour" if kind.has_colors else "unknown label"
+        problems.append(Problem(name, files[label][0], message))
+    return problems
+
+
+def suggest(
+    labels: Sequence[str], names: Sequence[str], where: str, *, has_colors: bool = False
+) -> str:
+    """The key to add for labels that have no class.
+
+    Args:
+        labels: without a class.
+        names: of the classes.
+        where: of the entry.
+        has_colors: they are colours.
+    """
+    ordered = sorted(labels, key=_in_order)
+    values = [int(label) for label in ordered if label.isdecimal()]
+    if len(values) == len(ordered) and not has_colors:
+        return suggest_values({*range(len(names))} | {*values}, names, where)
+    entries = [f"{_quoted(label)}: {IGNORE}" for label in ordered[:_MOST]]
+    return (
+        f"Add {where}.LABEL_MAP: {{{', '.join(entries)}}}, with a class of "
+        f"{shortened(list(names))} for {IGNORE} where it is one"
+    )
+
+
+def suggest_values(values: set[int], names: Sequence[str], where: str) -> str:
+    """The key to add where these values of pixels are not 0 to len(names) - 1."""
+    ordered = sorted(values - {255})
+    count = len(names)
+    if len(ordered) == count + 1 and ordered[0] == 0:
+        # 0 was counted among them because a class has that index.
+        pairs = zip(ordered[1:], names, strict=True)
+        start = f"If the labels are {ordered[1]} to {ordered[-1]} and 0 is not a class, add"
+        extra = f"0: {IGNORE}, "
+    elif len(ordered) == count:
+        pairs = zip(ordered, names, strict=True)
+        start, extra = "Add", ""
+    else:
+        beyond = [value for value in ordered if value >= count]
+        ends = ", ".join(f"{value}: {IGNORE}" for value in beyond[:_MOST])
+        return (
+            f"Add the class to CLASSES, in the order of the values, or {where}.LABEL_MAP: "
+            f"{{{ends}}}, with a class's name for {IGNORE} where it is one"
+        )
+    written = ", ".join(f"{value}: {_quoted(name)}" for value, name in pairs)
+    return f"{start} {where}.LABEL_MAP: {{{extra}{written}}}"
+
+
+def _quoted(name: str) -> str:
+    """As YAML takes it."""
+    return name if name.replace("_", "a").isalnum() else repr(name)
+
+
+def _in_order(label: str) -> tuple[int, int, str]:
+    return (0, int(label), "") if label.isdecimal() and len(label) < 9 else (1, 0, label)
