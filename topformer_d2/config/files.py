@@ -218,6 +218,8 @@ class _Checker:
         for key, _ in node.value:
             if key.tag == _MERGE_TAG:
                 continue
+            if key.tag == "tag:yaml.org,2002:int" and key.value.isdecimal():
+                key.tag = "tag:yaml.org,2002:str"  # a label of LABEL_MAP; keys of configs are text
             if key.tag != "tag:yaml.org,2002:str":
                 cls._check_tag(key)
                 shown = f"{key.value!r:.80}" if isinstance(key, yaml.ScalarNode) else "not text"

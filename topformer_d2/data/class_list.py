@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError
@@ -63,6 +64,13 @@ def read_classes(path: str, ignore_label: int = 255) -> Categories:
             f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none"
         )
     return Categories(tuple(names), tuple(colors), tuple(range(len(names))), ignore_label)
+
+
+def listed_classes(classes: str | Sequence[str], ignore_label: int = 255) -> Categories:
+    """The classes of a text file (read_classes) or of a list of their names."""
+    if isinstance(classes, str):
+        return read_classes(classes, ignore_label)
+    return Categories(tuple(classes), (), tuple(range(len(classes))), ignore_label)
 
 
 def _plain(line: str, where: str) -> tuple[str, tuple[int, ...]]:

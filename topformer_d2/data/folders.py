@@ -14,12 +14,12 @@ from ..config import after_loading
 from ..errors import InputError
 from ..files import Stamp, file_stamp
 from ..logs import get_logger
-from ..tasks import BOXES, PIXELS, TASKS
+from ..tasks import PIXELS, TASKS, Task
 from .categories import Categories
 from .class_list import read_classes
 from .labelled import has_task
 from .labelling import Entry, LabelledFolder
-from .plain import is_plain, listed_classes, plain_metadata, plain_records
+from .plain import is_plain, plain_metadata, plain_paths, plain_records
 from .registered import register_dataset
 
 __all__ = ["read_classes", "register_folders", "use_folders"]
@@ -104,44 +104,34 @@ def _stamps(entry: Entry) -> list[Stamp]:
 def _register(name: str, entry: Entry, definition: dict, cache: str, cfg: CfgNode) -> None:
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     metadata: dict[str, Any] = {"folders": definition, "image_root": entry.images}
-    tasks = [task.name for task, path in ((PIXELS, entry.labels), (BOXES, entry.boxes)) if path]
-    load = partial(plain_records, name, entry)
-    named = [path for path in (entry.classes, entry.boxes) if isinstance(path, str) and path]
-    if not entry.classes:
-        named.append(entry.labels)
-    if missing := [path for path in named if path and not PathManager.exists(path)]:
-        metadata |= _known_classes(name, entry, tasks, missing[0], cfg)
-    elif is_plain(entry):
-        metadata |= plain_metadata(entry, ignored)
-    else:
-        folder = LabelledFolder(name, entry, cache, ignored)
-        load = folder.records
-        metadata |= folder.metadata()
-    register_dataset(name, load, tasks, **metadata)
+    folder = LabelledFolder(name, entry, cache, ignored)
+    load, fields_of = folder.records, folder.metadata
+    if is_plain(entry):
+        load = partial(plain_records, name, entry)
+        fields_of = partial(plain_metadata, entry, ignored)
+        metadata |= plain_paths(entry)
+    for task in map(TASKS.get, entry.tasks):
+        named_by = entry.classes if entry.lists(task.name) else entry.path(task.name)
+        if isinstance(named_by, str) and not PathManager.exists(named_by):
+            metadata |= _known_classes(name, named_by, task, cfg)
+        else:
+            metadata |= fields_of(task.name)
+    register_dataset(name, load, entry.tasks, **metadata)
 
 
-def _known_classes(
-    name: str, entry: Entry, tasks: list[str], missing: str, cfg: CfgNode
-) -> dict[str, Any]:
+def _known_classes(name: str, missing: str, task: Task, cfg: CfgNode) -> dict[str, Any]:
     """The fields of the metadata that say what the classes are, where their file is missing."""
-    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    fields: dict[str, Any] = {}
-    for task in map(TASKS.get, tasks):
-        # A dumped config's; of another dataset, if their number is not the model's.
-        known = tuple(cfg.DATASETS[task.classes_key])
-        if len(known) != cfg.MODEL[task.config_node].NUM_CLASSES:
-            known = ()
-        if not known and missing != entry.classes and entry.classes:
-            known = listed_classes(entry, ignored).names
-        if not known:
-            key = next(key for key, path in cfg.DATASETS.FOLDERS[name].items() if path == missing)
-            logger.warning(
-                "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
-                *(name, key, os.path.abspath(missing)),
-            )
-        if task is PIXELS:
-            ids = tuple(range(len(known)))
-            fields |= Categories(known, (), ids, ignored).stuff_metadata()
-        elif known:
-            fields[task.classes_field] = list(known)
-    return fields
+    # A dumped config's; of another dataset, if their number is not the model's.
+    known = tuple(cfg.DATASETS[task.classes_key])
+    if len(known) != cfg.MODEL[task.config_node].NUM_CLASSES:
+        known = ()
+    if not known:
+        key = next(key for key, path in cfg.DATASETS.FOLDERS[name].items() if path == missing)
+        logger.warning(
+            "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
+            *(name, key, os.path.abspath(missing)),
+        )
+    if task is PIXELS:
+        ids, ignored = tuple(range(len(known))), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        return Categories(known, (), ids, ignored).stuff_metadata()
+    return {task.classes_field: list(known)} if known else {}

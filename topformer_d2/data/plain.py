@@ -11,10 +11,11 @@ import os
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from ..tasks import BOXES
 from .boxes import load_boxes
-from .categories import Categories
-from .class_list import read_classes
+from .class_list import listed_classes
 from .coco_json import JSON_READER, class_metadata, read_boxes, read_coco
+from .formats import FORMATS
 from .image_files import has_extension
 from .images import is_plain_label
 from .labelling import Entry
@@ -26,63 +27,66 @@ _SAMPLES = 8  # of the label files, which are looked at
 
 
 def is_plain(entry: Entry) -> bool:
-    """Whether an entry's labels can be used as they lie, by some of its files."""
-    if not entry.is_plain:
+    """Whether an entry's labels can be used as they lie, by some of its files.
+
+    Labels that are missing, or of no format, count as plain: their reader says what is wrong.
+    """
+    if not entry.is_plain or not (entry.classes if entry.labels else not entry.classes):
         return False
-    if entry.labels and not _is_plain_folder(entry):
+    if entry.labels and not _is_plain_folder(entry) and _is_known(entry, entry.labels):
         return False
-    return not entry.boxes or _is_plain_json(entry)
+    return not entry.boxes or _is_plain_json(entry.boxes) or not _is_known(entry, entry.boxes)
+
+
+def _is_known(entry: Entry, path: str) -> bool:
+    return PathManager.exists(path) and any(
+        each.detect(path, entry.images) for each in FORMATS.values()
+    )
 
 
 def _is_plain_folder(entry: Entry) -> bool:
-    if not entry.classes or not PathManager.isdir(entry.labels):
+    if not (PathManager.isdir(entry.labels) and PathManager.isdir(entry.images)):
         return False
     names = sorted(PathManager.ls(entry.labels))
     labels = [name for name in names if has_extension(name, ".png")]
-    if not labels or not PathManager.isdir(entry.images):
-        return False
     stems = {os.path.splitext(name)[0] for name in PathManager.ls(entry.images)}
-    return all(
+    return bool(labels) and all(
         os.path.splitext(name)[0] in stems and is_plain_label(os.path.join(entry.labels, name))
         for name in spread_evenly(labels, _SAMPLES)
     )
 
 
-def _is_plain_json(entry: Entry) -> bool:
-    if (entry.classes and not entry.labels) or not entry.boxes.lower().endswith(".json"):
+def _is_plain_json(path: str) -> bool:
+    if not path.lower().endswith(".json"):
         return False
     try:
-        content = read_coco(entry.boxes)
-        for _ in read_boxes(content, entry.boxes):
-            break
+        read_boxes(read_coco(path), path)
     except InputError:
         return False
     return True
 
 
-def plain_metadata(entry: Entry, ignore_label: int) -> dict:
-    """The fields of Detectron2's metadata of an entry whose labels are used as they lie.
+def plain_metadata(entry: Entry, ignore_label: int, task: str) -> dict:
+    """The fields of Detectron2's metadata that say what the classes of a task are.
 
     Raises:
         InputError: a file that names the classes is wrong.
     """
-    fields: dict = {}
+    if task == BOXES.name:
+        return class_metadata(read_coco(entry.boxes))
+    return listed_classes(entry.classes, ignore_label).stuff_metadata()
+
+
+def plain_paths(entry: Entry) -> dict:
+    """The fields of Detectron2's metadata that name the labels' files."""
+    fields = {}
     if entry.labels:
         fields["sem_seg_root"] = entry.labels
         if isinstance(entry.classes, str):
             fields["classes_file"] = entry.classes
-        fields |= listed_classes(entry, ignore_label).stuff_metadata()
     if entry.boxes:
         fields |= {"json_file": entry.boxes, "json_reader": JSON_READER}
-        fields |= class_metadata(read_coco(entry.boxes))
     return fields
-
-
-def listed_classes(entry: Entry, ignore_label: int) -> Categories:
-    """CLASSES of an entry that has them; InputError where their file is wrong."""
-    if isinstance(entry.classes, str):
-        return read_classes(entry.classes, ignore_label)
-    return Categories(entry.classes, (), tuple(range(len(entry.classes))), ignore_label)
 
 
 def plain_records(name: str, entry: Entry) -> list[dict]:

@@ -17,7 +17,7 @@ from ...files import make_folder, read_json, stamp, waiting_for_lock, write_json
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..categories import Categories
-from ..class_list import read_classes
+from ..class_list import listed_classes
 from ..formats import DatasetFormat, detect_format
 from ..formats.contract import BACKGROUND, Labelling, Problem
 from ..severity import is_error
@@ -69,33 +69,26 @@ class LabelledFolder:
         """The entry's key, for messages."""
         return f"DATASETS.FOLDERS.{self.name}"
 
-    def metadata(self) -> dict[str, Any]:
-        """The fields of Detectron2's metadata that say what the classes are.
+    def metadata(self, task: str) -> dict[str, Any]:
+        """The fields of Detectron2's metadata that say what the classes of a task are.
 
         Raises:
-            InputError: the labels, or the files that name the classes, cannot be used.
+            InputError: the labels, or the file that names the classes, cannot be used.
         """
-        fields: dict[str, Any] = {}
-        listed = self.listed()
-        for task in self.tasks():
-            if listed is not None:  # the labels, which may be many, are not read for their names
-                fields |= self._listed_fields(task, listed)
-                continue
-            classes = self.classes(task, listed)
+        listed = self._listed(task)
+        if listed is not None:  # the labels, which may be many, are not read for their names
             if task == PIXELS.name:
-                ids = tuple(range(len(classes.names)))
-                named = Categories(classes.names, classes.colors, ids, self.ignore_value)
-                fields |= named.stuff_metadata()
-            else:
-                fields["thing_classes"] = list(classes.names)
-                if classes.colors:
-                    fields["thing_colors"] = [list(color) for color in classes.colors]
-        return fields
-
-    def _listed_fields(self, task: str, listed: Categories) -> dict[str, Any]:
+                return listed.stuff_metadata()
+            return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
+        classes = self.classes(task)
         if task == PIXELS.name:
-            return listed.stuff_metadata()
-        return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
+            ids = tuple(range(len(classes.names)))
+            named = Categories(classes.names, classes.colors, ids, self.ignore_value)
+            return named.stuff_metadata()
+        fields: dict[str, Any] = {"thing_classes": list(classes.names)}
+        if classes.colors:
+            fields["thing_colors"] = [list(color) for color in classes.colors]
+        return fields
 
     def records(self) -> list[dict]:
         """Detectron2 records.
@@ -148,41 +141,31 @@ class LabelledFolder:
         with waiting_for_lock(os.path.join(self.cache, _LOCK)):
             yield
 
-    def tasks(self) -> list[str]:
-        """Those that it has labels for."""
-        pairs = ((PIXELS, self.entry.labels), (BOXES, self.entry.boxes))
-        return [task.name for task, path in pairs if path]
-
-    def path(self, task: str) -> str:
-        """LABELS or BOXES, by the task."""
-        return self.entry.labels if task == PIXELS.name else self.entry.boxes
-
     def format(self, task: str) -> DatasetFormat:
         """Of the labels of a task; InputError where they are of none."""
-        path = self.path(task)
+        path = self.entry.path(task)
         key = f"{self.where}.{'LABELS' if task == PIXELS.name else 'BOXES'}"
         return detect_format(path, self.entry.images, task, self.entry.format, key)
 
     def labelling(self, task: str) -> Labelling:
         """What the files say."""
-        return parse_once(self.format(task).read, self.path(task), self.entry.images)
+        return parse_once(self.format(task).read, self.entry.path(task), self.entry.images)
 
-    def listed(self) -> Categories | None:
-        """CLASSES; None = not given."""
-        classes = self.entry.classes
-        if not classes:
-            return None
-        if isinstance(classes, str):
-            return read_classes(classes, self.ignore_value)
-        return Categories(classes, (), tuple(range(len(classes))), self.ignore_value)
-
-    def classes(self, task: str, listed: Categories | None) -> ClassMap:
-        """Of a task; `listed` is what CLASSES has."""
-        labelling = self.labelling(task)
+    def classes(self, task: str) -> ClassMap:
+        """Of a task."""
+        labelling, listed = self.labelling(task), self._listed(task)
         if task == BOXES.name:
             return box_classes(labelling, self.entry, listed, where=self.where)
         is_raster = self.format(task).decode is not None
         return pixel_classes(labelling, self.entry, listed, is_raster=is_raster, where=self.where)
+
+    def _listed(self, task: str) -> Categories | None:
+        """CLASSES; None = not given for a task."""
+        return (
+            listed_classes(self.entry.classes, self.ignore_value)
+            if self.entry.lists(task)
+            else None
+        )
 
     def _record(self, stored: Mapping[str, Any]) -> dict:
         width, height = stored["size"]

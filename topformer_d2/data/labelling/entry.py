@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InputError, did_you_mean, shortened
+from ...tasks import BOXES, PIXELS, TASKS
 
 # The target of LABEL_MAP for labels that are not learnt.
 IGNORE = "ignore"
@@ -27,7 +28,8 @@ class Entry:
         images: folder of the images.
         labels, boxes: file or folder of the pixel labels, and of the objects; "" = none.
         classes: a text file (read_classes), or the names of the classes; empty = as the labels
-            have them.
+            have them. They are those of the pixels, and also of the objects unless these have
+            labels of their own.
         format: name of the labels' format; "" = as they look.
         label_map: {label as the files have it: the class it becomes, its index, or "ignore"}.
         ignore: labels that are not learnt.
@@ -72,7 +74,7 @@ class Entry:
             images=entry["IMAGES"],
             labels=entry.get("LABELS", ""),
             boxes=entry.get("BOXES", ""),
-            classes=_classes(f"{where}.CLASSES", entry.get("CLASSES", "")),
+            classes=_classes(f"{where}.CLASSES", entry["CLASSES"]) if "CLASSES" in entry else "",
             format=_text(f"{where}.FORMAT", entry.get("FORMAT", "")),
             label_map=_label_map(f"{where}.LABEL_MAP", entry.get("LABEL_MAP", {})),
             ignore=_ignore(f"{where}.IGNORE", entry.get("IGNORE", [])),
@@ -81,6 +83,20 @@ class Entry:
             group=_pattern(f"{where}.GROUP", entry.get("GROUP", "")),
             split_seed=_seed(f"{where}.SPLIT_SEED", entry.get("SPLIT_SEED", 0)),
         )
+
+    def path(self, task: str) -> str:
+        """The labels of a task; "" = none."""
+        return self.labels if task == PIXELS.name else self.boxes
+
+    def lists(self, task: str) -> bool:
+        """Whether CLASSES has the classes of a task."""
+        own_boxes = self.labels and self.boxes != self.labels
+        return bool(self.classes) and not (task == BOXES.name and own_boxes)
+
+    @property
+    def tasks(self) -> list[str]:
+        """Those that it has labels for."""
+        return [task for task in TASKS if self.path(task)]
 
     @property
     def is_plain(self) -> bool:
@@ -112,8 +128,7 @@ def _check_path(where: str, value: Any) -> None:
 
 def _classes(where: str, value: Any) -> str | tuple[str, ...]:
     if isinstance(value, str):
-        if value:
-            _check_path(where, value)
+        _check_path(where, value)
         return value
     if not isinstance(value, (list, tuple)) or not value:
         raise InputError(f"{where} is {shortened(value)}; it takes a text file or a list of names")

@@ -10,7 +10,6 @@ from ...errors import InputError, printable
 from ...files import make_folder
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
-from ..categories import Categories
 from ..formats.contract import BACKGROUND, LabelledImage, Labelling, Problem
 from ..formats.parallel import map_in_processes
 from .matching import ImageFolder
@@ -33,18 +32,17 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     Raises:
         InputError: no label can be used.
     """
-    listed = dataset.listed()
     problems: list[Problem] = []
     matched: dict[str, dict[str, LabelledImage]] = {}
-    for task in dataset.tasks():
+    for task in dataset.entry.tasks:
         labelling = dataset.labelling(task)
         problems += [problem for problem in labelling.problems if problem not in problems]
         matched[task] = _match(dataset, task, labelling, problems)
     # Where there are boxes, their files list the images.
-    chosen = choose([*matched[dataset.tasks()[-1]]], dataset.entry, dataset.where)
+    chosen = choose([*matched[dataset.entry.tasks[-1]]], dataset.entry, dataset.where)
     found: dict[str, dict[str, Rendered]] = {}
     for task, images in matched.items():
-        renderer = _renderer(dataset, task, listed)
+        renderer = _renderer(dataset, task)
         make_folder(renderer.folder)
         items = [Item(file, images[file]) for file in chosen if file in images]
         what = f"{dataset.name}: reading labels"
@@ -72,7 +70,7 @@ def _match(
     matched: dict[str, LabelledImage] = {}
     missing: list[LabelledImage] = []
     for each in labelling.images:
-        source = (each.source, *each.files, dataset.path(task))[0]
+        source = (each.source, *each.files, dataset.entry.path(task))[0]
         try:
             file = images.find(each.image)
         except InputError as e:
@@ -86,7 +84,7 @@ def _match(
         else:
             matched[file] = each
     if not matched:
-        what = f"{dataset.where}: {dataset.path(task)} has"
+        what = f"{dataset.where}: {dataset.entry.path(task)} has"
         if not missing:
             raise InputError(f"{what} no label that can be used")
         raise InputError(
@@ -95,15 +93,15 @@ def _match(
             "IMAGES the folder of these images?"
         )
     for each in missing:
-        source = (each.source, *each.files, dataset.path(task))[0]
+        source = (each.source, *each.files, dataset.entry.path(task))[0]
         message = f"{source}: the image {each.image!r} is not in {dataset.entry.images}"
         problems.append(Problem("listed image missing", source, message))
     return matched
 
 
-def _renderer(dataset: LabelledFolder, task: str, listed: Categories | None) -> Renderer:
+def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
     labelling, kind = dataset.labelling(task), dataset.format(task)
-    classes, ignored = dataset.classes(task, listed), dataset.ignore_value
+    classes, ignored = dataset.classes(task), dataset.ignore_value
     folder = os.path.join(dataset.cache, LABELS)
     common = (dataset.entry.images, folder, kind, labelling.names)
     if task == BOXES.name:
