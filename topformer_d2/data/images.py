@@ -41,7 +41,7 @@ _BYTES_PER_PIXEL = 10
 
 
 @contextmanager
-def _opened(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]]:
+def opened_image(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]]:
     """A file and the image in it, of which the header is read and found to be acceptable."""
     if not is_remote(path):
         check_regular_file(path)
@@ -139,7 +139,7 @@ def read_image(
             Pillow makes all that is above 255 white.
     """
     path = os.fspath(path)
-    with _opened(path, max_pixels) as (_, image):
+    with opened_image(path, max_pixels) as (_, image):
         mode = image.mode
         if image.format in _ANIMATED and getattr(image, "is_animated", False):
             _say_first_frame_alone(path, image.format)
@@ -160,7 +160,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
             because Pillow scales its ids to 255; both make other ids of its own.
     """
     path = os.fspath(path)
-    with _opened(path, MAX_PIXELS) as (file, image):
+    with opened_image(path, MAX_PIXELS) as (file, image):
         if image.format in LOSSY_FORMATS:
             raise InputError(
                 f"{path} is a {image.format} file, whatever its name: that changes pixels near the "
