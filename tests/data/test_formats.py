@@ -1,6 +1,5 @@
 """The formats that DATASETS.FOLDERS takes, and what a new one needs."""
 
-import dataclasses
 import json
 import math
 import os
@@ -12,8 +11,10 @@ from detectron2.data import DatasetCatalog
 from tests.data import text_boxes
 from topformer_d2 import get_config
 from topformer_d2.config import load_config
-from topformer_d2.data import check_config, coco_json, dataset_paths
-from topformer_d2.data.formats import FORMATS, formats_of, register
+from topformer_d2.data import check_config, coco_json, dataset_paths, formats, plain
+from topformer_d2.data.coco_json import corners
+from topformer_d2.data.formats import FORMATS, register
+from topformer_d2.data.images import read_label
 from topformer_d2.data.registered import load_records
 from topformer_d2.engine import Trainer, setup_run
 from topformer_d2.errors import InputError
@@ -23,49 +24,17 @@ SYNTHETIC = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
 NAMES = ["disc", "square", "triangle", "cross", "ring"]
 
 
-@pytest.mark.parametrize(
-    ("keys", "names"),
-    [
-        ("IMAGES LABELS CLASSES", ["label_images"]),
-        ("BOXES IMAGES", ["coco"]),
-        ("CLASSES BOXES LABELS IMAGES", ["label_images", "coco"]),
-        ("IMAGES", []),
-        ("BOXES", []),
-        ("IMAGES BOXES CLASSES", []),
-    ],
-)
-def test_the_keys_say_the_format(keys, names):
-    assert [each.name for each in formats_of(keys.split())] == names
+@pytest.fixture
+def text_format(monkeypatch):
+    """The format of text_boxes, registered for a test."""
+    monkeypatch.setattr(formats, "FORMATS", dict(FORMATS))
+    register(text_boxes.FORMAT)
+    monkeypatch.setattr(plain, "FORMATS", formats.FORMATS)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"name": "coco"}, "'coco' is registered"),
-        ({"keys": (), "class_keys": ()}, "has no keys"),
-        ({"class_keys": ("NAMES", "CLASSES")}, r"\['CLASSES'\]"),
-        ({"keys": ("BOXES",), "class_keys": ()}, "'coco', 'text_boxes'"),
-        # The joined keys of the others.
-        (
-            {"keys": ("CLASSES", "BOXES", "LABELS"), "class_keys": ()},
-            "'text_boxes', 'label_images with coco'",
-        ),
-    ],
-)
-def test_a_format_whose_keys_are_ambiguous_is_refused(changes, named):
-    before = dict(FORMATS)
-    with pytest.raises(ValueError, match=named):
-        register(dataclasses.replace(text_boxes.FORMAT, **changes))
-    assert before == FORMATS
-
-
-def test_formats_that_share_a_key_are_not_joined(monkeypatch):
-    shared = dataclasses.replace(
-        text_boxes.FORMAT, keys=("TEXTS", "CLASSES"), class_keys=("CLASSES",)
-    )
-    monkeypatch.setitem(FORMATS, shared.name, shared)
-    assert formats_of(["IMAGES", "TEXTS", "CLASSES"]) == (shared,)
-    assert formats_of(["IMAGES", "LABELS", "TEXTS", "CLASSES"]) == ()
+def test_a_name_is_registered_once(text_format):
+    with pytest.raises(ValueError, match="'text_boxes' is registered"):
+        register(text_boxes.FORMAT)
 
 
 def write_texts(split):
@@ -74,7 +43,7 @@ def write_texts(split):
     names = {c["id"]: c["name"] for c in content["categories"]}
     os.mkdir(f"texts_{split}")
     for image in content["images"]:
-        with open(f"texts_{split}/{os.path.splitext(image['file_name'])[0]}.txt", "w") as f:
+        with open(f"texts_{split}/{os.path.splitext(image['file_name'])[0]}.boxes", "w") as f:
             for a in content["annotations"]:
                 if a["image_id"] == image["id"]:
                     print(names[a["category_id"]], *a["bbox"], file=f)
@@ -103,52 +72,51 @@ SMALL = ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.CROP.SIZE", "[64, 64]", "INPUT.
 SHORT = [*SMALL, "64", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1"]
 
 
-def test_one_module_makes_a_third_format(load, monkeypatch):
-    monkeypatch.setitem(FORMATS, "text_boxes", text_boxes.FORMAT)
+def corners_of(record):
+    return [(a["category_id"], *map(float, corners(a))) for a in record["annotations"]]
+
+
+def test_one_module_makes_a_format(load, text_format):
     write_texts("train")
     write_texts("val")
     with open("names.txt", "w") as f:
         f.write("\n".join(NAMES))
-    cfg = load(
-        "det_retinanet_lite_topformer_t", {"TEXTS": "texts_{}", "NAMES": "names.txt"}, *SHORT
-    )
+    entry = {"BOXES": "texts_{}", "CLASSES": "names.txt"}
+    cfg = load("det_retinanet_lite_topformer_t", entry, *SHORT)
     assert cfg.MODEL.RETINANET.NUM_CLASSES == 5
     assert set(dataset_paths("own_val")) == {f"{SYNTHETIC}/images/val", "texts_val", "names.txt"}
-    coco = DatasetCatalog.get("synthetic_boxes_val")
     own = load_records("own_val")
-    assert [r["annotations"] for r in own] == [
-        [{key: a[key] for key in ("bbox", "bbox_mode", "category_id")} for a in r["annotations"]]
-        for r in coco
-    ]
+    expected = DatasetCatalog.get("synthetic_boxes_val")
+    assert list(map(corners_of, own)) == list(map(corners_of, expected))
+    assert [(r["width"], r["height"]) for r in own] == [(80, 64)] * 4
     setup_run(cfg)
     trainer = Trainer(cfg)
     trainer.train()
     assert math.isfinite(trainer.storage.history("total_loss").latest())
     assert 0 <= trainer._last_eval_results["bbox"]["AP"] <= 100
-    os.remove(f"texts_val/{own[0]['image_id']}.txt")
+    # Its files are known to the checks of datasets.
+    os.remove(f"texts_val/{os.path.splitext(own[0]['image_id'])[0]}.boxes")
     assert len(load_records("own_val")) == 3
-    # Its keys are known to the checks of entries, and its files to those of datasets.
-    with pytest.raises(InputError, match=r"own_train\.TEXT is unknown \(did you mean 'TEXTS'"):
-        load("det_retinanet_lite_topformer_t", {"TEXT": "a", "NAMES": "names.txt"})
-    cfg = load("det_retinanet_lite_topformer_t", {"TEXTS": "gone", "NAMES": "names.txt"})
+    cfg = load("det_retinanet_lite_topformer_t", {"BOXES": "gone", "CLASSES": "names.txt"})
     with pytest.raises(InputError, match="own_train names gone, but"):
         check_config(cfg, train=True)
 
 
-def test_a_third_format_of_boxes_joins_label_images(load, monkeypatch):
-    monkeypatch.setitem(FORMATS, "text_boxes", text_boxes.FORMAT)
+def test_boxes_of_any_format_join_label_images(load, text_format):
     write_texts("train")
     write_texts("val")
-    for name, lines in (("names.txt", NAMES), ("classes.txt", ["ground", *NAMES])):
-        with open(name, "w") as f:
-            f.write("\n".join(lines))
+    with open("classes.txt", "w") as f:
+        f.write("\n".join(["ground", *NAMES]))
     pixels = {"LABELS": f"{SYNTHETIC}/annotations_detectron2/{{}}", "CLASSES": "classes.txt"}
-    boxes = {"TEXTS": "texts_{}", "NAMES": "names.txt"}
-    load("multitask_lite_topformer_t", pixels | boxes)
+    cfg = load("multitask_lite_topformer_t", pixels | {"BOXES": "texts_{}"})
+    # The classes of the boxes are their own: those that are used, sorted.
+    assert sorted(NAMES) == cfg.DATASETS.THING_CLASSES
+    assert ["ground", *NAMES] == cfg.DATASETS.STUFF_CLASSES
+    plain_labels = {r["file_name"]: r for r in DatasetCatalog.get("synthetic_multitask_val")}
     for record in load_records("own_val"):
         assert record["tasks"] == ("sem_seg", "instances") and record["annotations"]
-        stem = os.path.splitext(os.path.basename(record["sem_seg_file_name"]))[0]
-        assert stem == os.path.splitext(os.path.basename(record["file_name"]))[0]
+        expected = read_label(plain_labels[record["file_name"]]["sem_seg_file_name"])
+        assert (read_label(record["sem_seg_file_name"]) == expected).all()
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
 def is_plain_label(path: str | os.PathLike) -> bool:
     """Whether read_label takes a file, by its header."""
     try:
-        with _opened(os.fspath(path), MAX_PIXELS) as (file, image):
+        with opened_image(os.fspath(path), MAX_PIXELS) as (file, image):
             bits = _bit_depth_of_open(file)
             return image.format not in LOSSY_FORMATS and image.mode == "L" and bits in (None, 8)
     except InputError:

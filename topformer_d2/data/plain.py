@@ -49,10 +49,13 @@ def _is_plain_folder(entry: Entry) -> bool:
         return False
     names = sorted(PathManager.ls(entry.labels))
     labels = [name for name in names if has_extension(name, ".png")]
-    stems = {os.path.splitext(name)[0] for name in PathManager.ls(entry.images)}
+    sampled = spread_evenly(labels, _SAMPLES)
+    if not entry.boxes:  # whose files list the images, perhaps of subfolders
+        stems = {os.path.splitext(name)[0] for name in PathManager.ls(entry.images)}
+        if not stems.issuperset(os.path.splitext(name)[0] for name in sampled):
+            return False
     return bool(labels) and all(
-        os.path.splitext(name)[0] in stems and is_plain_label(os.path.join(entry.labels, name))
-        for name in spread_evenly(labels, _SAMPLES)
+        is_plain_label(os.path.join(entry.labels, name)) for name in sampled
     )
 
 

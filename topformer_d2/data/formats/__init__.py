@@ -6,6 +6,7 @@ import os
 
 from ...errors import InputError, did_you_mean
 from ...logs import get_logger
+from . import binary_masks, cityscapes, colour_masks, cvat, index_masks, labelme
 from .contract import (
     BACKGROUND,
     DatasetFormat,
@@ -99,3 +100,8 @@ def detect_format(path: str, images: str, task: str, name: str, where: str) -> D
         f"{where}: {path} holds labels of no known format; it takes {', '.join(names)}. Name one "
         f"as {entry}.FORMAT to see what is wrong with its files"
     )
+
+
+# A new format is a module and its entry here.
+for _module in (index_masks, colour_masks, binary_masks, cityscapes, labelme, cvat):
+    register(_module.FORMAT)

@@ -36,4 +36,5 @@ FORMAT = DatasetFormat(
     detect=partial(is_of_kind, COLOUR_MASKS),
     read=_read,
     decode=_decode,
+    has_colors=True,
 )

@@ -143,7 +143,9 @@ def _shape(
         mask = png_mask(entry.get("mask"), what)
         left, top = int(points[0]), int(points[1])
         return Shape(label, rle=place_mask(mask, left, top, *size, what)), group
-    raise InputError(f"{what} has the shape_type {shortened(kind, 60)}, which LabelMe does not have")
+    raise InputError(
+        f"{what} has the shape_type {shortened(kind, 60)}, which LabelMe does not have"
+    )
 
 
 FORMAT = DatasetFormat("labelme", ("sem_seg", "instances"), detect, read)

@@ -23,9 +23,7 @@ from ..images import MAX_PIXELS
 _CORNERS = 64
 
 
-def ellipse(
-    x: float, y: float, rx: float, ry: float, degrees: float = 0
-) -> tuple[float, ...]:
+def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0) -> tuple[float, ...]:
     """The polygon (x0, y0, ...) of an ellipse by its centre and radii, turned clockwise."""
     turn = math.radians(degrees)
     cos, sin = math.cos(turn), math.sin(turn)
@@ -40,8 +38,7 @@ def ellipse(
 def turned_box(
     box: Sequence[float], degrees: float, around: tuple[float, float] | None = None
 ) -> tuple[float, ...]:
-    """The polygon of a box (x0, y0, x1, y1) that is turned clockwise around its centre or a point.
-    """
+    """The polygon of a box (x0, y0, x1, y1) that is turned clockwise around its centre or a point."""
     x0, y0, x1, y1 = box
     x, y = around or ((x0 + x1) / 2, (y0 + y1) / 2)
     turn = math.radians(degrees)
@@ -56,14 +53,10 @@ def turned_box(
 def check_pixels(width: int, height: int, what: str) -> None:
     """Raise InputError where an image or mask cannot have this size."""
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
-        raise InputError(
-            f"{what} has {width}x{height} pixels; it takes 1 to {MAX_PIXELS} in all"
-        )
+        raise InputError(f"{what} has {width}x{height} pixels; it takes 1 to {MAX_PIXELS} in all")
 
 
-def place_mask(
-    mask: np.ndarray, left: int, top: int, width: int, height: int, what: str
-) -> dict:
+def place_mask(mask: np.ndarray, left: int, top: int, width: int, height: int, what: str) -> dict:
     """The RLE of a mask that is a part of an image.
 
     Args:
@@ -202,7 +195,9 @@ def check_rle(rle: Any, what: str) -> dict:
     """
     size, counts = rle.get("size"), rle.get("counts")
     if not (
-        isinstance(size, list) and len(size) == 2 and all(type(n) in (int, float) for n in size)
+        isinstance(size, list)
+        and len(size) == 2
+        and all(type(n) in (int, float) for n in size)
         and all(n == n and 1 <= n <= MAX_PIXELS and n == int(n) for n in size)
     ):
         raise InputError(f"{what}: its RLE's 'size' {shortened(size, 60)} is not [height, width]")

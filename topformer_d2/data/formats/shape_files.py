@@ -266,7 +266,7 @@ def checked_numbers(values: Sequence[Any], what: str) -> tuple[float, ...]:
         return tuple(number(each, f"a coordinate of {what}") for each in values)
     if values and not (
         sum(values) == sum(values)  # not so with a NaN
-        and -LARGEST_COORDINATE <= min(values)
+        and min(values) >= -LARGEST_COORDINATE
         and max(values) <= LARGEST_COORDINATE
     ):
         for each in values:

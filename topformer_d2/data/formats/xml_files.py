@@ -39,7 +39,9 @@ def read_xml(path: str, most: int) -> bytes:
     # UTF-16 has a zero byte beside each of these characters.
     plain = content.replace(b"\0", b"") if b"\0" in content[:64] else content
     if b"<!ENTITY" in plain:
-        raise InputError(f"{path} declares entities, which labels do not need: remove <!ENTITY ...>")
+        raise InputError(
+            f"{path} declares entities, which labels do not need: remove <!ENTITY ...>"
+        )
     return content
 
 

@@ -25,6 +25,7 @@ from ..source_cache import parse_once
 from .classes import ClassMap, box_classes, pixel_classes
 from .entry import Entry
 from .making import LABELS, make_records
+from .unknown import suggest_classes
 
 logger = get_logger(__name__)
 
@@ -156,7 +157,13 @@ class LabelledFolder:
         labelling, listed = self.labelling(task), self._listed(task)
         if task == BOXES.name:
             return box_classes(labelling, self.entry, listed, where=self.where)
-        is_raster = self.format(task).decode is not None
+        decode = self.format(task).decode
+        is_raster = decode is not None
+        if decode and listed is None and not labelling.values and not self.entry.label_map:
+            raise InputError(
+                f"{self.where}: the labels in {self.entry.labels} have no names of classes. "
+                + suggest_classes(labelling, self.format(task), self.where)
+            )
         return pixel_classes(labelling, self.entry, listed, is_raster=is_raster, where=self.where)
 
     def _listed(self, task: str) -> Categories | None:

@@ -101,9 +101,7 @@ class Entry:
     @property
     def is_plain(self) -> bool:
         """Whether it has paths alone, so that files may be used as they are."""
-        return self == Entry(self.images, self.labels, self.boxes, self.classes) and isinstance(
-            self.classes, str
-        )
+        return self == Entry(self.images, self.labels, self.boxes, self.classes)
 
 
 def label_key(label: object) -> str:

@@ -18,6 +18,7 @@ from ..formats.contract import BACKGROUND, DatasetFormat, LabelledImage, Problem
 from .classes import ClassMap
 from .drawing import draw, shape_box, to_pixels
 from .matching import image_size
+from .unknown import shown_value
 
 # Of the values and labels without a class, those that are kept for one image.
 _MOST_UNKNOWN = 100
@@ -122,16 +123,11 @@ class Renderer:
             if label.min() < 0:
                 found, counts = np.unique(values[label < 0], return_counts=True)
                 pairs = zip(found.tolist(), counts.tolist(), strict=True)
-                unknown = {self._shown(value): count for value, count in pairs}
+                unknown = {shown_value(value, self.format): count for value, count in pairs}
                 unknown = dict(list(unknown.items())[:_MOST_UNKNOWN])
             else:
                 _write(path, label.astype(np.uint8))
         return Rendered(item.file, (width, height), "" if unknown else name, unknown=unknown)
-
-    def _shown(self, value: int) -> str:
-        if not self.format.has_colors:
-            return str(value)
-        return f"{value >> 16} {value >> 8 & 255} {value & 255}"
 
     def _drawn(self, item: Item, width: int, height: int) -> Rendered:
         shapes = to_pixels(item.labels, height, width)

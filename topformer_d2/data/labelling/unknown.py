@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from ...errors import did_you_mean, shortened
-from ..formats.contract import DatasetFormat, Problem
+import numpy as np
+
+from ...errors import InputError, did_you_mean, shortened
+from ..formats.contract import DatasetFormat, Labelling, Problem
+from ..registered import spread_evenly
 from .classes import ClassMap
 from .entry import IGNORE
 
 # Of each kind, those that a message names.
 _MOST = 8
+_SAMPLES = 32  # of the files, whose values are looked at
 
 
 def describe_unknown(
@@ -49,6 +53,39 @@ def describe_unknown(
         name = "unknown colour" if kind.has_colors else "unknown label"
         problems.append(Problem(name, files[label][0], message))
     return problems
+
+
+def suggest_classes(labelling: Labelling, kind: DatasetFormat, where: str) -> str:
+    """The keys to add where values of pixels have no names, by those of some files."""
+    assert kind.decode is not None
+    counts: Counter[str] = Counter()
+    files = spread_evenly(labelling.images, _SAMPLES)
+    for image in files:
+        try:
+            found, pixels = np.unique(kind.decode(image.files, labelling.names), return_counts=True)
+        except InputError:  # is told when all are read
+            continue
+        for value, count in zip(found.tolist(), pixels.tolist(), strict=True):
+            counts[shown_value(value, kind)] += count
+    total = max(1, sum(counts.values()))
+    ordered = sorted(counts, key=_in_order)
+    listed = ", ".join(f"{label} ({counts[label] / total:.1%})" for label in ordered[:20])
+    more = f", and {len(ordered) - 20} more" if len(ordered) > 20 else ""
+    thing = "colours" if kind.has_colors else "values"
+    said = f"Of {len(files)} files the {thing} are {listed}{more}. Add"
+    named = [label for label in ordered if label != "255" or kind.has_colors]
+    if not kind.has_colors and named == [str(i) for i in range(len(named))]:
+        names = ", ".join(f"name{i}" for i in range(len(named)))
+        return f"{said} {where}.CLASSES: [{names}]"
+    pairs = [f"{_quoted(label)}: name{i}" for i, label in enumerate(named[:20])]
+    return f"{said} {where}.LABEL_MAP: {{{', '.join(pairs)}}}, with the names of the classes"
+
+
+def shown_value(value: int, kind: DatasetFormat) -> str:
+    """A value of a pixel as LABEL_MAP takes it."""
+    if not kind.has_colors:
+        return str(value)
+    return f"{value >> 16} {value >> 8 & 255} {value & 255}"
 
 
 def suggest(
