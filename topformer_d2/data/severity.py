@@ -25,6 +25,7 @@ SEVERITY = {
     "malformed annotation": "error",
     "unknown label": "error",
     "unknown colour": "error",
+    "other label values": "error",
     "0/255 masks": "error",
     "one class alone": "error",
     "nothing to learn": "error",

@@ -77,6 +77,8 @@ def check_samples(
         if not any(finding.is_error for finding in tally.findings):
             warnings += [finding.message for finding in alone.findings]
     errors = [finding for finding in tally.findings if finding.is_error]
+    # First the one that has the key to add.
+    errors.sort(key=lambda finding: finding.kind != "other label values")
     full = f"topformer data check --config-file {arguments}"
     if errors:
         more = f" ({len(errors) - 1} more among {tally.images} samples)" if errors[1:] else ""

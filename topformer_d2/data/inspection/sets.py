@@ -17,6 +17,7 @@ from ...files import is_remote
 from ..boxes import has_area_inside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
+from ..labelling.unknown import suggest_values
 from .findings import Tally
 from .records import Expected
 
@@ -111,8 +112,18 @@ def note_pixels(
         tally.note("one class alone", "", message)
         return
     values = np.flatnonzero(pixels).tolist()
-    if not names or not values or any(i >= len(names) and i != ignored for i in values):
-        return  # what is out of range is a finding of its label
+    if not names or not values:
+        return
+    if any(i >= len(names) and i != ignored for i in values):
+        # Each label with such a value is a finding, too.
+        if where := _entry_of(what):
+            listed = ", ".join(map(str, values[:20])) + (", ..." if len(values) > 20 else "")
+            message = (
+                f"{what}: the labels hold the values {listed}, and the {len(names)} classes are 0 "
+                f"to {len(names) - 1}. {suggest_values({*values}, names, where)}"
+            )
+            tally.note("other label values", "", message)
+        return
     seen = [i for i in values if i != ignored]
     if not seen:
         message = f"{what}: all pixels of the labels are {ignored}, which is ignored"
@@ -123,6 +134,8 @@ def note_pixels(
             f"{names[0]!r} to learn. These look like 0/255 masks; write the foreground as 1: "
             "Image.fromarray((numpy.asarray(Image.open(path)) > 0).astype('uint8')).save(path)"
         )
+        if (where := _entry_of(what)) and len(names) == 2:
+            message += f". Or add {where}.LABEL_MAP: {{0: {names[0]}, 255: {names[1]}}}"
         tally.note("0/255 masks", "", message)
     elif len(seen) == 1 and is_whole:
         message = (
@@ -131,6 +144,13 @@ def note_pixels(
             "Write the classes as 0, 1, ... in the order of the classes file"
         )
         tally.note("one class alone", "", message)
+
+
+def _entry_of(name: str) -> str:
+    """The key of a dataset of DATASETS.FOLDERS; "" = it is another."""
+    if name in MetadataCatalog.list() and MetadataCatalog.get(name).get("folders"):
+        return f"DATASETS.FOLDERS.{name}"
+    return ""
 
 
 def note_no_objects(what: str, objects: Counter[int], tally: Tally) -> None:

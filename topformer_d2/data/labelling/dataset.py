@@ -113,6 +113,8 @@ class LabelledFolder:
         if errors:
             more = f" ({len(errors) - 1} more)" if errors[1:] else ""
             raise DatasetProblems(f"{errors[0].message}{more}", problems, records)
+        if not records:
+            raise InputError(f"{self.where}: no image has labels that can be used")
         for kind, count in Counter(problem.kind for problem in problems).items():
             first = next(problem for problem in problems if problem.kind == kind)
             more = f" ({count - 1} more)" if count > 1 else ""

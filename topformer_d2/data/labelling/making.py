@@ -30,7 +30,7 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     """The records and the problems of a dataset, as JSON has them; label maps are written.
 
     Raises:
-        InputError: no label can be used.
+        InputError: no label has an image.
     """
     problems: list[Problem] = []
     matched: dict[str, dict[str, LabelledImage]] = {}
@@ -55,9 +55,6 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
         problems += describe_unknown(unknown, classes, renderer.format, dataset.where)
         found[task] = {r.file: r for r in rendered if not r.problem and not r.unknown}
     _remove_others(dataset, {each.label for part in found.values() for each in part.values()})
-    if not any(found.values()):
-        first = problems[0].message if problems else "there is no labelled image"
-        raise InputError(f"{dataset.where}: no label can be used: {first}")
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
 
 
