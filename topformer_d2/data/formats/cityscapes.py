@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...tasks import PIXELS
 from ..categories import load_categories
 from .color_tables import ColorTable, find_table
-from .contract import BACKGROUND, DatasetFormat, LabelledImage, Labelling, Problem
+from .contract import DatasetFormat, LabelledImage, Labelling, Problem
 from .raster_files import LabelFolder, find_labels
 from .raster_pixels import read_values
 
@@ -90,10 +90,7 @@ def _classes(trained: bool) -> Labelling:
 
 
 def _own_classes(table: ColorTable) -> Labelling:
-    """The lines of a label_colors.txt; where none is the background, that is 0 before them."""
     names = table.distinct_names()
-    if BACKGROUND not in names:
-        names = [BACKGROUND, *names]
     return Labelling([], names, dict(enumerate(names)), table.first_colors())
 
 

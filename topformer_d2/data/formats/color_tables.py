@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ...errors import InputError
-from ...files import read_text
+from ...errors import InputError, cut, shortened
+from ...files import read_json, read_text
 from ..class_list import read_classes
 from ..coco_json import check_class_name
+from .contract import BACKGROUND
 from .raster_pixels import LARGEST_VALUE
 
 Color = tuple[int, int, int]
@@ -30,7 +31,7 @@ class ColorTable(NamedTuple):
     Attributes:
         file: that they are from.
         names: in its order; a class of several colours is there several times.
-        colors: one for each name; empty = the file has none.
+        colors: one for each name; Pascal VOC's, in their order, where the file has none.
     """
 
     file: str
@@ -44,7 +45,7 @@ class ColorTable(NamedTuple):
             InputError: two classes have one colour.
         """
         found: dict[Color, str] = {}
-        for name, color in zip(self.names, self.colors, strict=bool(self.colors)):
+        for name, color in zip(self.names, self.colors, strict=True):
             if found.setdefault(color, name) != name:
                 raise InputError(
                     f"{self.file}: {found[color]!r} and {name!r} have the same colour {color}"
@@ -53,7 +54,10 @@ class ColorTable(NamedTuple):
 
     def first_colors(self) -> dict[str, Color]:
         """{name: its first colour}."""
-        return dict(reversed(list(zip(self.names, self.colors, strict=False))))
+        found: dict[str, Color] = {}
+        for name, color in zip(self.names, self.colors, strict=True):
+            found.setdefault(name, color)
+        return found
 
     def distinct_names(self) -> list[str]:
         """Each name once, in the order of the file."""
@@ -77,21 +81,48 @@ def find_table(folder: str) -> ColorTable | None:
 
 def _read_labelmap(path: str) -> ColorTable:
     classes = read_classes(path)
-    return ColorTable(path, classes.names, classes.colors)
+    return ColorTable(path, classes.names, classes.colors or _voc_colors(len(classes.names)))
 
 
 def _read_label_colors(path: str) -> ColorTable:
-    names, colors = [], []
+    """CamVid's, or CVAT's and Datumaro's, who do not list the background, which is black."""
+    names: list[str] = []
+    colors: list[Color] = []
     for number, line in enumerate(read_text(path, most=_LARGEST_FILE).splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _COLOR_LINE.fullmatch(line.strip())
         where = f"{path}, line {number}"
-        if match is None:
-            raise InputError(f"{where}: {line[:80]!r}; it takes red, green, blue and the name")
-        names.append(_name(match[4].strip(), where))
-        colors.append(_color([match[1], match[2], match[3]], where))
-    return _table(path, names, colors)
+        names.append(_name(match[4].strip() if match else line.strip(), where))
+        if match:
+            colors.append(_color([match[1], match[2], match[3]], where))
+    if colors and len(colors) < len(names):
+        raise InputError(
+            f"{path}: {len(colors)} of {len(names)} classes have a colour; it takes all or none, "
+            "as red, green, blue and the name"
+        )
+    return _table(path, *_with_background(names, colors))
+
+
+def _with_background(names: list[str], colors: list[Color]) -> tuple[list[str], list[Color]]:
+    if BACKGROUND not in names and (0, 0, 0) not in colors:
+        return [BACKGROUND, *names], [(0, 0, 0), *colors] if colors else []
+    return names, colors
+
+
+def _voc_colors(count: int) -> tuple[Color, ...]:
+    """Pascal VOC's colours, with which Datumaro paints classes that have none, in their order.
+
+    Each three bits of an index, from the lowest, are the next lower bit of red, green and blue:
+    host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html.
+    """
+    colors = []
+    for index in range(count):
+        channels = [0, 0, 0]
+        for bit in range(24):
+            channels[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+        colors.append((channels[0], channels[1], channels[2]))
+    return tuple(colors)
 
 
 def _read_class_dict(path: str) -> ColorTable:
@@ -114,12 +145,28 @@ def _read_class_dict(path: str) -> ColorTable:
     return _table(path, names, colors)
 
 
+def _read_machine_colors(path: str) -> ColorTable:
+    """Supervisely's {"kiwi": [1, 1, 1]}, in which the background, (0, 0, 0), is not listed."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f'{path}: it takes {{"name": [red, green, blue]}}')
+    names, colors = [], []
+    for name, numbers in content.items():
+        where = f"{path}, {cut(name, 80)!r}"
+        if not isinstance(numbers, list) or len(numbers) != 3:
+            raise InputError(f"{where}: it takes three numbers from 0 to 255")
+        names.append(_name(name, where))
+        colors.append(_color([shortened(n) for n in numbers], where))
+    return _table(path, *_with_background(names, colors))
+
+
 # By the names of the files.
 _READERS: dict[str, Callable[[str], ColorTable]] = {
     "labelmap.txt": _read_labelmap,
     "class_dict.csv": _read_class_dict,
     "class_dict_seg.csv": _read_class_dict,
     "label_colors.txt": _read_label_colors,
+    "obj_class_to_machine_color.json": _read_machine_colors,
 }
 
 
@@ -184,4 +231,4 @@ def _color(numbers: list[str], where: str) -> Color:
 def _table(path: str, names: list[str], colors: list[Color]) -> ColorTable:
     if not names:
         raise InputError(f"{path} names no class")
-    return ColorTable(path, tuple(names), tuple(colors))
+    return ColorTable(path, tuple(names), tuple(colors) or _voc_colors(len(names)))

@@ -20,7 +20,8 @@ def _read(labels: str, images: str) -> Labelling:
     found = find_labels(labels, images)
     labelled, problems = label_masks(found)
     table = find_table(found.folder)
-    if table is None or not table.colors:
+    # Of a JSON, of Supervisely, it is the grey of its machine masks.
+    if table is None or table.file.endswith(".json"):
         return Labelling(labelled, [], problems=problems)
     values = {pack(color): name for color, name in table.by_color().items()}
     return Labelling(labelled, table.distinct_names(), values, table.first_colors(), problems)

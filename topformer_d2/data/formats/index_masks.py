@@ -44,7 +44,7 @@ def _read(labels: str, images: str) -> Labelling:
     palette = shared_palette(found)
     table = find_table(found.folder)
     if table is not None:
-        if table.colors and palette is None:
+        if palette is None:
             raise InputError(
                 f"the palettes of {found.folder} differ, so that an index is another colour in "
                 f"another file, and {table.file} names colours: set FORMAT: colour_masks"

@@ -129,7 +129,7 @@ def _values(image: Image.Image, bits: int | None, path: str) -> np.ndarray:
         return (colors & 0xFF).astype(np.uint8)
     values = _samples(image, bits, path)
     if image.mode == "1":
-        return values.view(np.uint8)
+        return values.view(np.uint8) & 1  # Pillow's True is 255 in memory
     if image.mode == "L" and bits in (2, 4):
         return values // np.uint8(255 // (2**bits - 1))
     if values.dtype.kind == "f":
