@@ -26,6 +26,7 @@ VERBS = {
     "benchmark train": ("benchmark_train", "time a training step by part, and its memory"),
     "data check": ("data_check", "read every file of datasets and say what is wrong"),
     "data view": ("data_view", "draw images with their labels, boxes and predictions"),
+    "data convert": ("data_convert", "write a dataset of any label format as plain files"),
     "data prepare": ("data_prepare", "make a dataset out of what its official site hands out"),
     "demo": ("demo", "make a small dataset, train both tasks on it, and draw what came out"),
     "doctor": ("doctor", "say what is installed, which datasets are here, and what to fix"),

@@ -2,6 +2,7 @@
 
   topformer data check --config-file configs/seg_topformer_t_camvid.yaml
   topformer data check camvid_sem_seg_train bccd_val --json report.json
+  topformer data check --images photos --labels photos
 
 With a config, DATASETS.TRAIN and TEST are held against its model; names alone against what the
 datasets say of themselves.
@@ -23,6 +24,7 @@ from ..config import load_config
 from ..data.inspection import inspect_config, inspect_datasets
 from ..errors import InputError, printable
 from ..files import write_json
+from .folder_options import add_folder_options, folder_dataset, has_folder_options
 from .parsing import Parser
 
 
@@ -38,6 +40,7 @@ def make_parser() -> Parser:
     parser = InterleavedParser(__doc__)
     parser.add_argument("--config-file", metavar="FILE")
     parser.add_argument("--json", metavar="FILE", help="where the whole report is written as JSON")
+    add_folder_options(parser)
     parser.add_argument(
         "names",
         nargs="*",
@@ -49,11 +52,16 @@ def make_parser() -> Parser:
 
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """Print what is found; the exit status is 1 where there is an error."""
-    if not args.config_file and not args.names:
-        parser.error("name a --config-file or registered datasets")
+    if not (args.config_file or args.names or has_folder_options(args)):
+        parser.error("name a --config-file, registered datasets, or --images and their labels")
     if args.json and os.path.isdir(args.json):  # before the work, not after
         raise InputError(f"--json {args.json} is a folder: name a file")
-    if args.config_file:
+    if has_folder_options(args):
+        if args.config_file or args.names:
+            raise InputError("--images goes without --config-file and names")
+        with folder_dataset(args) as name:
+            report = inspect_datasets([name])
+    elif args.config_file:
         report = inspect_config(load_config(args.config_file, args.names))
     else:
         report = inspect_datasets(args.names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from .labelling import Entry, LabelledFolder
 from .plain import is_plain, plain_metadata, plain_paths, plain_records
 from .registered import register_dataset
 
-__all__ = ["read_classes", "register_folders", "use_folders"]
+__all__ = ["read_classes", "register_folder", "register_folders", "use_folders"]
 
 logger = get_logger(__name__)
 
@@ -87,8 +88,51 @@ def register_folders(cfg: CfgNode) -> None:
                 logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        _register(name, entry, definition, cache, cfg)
+        register_folder(
+            *(name, definition, cache),
+            ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            when_missing=partial(_known_classes, name, cfg),
+        )
         MetadataCatalog.get(name).stamp = stamps
+
+
+def register_folder(
+    name: str,
+    entry: Mapping[str, Any],
+    cache: str,
+    *,
+    ignore_value: int = 255,
+    when_missing: Callable[[str, Task], dict] | None = None,
+) -> None:
+    """Register one entry of DATASETS.FOLDERS, without a config.
+
+    Args:
+        name: of the dataset.
+        entry: its keys.
+        cache: folder for what is made of labels that are not used as they lie.
+        ignore_value: the training id of pixels that are not learnt.
+        when_missing: from the file that names the classes of a task, and is missing, and the task
+            to the fields of Detectron2's metadata that do; None = InputError.
+
+    Raises:
+        InputError: the entry is wrong, or its labels cannot be used.
+    """
+    parsed = Entry.parse(name, entry)
+    metadata: dict[str, Any] = {"folders": dict(entry), "image_root": parsed.images}
+    folder = LabelledFolder(name, parsed, cache, ignore_value)
+    load, fields_of = folder.records, folder.metadata
+    if is_plain(parsed):
+        load = partial(plain_records, name, parsed)
+        fields_of = partial(plain_metadata, parsed, ignore_value)
+        metadata |= plain_paths(parsed)
+    for task in map(TASKS.get, parsed.tasks):
+        named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
+        is_missing = isinstance(named_by, str) and not PathManager.exists(named_by)
+        if is_missing and when_missing is not None:
+            metadata |= when_missing(named_by, task)
+        else:
+            metadata |= fields_of(task.name)
+    register_dataset(name, load, parsed.tasks, **metadata)
 
 
 def _stamps(entry: Entry) -> list[Stamp]:
@@ -101,25 +145,7 @@ def _stamps(entry: Entry) -> list[Stamp]:
     return stamps
 
 
-def _register(name: str, entry: Entry, definition: dict, cache: str, cfg: CfgNode) -> None:
-    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    metadata: dict[str, Any] = {"folders": definition, "image_root": entry.images}
-    folder = LabelledFolder(name, entry, cache, ignored)
-    load, fields_of = folder.records, folder.metadata
-    if is_plain(entry):
-        load = partial(plain_records, name, entry)
-        fields_of = partial(plain_metadata, entry, ignored)
-        metadata |= plain_paths(entry)
-    for task in map(TASKS.get, entry.tasks):
-        named_by = entry.classes if entry.lists(task.name) else entry.path(task.name)
-        if isinstance(named_by, str) and not PathManager.exists(named_by):
-            metadata |= _known_classes(name, named_by, task, cfg)
-        else:
-            metadata |= fields_of(task.name)
-    register_dataset(name, load, entry.tasks, **metadata)
-
-
-def _known_classes(name: str, missing: str, task: Task, cfg: CfgNode) -> dict[str, Any]:
+def _known_classes(name: str, cfg: CfgNode, missing: str, task: Task) -> dict[str, Any]:
     """The fields of the metadata that say what the classes are, where their file is missing."""
     # A dumped config's; of another dataset, if their number is not the model's.
     known = tuple(cfg.DATASETS[task.classes_key])

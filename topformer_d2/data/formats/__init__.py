@@ -6,7 +6,17 @@ import os
 
 from ...errors import InputError, did_you_mean
 from ...logs import get_logger
-from . import binary_masks, cityscapes, colour_masks, cvat, index_masks, labelme
+from . import (
+    binary_masks,
+    cityscapes,
+    colour_masks,
+    cvat,
+    index_masks,
+    label_studio,
+    labelme,
+    voc,
+    yolo,
+)
 from .contract import (
     BACKGROUND,
     DatasetFormat,
@@ -103,5 +113,8 @@ def detect_format(path: str, images: str, task: str, name: str, where: str) -> D
 
 
 # A new format is a module and its entry here.
-for _module in (index_masks, colour_masks, binary_masks, cityscapes, labelme, cvat):
+for _module in (
+    *(index_masks, colour_masks, binary_masks, cityscapes),
+    *(labelme, cvat, label_studio, voc, yolo),
+):
     register(_module.FORMAT)

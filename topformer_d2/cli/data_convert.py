@@ -1,0 +1,52 @@
+"""Write a dataset of any label format as plain files, which every tool reads.
+
+  topformer data convert --images photos --labels photos --output plain
+  topformer data convert --images images --boxes labels --format yolo --output plain
+  topformer data convert --config-file mine.yaml --dataset mine_train --output plain
+
+The new folder has images/, with pixel labels labels/ (PNGs of the classes' indices) and
+classes.txt, and with boxes boxes.json (COCO). What is printed at the end is its entry of
+DATASETS.FOLDERS.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..config import load_config
+from ..data.plain_layout import write_plain
+from ..errors import InputError, printable
+from .folder_options import add_folder_options, folder_dataset, has_folder_options
+from .parsing import Parser, add_opts
+
+
+def make_parser() -> Parser:
+    """The arguments of `topformer data convert`."""
+    parser = Parser(__doc__)
+    parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--config-file", metavar="FILE")
+    parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
+    add_folder_options(parser)
+    add_opts(parser)
+    return parser
+
+
+def run(args: argparse.Namespace, parser: Parser) -> None:
+    """Write the folder, and print its entry."""
+    if has_folder_options(args):
+        if args.config_file or args.dataset or args.opts:
+            raise InputError("--images goes without --config-file, --dataset and KEY VALUE pairs")
+        with folder_dataset(args) as name:
+            entry = write_plain(name, args.output)
+    else:
+        if not (args.config_file or args.dataset):
+            parser.error("name --images and its labels, or a --config-file")
+        name = args.dataset
+        if args.config_file:
+            cfg = load_config(args.config_file, args.opts)
+            name = name or next(iter(cfg.DATASETS.TRAIN), None)
+        if not name:
+            raise InputError("DATASETS.TRAIN is empty: name a --dataset")
+        entry = write_plain(name, args.output)
+    values = ", ".join(f"{key}: {value}" for key, value in entry.items())
+    print(printable(f"wrote {args.output}; as DATASETS.FOLDERS: {{mine: {{{values}}}}}"))
