@@ -109,9 +109,10 @@ def add_topformer_config(cfg: CN) -> None:
     # Learn a further factor for each loss from its uncertainty (Kendall et al., CVPR 2018).
     cfg.MODEL.MULTITASK.UNCERTAINTY_WEIGHTING = False
 
-    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder), with LABELS (folder of
-    # PNGs) and CLASSES (text file, a name a line), with BOXES (COCO JSON), or with all three.
-    # Relative paths start at the working directory. NUM_CLASSES follows (docs/custom_data.md).
+    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder) with LABELS (pixels), BOXES
+    # (objects) or both, each a file or a folder in any format (docs/labels.md), and where they are
+    # needed CLASSES (text file or list of names), FORMAT, LABEL_MAP, IGNORE, LIST, SHARE, GROUP and
+    # SPLIT_SEED. Relative paths start at the working directory. NUM_CLASSES follows.
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     # Class names of the boxes, in the order of their indices. get_config and load_config write them

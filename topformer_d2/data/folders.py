@@ -125,6 +125,8 @@ def register_folder(
         load = partial(plain_records, name, parsed)
         fields_of = partial(plain_metadata, parsed, ignore_value)
         metadata |= plain_paths(parsed)
+    else:
+        metadata["label_problems"] = folder.problems
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
         is_missing = isinstance(named_by, str) and not PathManager.exists(named_by)

@@ -141,14 +141,18 @@ def _load(name: str, tally: Tally) -> list[dict]:
             tally.note("dataset", "", f"dataset {name!r} has no image")
             return []
     except DatasetProblems as e:
-        for problem in e.problems:
-            tally.note(*problem)
-        return e.records
+        records = e.records
     except Exception as e:  # a loader of another's may raise anything
         records = None
         reason = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
         tally.note("dataset", "", f"dataset {name!r} cannot be loaded: {reason}")
     metadata = MetadataCatalog.get(name)
+    if problems := metadata.get("label_problems"):
+        # Of labels that are not used as they lie; their format has looked at all files.
+        if records is not None:
+            for problem in problems():
+                tally.note(*problem)
+        return records or []
     image_root, label_root = metadata.get("image_root"), metadata.get("sem_seg_root")
     if not (image_root and label_root):
         return records or []

@@ -98,17 +98,8 @@ class LabelledFolder:
             DatasetProblems: labels of some images cannot be used.
             InputError: no label can be used.
         """
-        made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
-        key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
-        index = self._read_index()
-        if index is None or index.get("key") != key:
-            with self._alone():
-                index = self._read_index()  # another process may have made it
-                if index is None or index.get("key") != key:
-                    index = {"key": key, **make_records(self)}
-                    write_json(os.path.join(self.cache, _INDEX), index)
-        records = [self._record(each) for each in index["records"]]
-        problems = [Problem(*each) for each in index["problems"]]
+        stored, problems = self._load()
+        records = [self._record(each) for each in stored]
         errors = [problem for problem in problems if is_error(problem.kind)]
         if errors:
             more = f" ({len(errors) - 1} more)" if errors[1:] else ""
@@ -120,6 +111,23 @@ class LabelledFolder:
             more = f" ({count - 1} more)" if count > 1 else ""
             logger.warning("%s: %s%s", self.where, printable(first.message), more)
         return records
+
+    def problems(self) -> list[Problem]:
+        """All that is wrong with the labels, what stops training and what does not."""
+        return self._load()[1]
+
+    def _load(self) -> tuple[list[dict], list[Problem]]:
+        """The records as they are stored, and the problems; made where the files have changed."""
+        made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
+        key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
+        index = self._read_index()
+        if index is None or index.get("key") != key:
+            with self._alone():
+                index = self._read_index()  # another process may have made it
+                if index is None or index.get("key") != key:
+                    index = {"key": key, **make_records(self)}
+                    write_json(os.path.join(self.cache, _INDEX), index)
+        return index["records"], [Problem(*each) for each in index["problems"]]
 
     def _stamps(self) -> Iterator[object]:
         entry = self.entry

@@ -117,7 +117,7 @@ def suggest_values(values: set[int], names: Sequence[str], where: str) -> str:
     if len(ordered) == count + 1 and ordered[0] == 0:
         # 0 was counted among them because a class has that index.
         pairs = zip(ordered[1:], names, strict=True)
-        start = f"If the labels are {ordered[1]} to {ordered[-1]} and 0 is not a class, add"
+        start = "Add the class that is missing to CLASSES, or, if 0 is not a class,"
         extra = f"0: {IGNORE}, "
     elif len(ordered) == count:
         pairs = zip(ordered, names, strict=True)
