@@ -66,6 +66,18 @@ def test_folders_that_link_to_themselves_and_hidden_files_are_left_out(tmp_path)
     assert rasters.detected(labels, images) == ["index_masks"]
 
 
+def test_links_and_pipes_that_are_no_files_are_refused_when_read(tmp_path):
+    labels, images = rasters.SAMPLES["grey"][1](tmp_path)
+    (labels / "im3.png").symlink_to(labels / "im3.png")
+    os.mkfifo(labels / "im4.png")
+    (labels / "im5.png").symlink_to(labels / "gone.png")
+    labelling = rasters.read("index_masks", labels, images)
+    assert len(labelling.images) == 6 and rasters.detected(labels, images) == []
+    for each in labelling.images[3:]:
+        with pytest.raises(InputError, match=f"{each.image}.png"):
+            rasters.FORMATS["index_masks"].decode(each.files, [])
+
+
 def test_images_within_the_folder_of_labels_are_none_of_them(tmp_path):
     labels, _ = rasters.SAMPLES["grey"][1](tmp_path)
     images = rasters.photos(labels / "images", extension="png")

@@ -77,3 +77,20 @@ def test_cityscapes_folders_of_datumaro(datumaro, tmp_path, monkeypatch, backgro
     assert labelling.values == {0: "background", 1: "cat", 2: "dog"}
     assert [each.image for each in labelling.images] == [f"im{i}_leftImg8bit" for i in range(3)]
     assert rasters.counts("cityscapes", labelling) == rasters.COUNTS
+
+
+def test_masks_of_labelme(tmp_path):
+    """Its script labelme2voc.py writes them by imgviz; -1, which is ignored, is stored as 255."""
+    imgviz = pytest.importorskip("imgviz")
+    values = rasters.label()
+    values[0, :8] = 255
+    (tmp_path / "SegmentationClassPNG").mkdir()
+    for stem in rasters.STEMS:
+        imgviz.io.lblsave(str(tmp_path / "SegmentationClassPNG" / f"{stem}.png"), values)
+    (tmp_path / "class_names.txt").write_text("_background_\ncat\ndog\n")
+    images = rasters.photos(tmp_path / "JPEGImages")
+    assert rasters.detected(tmp_path, images) == ["index_masks"]
+    labelling = rasters.read("index_masks", tmp_path, images)
+    assert labelling.values == {0: "_background_", 1: "cat", 2: "dog"}
+    assert labelling.colors["cat"] == (128, 0, 0)
+    assert rasters.counts("index_masks", labelling) == {0: 424, 1: 72, 2: 264, 255: 8}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...tasks import PIXELS
+from .cityscapes import has_frames
 from .contract import BACKGROUND, DatasetFormat, LabelledImage, Labelling, Problem
 from .raster_files import (
     LABEL_SUFFIXES,
@@ -19,7 +20,7 @@ from .raster_files import (
     note_jpegs,
     spread,
 )
-from .raster_pixels import look_at, read_colors
+from .raster_pixels import look_at, read_mask
 
 _SEPARATORS = "_-"
 _GENERIC = tuple(suffix.strip(_SEPARATORS) for suffix in LABEL_SUFFIXES)
@@ -36,14 +37,23 @@ _MOST_CLASSES = 255
 def _detect(labels: str, images: str) -> bool:
     try:
         found = find_labels(labels, images)
-        masks = _by_folder(found) or _by_suffix(found)
-        if not masks or len({name for name, _ in masks.values()}) > _MOST_CLASSES:
-            return False
-        if 2 * sum(image in found.stems for _, image in masks.values()) < len(masks):
-            return False
-        return all(look_at(found.path(name)).is_binary for name in spread(list(masks)))
+        return not has_frames(found) and has_masks(found)
     except (InputError, OSError):
         return False
+
+
+def has_masks(found: LabelFolder) -> bool:
+    """Whether the files lie and are as masks of one class each.
+
+    Raises:
+        InputError: one of a few files cannot be read.
+    """
+    masks = _by_folder(found) or _by_suffix(found)
+    if not masks or len({name for name, _ in masks.values()}) > _MOST_CLASSES:
+        return False
+    if 2 * sum(image in found.stems for _, image in masks.values()) < len(masks):
+        return False
+    return all(look_at(found.path(name)).is_binary for name in spread(list(masks)))
 
 
 def _by_folder(found: LabelFolder) -> dict[str, tuple[str, str]]:
@@ -152,7 +162,7 @@ def _decode(files: Sequence[str], names: Sequence[str]) -> np.ndarray:
         raise InputError(f"{files[0]}: neither its folder nor its name is of a class: {names}")
     index_of = {name: index for index, name in enumerate(names)}
     for file, name in sorted(zip(files, classes, strict=True), key=lambda each: index_of[each[1]]):
-        mask = read_colors(file) != 0
+        mask = read_mask(file)
         if label is None:
             label = np.zeros(mask.shape, np.uint8)
         elif label.shape != mask.shape:

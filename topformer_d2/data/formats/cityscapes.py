@@ -29,7 +29,12 @@ def _detect(labels: str, images: str) -> bool:
         found = find_labels(labels, images)
     except (InputError, OSError):
         return False
-    return any(map(_LABEL.fullmatch, found.masks))
+    return has_frames(found)
+
+
+def has_frames(found: LabelFolder) -> bool:
+    """Whether files are named as Cityscapes' labels are."""
+    return any(_LABEL.fullmatch(name) for name in found.masks if "_gt" in name)
 
 
 def _read(labels: str, images: str) -> Labelling:

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from ...errors import InputError
 from ...files import is_remote
-from ..image_files import IMAGE_EXTENSIONS, has_extension
+from ..image_files import IMAGE_EXTENSIONS
 from .contract import LabelledImage, Problem
 
 T = TypeVar("T")
@@ -16,6 +16,7 @@ T = TypeVar("T")
 # Of files that keep the values of the pixels.
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp", ".gif")
 _JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
+_IMAGE_EXTENSIONS = frozenset(IMAGE_EXTENSIONS)
 # What the stem of a label may have beyond the stem of its image, in any case: Roboflow's _mask,
 # CamVid's _L, ISIC's _segmentation, ISPRS' _label.
 LABEL_SUFFIXES = (
@@ -48,7 +49,7 @@ class LabelFolder(NamedTuple):
 
     def path(self, name: str) -> str:
         """Of a file of `masks` or `jpegs`."""
-        return os.path.join(self.folder, *name.split("/"))
+        return os.path.join(self.folder, name)
 
     def image_of(self, name: str) -> str:
         """The image that a file is the label of, as in `stems`; its own stem where there is none.
@@ -96,22 +97,24 @@ def find_labels(labels: str, images: str) -> LabelFolder:
             labels = inner
             break
     exists = not is_remote(images) and os.path.isdir(images)
-    has_images = exists and os.path.samefile(labels, images)
     try:
+        has_images = exists and os.path.samefile(labels, images)
         names = list_files(labels, without=() if has_images or not exists else (images,))
         pictures = names
         if not has_images:
             pictures = list_files(images, without=(labels,)) if exists else []
     except OSError as e:
         raise InputError(f"{e.filename} cannot be listed: {e.strerror}") from e
-    stems = frozenset(os.path.splitext(n)[0] for n in pictures if _has(n, *IMAGE_EXTENSIONS))
-    masks = tuple(name for name in names if _has(name, *MASK_EXTENSIONS))
-    jpegs = () if has_images else tuple(n for n in names if _has(n, *_JPEG_EXTENSIONS))
+    stems = frozenset(
+        name[: name.rfind(".")] for name in pictures if _extension(name) in _IMAGE_EXTENSIONS
+    )
+    masks = tuple(name for name in names if _extension(name) in MASK_EXTENSIONS)
+    jpegs = () if has_images else tuple(n for n in names if _extension(n) in _JPEG_EXTENSIONS)
     return LabelFolder(labels, masks, jpegs, stems, has_images)
 
 
-def _has(name: str, *extensions: str) -> bool:
-    return has_extension(name.rpartition("/")[2], *extensions)
+def _extension(name: str) -> str:
+    return name[name.rfind(".") :].lower()
 
 
 def list_files(folder: str, without: Iterable[str] = ()) -> list[str]:
@@ -137,11 +140,18 @@ def list_files(folder: str, without: Iterable[str] = ()) -> list[str]:
             for entry in entries:
                 if entry.name[0] == ".":
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
                     found.append(prefix + entry.name)
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, which is told when it is read
+        return False
 
 
 def _identity(path: str) -> tuple[int, int]:

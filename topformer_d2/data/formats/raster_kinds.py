@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from ...errors import InputError
-from . import binary_masks, cityscapes
+from .binary_masks import has_masks
+from .cityscapes import has_frames
 from .color_tables import Color, find_table
 from .raster_files import LabelFolder, find_labels, spread
 from .raster_pixels import look_at, read_palette
@@ -42,9 +43,8 @@ def _kind_of(labels: str, images: str) -> str | None:
         stem = os.path.splitext(found.path(name))[0]
         if any(os.path.exists(stem + extension) for extension in _SHAPES):
             return None
-    for other in (cityscapes, binary_masks):
-        if other.FORMAT.detect(labels, images):
-            return None
+    if has_frames(found) or has_masks(found):
+        return None
     looks = [look_at(found.path(name)) for name in names]
     if any(each.distinct > _MOST_COLOURS for each in looks):
         return None

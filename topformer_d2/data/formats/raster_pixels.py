@@ -48,6 +48,18 @@ def read_colors(path: str) -> np.ndarray:
         return _colors(image, bits, path)
 
 
+def read_mask(path: str) -> np.ndarray:
+    """(H, W) bool: the pixels of an image that are not 0, or black.
+
+    Raises:
+        InputError: as read_colors; any depth of grey is taken.
+    """
+    with _opened(path) as (image, bits):
+        has_colors = image.mode.startswith(("RGB", "P"))
+        values = _colors(image, bits, path) if has_colors else _samples(image, bits, path)
+        return values != 0
+
+
 def read_palette(path: str) -> list[tuple[int, int, int]] | None:
     """(red, green, blue) of each index of a palette image, by its header; None where it is none.
 
@@ -178,8 +190,9 @@ def _colors(image: Image.Image, bits: int | None, path: str) -> np.ndarray:
         pixels = np.asarray(image)
         code = cv2.COLOR_RGB2BGRA if pixels.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
         # Blue comes first in memory, so that it is the lowest byte of a little-endian number.
-        packed = cv2.cvtColor(pixels, code).view("<u4")[..., 0]
-        return (packed & 0xFFFFFF).astype(np.int32)
+        packed = cv2.cvtColor(pixels, code).view("<i4")[..., 0]
+        packed &= 0xFFFFFF
+        return packed
     values = _samples(image, bits, path)
     if image.mode in ("P", "PA"):
         numbers = np.array(image.getpalette("RGB") or [], np.int32).reshape(-1, 3)
