@@ -89,7 +89,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
         (b"text", "the config is text, 'text'"),
         (b"A: 1\nA: 2", "line 2: the key 'A' is there twice"),
         (b"A: {B: 1,\n B: 2}", "line 2: the key 'B' is there twice"),
-        (b"A: {1: 2}", "line 1: a key is '1'; put it in quotes"),
+        (b"A: {1.5: 2}", "line 1: a key is '1.5'; put it in quotes"),
         (b"on: 1", "a key is 'on'; put it in quotes"),
         (b"? [1]\n: 2", "a key is"),
         (b"a: [1", "not YAML that can be read"),

@@ -138,7 +138,7 @@ def test_extend(first_tutorial, own_registries):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     folder, _ = first_tutorial
     printed = walk("extend.md", folder)
-    assert "(128, 160)" in printed and "beside_val: 4 images, 0 errors" in printed
+    assert "(128, 160)" in printed and "objects_val: 4 images, 0 errors" in printed
     assert len(list((folder / "predictions_mine").glob("*_label.png"))) == 4
     log = (folder / "output/mine/log.txt").read_text()
     assert "loss_dice" in log and "SumHead" in log

@@ -17,6 +17,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from detectron2.utils import logger as logger_module
 from detectron2.utils.logger import setup_logger
 
 from ..config import check_values
@@ -127,8 +128,11 @@ def end_logs() -> None:
     for name, handler in _handlers:
         logging.getLogger(name).removeHandler(handler)
     _handlers.clear()
-    # It remembers which files it has made handlers for.
+    # It remembers which files it has made handlers for, and keeps them open by their names, which
+    # in another working directory, or once an output folder was removed, mean other files.
     setup_logger.cache_clear()
+    if opened := getattr(logger_module, "_cached_log_stream", None):
+        opened.cache_clear()
 
 
 def _keep_quiet(handler: logging.Handler) -> None:

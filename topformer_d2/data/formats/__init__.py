@@ -9,11 +9,13 @@ from ...logs import get_logger
 from . import (
     binary_masks,
     cityscapes,
+    coco_shapes,
     colour_masks,
     cvat,
     index_masks,
     label_studio,
     labelme,
+    supervisely,
     voc,
     yolo,
 )
@@ -115,6 +117,6 @@ def detect_format(path: str, images: str, task: str, name: str, where: str) -> D
 # A new format is a module and its entry here.
 for _module in (
     *(index_masks, colour_masks, binary_masks, cityscapes),
-    *(labelme, cvat, label_studio, voc, yolo),
+    *(coco_shapes, labelme, cvat, label_studio, voc, yolo, supervisely),
 ):
     register(_module.FORMAT)
