@@ -72,7 +72,11 @@ def test_links_and_pipes_that_are_no_files_are_refused_when_read(tmp_path):
     os.mkfifo(labels / "im4.png")
     (labels / "im5.png").symlink_to(labels / "gone.png")
     labelling = rasters.read("index_masks", labels, images)
-    assert len(labelling.images) == 6 and rasters.detected(labels, images) == []
+    assert len(labelling.images) == 6
+    # Half of the files tell what they are.
+    assert rasters.detected(labels, images) == ["index_masks"]
+    (labels / "im2.png").write_bytes(b"")
+    assert rasters.detected(labels, images) == []
     for each in labelling.images[3:]:
         with pytest.raises(InputError, match=f"{each.image}.png"):
             rasters.FORMATS["index_masks"].decode(each.files, [])
