@@ -92,7 +92,7 @@ def test_images_within_the_folder_of_labels_are_none_of_them(tmp_path):
 @pytest.mark.parametrize("name", ["index_masks", "colour_masks"])
 def test_jpegs_and_two_labels_of_an_image_are_problems(name, tmp_path):
     labels, images = rasters.SAMPLES["grey"][1](tmp_path)
-    rasters.photos(labels, ["im0", "im3"])
+    rasters.photos(labels, ["im0", "im3", "photos/im4"])
     rasters.save(rasters.label(), labels / "im1_mask.png")
     labelling = rasters.read(name, labels, images)
     assert [each.image for each in labelling.images] == ["im0", "im1", "im2"]
