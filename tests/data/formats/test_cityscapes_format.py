@@ -60,6 +60,7 @@ def test_unknown_ids_stay_as_they_are(tmp_path):
 def test_own_classes_of_a_table(tmp_path, table):
     labels, images = rasters.cityscapes_folders(tmp_path)
     (tmp_path / "label_colors.txt").write_text(table)
+    (labels / "labelmap.txt").write_text("of something else: broken")
     labelling = rasters.read("cityscapes", labels, images)
     assert labelling.values == {0: "background", 1: "cat", 2: "dog"}
     assert rasters.counts("cityscapes", labelling) == {0: 424, 7: 80, 26: 264}

@@ -72,7 +72,11 @@ def test_links_and_pipes_that_are_no_files_are_refused_when_read(tmp_path):
     os.mkfifo(labels / "im4.png")
     (labels / "im5.png").symlink_to(labels / "gone.png")
     labelling = rasters.read("index_masks", labels, images)
-    assert len(labelling.images) == 6 and rasters.detected(labels, images) == []
+    assert len(labelling.images) == 6
+    # Half of the files tell what they are.
+    assert rasters.detected(labels, images) == ["index_masks"]
+    (labels / "im2.png").write_bytes(b"")
+    assert rasters.detected(labels, images) == []
     for each in labelling.images[3:]:
         with pytest.raises(InputError, match=f"{each.image}.png"):
             rasters.FORMATS["index_masks"].decode(each.files, [])
@@ -88,7 +92,7 @@ def test_images_within_the_folder_of_labels_are_none_of_them(tmp_path):
 @pytest.mark.parametrize("name", ["index_masks", "colour_masks"])
 def test_jpegs_and_two_labels_of_an_image_are_problems(name, tmp_path):
     labels, images = rasters.SAMPLES["grey"][1](tmp_path)
-    rasters.photos(labels, ["im0", "im3"])
+    rasters.photos(labels, ["im0", "im3", "photos/im4"])
     rasters.save(rasters.label(), labels / "im1_mask.png")
     labelling = rasters.read(name, labels, images)
     assert [each.image for each in labelling.images] == ["im0", "im1", "im2"]

@@ -43,17 +43,14 @@ def _detect(labels: str, images: str) -> bool:
 
 
 def has_masks(found: LabelFolder) -> bool:
-    """Whether the files lie and are as masks of one class each.
-
-    Raises:
-        InputError: one of a few files cannot be read.
-    """
+    """Whether the files lie and are as masks of one class each, which a few of them tell."""
     masks = _by_folder(found) or _by_suffix(found)
     if not masks or len({name for name, _ in masks.values()}) > _MOST_CLASSES:
         return False
     if 2 * sum(image in found.stems for _, image in masks.values()) < len(masks):
         return False
-    return all(look_at(found.path(name)).is_binary for name in spread(list(masks)))
+    looks = look_at([found.path(name) for name in spread(list(masks))])
+    return bool(looks) and all(each.is_binary for each in looks)
 
 
 def _by_folder(found: LabelFolder) -> dict[str, tuple[str, str]]:

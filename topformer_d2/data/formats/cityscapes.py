@@ -53,12 +53,11 @@ def _read(labels: str, images: str) -> Labelling:
         raise InputError(
             f"{found.folder} holds no Cityscapes label (SPLIT/CITY/FRAME_gtFine_labelIds.png)"
         )
-    table = find_table(found.folder)
-    own = table is not None and os.path.basename(table.file) == "label_colors.txt"
-    trained = not own and all("labelTrainIds" in kinds for kinds in frames.values())
+    own = find_table(found.folder, only="label_colors.txt")
+    trained = own is None and all("labelTrainIds" in kinds for kinds in frames.values())
     kind = "labelTrainIds" if trained else "labelIds"
     images_of = _images_by_frame(found)
-    labelling = _own_classes(table) if own and table is not None else _classes(trained)
+    labelling = _classes(trained) if own is None else _own_classes(own)
     for frame, kinds in sorted(frames.items()):
         image = images_of.get(frame) or images_of.get(frame.rpartition("/")[2]) or frame
         if kind in kinds:

@@ -64,8 +64,12 @@ class ColorTable(NamedTuple):
         return list(dict.fromkeys(self.names))
 
 
-def find_table(folder: str) -> ColorTable | None:
+def find_table(folder: str, only: str = "") -> ColorTable | None:
     """The table in a folder, else in the one above, else in the next above; None where is none.
+
+    Args:
+        folder: of label images.
+        only: the name of the file; "" = any of a table.
 
     Raises:
         InputError: it cannot be used.
@@ -73,7 +77,7 @@ def find_table(folder: str) -> ColorTable | None:
     place = os.path.abspath(folder)
     for _ in range(3):
         for name, read in _READERS.items():
-            if os.path.isfile(path := os.path.join(place, name)):
+            if only in ("", name) and os.path.isfile(path := os.path.join(place, name)):
                 return read(path)
         place = os.path.dirname(place)
     return None

@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from ...errors import InputError
-from ...files import read_text
 from ...tasks import PIXELS
+from ..class_list import read_classes
 from .color_tables import Color, ColorTable, find_table, read_value_names
 from .contract import DatasetFormat, Labelling
 from .raster_files import find_labels, label_masks
@@ -25,7 +25,6 @@ _VOC_NAMES = (
     *("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant"),
     *("sheep", "sofa", "train", "tvmonitor"),
 )
-_LARGEST_LIST = 2**20  # bytes
 
 
 def _read(labels: str, images: str) -> Labelling:
@@ -55,7 +54,7 @@ def _read(labels: str, images: str) -> Labelling:
         names = [n for n in table.distinct_names() if n in values.values() or colors.get(n) != void]
     else:
         palette = palette or {}
-        names = _listed_names(found.folder) or _voc_names(found.folder)
+        names = list(_listed_names(found.folder) or _voc_names(found.folder))
         values = dict(enumerate(names))
         colors = {name: palette[i] for i, name in values.items() if i in palette}
     return Labelling(labelled, names, values, colors, problems)
@@ -76,26 +75,23 @@ def _values_of(table: ColorTable, palette: dict[int, Color]) -> dict[int, str]:
     return dict(enumerate(table.distinct_names()))
 
 
-def _listed_names(folder: str) -> list[str]:
-    """Of the class_names.txt beside a folder that labelme's labelme2voc.py wrote; [] without one.
+def _listed_names(folder: str) -> tuple[str, ...]:
+    """Of the class_names.txt beside a folder that labelme's labelme2voc.py wrote; () without one.
 
     Raises:
-        InputError: it is not text.
+        InputError: it cannot be used.
     """
     path = os.path.join(os.path.dirname(os.path.abspath(folder)), "class_names.txt")
-    if not os.path.isfile(path):
-        return []
-    names = [line.strip() for line in read_text(path, most=_LARGEST_LIST).splitlines()]
-    return names if all(names) and len({*names}) == len(names) else []
+    return read_classes(path).names if os.path.isfile(path) else ()
 
 
-def _voc_names(folder: str) -> list[str]:
+def _voc_names(folder: str) -> tuple[str, ...]:
     """Pascal VOC's, where the folder is SegmentationClass of its devkit."""
     root, name = os.path.split(os.path.abspath(folder))
     is_voc = name == "SegmentationClass" and os.path.isdir(
         os.path.join(root, "ImageSets", "Segmentation")
     )
-    return list(_VOC_NAMES) if is_voc else []
+    return _VOC_NAMES if is_voc else ()
 
 
 def _decode(files: Sequence[str], names: Sequence[str]) -> np.ndarray:

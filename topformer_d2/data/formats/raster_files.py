@@ -169,9 +169,12 @@ def spread(items: Sequence[T], most: int = 8) -> list[T]:
 def note_jpegs(found: LabelFolder, labelled: Container[str]) -> list[Problem]:
     """A problem for each label that is a JPEG by its name.
 
+    JPEGs of a subfolder without label images are taken for images, and are none.
+
     Args:
         labelled: the images that have another label.
     """
+    folders = {name.rpartition("/")[0] for name in found.masks}
     return [
         Problem(
             "JPEG label",
@@ -180,7 +183,7 @@ def note_jpegs(found: LabelFolder, labelled: Container[str]) -> list[Problem]:
             "classes. Write the label anew, as a PNG, from where it was drawn",
         )
         for name in found.jpegs
-        if found.image_of(name) not in labelled
+        if name.rpartition("/")[0] in folders and found.image_of(name) not in labelled
     ]
 
 

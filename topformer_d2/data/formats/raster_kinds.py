@@ -45,8 +45,8 @@ def _kind_of(labels: str, images: str) -> str | None:
             return None
     if has_frames(found) or has_masks(found):
         return None
-    looks = [look_at(found.path(name)) for name in names]
-    if any(each.distinct > _MOST_COLOURS for each in looks):
+    looks = look_at([found.path(name) for name in names])
+    if not looks or any(each.distinct > _MOST_COLOURS for each in looks):
         return None
     if any(each.has_colors for each in looks):
         return COLOUR_MASKS

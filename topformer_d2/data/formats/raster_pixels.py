@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -89,8 +89,20 @@ class Look(NamedTuple):
     is_binary: bool
 
 
-def look_at(path: str) -> Look:
-    """What a label image is like; InputError where it is not one."""
+def look_at(paths: Sequence[str]) -> list[Look]:
+    """What label images are like; those that cannot be read are left out.
+
+    Returns:
+        one for each that can; none where more than half of them cannot.
+    """
+    looks = []
+    for path in paths:
+        with contextlib.suppress(InputError):
+            looks.append(_look_at(path))
+    return looks if 2 * len(looks) >= len(paths) else []
+
+
+def _look_at(path: str) -> Look:
     with _opened(path) as (image, bits):
         mode = image.mode[: 3 if image.mode.startswith("RGB") else 1]
         values = _colors(image, bits, path) if mode in ("RGB", "P") else _values(image, bits, path)
@@ -101,7 +113,7 @@ def look_at(path: str) -> Look:
     return Look(mode if mode in ("RGB", "P") else "L", has_colors, distinct, is_binary)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: str) -> Iterator[tuple[Image.Image, int | None]]:
     """A label image of which the header is read, and its bits a channel where they are known."""
     with opened_image(path, MAX_PIXELS) as (file, image):
