@@ -47,7 +47,7 @@ def test_confusion_is_normalised_by_truth():
     assert [label.get_text() for label in axes.get_yticklabels()] == NAMES
 
 
-@pytest.mark.parametrize("num_classes", [2, 11, 31, 171])
+@pytest.mark.parametrize("num_classes", [2, 11, 31, pytest.param(171, marks=pytest.mark.slow)])
 def test_names_are_apart_and_within_the_picture(num_classes):
     rng = np.random.default_rng(0)
     names = [f"class-{i:03d}" + "-wide" * (i % 3) for i in range(num_classes)]

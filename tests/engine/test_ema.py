@@ -59,7 +59,9 @@ def test_training_itself_is_not_changed(tiny_config, tmp_path):
     assert "AverageWeights" not in checkpoint["trainer"]["hooks"]
 
 
-@pytest.mark.parametrize("kind", ["segmentation", "detection"])
+@pytest.mark.parametrize(
+    "kind", ["segmentation", pytest.param("detection", marks=pytest.mark.slow)]
+)
 def test_resuming_is_exact(tiny_config, tiny_detector, tmp_path, kind):
     def config(name):
         opts = [*options(tmp_path, "5", name), "SOLVER.EMA_DECAY", "0.9"]

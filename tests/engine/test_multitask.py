@@ -34,7 +34,7 @@ def tiny_joint(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("uncertainty", ["False", "True"])
+@pytest.mark.parametrize("uncertainty", [pytest.param("False", marks=pytest.mark.slow), "True"])
 def test_a_mixed_run_resumes_exactly(tiny_joint, tmp_path, uncertainty):
     opts = [
         *("DATASETS.TRAIN", repr(MIXED), "DATASETS.TRAIN_WEIGHTS", "[1.0, 1.0, 2.0]"),

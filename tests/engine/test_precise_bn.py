@@ -49,7 +49,7 @@ def test_training_is_not_changed(tiny_config, tmp_path):
         assert torch.equal(value, changed[key]) != is_statistic, key
 
 
-@pytest.mark.parametrize("seed", ["5", "-1"])
+@pytest.mark.parametrize("seed", ["5", pytest.param("-1", marks=pytest.mark.slow)])
 def test_resuming_is_exact(tiny_config, tmp_path, seed):
     def config(name):
         opts = [*options(tmp_path, seed, name), *ON, "TEST.EVAL_PERIOD", "2"]

@@ -91,7 +91,7 @@ def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):
     assert all(torch.equal(saved["model"][key], expected["model"][key]) for key in saved["model"])
 
 
-@pytest.mark.parametrize("kind", ["", "lite_"])
+@pytest.mark.parametrize("kind", [pytest.param("", marks=pytest.mark.slow), "lite_"])
 def test_resuming_a_detector_keeps_its_loss_normaliser(tiny_detector, tmp_path, kind):
     opts = ["SOLVER.MAX_ITER", "4", "DATASETS.TEST", "()", "OUTPUT_DIR"]
     whole, weights = run(tiny_detector(*opts, str(tmp_path / "whole"), kind=kind))

@@ -11,9 +11,8 @@ from topformer_d2.export.reference import as_listed
 pytest.importorskip("timm", reason="baselines need it")
 pytest.importorskip("transformers", reason="baselines need it")
 
-KINDS = {  # of networks: convolutions, a detector, attention; the others are slow
+KINDS = {  # of networks: convolutions, attention; the others are slow
     "baseline_lraspp_mobilenetv3_large",
-    "baseline_retinanet_mobilenetv3",
     "baseline_segformer_mit_b0",
 }
 BASELINES = sorted(path.stem for path in Path("configs").glob("baseline_*.yaml"))

@@ -67,7 +67,9 @@ def assert_boxes(outputs, instances, size):
     np.testing.assert_array_equal(outputs["classes"][keep], instances.pred_classes)
 
 
-@pytest.mark.parametrize("letter", ["t", "s", "b"])
+@pytest.mark.parametrize(
+    "letter", ["t", *(pytest.param(each, marks=pytest.mark.slow) for each in "sb")]
+)
 def test_segmenter_at_an_odd_static_size(trained, tmp_path, letter):
     cfg, model, weights = trained(f"seg_topformer_{letter}", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "9")
     path = str(tmp_path / "model.onnx")
@@ -80,7 +82,7 @@ def test_segmenter_at_an_odd_static_size(trained, tmp_path, letter):
     assert_labels(run(normalize(cfg, image))["labels"], predict(model, image)[0])
 
 
-@pytest.mark.parametrize("extension", ["onnx", "xml"])
+@pytest.mark.parametrize("extension", ["onnx", pytest.param("xml", marks=pytest.mark.slow)])
 def test_segmenter_at_free_sizes_and_batches(trained, tmp_path, extension):
     if extension == "xml":
         pytest.importorskip("openvino", reason="not installed")
@@ -151,7 +153,7 @@ def test_raw_boxes_become_boxes_by_the_description(trained, tmp_path):
     ("extension", "size"),
     [
         ("onnx", None),
-        ("xml", (75, 128)),
+        pytest.param("xml", (75, 128), marks=pytest.mark.slow),
         pytest.param("onnx", (75, 128), marks=pytest.mark.slow),
         pytest.param("xml", None, marks=pytest.mark.slow),
     ],

@@ -27,8 +27,8 @@ def images():
     ("config", "size"),
     [
         (CONFIGS[0], None),
-        (CONFIGS[1], (64, 80)),
         pytest.param(CONFIGS[0], (64, 80), marks=pytest.mark.slow),
+        pytest.param(CONFIGS[1], (64, 80), marks=pytest.mark.slow),
         pytest.param(CONFIGS[1], None, marks=pytest.mark.slow),
     ],
 )

@@ -97,7 +97,14 @@ def zero_head(model):
         parameter.zero_()
 
 
-@pytest.mark.parametrize("change", [perturb, swap_channels, zero_head])
+@pytest.mark.parametrize(
+    "change",
+    [
+        perturb,
+        pytest.param(swap_channels, marks=pytest.mark.slow),
+        pytest.param(zero_head, marks=pytest.mark.slow),
+    ],
+)
 def test_a_wrong_detector_is_not_written(trained, tmp_path, monkeypatch, change):
     cfg, _, weights = trained(*DETECTOR)
     spoil(monkeypatch, change)
