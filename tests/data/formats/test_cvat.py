@@ -17,7 +17,10 @@ META = """<meta><{0}><id>1</id><labels>
 </labels></{0}><dumped>2024-01-01</dumped></meta>"""
 
 
-def document(shapes, meta=META.format("task"), size='width="60" height="40"', name="a.jpg"):
+TASK = META.format("task")
+
+
+def document(shapes, meta=TASK, size='width="60" height="40"', name="a.jpg"):
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{meta}'
         f'<image id="0" name="{name}" {size}>{shapes}</image>'

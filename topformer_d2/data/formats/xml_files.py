@@ -39,7 +39,9 @@ def read_xml(path: str, most: int) -> bytes:
     # UTF-16 has a zero byte beside each of these characters.
     plain = content.replace(b"\0", b"") if b"\0" in content[:64] else content
     if b"<!ENTITY" in plain:
-        raise InputError(f"{path} declares entities, which labels do not need: remove <!ENTITY ...>")
+        raise InputError(
+            f"{path} declares entities, which labels do not need: remove <!ENTITY ...>"
+        )
     return content
 
 
@@ -62,11 +64,11 @@ def elements(path: str, most: int) -> Iterator[ET.Element]:
     """
     content = read_xml(path, most)
     depth = 0
-    root = None
+    root = ET.Element("")
     try:
         for event, element in ET.iterparse(io.BytesIO(content), events=("start", "end")):
             if event == "start":
-                root = element if root is None else root
+                root = root if depth else element
                 depth += 1
                 continue
             depth -= 1
