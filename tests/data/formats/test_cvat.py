@@ -129,6 +129,21 @@ def test_a_malformed_file_is_refused(tmp_path, content, named):
     assert named in str(e.value)
 
 
+@pytest.mark.parametrize("entity", [False, True])
+def test_utf_16_is_read_and_its_entities_refused(tmp_path, entity):
+    text = document(SHAPES, meta="").replace("utf-8", "utf-16")
+    if entity:
+        text = text.replace("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations>')
+    path = tmp_path / "annotations.xml"
+    path.write_bytes(text.encode("utf-16"))
+    assert FORMAT.detect(str(path), "")
+    if entity:
+        with pytest.raises(InputError, match="ENTITY"):
+            FORMAT.read(str(path), "")
+    else:
+        assert len(FORMAT.read(str(path), "").images[0].shapes) == 5
+
+
 def test_mask_without_a_size_is_told(tmp_path):
     found = read(tmp_path, SHAPES, size="")
     assert "malformed annotation" in [p.kind for p in found.problems]
