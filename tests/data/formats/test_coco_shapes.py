@@ -273,7 +273,9 @@ def test_the_strict_reader_agrees(tmp_path):
         (s.label, [s.box[0], s.box[1], s.box[2] - s.box[0], s.box[3] - s.box[1]], s.is_crowd)
         for s in found.images[0].shapes
     ]
-    assert sorted(boxes) == sorted(ours) and found.names == [c["name"] for c in strict["categories"]]
+    assert sorted(boxes) == sorted(ours) and found.names == [
+        c["name"] for c in strict["categories"]
+    ]
 
 
 @pytest.mark.parametrize("tool", ["supervision", "datumaro"])
@@ -299,7 +301,9 @@ def test_files_of_tools_are_read(tmp_path, tool):
         from datumaro import Dataset, DatasetItem, Mask
         from datumaro import Image as Media
 
-        item = DatasetItem("a", media=Media.from_file(path=image), annotations=[Mask(mask, label=1)])
+        item = DatasetItem(
+            "a", media=Media.from_file(path=image), annotations=[Mask(mask, label=1)]
+        )
         Dataset.from_iterable([item], categories=["cat", "dog"]).export(
             str(tmp_path / "out"), "coco_instances"
         )

@@ -17,7 +17,10 @@ META = """<meta><{0}><id>1</id><labels>
 </labels></{0}><dumped>2024-01-01</dumped></meta>"""
 
 
-def document(shapes, meta=META.format("task"), size='width="60" height="40"', name="a.jpg"):
+TASK = META.format("task")
+
+
+def document(shapes, meta=TASK, size='width="60" height="40"', name="a.jpg"):
     return (
         f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{meta}'
         f'<image id="0" name="{name}" {size}>{shapes}</image>'
@@ -124,6 +127,21 @@ def test_a_malformed_file_is_refused(tmp_path, content, named):
     with pytest.raises(InputError, match=r"annotations\.xml") as e:
         FORMAT.read(str(path), "")
     assert named in str(e.value)
+
+
+@pytest.mark.parametrize("entity", [False, True])
+def test_utf_16_is_read_and_its_entities_refused(tmp_path, entity):
+    text = document(SHAPES, meta="").replace("utf-8", "utf-16")
+    if entity:
+        text = text.replace("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations>')
+    path = tmp_path / "annotations.xml"
+    path.write_bytes(text.encode("utf-16"))
+    assert FORMAT.detect(str(path), "")
+    if entity:
+        with pytest.raises(InputError, match="ENTITY"):
+            FORMAT.read(str(path), "")
+    else:
+        assert len(FORMAT.read(str(path), "").images[0].shapes) == 5
 
 
 def test_mask_without_a_size_is_told(tmp_path):

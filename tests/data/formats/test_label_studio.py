@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from topformer_d2.data.formats.label_studio import FORMAT, brush_alpha
+from topformer_d2.data.formats.brush_rle import brush_alpha
+from topformer_d2.data.formats.label_studio import FORMAT
 from topformer_d2.errors import InputError
 
 
@@ -18,7 +19,12 @@ def result(kind, value, labels=("cat",), **more):
 
 def task(results, image="/data/upload/1/ab12cd34-a.jpg", **more):
     annotation = {"id": 7, "was_cancelled": False, "result": results}
-    return {"id": 1, "data": {"image": image}, "annotations": [annotation], "predictions": []} | more
+    return {
+        "id": 1,
+        "data": {"image": image},
+        "annotations": [annotation],
+        "predictions": [],
+    } | more
 
 
 def read(folder, *tasks, images=""):
@@ -38,7 +44,9 @@ def encode(values, bits=8, sizes=(3, 4, 8, 16), *, literally=False):
         end = min(end, i + 2 ** sizes[-1])
         kind = next(k for k, n in enumerate(sizes) if end - i <= 2**n)
         text += f"{int(not literally)}{kind:02b}{end - i - 1:0{sizes[kind]}b}"
-        text += "".join(f"{v:0{bits}b}" for v in (values[i:end] if literally else values[i : i + 1]))
+        text += "".join(
+            f"{v:0{bits}b}" for v in (values[i:end] if literally else values[i : i + 1])
+        )
         i = end
     text += "0" * (-len(text) % 8)
     return [int(text[k : k + 8], 2) for k in range(0, len(text), 8)]
@@ -194,7 +202,10 @@ def test_a_malformed_region_is_told_and_left_out(tmp_path, wrong):
         ([], "choose the export JSON"),
         ([{"data": {}, "annotations": []}], "submit annotations"),
         ([{"data": {}, "annotations": [{"result": []}]}], "names no image"),
-        ([{"data": {"image": "data:image/png;base64,aa"}, "annotations": [{"result": []}]}], "save"),
+        (
+            [{"data": {"image": "data:image/png;base64,aa"}, "annotations": [{"result": []}]}],
+            "save",
+        ),
     ],
 )
 def test_another_file_is_refused_with_the_fix(tmp_path, content, named):

@@ -142,23 +142,3 @@ def test_a_bitmap_reaching_out_is_cut(tmp_path):
     write(tmp_path, "a.json", bitmap(origin=(-1, 38)))
     (shape,) = FORMAT.read(str(tmp_path), "").images[0].shapes
     assert np.argwhere(coco_mask.decode(shape.rle)).tolist() == [[38, 0], [38, 1], [39, 1]]
-
-
-def test_a_file_of_the_tool_is_read(tmp_path):
-    sly = pytest.importorskip("supervisely")
-    mask = np.array([[1, 1, 0], [0, 1, 1]], bool)
-    car = sly.ObjClass("car", sly.AnyGeometry, [1, 2, 3])
-    labels = [
-        sly.Label(sly.Polygon([[0, 0], [0, 9], [9, 9]], []), car),
-        sly.Label(sly.Bitmap(mask, sly.PointLocation(7, 5)), car),
-    ]
-    (tmp_path / "ann").mkdir()
-    annotation = sly.Annotation((40, 60), labels)
-    (tmp_path / "ann/a.png.json").write_text(json.dumps(annotation.to_json()))
-    meta = sly.ProjectMeta([car]).to_json()
-    (tmp_path / "meta.json").write_text(json.dumps(meta))
-    found = FORMAT.read(str(tmp_path), "")
-    assert found.names == ["car"] and found.colors == {"car": (1, 2, 3)} and not found.problems
-    polygon, bitmap = found.images[0].shapes
-    assert len(polygon.polygons[0]) == 6
-    assert np.array_equal(coco_mask.decode(bitmap.rle)[7:9, 5:8], mask)

@@ -108,7 +108,10 @@ def test_which_image_is_meant(tmp_path, head, in_folder, expected):
         (obj("cat", (1, 2, 3, "nan")), "malformed annotation"),
         (obj("cat", (1, 2, 3, "1e99")), "malformed annotation"),
         (obj("cat", (1, 2, 3, "x")), "malformed annotation"),
-        (obj("cat", (1, 2, 9, 9), "<polygon><x1>1</x1><y1>1</y1></polygon>"), "malformed annotation"),
+        (
+            obj("cat", (1, 2, 9, 9), "<polygon><x1>1</x1><y1>1</y1></polygon>"),
+            "malformed annotation",
+        ),
         (obj("cat", (5, 5, 5, 9)), "box of no area"),
         (obj("cat", (9, 5, 5, 9)), "box of no area"),
         (obj("cat", (500, 5, 600, 9)), "box of no area"),

@@ -45,8 +45,12 @@ def test_a_dataset_of_boxes_and_polygons(dataset, path):
     assert box.box == pytest.approx((0.4, 0.3, 0.6, 0.7)) and box.polygons == ()
     assert triangle.polygons == ((0.1, 0.1, 0.5, 0.1, 0.5, 0.6),) and triangle.box is None
     assert square.polygons == ((0, 0, 1, 0, 1, 1, 0, 1),)
-    assert summary(FORMAT.read(path if path.endswith("yaml") else str(dataset / "labels/val"),
-                               str(dataset / "images/val"))) == [("d.jpg", ["no"])]
+    assert summary(
+        FORMAT.read(
+            path if path.endswith("yaml") else str(dataset / "labels/val"),
+            str(dataset / "images/val"),
+        )
+    ) == [("d.jpg", ["no"])]
 
 
 @pytest.mark.parametrize("names_file", ["classes.txt", "obj.names", "_darknet.labels"])
@@ -161,7 +165,9 @@ def test_files_of_supervision_are_read(tmp_path):
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "images/a.png")
     detections = sv.Detections(np.array([[6, 4, 36, 24.0]]), class_id=np.array([1]))
     sv.DetectionDataset(
-        ["cat", "dog"], [str(tmp_path / "images/a.png")], {str(tmp_path / "images/a.png"): detections}
+        ["cat", "dog"],
+        [str(tmp_path / "images/a.png")],
+        {str(tmp_path / "images/a.png"): detections},
     ).as_yolo(
         annotations_directory_path=str(tmp_path / "labels"), data_yaml_path=str(tmp_path / "d.yaml")
     )

@@ -11,30 +11,23 @@ from collections.abc import Hashable
 from typing import Any
 from urllib.parse import unquote
 
-from pycocotools import mask as coco_mask
-
 from ...errors import InputError, shortened
 from ..source_cache import without_collection
 from .contract import DatasetFormat, LabelledImage, Labelling, Shape
-from .regions import check_rle
+from .regions import area_of, check_rle
 from .shape_files import (
     DUPLICATE,
     MALFORMED,
     MAX_DATASET_BYTES,
     Faults,
     ImageNames,
-    checked_numbers,
-    class_name,
-    clean_name,
     has_texts,
     head_of,
-    hex_color,
-    image_size,
     load_json,
-    number,
     one_file,
     small_json,
 )
+from .values import checked_numbers, class_name, clean_name, hex_color, image_size, number
 
 _ROBOFLOW = "_annotations.coco.json"
 _PARSED = 32 << 20  # bytes of a file that a detection parses
@@ -297,24 +290,7 @@ def _area(annotation: dict, shape: Shape) -> float:
                 return area
         except InputError:
             pass
-    if shape.box is not None and (found := _box_area(shape.box)) > 0:
-        return found
-    if shape.rle is not None:
-        rle = shape.rle
-        if isinstance(rle["counts"], list):
-            rle = coco_mask.frPyObjects(rle, *rle["size"])
-        return float(coco_mask.area(rle))
-    return sum(map(_polygon_area, shape.polygons))
-
-
-def _box_area(box: tuple[float, float, float, float]) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _polygon_area(polygon: tuple[float, ...]) -> float:
-    xs, ys = polygon[::2], polygon[1::2]
-    twice = sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys, strict=True)))
-    return abs(twice) / 2
+    return area_of(shape)
 
 
 FORMAT = DatasetFormat("coco", ("sem_seg", "instances"), detect, read)

@@ -20,15 +20,10 @@ from .shape_files import (
     NOT_USED,
     Faults,
     ImageNames,
-    class_name,
-    clean_name,
-    hex_color,
-    image_size,
-    number,
     one_file,
     used_names,
-    whole,
 )
+from .values import class_name, clean_name, hex_color, image_size, number, whole
 from .xml_files import elements, root_tag
 
 _CHOOSE = 'choose the export "CVAT for images 1.1"'
@@ -170,7 +165,7 @@ def _mask(entry: ET.Element, label: str, size: tuple[int, int] | None, what: str
     if any(len(run) > 12 for run in runs):
         raise InputError(f"{what}: its 'rle' has a run that is longer than the mask")
     mask = rows_mask([int(run) for run in runs], width, height, what)
-    return Shape(label, rle=place_mask(mask, left, top, *size, what))
+    return Shape(label, rle=place_mask(mask, left, top, size, what))
 
 
 _READERS: dict[str, Callable[[ET.Element, str, tuple[int, int] | None, str], Shape]] = {

@@ -43,8 +43,8 @@ def _join(shapes: Sequence[Shape], size: tuple[int, int] | None) -> Shape:
         what = f"a group of {label!r}"
         if size is None:
             raise InputError(f"{what} has masks and polygons, and the image's size is missing")
-        check_pixels(*size, what)
-        masks += [polygon_rle(each, *size, what) for each in polygons]
+        check_pixels(size, what)
+        masks += [polygon_rle(each, size, what) for each in polygons]
     return Shape(label, rle=union(masks))
 
 

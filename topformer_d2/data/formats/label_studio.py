@@ -1,7 +1,7 @@
 """Label Studio's JSON export: one file, a list of tasks.
 
 Sources: https://labelstud.io/guide/export and the pages of the tags RectangleLabels, PolygonLabels,
-EllipseLabels and BrushLabels; of the brush's RLE, rle-pack of https://github.com/thi-ng/umbrella.
+EllipseLabels and BrushLabels.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import numpy as np
-
 from ...errors import InputError, shortened
+from .brush_rle import brush_alpha
 from .contract import DatasetFormat, LabelledImage, Labelling, Shape
-from .regions import check_pixels, ellipse, place_mask, turned_box
+from .regions import ellipse, place_mask, turned_box
 from .shape_files import (
     MALFORMED,
     MAX_DATASET_BYTES,
     NOT_USED,
     Faults,
     ImageNames,
+    has_texts,
+    head_of,
+    load_json,
+    one_file,
+    small_json,
+    used_names,
+)
+from .values import (
     checked_numbers,
     class_name,
     clean_name,
     entries_of,
     flat_points,
-    has_texts,
-    head_of,
     image_size,
-    load_json,
     number,
-    one_file,
-    small_json,
-    used_names,
 )
 
 _CHOOSE = "choose the export JSON, not JSON-MIN, CSV or TSV"
@@ -133,7 +133,7 @@ def _read_task(
 ) -> LabelledImage:
     image = folder.pick(_image_names(task["data"], what))
     # A region drawn apart from its label is a result, and the label another one with its id.
-    labelled = {r.get("id") for r in results if isinstance(r, dict) and _has_labels(r)} - {None}
+    labelled = {_id(r) for r in results if isinstance(r, dict) and _has_labels(r)} - {None}
     size = None
     shapes: list[Shape] = []
     for index, result in entries_of(results, what):
@@ -142,7 +142,7 @@ def _read_task(
             if not isinstance(result, dict) or not isinstance(result.get("value", {}), dict):
                 raise InputError(f"{where} is {shortened(result, 60)}; it takes a region")
             value = result.get("value", {})
-            if not _has_labels(result) and result.get("id") in labelled:
+            if not _has_labels(result) and _id(result) in labelled:
                 continue
             region = _region(value)
             if region is None:
@@ -196,6 +196,11 @@ def _image_names(data: dict, what: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def _id(result: dict) -> str | None:
+    found = result.get("id")
+    return found if isinstance(found, str) else None
+
+
 def _has_labels(result: dict) -> bool:
     value = result.get("value")
     return isinstance(value, dict) and bool(_labels(value))
@@ -236,14 +241,13 @@ def _shapes(value: dict, region: str, size: tuple[int, int], where: str) -> list
     polygons: tuple[tuple[float, ...], ...] = ()
     if region == "brush":
         alpha = brush_alpha(value["rle"], width, height, where)
-        rle = place_mask(alpha > 0, 0, 0, width, height, where)
+        rle = place_mask(alpha > 0, 0, 0, size, where)
     elif region == "ellipse":
-        polygons = (ellipse(*scaled("x", "y", "radiusX", "radiusY"), degrees),)
+        x, y, rx, ry = scaled("x", "y", "radiusX", "radiusY")
+        polygons = (ellipse(x, y, rx, ry, degrees),)
     elif region == "polygon":
         points = flat_points(value["points"], where)
-        polygons = (
-            tuple(each * (y_scale if i % 2 else x_scale) for i, each in enumerate(points)),
-        )
+        polygons = (tuple(each * (y_scale if i % 2 else x_scale) for i, each in enumerate(points)),)
     else:
         x, y, w, h = scaled("x", "y", "width", "height")
         box = (x, y, x + w, y + h)
@@ -253,74 +257,6 @@ def _shapes(value: dict, region: str, size: tuple[int, int], where: str) -> list
     for polygon in polygons:
         checked_numbers(polygon, where)
     return [Shape(name, box, polygons, rle) for name in names]
-
-
-def brush_alpha(data: Any, width: int, height: int, what: str) -> np.ndarray:
-    """The opacity of a brush's RLE: (height, width) uint8, of the red, green, blue and opacity.
-
-    A stream of bits: how many values (32 bits), bits of a value - 1 (5), bits of each of 4 kinds of
-    lengths - 1 (4 each). Then, until all values are there: 1 = a value that is repeated, 0 =
-    values one by one (1 bit); the kind of the length (2); the length - 1; the value or values.
-
-    Raises:
-        InputError: it is not that, or is not of such an image.
-    """
-    check_pixels(width, height, what)
-    if not isinstance(data, list) or not {*map(type, data)} <= {int}:
-        raise InputError(f"{what}: its 'rle' is {shortened(data, 60)}; it takes a list of bytes")
-    if not data or not (min(data) >= 0 and max(data) <= 255):
-        raise InputError(f"{what}: its 'rle' is empty or has a number that is no byte")
-    stream = _Bits(bytes(data), what)
-    count, bits = stream.take(32), stream.take(5) + 1
-    lengths = [stream.take(4) + 1 for _ in range(4)]
-    if count != width * height * 4 or bits > 16:
-        raise InputError(
-            f"{what}: its 'rle' has {count} values of {bits} bits, and the image {width}x{height} "
-            "pixels of 4 values: export it anew"
-        )
-    alpha = np.zeros(width * height, np.uint8)
-    i = 0
-    while i < count:
-        repeated = stream.take(1)
-        end = i + 1 + stream.take(lengths[stream.take(2)])
-        if end > count:
-            raise InputError(f"{what}: its 'rle' has more values than the image")
-        # Every fourth value is an opacity.
-        first, last = i // 4, end // 4
-        if repeated:
-            alpha[first:last] = min(stream.take(bits), 255)
-        else:
-            values = stream.take_many(end - i, bits)
-            alpha[first:last] = np.minimum(values[4 * first + 3 - i :: 4], 255)
-        i = end
-    return alpha.reshape(height, width)
-
-
-class _Bits:
-    """Numbers from a stream of bits, the highest bit first."""
-
-    def __init__(self, data: bytes, what: str):
-        self._data, self._what, self._at = data, what, 0
-
-    def take(self, bits: int) -> int:
-        end = self._at + bits
-        self._check(end)
-        part = self._data[self._at // 8 : (end + 7) // 8]
-        self._at = end
-        return int.from_bytes(part, "big") >> (-end % 8) & ((1 << bits) - 1)
-
-    def take_many(self, count: int, bits: int) -> Sequence[int] | np.ndarray:
-        end = self._at + count * bits
-        self._check(end)
-        part = np.frombuffer(self._data[self._at // 8 : (end + 7) // 8], np.uint8)
-        start = self._at % 8
-        flat = np.unpackbits(part)[start : start + count * bits]
-        self._at = end
-        return flat.reshape(count, bits) @ (1 << np.arange(bits - 1, -1, -1))
-
-    def _check(self, end: int) -> None:
-        if end > len(self._data) * 8:
-            raise InputError(f"{self._what}: its 'rle' is cut off: export it anew")
 
 
 FORMAT = DatasetFormat("label_studio", ("sem_seg", "instances"), detect, read)

@@ -21,19 +21,15 @@ from .shape_files import (
     NOT_USED,
     Faults,
     ParsedFile,
-    class_name,
-    clean_name,
-    entries_of,
     files_of,
     first_files,
-    flat_points,
-    image_size,
     is_folder,
     load_json,
     place_images,
     small_json,
     used_names,
 )
+from .values import class_name, clean_name, entries_of, flat_points, image_size
 
 # Shapes that have no region.
 _WITHOUT_REGION = ("line", "linestrip", "point", "points")
@@ -142,7 +138,7 @@ def _shape(
             raise InputError(f"{what} is a mask, and imageWidth or imageHeight is missing")
         mask = png_mask(entry.get("mask"), what)
         left, top = int(points[0]), int(points[1])
-        return Shape(label, rle=place_mask(mask, left, top, *size, what)), group
+        return Shape(label, rle=place_mask(mask, left, top, size, what)), group
     raise InputError(
         f"{what} has the shape_type {shortened(kind, 60)}, which LabelMe does not have"
     )

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from ...errors import InputError, shortened
 from ..image_files import UNREADABLE
 from ..images import MAX_PIXELS
+from .contract import Shape
 
 # Corners of the polygon that stands for an ellipse; of a circle of radius 100 it misses 0.1 pixel.
 _CORNERS = 64
@@ -38,7 +39,7 @@ def ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0) -> tup
 def turned_box(
     box: Sequence[float], degrees: float, around: tuple[float, float] | None = None
 ) -> tuple[float, ...]:
-    """The polygon of a box (x0, y0, x1, y1) that is turned clockwise around its centre or a point."""
+    """The polygon of a box (x0, y0, x1, y1), turned clockwise around its centre or a point."""
     x0, y0, x1, y1 = box
     x, y = around or ((x0 + x1) / 2, (y0 + y1) / 2)
     turn = math.radians(degrees)
@@ -50,25 +51,27 @@ def turned_box(
     return tuple(points)
 
 
-def check_pixels(width: int, height: int, what: str) -> None:
-    """Raise InputError where an image or mask cannot have this size."""
+def check_pixels(size: tuple[int, int], what: str) -> None:
+    """Raise InputError where an image or mask cannot have this (width, height)."""
+    width, height = size
     if width < 1 or height < 1 or width * height > MAX_PIXELS:
         raise InputError(f"{what} has {width}x{height} pixels; it takes 1 to {MAX_PIXELS} in all")
 
 
-def place_mask(mask: np.ndarray, left: int, top: int, width: int, height: int, what: str) -> dict:
+def place_mask(mask: np.ndarray, left: int, top: int, size: tuple[int, int], what: str) -> dict:
     """The RLE of a mask that is a part of an image.
 
     Args:
         mask: (rows, columns) bool.
         left, top: of its first pixel; what lies outside the image is left out.
-        width, height: of the image.
+        size: (width, height) of the image.
         what: it is, for the message.
 
     Raises:
         InputError: no pixel of the mask is in the image.
     """
-    check_pixels(width, height, what)
+    check_pixels(size, what)
+    width, height = size
     mask = mask[max(0, -top) : max(0, height - top), max(0, -left) : max(0, width - left)]
     if not mask.any():
         raise InputError(f"{what} has no pixel within the image: remove it or label it anew")
@@ -101,7 +104,7 @@ def rows_mask(counts: Sequence[int], width: int, height: int, what: str) -> np.n
     Raises:
         InputError: the runs do not have as many pixels as the mask.
     """
-    check_pixels(width, height, what)
+    check_pixels((width, height), what)
     runs = np.asarray(counts, np.int64)
     if (runs < 0).any() or (runs > width * height).any() or int(runs.sum()) != width * height:
         raise InputError(
@@ -115,23 +118,22 @@ def rows_mask(counts: Sequence[int], width: int, height: int, what: str) -> np.n
 def polygon_with_holes(
     outer: Sequence[float],
     holes: Sequence[Sequence[float]],
-    width: int,
-    height: int,
+    size: tuple[int, int],
     what: str,
 ) -> dict:
-    """The RLE of a polygon (x0, y0, ...) of an image without its holes."""
-    check_pixels(width, height, what)
+    """The RLE of a polygon (x0, y0, ...) without its holes, of an image of (width, height)."""
+    check_pixels(size, what)
+    width, height = size
     rings = [np.asarray(ring, float).reshape(-1, 2) for ring in (outer, *holes)]
     # What reaches far out would cost time and memory; a vertex that is moved is not in the image.
-    limit = (width, height)
-    rings = [np.clip(ring, [-n for n in limit], [2 * n for n in limit]) for ring in rings]
+    rings = [np.clip(ring, [-width, -height], [2 * width, 2 * height]) for ring in rings]
     x0, y0 = np.clip(np.floor(rings[0].min(0)), 0, [width - 1, height - 1]).astype(int)
-    x1, y1 = np.clip(np.ceil(rings[0].max(0)) + 1, [x0 + 1, y0 + 1], limit).astype(int)
+    x1, y1 = np.clip(np.ceil(rings[0].max(0)) + 1, [x0 + 1, y0 + 1], size).astype(int)
     drawn = [_filled(ring - (x0, y0), x1 - x0, y1 - y0) for ring in rings]
     mask = drawn[0]
     for hole in drawn[1:]:
         mask &= ~hole
-    return place_mask(mask, int(x0), int(y0), width, height, what)
+    return place_mask(mask, int(x0), int(y0), size, what)
 
 
 def _filled(ring: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -160,15 +162,15 @@ def png_mask(text: object, what: str, *, packed: bool = False) -> np.ndarray:
             unpacking = zlib.decompressobj()
             content = unpacking.decompress(content, MAX_PIXELS)
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            check_pixels(*image.size, what)
+            check_pixels(image.size, what)
             if "transparency" in image.info or image.mode in ("LA", "RGBA"):
                 return np.asarray(image.convert("RGBA"))[:, :, 3] > 0
-            values = np.asarray(image)
+            values = np.asarray(image) > 0
     except InputError:
         raise
     except (*UNREADABLE, binascii.Error, zlib.error) as e:
         raise InputError(f"{what}: its mask is not a PNG in base64 ({e}): export it anew") from e
-    return values.astype(bool) if values.ndim == 2 else values.any(axis=2)
+    return values if values.ndim == 2 else np.any(values, axis=2)
 
 
 def union(rles: Sequence[dict]) -> dict:
@@ -177,9 +179,26 @@ def union(rles: Sequence[dict]) -> dict:
     return {"size": [int(n) for n in merged["size"]], "counts": merged["counts"].decode()}
 
 
-def polygon_rle(polygon: Sequence[float], width: int, height: int, what: str) -> dict:
+def polygon_rle(polygon: Sequence[float], size: tuple[int, int], what: str) -> dict:
     """The RLE of a polygon of an image."""
-    return polygon_with_holes(polygon, (), width, height, what)
+    return polygon_with_holes(polygon, (), size, what)
+
+
+def area_of(shape: Shape) -> float:
+    """The area of a shape in square pixels: its box's, or else its mask's or polygons'."""
+    if (box := shape.box) is not None and (found := (box[2] - box[0]) * (box[3] - box[1])) > 0:
+        return found
+    if (rle := shape.rle) is not None:
+        if isinstance(rle["counts"], list):
+            rle = coco_mask.frPyObjects(rle, *rle["size"])
+        return float(coco_mask.area(rle))
+    return sum(map(_polygon_area, shape.polygons))
+
+
+def _polygon_area(polygon: Sequence[float]) -> float:
+    xs, ys = polygon[::2], polygon[1::2]
+    twice = sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys, strict=True)))
+    return abs(twice) / 2
 
 
 def check_rle(rle: Any, what: str) -> dict:
@@ -202,7 +221,7 @@ def check_rle(rle: Any, what: str) -> dict:
     ):
         raise InputError(f"{what}: its RLE's 'size' {shortened(size, 60)} is not [height, width]")
     height, width = int(size[0]), int(size[1])
-    check_pixels(width, height, what)
+    check_pixels((width, height), what)
     if isinstance(counts, str):
         counts = _plain(counts)
         runs = _runs_of(counts, what)

@@ -18,20 +18,15 @@ from .shape_files import (
     NOT_USED,
     Faults,
     ParsedFile,
-    class_name,
-    entries_of,
     files_of,
     first_files,
-    flat_points,
-    hex_color,
-    image_size,
     is_folder,
     load_json,
     place_images,
     small_json,
     used_names,
-    whole,
 )
+from .values import class_name, entries_of, flat_points, hex_color, image_size, whole
 
 _FORMAT = "Supervisely's JSON, a folder ann of one for each image"
 _ANN = "ann"
@@ -82,7 +77,9 @@ def _folder(path: str, images: str) -> str:
     if not datasets:
         return path
     if len(datasets) > 1:
-        parts = os.path.relpath(os.path.realpath(images or "."), os.path.realpath(path)).split(os.sep)
+        parts = os.path.relpath(os.path.realpath(images or "."), os.path.realpath(path)).split(
+            os.sep
+        )
         if parts[0] not in datasets:
             raise InputError(
                 f"{path} is a project of the datasets {datasets[:8]}: name one of them, or give "
@@ -182,7 +179,7 @@ def _shape(entry: dict, kind: str, size: tuple[int, int] | None, where: str) -> 
         if size is None:
             raise InputError(f"{what} is a bitmap, and 'size' of the image is missing or wrong")
         mask = png_mask(bitmap.get("data"), what, packed=True)
-        return Shape(label, rle=place_mask(mask, left, top, *size, what))
+        return Shape(label, rle=place_mask(mask, left, top, size, what))
     points = entry.get("points")
     if not isinstance(points, dict):
         raise InputError(f"{what} has the points {shortened(points, 60)}; it takes an exterior")
@@ -200,7 +197,7 @@ def _shape(entry: dict, kind: str, size: tuple[int, int] | None, where: str) -> 
         return Shape(label, polygons=(outer,))
     if size is None:
         raise InputError(f"{what} has holes, and 'size' of the image is missing or wrong")
-    return Shape(label, rle=polygon_with_holes(outer, holes, *size, what))
+    return Shape(label, rle=polygon_with_holes(outer, holes, size, what))
 
 
 FORMAT = DatasetFormat("supervisely", ("sem_seg", "instances"), detect, read)

@@ -14,20 +14,8 @@ from ..prepare.opening import MAX_BYTES
 from ..prepare.voc_files import VocObject
 from .contract import DatasetFormat, LabelledImage, Labelling, Problem, Shape
 from .parallel import parse_files
-from .shape_files import (
-    MALFORMED,
-    Faults,
-    ImageNames,
-    checked_numbers,
-    class_name,
-    clean_name,
-    files_of,
-    first_files,
-    image_size,
-    is_folder,
-    number,
-    used_names,
-)
+from .shape_files import MALFORMED, Faults, ImageNames, files_of, first_files, is_folder, used_names
+from .values import checked_numbers, class_name, clean_name, image_size, number
 from .xml_files import parse_xml, root_tag
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -170,7 +158,9 @@ def _polygon(element: ET.Element, what: str) -> tuple[float, ...]:
         elif child.tag[:1] in ("x", "y") and child.tag[1:].isdecimal():
             points.append(number((child.text or "").strip(), f"<{child.tag}> of {what}"))
     if len(points) < 6 or len(points) % 2:
-        raise InputError(f"{what} has a <polygon> of {len(points) / 2:g} points; it takes 3 or more")
+        raise InputError(
+            f"{what} has a <polygon> of {len(points) / 2:g} points; it takes 3 or more"
+        )
     return checked_numbers(points, what)
 
 

@@ -64,11 +64,11 @@ def elements(path: str, most: int) -> Iterator[ET.Element]:
     """
     content = read_xml(path, most)
     depth = 0
-    root = None
+    root = ET.Element("")
     try:
         for event, element in ET.iterparse(io.BytesIO(content), events=("start", "end")):
             if event == "start":
-                root = element if root is None else root
+                root = root if depth else element
                 depth += 1
                 continue
             depth -= 1

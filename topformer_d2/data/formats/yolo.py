@@ -23,8 +23,8 @@ from .shape_files import (
     first_files,
     head_of,
     is_folder,
-    number,
 )
+from .values import number
 from .yolo_files import NOT_LABELS, find_layout, is_data_yaml
 
 # Rounding leads a little out of the image; more is another unit.
@@ -110,9 +110,7 @@ def _stem(file: str) -> str:
     return os.path.splitext(os.path.basename(file))[0]
 
 
-def _parse(
-    file: str, names: dict[int, str] | None, key_points: tuple[int, int] | None
-) -> _Parsed:
+def _parse(file: str, names: dict[int, str] | None, key_points: tuple[int, int] | None) -> _Parsed:
     faults = Faults(file)
     shapes = []
     unused: Counter = Counter()
@@ -158,10 +156,12 @@ def _values(words: list[str], where: str) -> list[float]:
 
 
 def _check_shares(values: list[float], where: str) -> None:
-    if values and not (-_TOLERANCE <= min(values) and max(values) <= 1 + _TOLERANCE):
+    if values and not (min(values) >= -_TOLERANCE and max(values) <= 1 + _TOLERANCE):
         largest = max(values, key=abs)
-        unit = "percent: divide by 100" if 1 < largest <= 100 else (
-            "pixels: divide x by the image's width and y by its height"
+        unit = (
+            "percent: divide by 100"
+            if 1 < largest <= 100
+            else ("pixels: divide x by the image's width and y by its height")
         )
         raise InputError(
             f"{where} has {largest:g}; YOLO's numbers are shares of the image, 0 to 1. If these "

@@ -9,7 +9,8 @@ import yaml
 
 from ...errors import InputError, shortened
 from ...files import read_text
-from .shape_files import class_name, first_files, is_folder
+from .shape_files import first_files, is_folder
+from .values import class_name
 
 # Texts of a dataset that are no labels of an image.
 NOT_LABELS = frozenset(
