@@ -109,10 +109,11 @@ def add_topformer_config(cfg: CN) -> None:
     # Learn a further factor for each loss from its uncertainty (Kendall et al., CVPR 2018).
     cfg.MODEL.MULTITASK.UNCERTAINTY_WEIGHTING = False
 
-    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder) with LABELS (pixels), BOXES
-    # (objects) or both, each a file or a folder in any format (docs/labels.md), and where they are
-    # needed CLASSES (text file or list of names), FORMAT, LABEL_MAP, IGNORE, LIST, SHARE, GROUP and
-    # SPLIT_SEED. Relative paths start at the working directory. NUM_CLASSES follows.
+    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder) with LABELS (pixels),
+    # BOXES (objects) or both, each a file or a folder in any format, and where they are needed
+    # CLASSES (text file or list of names), FORMAT, LABEL_MAP, IGNORE, LIST, SHARE, GROUP and
+    # SPLIT_SEED: see docs/labels.md. Relative paths start at the working directory. NUM_CLASSES
+    # follows.
     cfg.DATASETS.FOLDERS = CN(new_allowed=True)
 
     # Class names of the boxes, in the order of their indices. get_config and load_config write them

@@ -129,8 +129,11 @@ def register_folder(
         metadata["label_problems"] = folder.problems
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
-        is_missing = isinstance(named_by, str) and not PathManager.exists(named_by)
-        if is_missing and when_missing is not None:
+        if (
+            when_missing is not None
+            and isinstance(named_by, str)
+            and not PathManager.exists(named_by)
+        ):
             metadata |= when_missing(named_by, task)
         else:
             metadata |= fields_of(task.name)

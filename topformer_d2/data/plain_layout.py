@@ -86,7 +86,8 @@ def _write_classes(path: Path, metadata: object) -> None:
 
 
 def _coco(records: Sequence[dict], names: Sequence[str], classes: Sequence[str]) -> dict:
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number, (record, file) in enumerate(zip(records, names, strict=True), start=1):
         if "width" in record and "height" in record:
             width, height = record["width"], record["height"]

@@ -16,8 +16,8 @@ from typing import IO
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils import logger as logger_module
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from ..config import check_values

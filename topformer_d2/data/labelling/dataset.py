@@ -120,12 +120,12 @@ class LabelledFolder:
         """The records as they are stored, and the problems; made where the files have changed."""
         made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
         key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
-        index = self._read_index()
+        index: dict[str, Any] | None = self._read_index()
         if index is None or index.get("key") != key:
             with self._alone():
                 index = self._read_index()  # another process may have made it
                 if index is None or index.get("key") != key:
-                    index = {"key": key, **make_records(self)}
+                    index = dict(make_records(self), key=key)
                     write_json(os.path.join(self.cache, _INDEX), index)
         return index["records"], [Problem(*each) for each in index["problems"]]
 
