@@ -1,5 +1,7 @@
 """The recipes' augmentation: geometry and colour on uint8 images through OpenCV.
 
+What is beyond the recipes is in `augmentations/`; both are put together here from a config.
+
 Images are resized by OpenCV's bilinear interpolation without antialiasing, as the official models
 were trained and tested; Detectron2's own resizing (Pillow) antialiases.
 """
@@ -23,6 +25,8 @@ from fvcore.transforms.transform import (
 )
 
 from ..config import check_values, complete_config
+from .augmentations import BalancedCrop
+from .augmentations.build import build_pixel_augmentation, build_warp
 
 
 class ResizeTransform(Transform):
@@ -205,7 +209,9 @@ class PhotometricDistortion(T.Augmentation):
 
 
 def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
-    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
+    """The augmentation of one image from INPUT, in its order; build_mixing has that of several.
+
+    Resize, warp, crop, flip, colour, blur, noise, JPEG, cut-out; what is off is not in the list.
 
     Raises:
         InputError: a value of the config is out of its range.
@@ -219,14 +225,9 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
             )
         )
-    crop = cfg.INPUT.CROP
-    if crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
-        ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-        augmentations.append(
-            CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
-        )
-    elif crop.ENABLED:
-        augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
+    augmentations += build_warp(cfg)
+    if cfg.INPUT.CROP.ENABLED:
+        augmentations.append(_build_crop(cfg))
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
             RandomFlip(
@@ -236,7 +237,17 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
         )
     if cfg.INPUT.COLOR_AUG_SSD:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
-    return augmentations
+    return augmentations + build_pixel_augmentation(cfg)
+
+
+def _build_crop(cfg: CfgNode) -> T.Augmentation:
+    crop, ignored = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    plain = T.RandomCrop(crop.TYPE, crop.SIZE)
+    if crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
+        plain = CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
+    if not crop.CLASS_BALANCED_PROB:
+        return plain
+    return BalancedCrop(plain, crop.TYPE, crop.SIZE, crop.CLASS_BALANCED_PROB, ignored)
 
 
 def build_test_augmentation(cfg: CfgNode) -> T.Augmentation:

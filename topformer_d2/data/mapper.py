@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -13,7 +14,10 @@ from detectron2.structures import Boxes, Instances
 
 from ..config import model_tasks
 from ..errors import InputError
+from ..tasks import BOXES, PIXELS
 from .augmentation import build_test_augmentation, build_train_augmentation
+from .augmentations import Mixing, Picture
+from .augmentations.build import build_mixing
 from .boxes import corners
 from .images import read_image, read_label
 from .label_checks import check_image_size, check_label_range, check_label_size
@@ -32,6 +36,7 @@ class TaskMapper:
         image_format: str,
         num_labels: int = 0,
         ignore_value: int = 255,
+        mixing: Mixing | None = None,
     ):
         """
         Args:
@@ -41,6 +46,7 @@ class TaskMapper:
             augmentations: Detectron2 augmentations, applied in order.
             image_format: "RGB" or "BGR".
             num_labels, ignore_value: pixel labels are below the one or equal to the other.
+            mixing: makes a sample of several records; None = each sample is of one.
         """
         self.is_train = is_train
         self.tasks = tasks
@@ -48,6 +54,7 @@ class TaskMapper:
         self.ignore_value = ignore_value
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.mixing = mixing
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -62,9 +69,10 @@ class TaskMapper:
             "image_format": cfg.INPUT.FORMAT,
             "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "mixing": build_mixing(cfg) if is_train else None,
         }
 
-    def __call__(self, record: dict) -> dict:
+    def __call__(self, record: dict, draw_other: Callable[[], dict] | None = None) -> dict:
         """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
         in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
@@ -72,36 +80,52 @@ class TaskMapper:
         that has labels for all. Objects marked iscrowd are not trained on, and what
         augmentation cuts off is gone.
 
+        Args:
+            record: of a dataset.
+            draw_other: gives a random record with truth of the same kinds, for `mixing`; None = the
+                sample is of this record alone.
+
         Raises:
             InputError: the image or its labels cannot be read, differ in size, or a label is out
                 of range.
         """
         sample = dict(record)
+        picture, (sample["height"], sample["width"]) = self._augmented(record)
+        for key in (PIXELS.record_key, BOXES.record_key):
+            sample.pop(key, None)
+        if self.mixing is not None and draw_other is not None:
+            picture = self.mixing(picture, lambda: self._augmented(draw_other())[0])
+        sample["image"] = _channels_first(picture.image)
+        if picture.sem_seg is not None:
+            sample["sem_seg"] = torch.from_numpy(picture.sem_seg.copy())
+        if picture.boxes is not None:
+            size = picture.image.shape[:2]
+            boxes, classes = map(torch.from_numpy, (picture.boxes, picture.classes))
+            sample["instances"] = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
+        return sample
+
+    def _augmented(self, record: dict) -> tuple[Picture, tuple[int, int]]:
+        """A record's image with its truth, augmented, and (height, width) of the file's image."""
         image = read_image(record["file_name"], self.image_format)
-        sample["height"], sample["width"] = image.shape[:2]
         check_image_size(record, image.shape[:2])
-        label_file = sample.pop("sem_seg_file_name", None)
-        annotations = sample.pop("annotations", [])
-        truth = {}
+        truth, classes = {}, None
         tasks = set(record.get("tasks", self.tasks)).intersection(
             self.tasks if self.is_train else ()
         )
-        if "sem_seg" in tasks:
+        if PIXELS.name in tasks:
+            label_file = record.get(PIXELS.record_key)
             truth["sem_seg"] = self._read_label(label_file, image, record["file_name"])
-        if "instances" in tasks:
-            truth["boxes"], classes = _boxes_and_classes(annotations)
+        if BOXES.name in tasks:
+            truth["boxes"], classes = _boxes_and_classes(record.get(BOXES.record_key, []))
         augmented = T.AugInput(image, **truth)
+        augmented.classes = classes  # for augmentations that draw by class
         self.augmentations(augmented)
-        sample["image"] = _channels_first(augmented.image)
-        if "sem_seg" in truth:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.copy())
-        if "boxes" in truth:
-            size = augmented.image.shape[:2]
+        picture = Picture(augmented.image, augmented.sem_seg)
+        if classes is not None:
             boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
-            boxes.clip(size)
-            instances = Instances(size, gt_boxes=boxes, gt_classes=torch.from_numpy(classes))
-            sample["instances"] = instances[boxes.nonempty()]
-        return sample
+            boxes.clip(augmented.image.shape[:2])
+            picture.keep_boxes(boxes.tensor.numpy(), classes)
+        return picture, image.shape[:2]
 
     def _read_label(self, file: str | None, image: np.ndarray, image_file: str) -> np.ndarray:
         if not file:
