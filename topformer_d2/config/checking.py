@@ -140,7 +140,9 @@ def _balanced_crop(cfg: CfgNode) -> str:
 def _ignored_fill(cfg: CfgNode) -> str:
     """Labels are of 8 bits, and parts of them become the ignored label."""
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    fills = [name for name in ("WARP", "CUTOUT", "MOSAIC") if cfg.INPUT[name].PROB]
+    keys = cfg.INPUT
+    probabilities = {"WARP": keys.WARP.PROB, "CUTOUT": keys.CUTOUT.PROB, "MOSAIC": keys.MOSAIC.PROB}
+    fills = [name for name, prob in probabilities.items() if prob]
     if fills and not 0 <= ignored <= 255:
         return (
             f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignored}; with INPUT.{fills[0]} it takes a whole "

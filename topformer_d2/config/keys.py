@@ -136,9 +136,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.CROP.CLASS_BALANCED_PROB = 0.0
     # SSD's photometric distortion: brightness, contrast, saturation, hue.
     cfg.INPUT.COLOR_AUG_SSD = False
-    # Rotation, scale, shear, shift and perspective by one warp about the middle of the resized image,
-    # before the crop. What comes from outside the image has its mean colour and the ignored label.
-    # A box becomes the box around its warped corners.
+    # Rotation, scale, shear, shift and perspective by one warp of the resized image about its
+    # middle, before the crop. What comes from outside has the colour PIXEL_MEAN and the ignored
+    # label. A box becomes the box around its warped corners, which is wider than a round object in
+    # it.
     cfg.INPUT.WARP = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.WARP.PROB = 0.0
@@ -170,8 +171,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.JPEG.PROB = 0.0
     # Smallest and largest quality.
     cfg.INPUT.JPEG.QUALITY = [30, 95]
-    # Cut-out (DeVries and Taylor, 2017): rectangles of the mean colour, with the ignored label. A
-    # box is cut to what is still seen of it.
+    # Cut-out (DeVries and Taylor, 2017): rectangles of the colour PIXEL_MEAN and the ignored label.
+    # A box is cut to what is still seen of it.
     cfg.INPUT.CUTOUT = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.CUTOUT.PROB = 0.0
@@ -179,16 +180,17 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.CUTOUT.MAX_HOLES = 1
     # Smallest and largest side of a rectangle, as a share of the image's.
     cfg.INPUT.CUTOUT.SIZE = [0.1, 0.4]
-    # Mosaic (YOLOv4): quarters of four samples around a random point. Each is a whole sample, with
-    # all the augmentation above; they are of the same dataset and have labels for the same tasks.
+    # Mosaic (YOLOv4, 2020): quarters of four samples around a random point. Each is a whole sample
+    # with all other augmentation. With DATASETS.TRAIN_WEIGHTS they are of the same dataset, and all
+    # have labels for the same tasks.
     cfg.INPUT.MOSAIC = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.MOSAIC.PROB = 0.0
-    # Copy-paste (Ghiasi et al., 2021): some objects of another sample, chosen as for the mosaic, are
-    # pasted where they are. With both tasks an object is the pixels in its box whose class has the
-    # box's class name, and where there is no such class the whole box, as it is with boxes alone.
-    # With pixel labels alone it is a connected region of one class of at most a quarter of the
-    # image.
+    # Copy-paste (Ghiasi et al., 2021): some objects of another sample are pasted over this one,
+    # where they are in theirs. With both tasks an object is the pixels in its box whose class has
+    # the box's class name, and where there is no such class the whole box, as it is with boxes
+    # alone. With pixel labels alone it is a connected region of one class, of at most a quarter of
+    # the image. The other sample is chosen as for INPUT.MOSAIC.
     cfg.INPUT.COPY_PASTE = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.COPY_PASTE.PROB = 0.0

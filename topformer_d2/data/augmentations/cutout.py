@@ -92,7 +92,8 @@ class CutOut(T.Augmentation):
     def get_transform(self, image: np.ndarray) -> Transform:
         h, w = image.shape[:2]
         count = np.random.randint(1, self.max_holes + 1)
-        sides = np.random.uniform(*self.size_range, (count, 2)) * (w, h)
+        low, high = self.size_range
+        sides = np.random.uniform(low, high, (count, 2)) * (w, h)
         # The middle may be anywhere, so that what lies at the border is covered as often.
         middles = np.random.uniform(size=(count, 2)) * (w, h)
         holes = np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)

@@ -132,9 +132,7 @@ class Mixing:
             made.sem_seg[:h, :w] = np.where(part, donor.sem_seg, made.sem_seg[:h, :w])
         if onto.boxes is not None and donor.boxes is not None:
             boxes = [self._shown(onto, mask == 0), self._shown(donor, part > 0)]
-            made.keep_boxes(
-                np.concatenate(boxes), np.concatenate([onto.classes, donor.classes])
-            )
+            made.keep_boxes(np.concatenate(boxes), np.concatenate([onto.classes, donor.classes]))
         return made
 
     def _cut(self, picture: Picture, h: int, w: int) -> Picture:

@@ -47,9 +47,9 @@ class NoiseTransform(PixelTransform):
         """(H, W, 3) uint8 to the same."""
         # OpenCV's generator is several times faster than NumPy's for normal numbers.
         cv2.setRNGSeed(self.seed)
-        noise = np.empty(img.shape, np.int16)
-        cv2.randn(noise, (0, 0, 0), (self.sigma,) * 3)
-        return cv2.add(img, noise, dtype=cv2.CV_8U)
+        noise = np.empty((img.shape[0], img[0].size), np.int16)
+        cv2.randn(noise, np.zeros(1), np.full(1, self.sigma))
+        return cv2.add(img, noise.reshape(img.shape), dtype=cv2.CV_8U)
 
 
 class JPEGTransform(PixelTransform):

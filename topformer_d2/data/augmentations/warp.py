@@ -43,10 +43,10 @@ class WarpTransform(Transform):
         # OpenCV's coordinates are those of the pixels' centres.
         to_corners = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
         matrix = np.linalg.inv(to_corners) @ self.matrix @ to_corners
-        size, settings = (self.w, self.h), {"flags": interpolation, "borderValue": outside}
+        size = self.w, self.h
         if np.array_equal(matrix[2], [0, 0, 1]):
-            return cv2.warpAffine(img, matrix[:2], size, **settings)
-        return cv2.warpPerspective(img, matrix, size, **settings)
+            return cv2.warpAffine(img, matrix[:2], size, flags=interpolation, borderValue=outside)
+        return cv2.warpPerspective(img, matrix, size, flags=interpolation, borderValue=outside)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
         """(h, w, 3) uint8 to the same."""
@@ -152,7 +152,7 @@ class Warp(T.Augmentation):
         about_centre[:2, :2] = np.array([[c, -s], [s, c]]) @ [[1, lean[0]], [lean[1], 1]]
         to_centre, back = np.eye(3), np.eye(3)
         to_centre[:2, 2] = -w / 2, -h / 2
-        back[:2, 2] = shift + (w / 2, h / 2)
+        back[:2, 2] = shift + np.array([w / 2, h / 2])
         matrix = back @ about_centre @ to_centre
         if not self.perspective:
             return matrix
