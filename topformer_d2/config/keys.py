@@ -180,9 +180,9 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.CUTOUT.MAX_HOLES = 1
     # Smallest and largest side of a rectangle, as a share of the image's.
     cfg.INPUT.CUTOUT.SIZE = [0.1, 0.4]
-    # Mosaic (YOLOv4, 2020): quarters of four samples around a random point. Each is a whole sample
-    # with all other augmentation. With DATASETS.TRAIN_WEIGHTS they are of the same dataset, and all
-    # have labels for the same tasks.
+    # Mosaic (YOLOv4, 2020): quarters of four samples around a random point, each resized, warped,
+    # cropped and flipped on its own; colour and what follows are of the whole. All have labels for
+    # the same tasks, and with DATASETS.TRAIN_WEIGHTS they are of the same dataset.
     cfg.INPUT.MOSAIC = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.MOSAIC.PROB = 0.0

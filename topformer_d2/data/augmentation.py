@@ -25,8 +25,7 @@ from fvcore.transforms.transform import (
 )
 
 from ..config import check_values, complete_config
-from .augmentations import BalancedCrop
-from .augmentations.build import build_pixel_augmentation, build_warp
+from .augmentations.build import build_pixel_augmentation, build_warp_and_crop
 
 
 class ResizeTransform(Transform):
@@ -209,13 +208,18 @@ class PhotometricDistortion(T.Augmentation):
 
 
 def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
-    """The augmentation of one image from INPUT, in its order; build_mixing has that of several.
+    """The augmentation of one image from INPUT, in its order; what is off is not in the list.
 
-    Resize, warp, crop, flip, colour, blur, noise, JPEG, cut-out; what is off is not in the list.
+    Resize, warp, crop, flip, colour, blur, noise, JPEG, cut-out.
 
     Raises:
         InputError: a value of the config is out of its range.
     """
+    return [*build_geometry(cfg), *build_appearance(cfg)]
+
+
+def build_geometry(cfg: CfgNode) -> list[T.Augmentation]:
+    """The first steps of build_train_augmentation, which move things: resize to flip."""
     cfg = complete_config(cfg)
     check_values(cfg)  # again, for programs change what load_config gave
     augmentations: list[T.Augmentation] = []
@@ -225,9 +229,13 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
             )
         )
-    augmentations += build_warp(cfg)
-    if cfg.INPUT.CROP.ENABLED:
-        augmentations.append(_build_crop(cfg))
+    crop, chosen = cfg.INPUT.CROP, None
+    if crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
+        ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+        chosen = CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
+    elif crop.ENABLED:
+        chosen = T.RandomCrop(crop.TYPE, crop.SIZE)
+    augmentations += build_warp_and_crop(cfg, chosen)
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
             RandomFlip(
@@ -235,19 +243,14 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
                 vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
             )
         )
-    if cfg.INPUT.COLOR_AUG_SSD:
-        augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
-    return augmentations + build_pixel_augmentation(cfg)
+    return augmentations
 
 
-def _build_crop(cfg: CfgNode) -> T.Augmentation:
-    crop, ignored = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    plain = T.RandomCrop(crop.TYPE, crop.SIZE)
-    if crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
-        plain = CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
-    if not crop.CLASS_BALANCED_PROB:
-        return plain
-    return BalancedCrop(plain, crop.TYPE, crop.SIZE, crop.CLASS_BALANCED_PROB, ignored)
+def build_appearance(cfg: CfgNode) -> list[T.Augmentation]:
+    """The other steps of build_train_augmentation, which move nothing: colour to cut-out."""
+    cfg = complete_config(cfg)
+    colour = [PhotometricDistortion(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    return [*colour, *build_pixel_augmentation(cfg)]
 
 
 def build_test_augmentation(cfg: CfgNode) -> T.Augmentation:

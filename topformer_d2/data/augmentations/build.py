@@ -10,16 +10,34 @@ from detectron2.data import transforms as T
 
 from ...config import complete_config, model_tasks
 from ...tasks import BOXES, PIXELS
+from .crop import BalancedCrop
 from .cutout import CutOut
 from .mixing import Mixing
 from .pixels import Blur, JPEGCompression, Noise
-from .warp import Warp
+from .warp import Warp, WarpedCrop
 
 
-def build_warp(cfg: CfgNode) -> list[T.Augmentation]:
-    """INPUT.WARP, or nothing where it is off."""
+def build_warp_and_crop(cfg: CfgNode, crop: T.Augmentation | None) -> list[T.Augmentation]:
+    """INPUT.WARP and INPUT.CROP, less what is off.
+
+    Args:
+        cfg: a config with the toolkit's keys.
+        crop: INPUT.CROP without CLASS_BALANCED_PROB; None = it is off.
+    """
+    keys, ignored = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    if crop is not None and keys.CLASS_BALANCED_PROB:
+        crop = BalancedCrop(crop, keys.TYPE, keys.SIZE, keys.CLASS_BALANCED_PROB, ignored)
+    warp = _build_warp(cfg)
+    if not cfg.INPUT.WARP.PROB:
+        return [crop] if crop is not None else []
+    if crop is None:
+        return [T.RandomApply(warp, cfg.INPUT.WARP.PROB)]
+    return [WarpedCrop(warp, crop, cfg.INPUT.WARP.PROB)]
+
+
+def _build_warp(cfg: CfgNode) -> Warp:
     keys = cfg.INPUT.WARP
-    warp = Warp(
+    return Warp(
         rotation=keys.ROTATION,
         scale=tuple(keys.SCALE),
         shear=keys.SHEAR,
@@ -27,21 +45,20 @@ def build_warp(cfg: CfgNode) -> list[T.Augmentation]:
         perspective=keys.PERSPECTIVE,
         **_unseen_parts(cfg),
     )
-    return _with_probability([(keys.PROB, warp)])
 
 
 def build_pixel_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
     """Blur, noise, JPEG and cut-out, which leave things where they are; less those that are off."""
     keys = cfg.INPUT
     holes = CutOut(keys.CUTOUT.MAX_HOLES, tuple(keys.CUTOUT.SIZE), **_unseen_parts(cfg))
-    return _with_probability(
-        [
-            (keys.BLUR.PROB, Blur(tuple(keys.BLUR.SIGMA))),
-            (keys.NOISE.PROB, Noise(tuple(keys.NOISE.SIGMA))),
-            (keys.JPEG.PROB, JPEGCompression(tuple(keys.JPEG.QUALITY), keys.FORMAT)),
-            (keys.CUTOUT.PROB, holes),
-        ]
+    choices = (
+        (keys.BLUR.PROB, Blur(tuple(keys.BLUR.SIGMA))),
+        (keys.NOISE.PROB, Noise(tuple(keys.NOISE.SIGMA))),
+        (keys.JPEG.PROB, JPEGCompression(tuple(keys.JPEG.QUALITY), keys.FORMAT)),
+        (keys.CUTOUT.PROB, holes),
     )
+    # What is off must not be there: it would draw a number, and change the samples of a recipe.
+    return [T.RandomApply(augmentation, prob) for prob, augmentation in choices if prob]
 
 
 def build_mixing(cfg: CfgNode) -> Mixing | None:
@@ -63,11 +80,6 @@ def build_mixing(cfg: CfgNode) -> Mixing | None:
     return Mixing(
         mosaic_prob=mosaic, copy_paste_prob=paste, object_labels=labels, **_unseen_parts(cfg)
     )
-
-
-def _with_probability(choices: list[tuple[float, T.Augmentation]]) -> list[T.Augmentation]:
-    # What is off must not be there: it would draw a number, and change the samples of a recipe.
-    return [T.RandomApply(augmentation, prob) for prob, augmentation in choices if prob]
 
 
 def _unseen_parts(cfg: CfgNode) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Mosaic and copy-paste: samples that are made of several images, all augmented before."""
+"""Mosaic and copy-paste: samples of several images, each resized, warped, cropped and flipped."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Picture:
 class Mixing:
     """Mosaic and copy-paste, each with its probability.
 
-    Both take whole samples, as the other augmentations leave them, so that labels and boxes are cut
-    and pasted with their pixels.
+    Both take whole samples, as the augmentations before leave them, so that labels and boxes are
+    cut and pasted with their pixels.
     """
 
     def __init__(

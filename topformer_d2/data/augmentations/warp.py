@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import Transform
+from fvcore.transforms.transform import CropTransform, Transform
 
-from .visible import GONE, cut_boxes
+from .visible import cut_boxes
 
 
 class WarpTransform(Transform):
-    """A projective map of the plane; the image keeps its size.
+    """A projective map of the plane; the image keeps its size, or is cut to a window of it.
 
-    Images are read bilinearly, labels by nearest neighbour. A box becomes the box around its four
-    warped corners within the image.
+    Images are read bilinearly, labels by nearest neighbour. A box becomes the box around what is
+    left of its warped shape, a quadrilateral.
     """
 
     def __init__(
@@ -27,6 +29,7 @@ class WarpTransform(Transform):
         fill: Sequence[int] = (0, 0, 0),
         ignore_value: int = 255,
         min_visible: float = 0.0,
+        crop: CropTransform | None = None,
     ):
         """
         Args:
@@ -34,77 +37,93 @@ class WarpTransform(Transform):
             matrix: (3, 3), from a point (x, y, 1) to where it goes; pixel (0, 0) is the square from
                 (0, 0) to (1, 1), as in Detectron2's coordinates.
             fill: the three values of a pixel from outside the image; `ignore_value` is its label.
-            min_visible: a box is dropped where a smaller share of its warped area is in the image.
+            min_visible: a box is dropped where a smaller share of its warped area is in the image,
+                whatever the crop.
+            crop: what is cut out of the warped image; None = nothing is.
         """
         super().__init__()
         self._set_attributes(locals())
+        # XYXY of what is kept, in the warped image.
+        self.window = (
+            np.array([0, 0, w, h])
+            if crop is None
+            else np.array([crop.x0, crop.y0, crop.x0 + crop.w, crop.y0 + crop.h])
+        )
 
     def _warped(self, img: np.ndarray, interpolation: int, outside: tuple) -> np.ndarray:
+        x0, y0, x1, y1 = self.window.tolist()
         # OpenCV's coordinates are those of the pixels' centres.
-        to_corners = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
-        matrix = np.linalg.inv(to_corners) @ self.matrix @ to_corners
-        size = self.w, self.h
+        from_centres = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
+        to_centres = np.array([[1, 0, -0.5 - x0], [0, 1, -0.5 - y0], [0, 0, 1]])
+        matrix = to_centres @ self.matrix @ from_centres
+        size = x1 - x0, y1 - y0
         if np.array_equal(matrix[2], [0, 0, 1]):
             return cv2.warpAffine(img, matrix[:2], size, flags=interpolation, borderValue=outside)
         return cv2.warpPerspective(img, matrix, size, flags=interpolation, borderValue=outside)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """(h, w, 3) uint8 to the same."""
+        """(h, w, 3) uint8 to the same, of the crop's size."""
         return self._warped(img, cv2.INTER_LINEAR, tuple(map(int, self.fill)))
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """(h, w) uint8 to the same."""
+        """(h, w) uint8 to the same, of the crop's size."""
         return self._warped(segmentation, cv2.INTER_NEAREST, (self.ignore_value,))
 
     def apply_coords(self, coords: np.ndarray) -> np.ndarray:
         """(n, 2) x and y in pixels to the same."""
-        points = np.c_[coords, np.ones(len(coords))] @ self.matrix.T
-        return points[:, :2] / points[:, 2:]
+        return self._moved(coords) - self.window[:2]
+
+    def _moved(self, points: np.ndarray) -> np.ndarray:
+        """Where points (n, 2) are in the warped image, before the crop."""
+        moved = np.c_[points, np.ones(len(points))] @ self.matrix.T
+        return moved[:, :2] / moved[:, 2:]
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:
         """(n, 4) XYXY to the same; a box of which too little is seen has no area."""
-        frame = np.array([0, 0, self.w, self.h])
-        boxes = cut_boxes(np.asarray(box, np.float64), frame, 0.0)
+        image = np.array([0, 0, self.w, self.h])
+        boxes = cut_boxes(np.asarray(box, np.float64), image, 0.0)
         corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
-        shapes = self.apply_coords(corners).reshape(-1, 4, 2)
-        found = np.concatenate([shapes.min(1), shapes.max(1)], axis=1)
-        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
-        leaves = (found[:, :2] < 0).any(1) | (found[:, 2:] > frame[2:]).any(1)
-        for i in np.flatnonzero(leaves):
-            inside = _within(shapes[i], self.w, self.h)
-            share = _area(inside) / max(_area(shapes[i]), 1e-9)
-            is_seen = share > 0 and share >= self.min_visible
-            found[i] = np.concatenate([inside.min(0), inside.max(0)]) if is_seen else GONE
-        found[~has_area] = GONE
+        shapes = self._moved(corners).reshape(-1, 4, 2)
+        found = np.zeros_like(boxes)
+        for i in np.flatnonzero(boxes[:, 2] > boxes[:, 0]):
+            shape = shapes[i].tolist()
+            inside = _within(shape, image.tolist())
+            if _area(inside) < self.min_visible * _area(shape):
+                continue
+            inside = _within(inside, self.window.tolist())
+            if inside:
+                xs, ys = zip(*inside, strict=True)
+                found[i] = min(xs), min(ys), max(xs), max(ys)
+                found[i] -= self.window[[0, 1, 0, 1]]
         return found
 
-    def inverse(self) -> Transform:
-        parts = self.fill, self.ignore_value, self.min_visible
-        return WarpTransform(self.h, self.w, np.linalg.inv(self.matrix), *parts)
+
+# Polygons are lists: of so few points NumPy would take ten times as long.
 
 
-def _area(polygon: np.ndarray) -> float:
-    """Of a polygon (n, 2)."""
-    x, y = polygon.T
-    return abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+def _area(polygon: list) -> float:
+    """Of a polygon, a list of (x, y)."""
+    pairs = zip(polygon, polygon[1:] + polygon[:1], strict=True)
+    return abs(sum(x * y_next - x_next * y for (x, y), (x_next, y_next) in pairs)) / 2
 
 
-def _within(polygon: np.ndarray, w: int, h: int) -> np.ndarray:
-    """The part of a convex polygon (n, 2) in the image, by cutting it at each of the four sides."""
-    for axis, sign, limit in ((0, 1, 0), (1, 1, 0), (0, -1, -w), (1, -1, -h)):
-        if not len(polygon):
-            break
+def _within(polygon: list, window: list) -> list:
+    """The part of a convex polygon in a window XYXY, by cutting it at each of its sides."""
+    for axis, sign, limit in zip((0, 1, 0, 1), (1, 1, -1, -1), window, strict=True):
         # Positive on the side that stays.
-        distances = sign * polygon[:, axis] - limit
+        distances = [sign * (point[axis] - limit) for point in polygon]
+        if min(distances, default=0) >= 0:
+            continue
         kept = []
-        for here, ahead, d, d_ahead in zip(
-            *(polygon, np.roll(polygon, -1, 0), distances, np.roll(distances, -1)), strict=True
-        ):
+        for i, d in enumerate(distances):
+            before, d_before = polygon[i - 1], distances[i - 1]
+            here = polygon[i]
+            if d * d_before < 0:
+                share = d_before / (d_before - d)
+                kept.append([b + (h - b) * share for b, h in zip(before, here, strict=True)])
             if d >= 0:
                 kept.append(here)
-            if d * d_ahead < 0:
-                kept.append(here + (ahead - here) * (d / (d - d_ahead)))
-        polygon = np.array(kept).reshape(-1, 2)
+        polygon = kept
     return polygon
 
 
@@ -159,3 +178,35 @@ class Warp(T.Augmentation):
         corners = np.array([[0, 0], [w, 0], [w, h], [0, h]])
         moved = (corners + moves).astype(np.float32)
         return matrix @ cv2.getPerspectiveTransform(corners.astype(np.float32), moved)
+
+
+class WarpedCrop(T.Augmentation):
+    """A crop, with some probability of a warped image, of which the crop alone is then made."""
+
+    def __init__(self, warp: Warp, crop: T.Augmentation, prob: float):
+        """
+        Args:
+            warp: what is done to the image.
+            crop: an augmentation whose transform is a CropTransform.
+            prob: probability of the warp.
+        """
+        super().__init__()
+        self._init(locals())
+
+    def __call__(self, aug_input: Any) -> Transform:
+        """Warp and crop `aug_input`."""
+        if self._rand_range() >= self.prob:
+            return self.crop(aug_input)
+        warp = self.warp.get_transform(aug_input.image)
+        # The crop is chosen by the labels and boxes of the warped image; of the image itself it
+        # needs the size.
+        warped = copy.copy(aug_input)
+        if aug_input.sem_seg is not None:
+            warped.sem_seg = warp.apply_segmentation(aug_input.sem_seg)
+        if aug_input.boxes is not None:
+            warped.boxes = warp.apply_box(aug_input.boxes)
+        crop = self.crop(warped)
+        parts = warp.fill, warp.ignore_value, warp.min_visible, crop
+        transform = WarpTransform(warp.h, warp.w, warp.matrix, *parts)
+        aug_input.transform(transform)
+        return transform
