@@ -86,12 +86,12 @@ def records(tmp_path_factory):
     return made
 
 
-def mapper_of(*opts, tasks=("sem_seg", "instances"), names=True):
-    """Of images of 150x200 or crops of 100x120; `names`: boxes and labels share class names."""
+def mapper_of(*opts, tasks=("sem_seg", "instances")):
+    """Of images of 150x200 or crops of 100x120, with the classes' names the same in both tasks."""
     cfg = get_config(CONFIG, ["INPUT.CROP.SIZE", "[100, 120]", *opts])
     things = [f"object {i}" for i in range(CLASSES)]
     cfg.DATASETS.THING_CLASSES = things
-    cfg.DATASETS.STUFF_CLASSES = ["ground", *(things if names else map(str, range(CLASSES)))]
+    cfg.DATASETS.STUFF_CLASSES = ["ground", *things]
     mapper = TaskMapper(cfg, is_train=True)
     mapper.tasks, mapper.num_labels = tasks, CLASSES + 1
     return mapper
@@ -372,6 +372,21 @@ def test_an_object_with_a_label_is_pasted_by_its_pixels():
         assert np.array_equal(made.sem_seg, disc)
         assert np.array_equal(made.image[..., 2] == 2, disc > 0)
     assert 0 < pasted < 9
+
+
+def test_boxes_have_labels_by_their_class_names(caplog):
+    cfg = get_config(CONFIG, ["INPUT.COPY_PASTE.PROB", "1.0"])
+    assert build_mixing(cfg).object_labels == (1, 2, 3, 4, 5) and not caplog.records
+    # Of a dataset that a program registers the config need not have the names.
+    cfg.DATASETS.THING_CLASSES, cfg.DATASETS.STUFF_CLASSES = [], []
+    assert build_mixing(cfg).object_labels == (1, 2, 3, 4, 5) and not caplog.records
+    cfg.DATASETS.THING_CLASSES = ["ring", "ball"]
+    with caplog.at_level("WARNING", "topformer_d2"):
+        assert build_mixing(cfg).object_labels == (5, -1)
+    assert "['ball']" in caplog.text
+    assert (
+        build_mixing(get_config("seg_topformer_t", ["INPUT.MOSAIC.PROB", "1.0"])).mosaic_prob == 1
+    )
 
 
 def test_rare_classes_come_more_often_in_balanced_crops():

@@ -6,15 +6,20 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 
 from ...config import complete_config, model_tasks
-from ...tasks import BOXES, PIXELS
+from ...errors import printable, shortened
+from ...logs import get_logger
+from ...tasks import BOXES, PIXELS, Task
 from .crop import BalancedCrop
 from .cutout import CutOut
 from .mixing import Mixing
 from .pixels import Blur, JPEGCompression, Noise
 from .warp import Warp, WarpedCrop
+
+logger = get_logger(__name__)
 
 
 def build_warp_and_crop(cfg: CfgNode, crop: T.Augmentation | None) -> list[T.Augmentation]:
@@ -64,22 +69,34 @@ def build_pixel_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
 def build_mixing(cfg: CfgNode) -> Mixing | None:
     """INPUT.MOSAIC and INPUT.COPY_PASTE, or None where both are off.
 
-    With both tasks a box's class has the pixel label of the same name, by the config's class names.
+    With both tasks a box's class has the pixel label of the same name, by the class names of the
+    config, or else of the datasets; a warning names the classes that have none.
     """
     cfg = complete_config(cfg)
     mosaic, paste = cfg.INPUT.MOSAIC.PROB, cfg.INPUT.COPY_PASTE.PROB
     if not mosaic and not paste:
         return None
     labels: list[int] = []
-    if {PIXELS.name, BOXES.name} <= set(model_tasks(cfg)):
-        pixel_classes = list(cfg.DATASETS[PIXELS.classes_key])
-        labels = [
-            pixel_classes.index(name) if name in pixel_classes else -1
-            for name in cfg.DATASETS[BOXES.classes_key]
-        ]
+    if paste and {PIXELS.name, BOXES.name} <= set(model_tasks(cfg)):
+        pixels, objects = _class_names(cfg, PIXELS), _class_names(cfg, BOXES)
+        labels = [pixels.index(name) if name in pixels else -1 for name in objects]
+        without = [name for name in objects if name not in pixels]
+        if without or not objects:
+            what = shortened(without) if objects else "all classes, whose names are not known"
+            logger.warning(
+                "INPUT.COPY_PASTE pastes whole boxes of %s: no class of the pixels has their names",
+                printable(what),
+            )
     return Mixing(
         mosaic_prob=mosaic, copy_paste_prob=paste, object_labels=labels, **_unseen_parts(cfg)
     )
+
+
+def _class_names(cfg: CfgNode, task: Task) -> list[str]:
+    found = list(cfg.DATASETS[task.classes_key])
+    for name in cfg.DATASETS.TRAIN if not found else ():
+        found = found or list(MetadataCatalog.get(name).get(task.classes_field) or [])
+    return found
 
 
 def _unseen_parts(cfg: CfgNode) -> dict[str, Any]:
