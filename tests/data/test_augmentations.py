@@ -215,6 +215,35 @@ def test_a_sample_is_a_function_of_seed_and_position():
     assert take(cfg, 2, start_iter=3) == reference[12:]
 
 
+@pytest.mark.parametrize("flip", ["horizontal", "vertical"])
+def test_images_of_a_few_pixels_pass(tmp_path, flip):
+    """At the largest values, with boxes that reach out and labels that are all ignored."""
+    large = [*("ROTATION", "180.0", "SHEAR", "40.0", "PERSPECTIVE", "0.2", "TRANSLATION", "1.0")]
+    keys = [f"INPUT.WARP.{word}" if i % 2 == 0 else word for i, word in enumerate(large)]
+    opts = [*EVERYTHING, *keys, "INPUT.CUTOUT.SIZE", "[0.0, 1.0]", "INPUT.RANDOM_FLIP", flip]
+    mapper, tiny = mapper_of(*opts, "INPUT.WARP.SCALE", "[0.05, 10.0]"), []
+    for i, size in enumerate([(1, 1), (1, 7), (5, 2), (9, 9)]):
+        for end, values in (("", np.full((*size, 3), 99)), ("l", np.full(size, (0, 3, 255, 1)[i]))):
+            cv2.imwrite(str(tmp_path / f"{i}{end}.png"), values.astype(np.uint8))
+        boxes = [[-3, -3, 4, 0.5], [0, 0, 1, 1], [0.2, 0.1, 50, 60]]
+        tiny.append(
+            {
+                "file_name": str(tmp_path / f"{i}.png"),
+                "sem_seg_file_name": str(tmp_path / f"{i}l.png"),
+                "annotations": [{"bbox": b, "bbox_mode": 0, "category_id": 2} for b in boxes],
+            }
+        )
+    mapper.augmentations.augs.pop(0)  # the resizing
+    for seed in range(60):
+        np.random.seed(seed)
+        sample = mapper(tiny[seed % 4], lambda: tiny[np.random.randint(4)])
+        h, w = sample["image"].shape[1:]
+        assert sample["sem_seg"].shape == (h, w)
+        found = sample["instances"].gt_boxes.tensor.numpy()
+        assert (found[:, :2] >= 0).all() and (found[:, 2:] <= [w, h]).all()
+        assert (found[:, :2] < found[:, 2:]).all()
+
+
 def test_others_are_of_the_same_dataset_and_tasks():
     pixels, both = ("sem_seg",), ("sem_seg", "instances")
     records = [{"i": i, "tasks": t} for i, t in enumerate([pixels, both, both, pixels, both[::-1]])]
