@@ -58,6 +58,18 @@ def test_shipped_configs_are_within_the_ranges(name):
         ("INPUT.CROP.TYPE", "relative", "INPUT.CROP.SIZE is .* and at most 1"),
         ("INPUT.SCALE_RANGE", "[2.0, 0.5]", "the smaller ratio first"),
         ("INPUT.SCALE_RANGE", "[0.5]", "0 or 2"),
+        ("INPUT.WARP.PROB", "1.5", "a number from 0 to 1"),
+        ("INPUT.WARP.ROTATION", "-5.0", "from 0 to 180"),
+        ("INPUT.WARP.SCALE", "[1.5, 0.5]", "the smaller number first"),
+        ("INPUT.WARP.PERSPECTIVE", "0.3", "from 0 to 0.2"),
+        ("INPUT.BLUR.SIGMA", "[0.0, 1.0]", "above 0"),
+        ("INPUT.NOISE.SIGMA", "[9.0]", "a list of 2"),
+        ("INPUT.JPEG.QUALITY", "[0, 50]", "from 1 to 100"),
+        ("INPUT.CUTOUT.MAX_HOLES", "0", "from 1"),
+        ("INPUT.CUTOUT.SIZE", "[0.5, 0.1]", "the smaller number first"),
+        ("INPUT.MOSAIC.PROB", "-0.1", "from 0 to 1"),
+        ("INPUT.COPY_PASTE.PROB", "1.01", "from 0 to 1"),
+        ("INPUT.MIN_VISIBLE", "2.0", "from 0 to 1"),
         ("INPUT.MIN_SIZE_TEST", "-1", "from 0"),
         ("INPUT.MAX_SIZE_TEST", "0", "from 1"),
         ("INPUT.TEST_SIZE_DIVISOR", "0", "from 1"),
@@ -89,6 +101,22 @@ def test_shipped_configs_are_within_the_ranges(name):
 def test_a_value_out_of_its_range_names_key_and_range(key, value, takes):
     with pytest.raises(InputError, match=rf"(?s){key} is .*{takes}|{takes}.*{key}"):
         get_config("seg_topformer_t", [key, value])
+
+
+@pytest.mark.parametrize(
+    ("opts", "named"),
+    [
+        (["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "-1", "INPUT.WARP.PROB", "0.5"], "INPUT.WARP it"),
+        (["MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "999", "INPUT.MOSAIC.PROB", "1.0"], "INPUT.MOSAIC it"),
+        (
+            ["INPUT.CROP.ENABLED", "False", "INPUT.CROP.CLASS_BALANCED_PROB", "0.5"],
+            r"CLASS_BALANCED_PROB is 0\.5, but INPUT\.CROP\.ENABLED is False",
+        ),
+    ],
+)
+def test_augmentation_that_the_rest_of_the_config_cannot_have(opts, named):
+    with pytest.raises(InputError, match=named):
+        get_config("seg_topformer_t", opts)
 
 
 def test_all_problems_are_named_at_once(tmp_path):

@@ -76,6 +76,19 @@ def test_they_are_what_training_gets(tiny_config, monkeypatch):
     assert np.array_equal(first_row(sheet, 0, *image.shape[:2]), image)
 
 
+def test_a_mosaic_is_of_any_images_of_the_dataset(tiny_config):
+    cfg = tiny_config("INPUT.MOSAIC.PROB", "1.0", "INPUT.CROP.ENABLED", "False")
+    cfg.INPUT.RANDOM_FLIP = "none"
+    sheet, (file,) = sample_sheet(cfg, "synthetic_sem_seg_train", 1, draws=1, seed=2)
+    image, original = first_row(sheet, 0, 64, 80), cv2.imread(file)[:, :, ::-1]
+    corners = [(slice(a, a + 12), slice(b, b + 12)) for a in (0, 52) for b in (0, 68)]
+    found = [
+        cv2.matchTemplate(original, np.ascontiguousarray(image[c]), cv2.TM_SQDIFF).min() < 1
+        for c in corners
+    ]
+    assert found[0] and not all(found)
+
+
 def test_boxes_are_drawn(tiny_detector):
     cfg = tiny_detector("INPUT.COLOR_AUG_SSD", "False")
     for draws in (0, 2):

@@ -71,6 +71,9 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
         for check in (
             _crop_size,
             _scale_range,
+            _augmentation_ranges,
+            _balanced_crop,
+            _ignored_fill,
             _sizes_with_range,
             _iou_labels,
             _clip_norm,
@@ -107,6 +110,44 @@ def _scale_range(cfg: CfgNode) -> str:
     given = cfg.INPUT.SCALE_RANGE
     if len(given) == 2 and given[0] > given[1]:
         return f"INPUT.SCALE_RANGE is {given}; it takes the smaller ratio first"
+    return ""
+
+
+def _augmentation_ranges(cfg: CfgNode) -> str:
+    keys = cfg.INPUT
+    for name, given in {
+        "WARP.SCALE": keys.WARP.SCALE,
+        "BLUR.SIGMA": keys.BLUR.SIGMA,
+        "NOISE.SIGMA": keys.NOISE.SIGMA,
+        "JPEG.QUALITY": keys.JPEG.QUALITY,
+        "CUTOUT.SIZE": keys.CUTOUT.SIZE,
+    }.items():
+        if len(given) == 2 and given[0] > given[1]:
+            return f"INPUT.{name} is {given}; it takes the smaller number first"
+    return ""
+
+
+def _balanced_crop(cfg: CfgNode) -> str:
+    crop = cfg.INPUT.CROP
+    if crop.CLASS_BALANCED_PROB and not crop.ENABLED:
+        return (
+            f"INPUT.CROP.CLASS_BALANCED_PROB is {crop.CLASS_BALANCED_PROB}, but INPUT.CROP.ENABLED "
+            "is False: set it to True"
+        )
+    return ""
+
+
+def _ignored_fill(cfg: CfgNode) -> str:
+    """Labels are of 8 bits, and parts of them become the ignored label."""
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    keys = cfg.INPUT
+    probabilities = {"WARP": keys.WARP.PROB, "CUTOUT": keys.CUTOUT.PROB, "MOSAIC": keys.MOSAIC.PROB}
+    fills = [name for name, prob in probabilities.items() if prob]
+    if fills and not 0 <= ignored <= 255:
+        return (
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {ignored}; with INPUT.{fills[0]} it takes a whole "
+            "number from 0 to 255"
+        )
     return ""
 
 

@@ -132,8 +132,73 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.SCALE_RANGE = []
     # A crop is redrawn, up to 10 times, while one class covers more than this share of it.
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+    # Probability that a crop is drawn around something of a class, each class of the image being as
+    # likely as any other: a pixel of that class or a whole box. SINGLE_CATEGORY_MAX_AREA is of the
+    # other crops.
+    cfg.INPUT.CROP.CLASS_BALANCED_PROB = 0.0
     # SSD's photometric distortion: brightness, contrast, saturation, hue.
     cfg.INPUT.COLOR_AUG_SSD = False
+    # Rotation, scale, shear, shift and perspective by one warp of the resized image about its
+    # middle, before the crop. What comes from outside has the colour PIXEL_MEAN and the ignored
+    # label. A box becomes the box around its warped corners, which is wider than a round object in
+    # it.
+    cfg.INPUT.WARP = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.WARP.PROB = 0.0
+    # Largest angle in degrees, either way.
+    cfg.INPUT.WARP.ROTATION = 10.0
+    # Smallest and largest factor of the size.
+    cfg.INPUT.WARP.SCALE = [1.0, 1.0]
+    # Largest angle in degrees by which horizontal and vertical lines lean.
+    cfg.INPUT.WARP.SHEAR = 0.0
+    # Largest shift, as a share of the image's sides.
+    cfg.INPUT.WARP.TRANSLATION = 0.0
+    # Largest shift of each corner, as a share of the image's sides.
+    cfg.INPUT.WARP.PERSPECTIVE = 0.0
+    # Gaussian blur.
+    cfg.INPUT.BLUR = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.BLUR.PROB = 0.0
+    # Smallest and largest standard deviation in pixels.
+    cfg.INPUT.BLUR.SIGMA = [0.1, 2.0]
+    # Gaussian noise of each channel.
+    cfg.INPUT.NOISE = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.NOISE.PROB = 0.0
+    # Smallest and largest standard deviation, of values from 0 to 255.
+    cfg.INPUT.NOISE.SIGMA = [0.0, 15.0]
+    # JPEG compression.
+    cfg.INPUT.JPEG = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.JPEG.PROB = 0.0
+    # Smallest and largest quality.
+    cfg.INPUT.JPEG.QUALITY = [30, 95]
+    # Cut-out (DeVries and Taylor, 2017): rectangles of the colour PIXEL_MEAN and the ignored label.
+    # A box is cut to what is still seen of it.
+    cfg.INPUT.CUTOUT = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.CUTOUT.PROB = 0.0
+    # The most rectangles; there is at least one.
+    cfg.INPUT.CUTOUT.MAX_HOLES = 1
+    # Smallest and largest side of a rectangle, as a share of the image's.
+    cfg.INPUT.CUTOUT.SIZE = [0.1, 0.4]
+    # Mosaic (YOLOv4, 2020): quarters of four samples around a random point, each resized, warped,
+    # cropped and flipped on its own; colour and what follows are of the whole. All have labels for
+    # the same tasks, and with DATASETS.TRAIN_WEIGHTS they are of the same dataset.
+    cfg.INPUT.MOSAIC = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.MOSAIC.PROB = 0.0
+    # Copy-paste (Ghiasi et al., 2021): some objects of another sample are pasted over this one,
+    # where they are in theirs. With both tasks an object is the pixels in its box whose class has
+    # the box's class name, and where there is no such class the whole box, as it is with boxes
+    # alone. With pixel labels alone it is a connected region of one class, of at most a quarter of
+    # the image. The other sample is chosen as for INPUT.MOSAIC.
+    cfg.INPUT.COPY_PASTE = CN()
+    # Probability; 0.0 = off.
+    cfg.INPUT.COPY_PASTE.PROB = 0.0
+    # WARP, CUTOUT, MOSAIC and COPY_PASTE drop a box of which less than this share can still be
+    # seen. INPUT.CROP keeps every box that is not wholly outside.
+    cfg.INPUT.MIN_VISIBLE = 0.25
     # Test images are stretched so that their height and width are multiples of this; 1 = off.
     cfg.INPUT.TEST_SIZE_DIVISOR = 1
 

@@ -1,5 +1,7 @@
 """The recipes' augmentation: geometry and colour on uint8 images through OpenCV.
 
+What is beyond the recipes is in `augmentations/`; both are put together here from a config.
+
 Images are resized by OpenCV's bilinear interpolation without antialiasing, as the official models
 were trained and tested; Detectron2's own resizing (Pillow) antialiases.
 """
@@ -23,6 +25,7 @@ from fvcore.transforms.transform import (
 )
 
 from ..config import check_values, complete_config
+from .augmentations.build import build_pixel_augmentation, build_warp_and_crop
 
 
 class ResizeTransform(Transform):
@@ -205,11 +208,18 @@ class PhotometricDistortion(T.Augmentation):
 
 
 def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
-    """The recipe's augmentation from INPUT: resize, crop, flip, colour (order matters).
+    """The augmentation of one image from INPUT, in its order; what is off is not in the list.
+
+    Resize, warp, crop, flip, colour, blur, noise, JPEG, cut-out.
 
     Raises:
         InputError: a value of the config is out of its range.
     """
+    return [*build_geometry(cfg), *build_appearance(cfg)]
+
+
+def build_geometry(cfg: CfgNode) -> list[T.Augmentation]:
+    """The first steps of build_train_augmentation, which move things: resize to flip."""
     cfg = complete_config(cfg)
     check_values(cfg)  # again, for programs change what load_config gave
     augmentations: list[T.Augmentation] = []
@@ -219,14 +229,13 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
                 cfg.INPUT.MIN_SIZE_TRAIN[0], cfg.INPUT.MAX_SIZE_TRAIN, tuple(cfg.INPUT.SCALE_RANGE)
             )
         )
-    crop = cfg.INPUT.CROP
+    crop, chosen = cfg.INPUT.CROP, None
     if crop.ENABLED and crop.SINGLE_CATEGORY_MAX_AREA < 1.0:
         ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-        augmentations.append(
-            CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
-        )
+        chosen = CategoryCrop(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
     elif crop.ENABLED:
-        augmentations.append(T.RandomCrop(crop.TYPE, crop.SIZE))
+        chosen = T.RandomCrop(crop.TYPE, crop.SIZE)
+    augmentations += build_warp_and_crop(cfg, chosen)
     if cfg.INPUT.RANDOM_FLIP != "none":
         augmentations.append(
             RandomFlip(
@@ -234,9 +243,14 @@ def build_train_augmentation(cfg: CfgNode) -> list[T.Augmentation]:
                 vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
             )
         )
-    if cfg.INPUT.COLOR_AUG_SSD:
-        augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
     return augmentations
+
+
+def build_appearance(cfg: CfgNode) -> list[T.Augmentation]:
+    """The other steps of build_train_augmentation, which move nothing: colour to cut-out."""
+    cfg = complete_config(cfg)
+    colour = [PhotometricDistortion(cfg.INPUT.FORMAT)] if cfg.INPUT.COLOR_AUG_SSD else []
+    return [*colour, *build_pixel_augmentation(cfg)]
 
 
 def build_test_augmentation(cfg: CfgNode) -> T.Augmentation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -13,7 +14,15 @@ from detectron2.structures import Boxes, Instances
 
 from ..config import model_tasks
 from ..errors import InputError
-from .augmentation import build_test_augmentation, build_train_augmentation
+from ..tasks import BOXES, PIXELS
+from .augmentation import (
+    build_appearance,
+    build_geometry,
+    build_test_augmentation,
+    build_train_augmentation,
+)
+from .augmentations import Mixing, Picture
+from .augmentations.build import build_mixing
 from .boxes import corners
 from .images import read_image, read_label
 from .label_checks import check_image_size, check_label_range, check_label_size
@@ -32,6 +41,8 @@ class TaskMapper:
         image_format: str,
         num_labels: int = 0,
         ignore_value: int = 255,
+        mixing: Mixing | None = None,
+        after_mixing: Sequence[T.Augmentation] = (),
     ):
         """
         Args:
@@ -41,6 +52,8 @@ class TaskMapper:
             augmentations: Detectron2 augmentations, applied in order.
             image_format: "RGB" or "BGR".
             num_labels, ignore_value: pixel labels are below the one or equal to the other.
+            mixing: makes a sample of several records, each augmented; None = it is of one.
+            after_mixing: augmentations that come after it.
         """
         self.is_train = is_train
         self.tasks = tasks
@@ -48,23 +61,34 @@ class TaskMapper:
         self.ignore_value = ignore_value
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.mixing = mixing
+        self.after_mixing = T.AugmentationList(after_mixing)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
             raise InputError(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; known: RGB, BGR")
+        mixing = build_mixing(cfg) if is_train else None
+        augmentations: list[T.Augmentation]
+        after_mixing: list[T.Augmentation]
+        if not is_train:
+            augmentations, after_mixing = [build_test_augmentation(cfg)], []
+        elif mixing is None:
+            augmentations, after_mixing = build_train_augmentation(cfg), []
+        else:  # colours once, of the mixed image, are faster and the same all over it
+            augmentations, after_mixing = build_geometry(cfg), build_appearance(cfg)
         return {
             "is_train": is_train,
             "tasks": model_tasks(cfg),
-            "augmentations": (
-                build_train_augmentation(cfg) if is_train else [build_test_augmentation(cfg)]
-            ),
+            "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,
             "num_labels": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            "mixing": mixing,
+            "after_mixing": after_mixing,
         }
 
-    def __call__(self, record: dict) -> dict:
+    def __call__(self, record: dict, draw_other: Callable[[], dict] | None = None) -> dict:
         """The record with "image" (3, H, W) uint8, "height" and "width" of the file's image, and
         in training "sem_seg" (H, W) uint8 and "instances" with gt_boxes (XYXY) and gt_classes.
 
@@ -72,36 +96,47 @@ class TaskMapper:
         that has labels for all. Objects marked iscrowd are not trained on, and what
         augmentation cuts off is gone.
 
+        Args:
+            record: of a dataset.
+            draw_other: gives a random record with truth of the same kinds, for `mixing`; None = the
+                sample is of this record alone.
+
         Raises:
             InputError: the image or its labels cannot be read, differ in size, or a label is out
                 of range.
         """
         sample = dict(record)
+        picture, (sample["height"], sample["width"]) = self._augmented(record)
+        for key in (PIXELS.record_key, BOXES.record_key):
+            sample.pop(key, None)
+        if self.mixing is not None and draw_other is not None:
+            picture = self.mixing(picture, lambda: self._augmented(draw_other())[0])
+        if self.after_mixing.augs:
+            picture = _apply(self.after_mixing, picture)
+        sample["image"] = _channels_first(picture.image)
+        if picture.sem_seg is not None:
+            sample["sem_seg"] = torch.from_numpy(picture.sem_seg.copy())
+        if picture.boxes is not None:
+            size = picture.image.shape[:2]
+            boxes, classes = map(torch.from_numpy, (picture.boxes, picture.classes))
+            sample["instances"] = Instances(size, gt_boxes=Boxes(boxes), gt_classes=classes)
+        return sample
+
+    def _augmented(self, record: dict) -> tuple[Picture, tuple[int, int]]:
+        """A record's image with its truth, augmented, and (height, width) of the file's image."""
         image = read_image(record["file_name"], self.image_format)
-        sample["height"], sample["width"] = image.shape[:2]
         check_image_size(record, image.shape[:2])
-        label_file = sample.pop("sem_seg_file_name", None)
-        annotations = sample.pop("annotations", [])
-        truth = {}
+        truth, classes = {}, None
         tasks = set(record.get("tasks", self.tasks)).intersection(
             self.tasks if self.is_train else ()
         )
-        if "sem_seg" in tasks:
+        if PIXELS.name in tasks:
+            label_file = record.get(PIXELS.record_key)
             truth["sem_seg"] = self._read_label(label_file, image, record["file_name"])
-        if "instances" in tasks:
-            truth["boxes"], classes = _boxes_and_classes(annotations)
-        augmented = T.AugInput(image, **truth)
-        self.augmentations(augmented)
-        sample["image"] = _channels_first(augmented.image)
-        if "sem_seg" in truth:
-            sample["sem_seg"] = torch.from_numpy(augmented.sem_seg.copy())
-        if "boxes" in truth:
-            size = augmented.image.shape[:2]
-            boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
-            boxes.clip(size)
-            instances = Instances(size, gt_boxes=boxes, gt_classes=torch.from_numpy(classes))
-            sample["instances"] = instances[boxes.nonempty()]
-        return sample
+        if BOXES.name in tasks:
+            truth["boxes"], classes = _boxes_and_classes(record.get(BOXES.record_key, []))
+        picture = Picture(image, truth.get("sem_seg"), truth.get("boxes"), classes)
+        return _apply(self.augmentations, picture), image.shape[:2]
 
     def _read_label(self, file: str | None, image: np.ndarray, image_file: str) -> np.ndarray:
         if not file:
@@ -110,6 +145,19 @@ class TaskMapper:
         check_label_size(label, image.shape[:2], file, image_file)
         check_label_range(label, self.num_labels, self.ignore_value, file)
         return label
+
+
+def _apply(augmentations: T.AugmentationList, picture: Picture) -> Picture:
+    """A picture after augmentations, with the boxes of which something is inside the image."""
+    augmented = T.AugInput(picture.image, boxes=picture.boxes, sem_seg=picture.sem_seg)
+    augmented.classes = picture.classes  # for augmentations that draw by class
+    augmentations(augmented)
+    made = Picture(augmented.image, augmented.sem_seg)
+    if picture.classes is not None:
+        boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
+        boxes.clip(augmented.image.shape[:2])
+        made.keep_boxes(boxes.tensor.numpy(), picture.classes)
+    return made
 
 
 def _channels_first(image: np.ndarray) -> torch.Tensor:

@@ -7,7 +7,7 @@ from detectron2.config import CfgNode
 
 from ..data.images import read_image
 from ..data.label_checks import check_label_size
-from ..data.loader import SeededMap
+from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
 from ..data.registered import load_records, spread_evenly
 from ..data.scene import Scene
@@ -36,12 +36,15 @@ def sample_sheet(
         InputError: a file cannot be read, or its truth does not fit it.
     """
     painter = Painter(cfg, dataset_name)
-    records = spread_evenly(load_records(dataset_name), num_images)
-    samples = SeededMap(records, TaskMapper(cfg, is_train=True), seed)
+    all_records = load_records(dataset_name)
+    indices = spread_evenly(range(len(all_records)), num_images)
+    records = [all_records[i] for i in indices]
+    # From all of them, since a sample can be made of several.
+    samples = SeededMap(all_records, TaskMapper(cfg, is_train=True), seed, kinds_of(all_records))
     rows = []
     for r, record in enumerate(records):
         if draws:
-            drawn = [_augmented(samples[r * draws + d, r], cfg) for d in range(draws)]
+            drawn = [_augmented(samples[r * draws + d, indices[r]], cfg) for d in range(draws)]
         else:
             # As the files have it: boxes that reach out, too, which the mapper clips.
             image = read_image(record["file_name"], "RGB")
