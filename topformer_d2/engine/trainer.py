@@ -276,8 +276,9 @@ class Trainer(RecoveringTrainer):
             model = adapt(model)  # which refuses NaN boxes, whatever evaluates them
         if evaluators is not None:
             check_needs(evaluators, model_tasks(cfg))
-            if keeps_contract(model) and needs_of(evaluators) <= {"label_map", "boxes"}:
-                model = LabelMapModel(model)
+            needs = needs_of(evaluators)
+            if keeps_contract(model) and needs <= {"label_map", "confidence", "boxes"}:
+                model = LabelMapModel(model, confidence="confidence" in needs)
         results = super().test(cfg, model, evaluators)
         _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results

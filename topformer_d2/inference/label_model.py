@@ -16,19 +16,34 @@ class LabelMapModel(nn.Module):
     Its mode, training or inference, is the model's.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, *, confidence: bool = False):
         """
         Args:
             model: of either task or both, as modeling.adapt takes it.
+            confidence: also give "sem_seg_confidence", the probability (height, width) float32 of
+                each pixel's class.
         """
         super().__init__()
         self.model = adapt(model)
+        self.confidence = confidence
         self.training = model.training
 
     def forward(self, batched_inputs: list[dict]) -> list[dict]:
         """As the model's forward in inference, but for "sem_seg"."""
-        return self.model.predict(batched_inputs, finish=_label_map)
+        if not self.confidence:
+            return self.model.predict(batched_inputs, finish=_label_map)
+        outputs = self.model.predict(batched_inputs, finish=_label_map_and_confidence)
+        for output in outputs:
+            if "sem_seg" in output:
+                output["sem_seg"], output["sem_seg_confidence"] = output["sem_seg"]
+        return outputs
 
 
 def _label_map(logits: Tensor, input_size: Sequence[int], size: Sequence[int]) -> Tensor:
     return label_map(logits, size, input_size=input_size)
+
+
+def _label_map_and_confidence(
+    logits: Tensor, input_size: Sequence[int], size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    return label_map(logits, size, input_size=input_size, confidence=True)
