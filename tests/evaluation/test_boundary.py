@@ -1,5 +1,7 @@
 """Boundary IoU and calibration, against direct computations."""
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -57,7 +59,7 @@ def test_calibration_is_the_mean_gap_of_the_bins():
     for part in np.array_split(np.arange(5000), 3):
         found.add(confidence[part], right[part])
     ece, edges = 0.0, np.arange(16) / 15
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (confidence > low) & (confidence <= high)
         ece += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     assert found.ece() == pytest.approx(ece, abs=1e-6)

@@ -45,7 +45,8 @@ class Suspect:
     def text(self) -> str:
         """What is suspected, in a few words."""
         where = self.labelled or "nothing"
-        return f"labelled {where}, predicted {self.predicted} ({self.confidence:.0%})"
+        words = f"labelled {where}, predicted {self.predicted} ({self.confidence:.0%})"
+        return f"{KINDS[self.kind]}: {words}"
 
 
 def write_suspects(path: str | os.PathLike, suspects: Sequence[Suspect]) -> None:

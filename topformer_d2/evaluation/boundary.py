@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -12,8 +14,8 @@ RATIO = 0.02
 class BoundaryCounts:
     """Boundary IoU by class over a dataset, from counts that do not grow with it.
 
-    Of a class, only the pixels within `ratio` of the image's diagonal of the region's edge count: it
-    is the IoU of the truth's and the prediction's (Cheng et al., "Boundary IoU", CVPR 2021,
+    Of a class, only the pixels within `ratio` of the image's diagonal of the region's edge count:
+    it is the IoU of the truth's and the prediction's (Cheng et al., "Boundary IoU", CVPR 2021,
     equation 2). As there, the image's border is an edge, and distances are those of a square.
     Intersections and unions are added up over all images, as those of mIoU are. Pixels that the
     truth ignores are left out, and where they begin is an edge in both.
@@ -64,14 +66,14 @@ class BoundaryCounts:
 
 def boundary_reach(size: tuple[int, ...], ratio: float = RATIO) -> int:
     """Pixels from a region's edge that count in an image (height, width); at least 1."""
-    return max(1, round(ratio * float(np.hypot(*size[:2]))))
+    return max(1, round(ratio * math.hypot(*size[:2])))
 
 
 def only_boundary(label: np.ndarray, reach: int, none: int) -> np.ndarray:
     """A label map whose pixels further than `reach` inside their region are `none`.
 
-    That is a region less its erosion by a square of 2 reach + 1, for all regions at once: a pixel is
-    inside where the smallest and the largest label of the square around it are equal.
+    That is a region less its erosion by a square of 2 reach + 1, for all regions at once: a pixel
+    is inside where the smallest and the largest label of the square around it are equal.
 
     Args:
         label: (H, W) uint8 or uint16.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from .tide import (
 )
 
 _SUSPECTS, _PER_IMAGE = 100, 3
+_COLUMNS = ("classes", "scores", "kinds", "objects", "truth_classes", "crowd")
 _SUSPICIOUS = {CLASS: "class", PLACE: "place", NOTHING: "missing"}
 
 
@@ -54,7 +56,7 @@ class BoxMistakes(BoxEvaluator):
     matched: Detections | None = None
     images: list[ImageBoxes]
 
-    def __init__(self, dataset_name: str, **keys):
+    def __init__(self, dataset_name: str, **keys: Any):
         """
         Args:
             dataset_name, keys: as BoxEvaluator's.
@@ -102,10 +104,12 @@ class BoxMistakes(BoxEvaluator):
                 )
             )
             num_found, num_truth = num_found + len(found), num_truth + len(truth)
-        columns = [np.concatenate(each) for each in zip(*parts, strict=True)] if parts else []
-        missed = [match.missed for match in matches]
-        if columns:
-            self.matched = Detections(*columns, np.concatenate(missed), len(self.class_names))
+        if not parts:
+            return
+        columns = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        missed = np.concatenate([match.missed for match in matches])
+        fields = dict(zip(_COLUMNS, columns, strict=True))
+        self.matched = Detections(**fields, missed=missed, num_classes=len(self.class_names))
 
     def _arrays(self, annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (n, 4), x, y, width, height; and the classes' indices (n,)."""
@@ -155,7 +159,7 @@ def box_confusion(matched: Detections, threshold: float) -> np.ndarray:
     valid = ~matched.crowd
     np.add.at(matrix, (matched.truth_classes[valid], seen[valid]), 1)
     loose = (matched.scores >= threshold) & ~np.isin(matched.kinds, (RIGHT, CLASS, IGNORED))
-    np.add.at(matrix, (k, matched.classes[loose]), 1)
+    matrix[k] += np.bincount(matched.classes[loose], minlength=k + 1)
     return matrix
 
 
@@ -192,21 +196,27 @@ def worst_images(evaluator: BoxMistakes, threshold: float, most: int) -> list[Bo
 def suspected_boxes(evaluator: BoxMistakes) -> list[Suspect]:
     """Detections of high score that are wrong by the truth, the surest first.
 
-    Duplicates are no sign of a wrong label, and are left out. So are detections that another one of
-    the same error and place outdoes.
+    Duplicates are no sign of a wrong label, and are left out. So are detections of an object that
+    the model has found rightly with at least their score, and those near another suspect.
     """
     matched, suspects = evaluator.matched, []
-    for image in evaluator.images if matched is not None else ():
+    if matched is None:
+        return []
+    agreed = np.zeros(len(matched.truth_classes))  # the score with which each object is found
+    right = matched.kinds == RIGHT
+    agreed[matched.objects[right]] = matched.scores[right]
+    for image in evaluator.images:
         kinds, scores = matched.kinds[image.found], matched.scores[image.found]
         wrong = np.flatnonzero(np.isin(kinds, list(_SUSPICIOUS)))
         taken: list[np.ndarray] = []
         for i in wrong[np.argsort(-scores[wrong], kind="stable")]:
-            box = image.boxes[i]
+            box, place = image.boxes[i], image.found.start + i
+            truth = matched.objects[place]
+            if truth >= 0 and agreed[truth] >= scores[i]:
+                continue
             if len(taken) == _PER_IMAGE or any(_overlap(box, other) > 0.5 for other in taken):
                 continue
             taken.append(box)
-            place = image.found.start + i
-            truth = matched.objects[place]
             names = evaluator.class_names
             suspects.append(
                 Suspect(

@@ -20,7 +20,7 @@ from .regions import Region, wrong_regions
 from .top import Top
 
 # Places for each pair of classes, suspects of an image, and in all, that are kept.
-_EXAMPLES, _PER_IMAGE, _SUSPECTS = 3, 2, 100
+_EXAMPLES, _PER_IMAGE, _SUSPECTS = 2, 2, 100
 # Pairs of classes with examples that are kept; those with the fewest pixels go first.
 _MOST_PAIRS = 300
 # Around a region, of its longer side, that is kept with it.
@@ -129,7 +129,7 @@ class PixelMistakes(ConfusionEvaluator):
         *,
         output_dir: str | None = None,
         distributed: bool = True,
-        num_worst: int = 12,
+        num_worst: int = 8,
     ):
         """
         Args:
