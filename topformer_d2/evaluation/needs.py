@@ -17,7 +17,7 @@ from ..tasks import BOXES, PIXELS
 
 # What an evaluator's `needs` may name, and the task whose answer it is. A label map is a class
 # index for each pixel, which is far cheaper than the logits; with "confidence" comes the
-# probability of each pixel's class, as "sem_seg_confidence".
+# probability of the class at every fourth row and column, as "sem_seg_confidence".
 NEEDS = {"label_map": PIXELS, "confidence": PIXELS, "logits": PIXELS, "boxes": BOXES}
 
 # Of Detectron2's evaluators, which do not say it themselves.

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..inference.sampled_confidence import STRIDE
+
 # Pairs of classes of an image that are looked at, those with the most pixels first, and regions of
 # each; what is left out is smaller.
-_PAIRS, _REGIONS = 6, 2
+_PAIRS, _REGIONS = 4, 2
 # Of the image's pixels, that a region has at least.
 SMALLEST = 1e-3
 
@@ -23,7 +25,7 @@ class Region:
         truth, predicted: the classes.
         box: x0, y0, x1, y1 in pixels; x1 and y1 are just outside.
         pixels: their number.
-        confidence: mean over them, in 0..1.
+        confidence: mean over those of them that were sampled, in 0..1.
     """
 
     truth: int
@@ -40,7 +42,7 @@ def wrong_regions(
 
     Args:
         prediction, truth: (H, W) integers.
-        confidence: (H, W) floats, of the prediction.
+        confidence: floats, of the prediction at every STRIDE-th row and column.
         matrix: (K, K), the image's confusion matrix.
     """
     wrong = matrix.copy()
@@ -57,7 +59,7 @@ def wrong_regions(
             x, y, width, height, pixels = stats[part].tolist()
             if pixels < smallest:
                 break
-            rows, columns = slice(y, y + height), slice(x, x + width)
-            mean = confidence[rows, columns][parts[rows, columns] == part].mean()
-            box = (x, y, x + width, y + height)
-            yield Region(int(labelled), int(predicted), box, pixels, float(mean))
+            samples = confidence[parts[::STRIDE, ::STRIDE] == part]
+            if samples.size:  # else it is thinner than the samples' distance
+                box = (x, y, x + width, y + height)
+                yield Region(int(labelled), int(predicted), box, pixels, float(samples.mean()))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..modeling import adapt
 from .labels import label_map
+from .sampled_confidence import sampled_confidence
 
 
 class LabelMapModel(nn.Module):
@@ -20,8 +21,8 @@ class LabelMapModel(nn.Module):
         """
         Args:
             model: of either task or both, as modeling.adapt takes it.
-            confidence: also give "sem_seg_confidence", the probability (height, width) float32 of
-                each pixel's class.
+            confidence: also give "sem_seg_confidence", what sampled_confidence gives: the
+                probability of the label at every fourth row and column.
         """
         super().__init__()
         self.model = adapt(model)
@@ -46,4 +47,6 @@ def _label_map(logits: Tensor, input_size: Sequence[int], size: Sequence[int]) -
 def _label_map_and_confidence(
     logits: Tensor, input_size: Sequence[int], size: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    return label_map(logits, size, input_size=input_size, confidence=True)
+    found = label_map(logits, size, input_size=input_size)
+    assert isinstance(found, Tensor)  # without its own confidence
+    return found, sampled_confidence(logits, size, input_size)
