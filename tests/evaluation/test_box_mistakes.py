@@ -40,9 +40,8 @@ def evaluate(evaluator, truth, results):
     return evaluator.evaluate()
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_ap50_and_results_are_the_evaluations(register, seed):
-    truth, results = generate_boxes(40, num_classes=5, seed=seed)
+def test_ap50_and_results_are_the_evaluations(register):
+    truth, results = generate_boxes(40, num_classes=5, seed=1)
     register(truth)
     evaluator = BoxMistakes(NAME)
     found = evaluate(evaluator, truth, results)

@@ -142,8 +142,10 @@ def test_two_runs_have_their_differences():
     assert [row[0] for row in rows] == ["sky", "car"]  # what both have
     head = re.findall(r"IoU: B - A</button>", page)
     assert head
-    assert [row[4:7] for row in rows] == [["10.0", "20.0", "+10.0"], ["90.0", "80.0", "-10.0"]]
+    assert [row[2:5] for row in rows] == [["10.0", "20.0", "+10.0"], ["90.0", "80.0", "-10.0"]]
     assert page.count('class="good">+10.0') and page.count('class="bad">-10.0')
+    assert "different images" not in page
+    assert "different images" in report_page([a, {**b, "images": 2}])
 
 
 @pytest.mark.parametrize(

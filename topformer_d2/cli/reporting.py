@@ -13,7 +13,6 @@ from ..engine.trainer import inference_folder
 from ..errors import InputError, shown
 from ..evaluation import build_evaluator
 from ..files import check_output
-from ..visualization import Painter
 
 
 def check_report(folder: str) -> None:
@@ -28,7 +27,9 @@ def test_and_report(cfg: CfgNode, model: nn.Module, folder: str) -> dict:
 
     Of several datasets, each has a folder of its name in `folder`.
     """
-    from ..analysis import mistakes  # matplotlib, which a plain evaluation does not need here
+    # They need matplotlib, which takes a second that other evaluations do not have to wait.
+    from ..analysis import mistakes
+    from ..visualization import Painter
 
     names = list(cfg.DATASETS.TEST)
     evaluators = [

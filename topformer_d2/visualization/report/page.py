@@ -66,6 +66,11 @@ def _head(reports: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
             f"<p><b>{text(title)}</b>, on {number(report['images'], 0)} images of "
             f"{text(report['dataset'])}. Weights: {text(report['weights'])}</p>"
         )
+    if len({(report["dataset"], report["images"]) for report in reports}) > 1:
+        lines.append(
+            '<p class="bad">The two were evaluated on different images, so their differences are '
+            "not those of the models alone.</p>"
+        )
     heading = "What the model gets wrong" if len(reports) == 1 else "Two models compared"
     return (
         f'<a class="skip" href="#main">Skip to the content</a><header><h1>{heading}</h1>'

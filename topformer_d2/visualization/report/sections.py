@@ -11,6 +11,9 @@ from .parts import cards, difference, heat_table, number, picture, table, text
 # A run's name on the page ("" where it is alone), and the part of its report.
 Runs = Sequence[tuple[str, Mapping[str, Any]]]
 
+# Columns of the classes' tables that are not about the models, and are not compared.
+_OF_THE_LABELS = {"share of pixels", "objects"}
+
 
 def summary(runs: Runs) -> str:
     """The metrics, with their differences."""
@@ -51,8 +54,11 @@ def per_class(runs: Runs, digits: Mapping[str, int], caption: str) -> str:
         return table(runs[0][1]["classes"], {"class": None, **digits}, caption)
     (first, a), (second, b) = runs
     others = {row["class"]: row for row in b["classes"]}
-    columns: dict[str, int | None] = {"class": None}
+    facts = [name for name in digits if name in _OF_THE_LABELS]
+    columns: dict[str, int | None] = {"class": None, **{name: digits[name] for name in facts}}
     for name, precision in digits.items():
+        if name in facts:
+            continue
         columns |= {f"{name} {first}": precision, f"{name} {second}": precision}
         columns[f"{name}: {second} - {first}"] = precision
     rows = []
@@ -60,8 +66,8 @@ def per_class(runs: Runs, digits: Mapping[str, int], caption: str) -> str:
         other = others.get(row["class"])
         if other is None:
             continue
-        values = {"class": row["class"]}
-        for name in digits:
+        values = {"class": row["class"], **{name: row[name] for name in facts}}
+        for name in digits.keys() - facts:
             values |= {f"{name} {first}": row[name], f"{name} {second}": other[name]}
             values[f"{name}: {second} - {first}"] = difference(other[name], row[name])
         rows.append(values)
