@@ -65,7 +65,7 @@ class BoxMistakes(BoxEvaluator):
         self._files = {
             self._numbers[record["image_id"]]: record["file_name"]
             for record in load_records(dataset_name)
-            if record["image_id"] in self._numbers
+            if record.get("image_id") in self._numbers
         }
         self.class_names = list(self._metadata.thing_classes)
         to_index = self._metadata.get("thing_dataset_id_to_contiguous_id")
