@@ -84,7 +84,6 @@ def only_boundary(label: np.ndarray, reach: int, none: int) -> np.ndarray:
     inside = cv2.erode(label, square) == cv2.dilate(label, square)
     out = label.copy()
     # The image's border is an edge, too.
-    inner = (slice(reach, max(reach, size - reach)) for size in label.shape)
-    rows, columns = inner
+    rows, columns = (slice(reach, max(reach, side - reach)) for side in label.shape)
     out[rows, columns][inside[rows, columns]] = none
     return out
