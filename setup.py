@@ -27,6 +27,7 @@ setup(
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
         "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
+        "topformer_d2.visualization.report": ["*.css", "*.js"],
     },
     entry_points={"console_scripts": ["topformer = topformer_d2.cli:main"]},
     # Detectron2 itself is missing on purpose: no index has it under that name.

@@ -17,6 +17,7 @@ from .parsing import Parser
 VERBS = {
     "train": ("train", "train a model with Detectron2's usual arguments"),
     "eval": ("evaluate", "evaluate a checkpoint or an exported file on a dataset"),
+    "compare": ("compare", "show what two evaluated models get wrong, side by side"),
     "predict": ("predict", "segment images or a video, or find objects in them"),
     "export": ("export", "write a trained model as an ONNX or OpenVINO file"),
     "quantize": ("quantize", "write an exported .onnx file in 8-bit integers"),

@@ -6,9 +6,12 @@
   topformer data view --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --output predictions.png
   topformer data view --model camvid.onnx --dataset camvid_sem_seg_val --output predictions.png
+  topformer data view --config-file configs/seg_topformer_t_camvid.yaml \\
+    --list mistakes/suspects.json --output suspects.png
 
 --augmented shows what the model gets in training, less normalisation and padding: three draws of
-each image.
+each image. --list draws the first --num-images suspected label errors that
+`topformer eval --report` has listed, the surest first.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from ..config import load_config
 from ..data import check_config
 from ..data.images import check_image_name, write_image
 from ..data.registered import check_dataset_present
+from ..data.suspects import read_suspects
 from ..errors import InputError, printable, shown
 from ..inference import Predictor
-from ..visualization import prediction_sheet, sample_sheet
+from ..visualization import prediction_sheet, sample_sheet, suspect_sheet
 from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 DRAWS = 3
@@ -40,10 +44,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="default: the first of DATASETS.TRAIN; of predictions, of DATASETS.TEST",
+        help="default: the first of DATASETS.TRAIN; of predictions and --list, of DATASETS.TEST",
     )
     parser.add_argument("--num-images", type=int, default=3)
     parser.add_argument("--augmented", action="store_true")
+    parser.add_argument(
+        "--list", metavar="FILE", help="draw the suspected label errors of a suspects.json"
+    )
     parser.add_argument("--seed", type=int, help="of --augmented; default: 0")
     add_min_score(parser)
     add_opts(parser)
@@ -64,11 +71,20 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         raise InputError("--augmented does not go with predictions: they are of whole images")
     if not has_model and args.min_score is not None:
         raise InputError("--min-score is of predictions: name --weights, or leave it out")
+    if args.list and (has_model or args.augmented):
+        raise InputError("--list goes with --config-file alone: leave the model or --augmented out")
     check_image_name(args.output)  # before the work, not after
-    if has_model:
+    if args.list:
+        suspects = read_suspects(args.list)[: args.num_images]
+        if not suspects:
+            raise InputError(f"--list {args.list} is empty: there is nothing to draw")
+        cfg, name = load_dataset(args, "TEST")
+        sheet = suspect_sheet(cfg, name, suspects)
+        files = [f"{suspect.file_name}: {suspect.text}" for suspect in suspects]
+    elif has_model:
         predictor, name = load_model(args)
         sheet = prediction_sheet(predictor, name, args.num_images, min_score=min_score)
-        files: list[str] = []
+        files = []
     else:
         cfg, name = load_dataset(args, "TRAIN")
         draws = DRAWS if args.augmented else 0

@@ -4,9 +4,15 @@
     --weights output/seg_topformer_t_camvid/model_final.pth
   topformer eval --model camvid.onnx --dataset camvid_sem_seg_val
   topformer eval --model shapes.onnx --config-file shapes.yaml
+  topformer eval --config-file configs/seg_topformer_t_camvid.yaml \\
+    --weights output/seg_topformer_t_camvid/model_final.pth --report mistakes
 
 A config's evaluation writes to OUTPUT_DIR/inference. An exported file is run as a Predictor runs
 it, and its label maps are held against those of the dataset, or of the config's DATASETS.TEST.
+
+--report shows what the model gets wrong: report.html is one page that needs no server, worst.png
+the worst images, suspects.json a list of suspected label errors that `topformer data view --list`
+draws. `topformer compare` makes a page of two such folders.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from ..evaluation.predictions import evaluate_labels
 from ..inference import Predictor
 from . import train
 from .parsing import Parser, add_opts
+from .reporting import check_report
 
 
 def make_parser() -> Parser:
@@ -36,6 +43,9 @@ def make_parser() -> Parser:
         metavar="NAME",
         help="for --model: registered, with labels; default: the config's DATASETS.TEST",
     )
+    parser.add_argument(
+        "--report", metavar="FOLDER", help="of a config: show there what the model gets wrong"
+    )
     add_opts(parser)
     return parser
 
@@ -43,6 +53,8 @@ def make_parser() -> Parser:
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """Evaluate, and print the figures."""
     if args.model:
+        if args.report:
+            raise InputError("--report goes with the --weights of a config, not with --model")
         evaluate_file(args)
         return 0
     if not args.config_file:
@@ -51,7 +63,11 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         raise InputError("--dataset goes with --model; a config's is DATASETS.TEST \"('NAME',)\"")
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
     arguments = ["--config-file", args.config_file, "--eval-only", *args.opts, *weights]
-    return train.run(train.make_parser().parse_args(arguments), parser)
+    words = train.make_parser().parse_args(arguments)
+    if args.report:
+        check_report(args.report)
+        words.report = args.report
+    return train.run(words, parser)
 
 
 def evaluate_file(args: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
 from .parsing import Parser
+from .reporting import test_and_report
 
 logger = get_logger(__name__)
 
@@ -105,7 +106,7 @@ def run_process(args: argparse.Namespace) -> dict | None:
             stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose))
         setup_run(cfg, args)
         if args.eval_only:
-            return evaluate(cfg, args.resume)
+            return evaluate(cfg, args.resume, getattr(args, "report", None))
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         try:
@@ -115,17 +116,18 @@ def run_process(args: argparse.Namespace) -> dict | None:
             raise SystemExit(128 + e.signal) from None  # as a shell has it
 
 
-def evaluate(cfg: CfgNode, resume: bool) -> dict:
+def evaluate(cfg: CfgNode, resume: bool, report: str | None = None) -> dict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR.
 
-    With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well.
+    With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well. What the
+    model gets wrong is shown in the folder `report`, where one is named.
     """
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise InputError("there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    results = Trainer.test(cfg, model)
+    results = test_and_report(cfg, model, report) if report else Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))
     return results

@@ -248,7 +248,7 @@ class Trainer(RecoveringTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, _inference_folder(cfg, dataset_name))
+        return build_evaluator(cfg, dataset_name, inference_folder(cfg, dataset_name))
 
     @classmethod
     def _has_own_evaluators(cls) -> bool:
@@ -276,10 +276,11 @@ class Trainer(RecoveringTrainer):
             model = adapt(model)  # which refuses NaN boxes, whatever evaluates them
         if evaluators is not None:
             check_needs(evaluators, model_tasks(cfg))
-            if keeps_contract(model) and needs_of(evaluators) <= {"label_map", "boxes"}:
-                model = LabelMapModel(model)
+            needs = needs_of(evaluators)
+            if keeps_contract(model) and needs <= {"label_map", "confidence", "boxes"}:
+                model = LabelMapModel(model, confidence="confidence" in needs)
         results = super().test(cfg, model, evaluators)
-        _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        _draw_charts(inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
         return results
 
     @classmethod
@@ -296,5 +297,6 @@ def _draw_charts(folders: Iterable[str]) -> None:
             draw_evaluation_charts(folder)
 
 
-def _inference_folder(cfg: CfgNode, dataset_name: str) -> str:
+def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Where the evaluation of a dataset is written."""
     return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

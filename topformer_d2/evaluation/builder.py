@@ -10,11 +10,14 @@ from ..config import model_tasks
 from ..data.labelled import known_evaluator_types, registered_tasks
 from ..errors import InputError
 from ..tasks import BOXES, PIXELS
+from .box_mistakes import BoxMistakes
 from .coco import BoxEvaluator
 from .confusion import ConfusionEvaluator
+from .pixel_mistakes import PixelMistakes
 
-# The evaluator of each task's labels.
+# The evaluator of each task's labels, and the one that also gathers what is wrong.
 _EVALUATORS = {PIXELS.name: ConfusionEvaluator, BOXES.name: BoxEvaluator}
+_MISTAKES = {PIXELS.name: PixelMistakes, BOXES.name: BoxMistakes}
 
 
 def evaluator_type(dataset_name: str) -> str:
@@ -28,14 +31,23 @@ def evaluator_type(dataset_name: str) -> str:
     return kind
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def build_evaluator(
+    cfg: CfgNode, dataset_name: str, output_dir: str, *, mistakes: bool = False
+) -> DatasetEvaluator:
     """The evaluator of a registered dataset, by its metadata's evaluator_type or tasks.
 
     Of a dataset with both kinds of labels, what the model is trained for is evaluated.
+
+    Args:
+        cfg: of the model.
+        dataset_name: of the dataset.
+        output_dir: where the evaluator writes its results.
+        mistakes: by PixelMistakes and BoxMistakes, which gather what the model gets wrong.
     """
     evaluator_type(dataset_name)
     tasks = registered_tasks(dataset_name)
     if len(tasks) > 1:
         tasks = model_tasks(cfg)
-    evaluators = [_EVALUATORS[task](dataset_name, output_dir=output_dir) for task in tasks]
+    kinds = _MISTAKES if mistakes else _EVALUATORS
+    evaluators = [kinds[task](dataset_name, output_dir=output_dir) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

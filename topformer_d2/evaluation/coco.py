@@ -161,18 +161,26 @@ class BoxEvaluator(COCOEvaluator):
         for result in results:
             if result["image_id"] not in self._numbers:
                 raise InputError(f"{name} has no image with the id {result['image_id']!r}")
+        results = [{**r, "image_id": self._numbers[r["image_id"]]} for r in results]
+        numbers = [
+            self._numbers[i] for i in img_ids or self._numbers if i not in self._without_boxes
+        ]
         evaluation = evaluate_boxes(
-            self._truth,
-            [{**result, "image_id": self._numbers[result["image_id"]]} for result in results],
-            image_ids=[
-                self._numbers[i] for i in img_ids or self._numbers if i not in self._without_boxes
-            ],
-            max_detections=self._most,
+            self._truth, results, image_ids=numbers, max_detections=self._most
         )
         names = self._metadata.get("thing_classes")
         metrics = self._derive_coco_results(evaluation, "bbox", class_names=names)
         self._results["bbox"] = metrics
         self._write("bbox_evaluation.json", {"metrics": metrics})
+        self.examine(results, numbers)
+
+    def examine(self, results: list[dict], image_numbers: list[int]) -> None:
+        """For subclasses: the detections in COCO's format, by the images' numbers, once evaluated.
+
+        Args:
+            results: of all images.
+            image_numbers: those that are evaluated.
+        """
 
     def _write(self, name: str, content: object) -> None:
         if self._results_folder:

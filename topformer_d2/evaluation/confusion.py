@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -123,10 +125,21 @@ class ConfusionEvaluator(DatasetEvaluator):
             InputError: a label file cannot be read, differs in size from the prediction, or has
                 a label out of range; or the model gives no pixel labels.
         """
+        for _, _, prediction, truth in self.pairs(inputs, outputs):
+            self.update(prediction, truth)
+
+    def pairs(
+        self, inputs: list[dict], outputs: list
+    ) -> Iterator[tuple[dict, Any, np.ndarray, np.ndarray]]:
+        """Each labelled image of process: its input, its output, the label map and its truth.
+
+        Both maps are (H, W) integers in range; InputError as in process.
+        """
         for record, output in zip(inputs, outputs, strict=True):
             file = self._label_files.get(record["file_name"])
             if file is None:
                 continue
+            found = output
             if isinstance(output, dict):
                 if "sem_seg" not in output:
                     raise InputError(
@@ -134,8 +147,8 @@ class ConfusionEvaluator(DatasetEvaluator):
                         "ConfusionEvaluator is for a segmenter or a joint model, BoxEvaluator for "
                         "a detector"
                     )
-                output = output["sem_seg"]
-            prediction = output.argmax(dim=0) if output.ndim == 3 else output
+                found = output["sem_seg"]
+            prediction = found.argmax(dim=0) if found.ndim == 3 else found
             truth = read_label(file)
             if truth.shape != tuple(prediction.shape):
                 raise InputError(
@@ -143,7 +156,9 @@ class ConfusionEvaluator(DatasetEvaluator):
                     f"{record['file_name']} is {tuple(prediction.shape)}"
                 )
             check_label_range(truth, len(self.class_names), self.ignore_label, file)
-            self.update(prediction, truth)
+            if not isinstance(prediction, np.ndarray):
+                prediction = np.asarray(prediction.cpu())
+            yield record, output, prediction, truth
 
     def update(self, prediction: torch.Tensor | np.ndarray, truth: np.ndarray) -> None:
         """Add one image: a label map and its truth, both (H, W) integers in range."""

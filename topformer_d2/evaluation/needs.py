@@ -16,8 +16,9 @@ from ..errors import InputError
 from ..tasks import BOXES, PIXELS
 
 # What an evaluator's `needs` may name, and the task whose answer it is. A label map is a class
-# index for each pixel, which is far cheaper than the logits.
-NEEDS = {"label_map": PIXELS, "logits": PIXELS, "boxes": BOXES}
+# index for each pixel, which is far cheaper than the logits; with "confidence" comes the
+# probability of the class at every fourth row and column, as "sem_seg_confidence".
+NEEDS = {"label_map": PIXELS, "confidence": PIXELS, "logits": PIXELS, "boxes": BOXES}
 
 # Of Detectron2's evaluators, which do not say it themselves.
 _OF_DETECTRON2 = {SemSegEvaluator: "logits", COCOEvaluator: "boxes"}

@@ -3,7 +3,7 @@
 from .overlay import add_legend, blend_labels
 from .painter import Painter, draw_boxes
 from .predictions import predict_files, prediction_sheet
-from .samples import sample_sheet
+from .samples import sample_sheet, suspect_sheet
 from .sheet import make_sheet
 from .video import predict_video
 
@@ -17,4 +17,5 @@ __all__ = [
     "predict_video",
     "prediction_sheet",
     "sample_sheet",
+    "suspect_sheet",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from detectron2.config import CfgNode
 
@@ -11,6 +13,9 @@ from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
 from ..data.registered import load_records, spread_evenly
 from ..data.scene import Scene
+from ..data.suspects import Suspect
+from ..errors import InputError
+from .mistakes import captioned, outlined
 from .painter import Painter
 from .sheet import make_sheet
 
@@ -61,6 +66,37 @@ def sample_sheet(
     titles = [f"draw {d + 1}" for d in range(draws)] or ["image"]
     sheet = make_sheet(rows, [column for title in titles for column in (title, "truth")])
     return sheet, [record["file_name"] for record in records]
+
+
+def suspect_sheet(cfg: CfgNode, dataset_name: str, suspects: Sequence[Suspect]) -> np.ndarray:
+    """Suspected label errors of a dataset: each image with the place outlined, beside its labels.
+
+    Args:
+        cfg: as sample_sheet's.
+        dataset_name: a registered dataset, which has the images.
+        suspects: a row of the sheet for each, at least one.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: the dataset has no such image, or a file cannot be read.
+    """
+    painter = Painter(cfg, dataset_name)
+    records = {record["file_name"]: record for record in load_records(dataset_name)}
+    rows = []
+    for suspect in suspects:
+        if suspect.file_name not in records:
+            raise InputError(
+                f"{dataset_name!r} has no image {suspect.file_name}: name the `dataset` that was "
+                "evaluated"
+            )
+        image = read_image(suspect.file_name, "RGB")
+        scene = Scene.from_record(records[suspect.file_name], painter.tasks)
+        drawn = painter.add_legend(painter.draw(image, scene, opacity=0.7), scene)
+        row = [outlined(picture, suspect.box) for picture in (image, drawn)]
+        rows.append([captioned(row[0], suspect.text), row[1]])
+    return make_sheet(rows, ["image", "truth"])
 
 
 def _augmented(sample: dict, cfg: CfgNode) -> tuple[np.ndarray, Scene]:

@@ -12,7 +12,7 @@ from ..layers import resize
 
 # From an image's logits (K, h, w), the network input's size and the output's, both (height, width),
 # to what the model gives as "sem_seg".
-FinishLogits = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor]
+FinishLogits = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor | tuple[Tensor, Tensor]]
 # Number of classes that resize_logits resizes at a time.
 _CLASSES = 8
 
