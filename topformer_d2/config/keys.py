@@ -77,6 +77,12 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
+    # Parts of the model that are not trained: backbone (without a detector's pyramid), bn (every
+    # BatchNorm of the model) and, of a TopFormer, stem, pyramid (with its stem) and extractor.
+    # A frozen part's weights stay, and it runs as in inference: BatchNorm uses and keeps its
+    # statistics, and drop path drops nothing.
+    cfg.MODEL.FREEZE = []
+
     # The networks that the paper compares with (topformer_d2.modeling.baselines).
     cfg.MODEL.BASELINE = CN()
     # Name of the backbone: for build_timm_backbone any model of timm with feature maps, for

@@ -32,6 +32,7 @@ _ANCHORS = ListOf(ListOf(_POSITIVE, least=1), least=1)
 
 RANGES: dict[str, Rule] = {
     "MODEL.WEIGHTS": Text(),
+    "MODEL.FREEZE": _NAMES,
     "MODEL.MASK_ON": Only(False, "masks are not trained here"),
     "MODEL.KEYPOINT_ON": Only(False, "keypoints are not trained here"),
     "MODEL.PIXEL_MEAN": ListOf(Number(-_INFINITY), (3,)),

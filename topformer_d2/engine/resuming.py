@@ -40,9 +40,10 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
         raise ValueError("the optimizer's param_groups are damaged")
     if [(g.keys(), len(g["params"])) for g in saved] != [(g.keys(), len(g["params"])) for g in own]:
         raise InputError(
-            f"{folder} was trained with another SOLVER.OPTIMIZER or other rates and decays by "
-            "group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume with its config, or "
-            "start anew in another OUTPUT_DIR"
+            f"{folder} was trained with another SOLVER.OPTIMIZER, another MODEL.FREEZE, or other "
+            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume "
+            "with its config, or start anew in another OUTPUT_DIR with its last checkpoint as "
+            "MODEL.WEIGHTS"
         )
     if state.get("batch_scale", 1.0) != batch_scale:
         raise InputError(

@@ -33,7 +33,7 @@ from ..evaluation.tta import build_resizes, tta_folder
 from ..files import is_remote, locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
-from ..modeling import adapt
+from ..modeling import adapt, freeze_parts
 from ..modeling.meta_arch import keeps_contract
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
@@ -228,7 +228,7 @@ class Trainer(RecoveringTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         check_parts(cfg)
-        return adapt(super().build_model(cfg))
+        return freeze_parts(adapt(super().build_model(cfg)), complete_config(cfg).MODEL.FREEZE)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

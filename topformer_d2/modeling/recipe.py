@@ -57,4 +57,6 @@ def _unknown_to_detectron2(cfg: CfgNode) -> list[str]:
     for key, off in (("HEAD_LR_FACTOR", 1.0), ("ACCUMULATION_STEPS", 1), ("EMA_DECAY", 0.0)):
         if (value := solver.get(key, off)) != off:
             what.append(f"SOLVER.{key} {value:g}")
+    if frozen := cfg.MODEL.get("FREEZE"):
+        what.append(f"MODEL.FREEZE {list(frozen)}")
     return what
