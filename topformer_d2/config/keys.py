@@ -151,6 +151,10 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.SCHEDULE = ""
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
+    # The length of the training in epochs, from which MAX_ITER follows by the number of training
+    # images and IMS_PER_BATCH; WARMUP_ITERS and STEPS keep their share of it, and periods stay. 0 =
+    # MAX_ITER as it is. A file or a command that names MAX_ITER alone gets what it names.
+    cfg.SOLVER.EPOCHS = 0
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
     # multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and iterations, warm-up, steps and the periods
     # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's

@@ -94,6 +94,7 @@ RANGES: dict[str, Rule] = {
     "SOLVER.OPTIMIZER": Choice(("ADAMW", "SGD")),
     "SOLVER.LR_SCHEDULER_NAME": Text(empty=False),
     "SOLVER.MAX_ITER": _whole(1, (1 << 31) - 1),
+    "SOLVER.EPOCHS": _whole(0, 1_000_000),
     "SOLVER.BASE_LR": _FACTOR,
     "SOLVER.HEAD_LR_FACTOR": _FACTOR,
     "SOLVER.BIAS_LR_FACTOR": _FACTOR,

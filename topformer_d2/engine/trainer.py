@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from ..checkpoint import SafeCheckpointer, training_checkpoints
+from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError, is_out_of_memory
@@ -30,18 +30,19 @@ from ..evaluation import (
     needs_of,
 )
 from ..evaluation.tta import build_resizes, tta_folder
-from ..files import is_remote, locked_output
+from ..files import locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt, freeze_parts
 from ..modeling.meta_arch import keeps_contract
 from .charts import DrawCurves, draw_evaluation_charts
+from .epochs import epochs_to_iterations
 from .ema import AverageWeights
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
 from .precise_bn import build_precise_bn
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
-from .resuming import check_same_training, check_state
+from .resuming import check_same_training, check_state, warn_of_earlier_run
 from .solver import (
     batch_scale,
     build_lr_scheduler,
@@ -91,6 +92,11 @@ class Trainer(RecoveringTrainer):
             cfg.defrost()
             cfg.SEED = comm.shared_random_seed()
             cfg.freeze()
+        if cfg.SOLVER.EPOCHS:
+            # Built before all else, for the number of its images, and only once.
+            loader = self.build_train_loader(cfg)
+            cfg = epochs_to_iterations(cfg, loader)
+            self.build_train_loader = lambda _: loader  # type: ignore[method-assign]
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         self._trainer = AccumulatingTrainer(
@@ -148,7 +154,7 @@ class Trainer(RecoveringTrainer):
                 another optimizer's.
         """
         if not resume and comm.is_main_process():
-            self._warn_of_earlier_run()
+            warn_of_earlier_run(self.cfg.OUTPUT_DIR)
         # A run goes on with all of its weights; only a new one may start from a part.
         self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
         super().resume_or_load(resume=resume)
@@ -159,17 +165,6 @@ class Trainer(RecoveringTrainer):
                 "NOTHING IS TRAINED: %s has %d iterations, and SOLVER.MAX_ITER is %d: a larger one "
                 "trains on",
                 *(self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter),
-            )
-
-    def _warn_of_earlier_run(self) -> None:
-        folder = self.cfg.OUTPUT_DIR
-        earlier = [] if not folder or is_remote(folder) else training_checkpoints(folder)
-        if earlier:
-            names = ", ".join(path.name for path, _ in earlier[:3])
-            logger.warning(
-                "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
-                "resuming goes on from them, and another OUTPUT_DIR keeps them",
-                *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
     def train(self) -> Any:
@@ -279,21 +274,15 @@ class Trainer(RecoveringTrainer):
             if keeps_contract(model) and needs_of(evaluators) <= {"label_map", "boxes"}:
                 model = LabelMapModel(model)
         results = super().test(cfg, model, evaluators)
-        _draw_charts(_inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        draw_evaluation_charts([_inference_folder(cfg, name) for name in cfg.DATASETS.TEST])
         return results
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """evaluate_with_tta, and charts as in test."""
         results = evaluate_with_tta(cfg, model)
-        _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        draw_evaluation_charts([tta_folder(cfg, name) for name in cfg.DATASETS.TEST])
         return results
-
-
-def _draw_charts(folders: Iterable[str]) -> None:
-    if comm.is_main_process():
-        for folder in folders:
-            draw_evaluation_charts(folder)
 
 
 def _inference_folder(cfg: CfgNode, dataset_name: str) -> str:
