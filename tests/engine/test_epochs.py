@@ -32,7 +32,7 @@ def test_iterations_follow(tiny_config, tmp_path, caplog, number, batch, expecte
     assert trainer.max_iter == solver.MAX_ITER == expected
     # Of the 600 of the config, in which they are 50, 300 and 540.
     assert round(50 * expected / 600) == solver.WARMUP_ITERS
-    assert solver.STEPS == steps
+    assert steps == solver.STEPS
     assert f"of 12 training images in batches of {batch}: SOLVER.MAX_ITER 600 -> {expected}" in (
         caplog.text
     )

@@ -175,6 +175,10 @@ def add_topformer_config(cfg: CN) -> None:
     # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over
     # the evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
     cfg.TEST.BEST_METRICS = []
+    # End the training after as many evaluations of TEST.EVAL_PERIOD in which the mean of
+    # TEST.BEST_METRICS was no better than the best before them. The last model is model_final.pth,
+    # and the best is in model_best.pth. 0 = train to MAX_ITER.
+    cfg.TEST.PATIENCE = 0
     # With Detectron2's TEST.AUG.ENABLED segmentation is evaluated a second time, as sem_seg_TTA: by
     # the mean of the probabilities at several sizes, each also flipped with TEST.AUG.FLIP. These
     # are the short sides in pixels; the long side's limit grows with them from MAX_SIZE_TEST, up

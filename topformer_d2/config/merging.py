@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from detectron2.config.compat import guess_version
@@ -69,7 +70,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     Raises:
         InputError: `opts` is not pairs, a key is unknown, or its value is of the wrong type.
     """
-    pairs = [opts] if isinstance(opts, str) else list(opts)
+    pairs: list[Any] = [opts] if isinstance(opts, str) else list(opts)
     if options := [text for text in pairs if isinstance(text, str) and re.match("--[a-z]", text)]:
         raise InputError(
             f"command line: {cut(options[0])} stands among the pairs of KEY VALUE; options come "

@@ -118,6 +118,7 @@ RANGES: dict[str, Rule] = {
     "TEST.EVAL_PERIOD": _whole(0),
     "TEST.DETECTIONS_PER_IMAGE": _whole(1),
     "TEST.BEST_METRICS": _NAMES,
+    "TEST.PATIENCE": _whole(0),
     "TEST.AUG.MIN_SIZES": ListOf(_SIDE),
     "TEST.AUG.MAX_SIZE": _LONG_SIDE,
     "TEST.PRECISE_BN.NUM_ITER": _whole(1),

@@ -78,6 +78,10 @@ class KeepBest(HookBase):
     them the iteration, the metrics and their mean, with which a resumed run goes on. Detectron2's
     BestCheckpointer takes one metric, and a resumed run overwrites its file with whatever comes
     first.
+
+    Attributes:
+        best_iteration: of the evaluation that was the best so far; None = none yet.
+        file: path of model_best.pth.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, metrics: Sequence[str]):
@@ -89,16 +93,19 @@ class KeepBest(HookBase):
         """
         self._model = checkpointer.saved_model
         self._metrics = tuple(metrics)
-        self._file = os.path.join(checkpointer.save_dir, "model_best.pth")
+        self.file = os.path.join(checkpointer.save_dir, "model_best.pth")
         self._best = -math.inf
+        self.best_iteration: int | None = None
 
     def before_train(self) -> None:
-        self._best = -math.inf
-        if self.trainer.start_iter > 0 and PathManager.isfile(self._file):
-            kept = read_state_dict(self._file)
+        self._best, self.best_iteration = -math.inf, None
+        if self.trainer.start_iter > 0 and PathManager.isfile(self.file):
+            kept = read_state_dict(self.file)
             metrics, mean = kept.get("metrics"), kept.get("mean")
             if isinstance(metrics, Mapping) and [*metrics] == [*self._metrics]:
                 self._best = mean if isinstance(mean, float) else -math.inf
+                iteration = kept.get("iteration")
+                self.best_iteration = iteration if isinstance(iteration, int) else None
 
     def after_step(self) -> None:
         self._keep_if_better()
@@ -129,8 +136,9 @@ class KeepBest(HookBase):
         elif mean > self._best:
             self._best = mean
             iteration = min(iteration, self.trainer.max_iter - 1)  # one more after the last
+            self.best_iteration = iteration
             state = {"iteration": iteration, "metrics": metrics, "mean": mean}
-            save_state_dict(self._model.state_dict(), self._file, **state)
+            save_state_dict(self._model.state_dict(), self.file, **state)
             logger.info("model_best.pth: mean %.2f of %s at iteration %d", mean, metrics, iteration)
 
 

@@ -6,12 +6,10 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
@@ -35,11 +33,10 @@ from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt, freeze_parts
 from ..modeling.meta_arch import keeps_contract
-from .charts import DrawCurves, draw_evaluation_charts
+from .charts import draw_evaluation_charts
 from .epochs import epochs_to_iterations
-from .ema import AverageWeights
-from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
-from .precise_bn import build_precise_bn
+from .hook_list import build_hooks
+from .hooks import SeedEachStep
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
 from .resuming import check_same_training, check_state, warn_of_earlier_run
@@ -74,6 +71,7 @@ class Trainer(RecoveringTrainer):
                 overrides that, or test-time augmentation of a detector.
         """
         check_single_run()
+        self._evaluated = 0  # iterations that were done at the last evaluation
         cfg = complete_config(cfg)
         check_values(cfg)
         if self._has_own_evaluators():
@@ -96,7 +94,7 @@ class Trainer(RecoveringTrainer):
             # Built before all else, for the number of its images, and only once.
             loader = self.build_train_loader(cfg)
             cfg = epochs_to_iterations(cfg, loader)
-            self.build_train_loader = lambda _: loader  # type: ignore[method-assign]
+            self.build_train_loader = lambda cfg: loader  # type: ignore[method-assign]
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         self._trainer = AccumulatingTrainer(
@@ -110,40 +108,19 @@ class Trainer(RecoveringTrainer):
     def build_hooks(self) -> list:
         """DefaultTrainer's and ours, in the order in which they run."""
         # DefaultTrainer calls this when all else is built; the hooks take its checkpointer.
-        cfg, is_main = self.cfg, comm.is_main_process()
         self.checkpointer = SafeCheckpointer(
-            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        self._seed_hook = SeedEachStep(cfg.SEED)
-        hooks = [self._seed_hook, self.build_undo()]
-        if "instances" in model_tasks(cfg):
-            hooks.append(KeepLossNormalizer(self.checkpointer))
-        hooks += [detectron2_hooks.IterationTimer(), detectron2_hooks.LRScheduler()]
-        # What changes the weights that are saved and evaluated comes before what does so.
-        if cfg.SOLVER.EMA_DECAY:
-            averaging = AverageWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY)
-            self.checkpointer.saved_model = averaging.averaged
-            hooks.append(averaging)
-        model = self.checkpointer.saved_model
-        if cfg.TEST.PRECISE_BN.ENABLED:
-            hooks.append(build_precise_bn(cfg, model, self.data_loader))
-        if is_main:
-            period = cfg.SOLVER.CHECKPOINT_PERIOD
-            hooks.append(detectron2_hooks.PeriodicCheckpointer(self.checkpointer, period))
-        hooks.append(detectron2_hooks.EvalHook(cfg.TEST.EVAL_PERIOD, partial(self._test, model)))
-        if cfg.TEST.AUG.ENABLED:
-            hooks.append(detectron2_hooks.EvalHook(0, partial(self.test_with_tta, cfg, model)))
-        if is_main:
-            hooks.append(detectron2_hooks.PeriodicWriter(self.build_writers(), period=20))
-            hooks.append(DrawCurves(cfg.OUTPUT_DIR))
-        if is_main and cfg.TEST.BEST_METRICS:
-            hooks.append(KeepBest(self.checkpointer, cfg.TEST.BEST_METRICS))
-        if ProgressBar.wanted():
-            hooks.append(ProgressBar())
-        return [*hooks, StopOnSignal(self.checkpointer)]
+        hooks = build_hooks(self.cfg, self)
+        self._seed_hook = next(hook for hook in hooks if isinstance(hook, SeedEachStep))
+        return hooks
 
-    def _test(self, model: nn.Module) -> dict:
-        self._last_eval_results = self.test(self.cfg, model)
+    def evaluate(self, model: nn.Module) -> dict:
+        """`test` with the trainer's config, kept as the last evaluation's results."""
+        if self.iter == self.max_iter == self._evaluated:
+            return self._last_eval_results  # training has ended early, by this evaluation
+        self._last_eval_results: dict = self.test(self.cfg, model)
+        self._evaluated = self.iter + 1
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
