@@ -112,7 +112,7 @@ def run_process(args: argparse.Namespace) -> dict | None:
             return trainer.train()
         except StopRequested as e:
             logger.info("%s; the same command with --resume goes on from there", e)
-            raise SystemExit(128 + e.signal) from None  # as a shell has it
+            raise SystemExit(e.status) from None
 
 
 def evaluate(cfg: CfgNode, resume: bool) -> dict:

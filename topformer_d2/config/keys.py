@@ -155,6 +155,10 @@ def add_topformer_config(cfg: CN) -> None:
     # images and IMS_PER_BATCH; WARMUP_ITERS and STEPS keep their share of it, and periods stay. 0 =
     # MAX_ITER as it is. A file or a command that names MAX_ITER alone gets what it names.
     cfg.SOLVER.EPOCHS = 0
+    # Time after which training saves a checkpoint and stops as after Ctrl-C, with exit status 124:
+    # '90m', '1h30m', '2d'. It is counted from when the model is built, anew in a run that is
+    # resumed. An evaluation that has begun is not cut short. None = no limit.
+    cfg.SOLVER.MAX_TIME = None
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
     # multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and iterations, warm-up, steps and the periods
     # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from .rules import Choice, ListOf, Number, Only, Rule, Text
+from .rules import Choice, Duration, ListOf, Number, Only, Rule, Text
 
 _INFINITY = math.inf
 
@@ -95,6 +95,7 @@ RANGES: dict[str, Rule] = {
     "SOLVER.LR_SCHEDULER_NAME": Text(empty=False),
     "SOLVER.MAX_ITER": _whole(1, (1 << 31) - 1),
     "SOLVER.EPOCHS": _whole(0, 1_000_000),
+    "SOLVER.MAX_TIME": Duration(),
     "SOLVER.BASE_LR": _FACTOR,
     "SOLVER.HEAD_LR_FACTOR": _FACTOR,
     "SOLVER.BIAS_LR_FACTOR": _FACTOR,

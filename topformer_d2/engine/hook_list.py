@@ -14,8 +14,9 @@ from ..config import model_tasks
 from .charts import DrawCurves
 from .early_stopping import StopEarly
 from .ema import AverageWeights
-from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
+from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep
 from .precise_bn import build_precise_bn
+from .stopping import StopOnSignal
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -62,4 +63,4 @@ def build_hooks(cfg: CfgNode, trainer: Trainer) -> list[HookBase]:
         hooks += [*saving, StopEarly(best, checkpointer, patience=patience, period=period)]
     if ProgressBar.wanted():
         hooks.append(ProgressBar())
-    return [*hooks, StopOnSignal(checkpointer)]
+    return [*hooks, StopOnSignal(checkpointer, cfg.SOLVER.MAX_TIME)]
