@@ -188,6 +188,11 @@ def add_topformer_config(cfg: CN) -> None:
     # are the short sides in pixels; the long side's limit grows with them from MAX_SIZE_TEST, up
     # to TEST.AUG.MAX_SIZE. Empty = INPUT.MIN_SIZE_TEST times 0.5, 0.75, ... 1.75.
     cfg.TEST.AUG.MIN_SIZES = ()
+    # Where a training's losses, rates and metrics go, beside the log and OUTPUT_DIR/metrics.json:
+    # tensorboard | mlflow | wandb. The last two are the extra "loggers" and also get the config;
+    # their own environment variables, as MLFLOW_TRACKING_URI and WANDB_MODE, say where runs go.
+    cfg.LOGGERS = ["tensorboard"]
+
     cfg.register_deprecated_key("TEST.SEM_SEG_RLE")  # in configs that earlier versions dumped
 
     if not torch.cuda.is_available():

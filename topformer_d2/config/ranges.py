@@ -123,6 +123,7 @@ RANGES: dict[str, Rule] = {
     "TEST.AUG.MIN_SIZES": ListOf(_SIDE),
     "TEST.AUG.MAX_SIZE": _LONG_SIDE,
     "TEST.PRECISE_BN.NUM_ITER": _whole(1),
+    "LOGGERS": ListOf(Choice(("tensorboard", "mlflow", "wandb"))),
     "OUTPUT_DIR": Text(empty=False),
     "SEED": _whole(-1, (1 << 31) - 1),
     "VIS_PERIOD": _whole(0),

@@ -15,6 +15,7 @@ from .charts import DrawCurves
 from .early_stopping import StopEarly
 from .ema import AverageWeights
 from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep
+from .loggers import WriteEvents
 from .precise_bn import build_precise_bn
 from .stopping import StopOnSignal
 
@@ -52,7 +53,7 @@ def build_hooks(cfg: CfgNode, trainer: Trainer) -> list[HookBase]:
         with_tta = partial(trainer.test_with_tta, cfg, model)
         hooks.append(detectron2_hooks.EvalHook(0, with_tta))
     if is_main:
-        hooks.append(detectron2_hooks.PeriodicWriter(trainer.build_writers(), period=20))
+        hooks.append(WriteEvents(trainer.build_writers(), period=20))
         hooks.append(DrawCurves(cfg.OUTPUT_DIR))
     best = None
     if is_main and cfg.TEST.BEST_METRICS:

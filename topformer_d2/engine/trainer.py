@@ -14,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
@@ -37,6 +38,7 @@ from .charts import draw_evaluation_charts
 from .epochs import epochs_to_iterations
 from .hook_list import build_hooks
 from .hooks import SeedEachStep
+from .loggers import build_writers, check_loggers
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
 from .resuming import check_same_training, check_state, warn_of_earlier_run
@@ -85,6 +87,7 @@ class Trainer(RecoveringTrainer):
         by_processes = cfg.SOLVER.IMS_PER_BATCH / max(1, given.SOLVER.IMS_PER_BATCH)
         self._batch_scale = batch_scale(given) * by_processes
         check_solver(cfg)
+        check_loggers(cfg)
         if cfg.SEED < 0:
             cfg = cfg.clone()
             cfg.defrost()
@@ -114,6 +117,9 @@ class Trainer(RecoveringTrainer):
         hooks = build_hooks(self.cfg, self)
         self._seed_hook = next(hook for hook in hooks if isinstance(hook, SeedEachStep))
         return hooks
+
+    def build_writers(self) -> list[EventWriter]:
+        return build_writers(self.cfg, self.max_iter)
 
     def evaluate(self, model: nn.Module) -> dict:
         """`test` with the trainer's config, kept as the last evaluation's results."""
