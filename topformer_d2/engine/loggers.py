@@ -78,7 +78,8 @@ class RunWriter(EventWriter):
             self._run, run_id = self._start(run_name, ids.get(self.name) if resumed else None)
         except Exception as e:  # each library has its own
             raise InputError(
-                f"LOGGERS names {self.name!r}, which cannot begin a run: {cut(str(e))}. {self._fix}"
+                f"LOGGERS names {self.name!r}, which cannot begin a run: "
+                f"{cut(str(e).strip(' .'))}. {self._fix}"
             ) from e
         write_json(path, {**ids, self.name: run_id})
 
