@@ -25,7 +25,9 @@ def frozen_names(model):
     return {name for name, p in model.named_parameters() if not p.requires_grad}
 
 
-@pytest.mark.parametrize("parts", [["extractor", "stem"], ["backbone"]])
+@pytest.mark.parametrize(
+    "parts", [["extractor", "stem"], pytest.param(["backbone"], marks=pytest.mark.slow)]
+)
 def test_a_part_keeps_its_weights_and_statistics(tiny_config, tmp_path, parts):
     cfg = tiny_config(*options(tmp_path, "5", "run"), "MODEL.FREEZE", str(parts))
     cfg.SOLVER.MAX_ITER = 2

@@ -22,7 +22,9 @@ def ids(tmp_path):
     return json.loads((tmp_path / "run" / RUN_IDS).read_text())
 
 
-@pytest.mark.parametrize(("loggers", "count"), [("['tensorboard']", 1), ("[]", 0)])
+@pytest.mark.parametrize(
+    ("loggers", "count"), [("['tensorboard']", 1), pytest.param("[]", 0, marks=pytest.mark.slow)]
+)
 def test_tensorboard_is_the_default(tiny_config, tmp_path, loggers, count):
     assert tiny_config().LOGGERS == ["tensorboard"]
     run(config(tiny_config, tmp_path, loggers))

@@ -25,6 +25,7 @@ def test_times(text, seconds):
     assert seconds_of(text) == seconds
 
 
+@pytest.mark.slow
 def test_it_stops_and_goes_on_exactly(tiny_config, tmp_path, monkeypatch):
     whole, weights = run(tiny_config(*options(tmp_path, "5", "whole")))
 
