@@ -12,7 +12,7 @@ from detectron2.engine import HookBase
 from topformer_d2 import get_config
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.engine import Trainer
-from topformer_d2.engine.hooks import StopRequested
+from topformer_d2.engine.stopping import StopRequested
 from topformer_d2.errors import InputError
 
 

@@ -11,7 +11,7 @@ from tests.engine.test_resume import options
 from topformer_d2.checkpoint import read_state_dict
 from topformer_d2.engine import Trainer, train_loop
 from topformer_d2.engine.failures import UndoStep
-from topformer_d2.engine.hooks import StopRequested
+from topformer_d2.engine.stopping import StopRequested
 from topformer_d2.errors import InputError
 from topformer_d2.modeling.meta_arch.batching import pad_labels
 

@@ -22,12 +22,14 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..config import complete_config
 from ..data.images import write_image
 from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
 from ..data.synthetic import make_sample
 from ..engine.solver import build_optimizer
 from ..inference.threads import threads
+from ..modeling.freezing import freeze_parts
 from ..modeling.layers import IN_PLACE, resize
 from ..modeling.losses import SegmentationLoss
 from ..modeling.meta_arch.batching import pad_labels
@@ -138,7 +140,7 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
         cfg: MODEL.DEVICE is "cpu".
         with_peers: add TRAINED_PEERS, for a config of segmentation alone.
     """
-    model = build_model(cfg).train()
+    model = freeze_parts(build_model(cfg), complete_config(cfg).MODEL.FREEZE).train()
     straight = copy.deepcopy(model)
     # Which come before the model makes its maps.
     straight.backbone.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))

@@ -23,6 +23,8 @@ VERBS = {
     "quantize": ("quantize", "write an exported .onnx file in 8-bit integers"),
     "convert": ("convert", "convert weights: official keys, one task out of two, two into one"),
     "analyze": ("analyze", "print what a model costs, or the paper's tables"),
+    "analyze batch": ("analyze_batch", "find the largest training batch for a GPU's memory"),
+    "analyze lr": ("analyze_lr", "try rising learning rates, and suggest one"),
     "benchmark": ("benchmark", "time models on this machine, by backend"),
     "benchmark train": ("benchmark_train", "time a training step by part, and its memory"),
     "data check": ("data_check", "read every file of datasets and say what is wrong"),

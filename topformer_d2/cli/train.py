@@ -26,6 +26,7 @@ from ..data import check_config
 from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
 from ..engine.failures import LostProcessError, describe_lost
 from ..engine.launch import launch
+from ..engine.loggers import check_loggers
 from ..engine.processes import check_processes, check_single_run
 from ..errors import InputError, about, show_error
 from ..files import locked_output
@@ -83,6 +84,8 @@ def check(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, args.opts)
     check_parts(cfg)
     check_config(cfg, train=not args.eval_only)
+    if not args.eval_only:
+        check_loggers(cfg)
     return processes
 
 
@@ -113,7 +116,7 @@ def run_process(args: argparse.Namespace) -> dict | None:
             return trainer.train()
         except StopRequested as e:
             logger.info("%s; the same command with --resume goes on from there", e)
-            raise SystemExit(128 + e.signal) from None  # as a shell has it
+            raise SystemExit(e.status) from None
 
 
 def evaluate(cfg: CfgNode, resume: bool, report: str | None = None) -> dict:

@@ -81,6 +81,7 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
             _steps,
             _world,
             _expected_results,
+            _patience,
         )
         if (problem := _unless_missing(check, cfg))
     ]
@@ -201,6 +202,17 @@ def _world(cfg: CfgNode) -> str:
         return (
             f"SOLVER.REFERENCE_WORLD_SIZE is {world}, by which SOLVER.IMS_PER_BATCH {batch} cannot "
             "be divided"
+        )
+    return ""
+
+
+def _patience(cfg: CfgNode) -> str:
+    test = cfg.TEST
+    if test.PATIENCE and not (test.BEST_METRICS and test.EVAL_PERIOD):
+        return (
+            f"TEST.PATIENCE is {test.PATIENCE}, which takes TEST.BEST_METRICS, such as "
+            f"['sem_seg/mIoU'] or ['bbox/AP'], and a TEST.EVAL_PERIOD above 0: they are "
+            f"{list(test.BEST_METRICS)} and {test.EVAL_PERIOD}"
         )
     return ""
 

@@ -91,15 +91,20 @@ class _Reader:
             raise InputError(f"{e if isinstance(e, InputError) else f'{path}: {e}'}{source}") from e
 
 
+# What a file or a command that names the first key alone gives the second, whatever its base has.
+REPLACED = {"LR_SCHEDULER_NAME": ("SCHEDULE", ""), "MAX_ITER": ("EPOCHS", 0)}
+
+
 def complete_schedule(values: dict[str, Any]) -> None:
-    """A file that names SOLVER.LR_SCHEDULER_NAME alone means that, whatever SCHEDULE its base has.
+    """A file that names SOLVER.LR_SCHEDULER_NAME or MAX_ITER alone means that (REPLACED).
 
     Args:
         values: of one file, without its `_BASE_`; changed in place.
     """
     solver = values.get("SOLVER")
-    if isinstance(solver, dict) and "LR_SCHEDULER_NAME" in solver:
-        solver.setdefault("SCHEDULE", "")
+    for key, (other, off) in REPLACED.items():
+        if isinstance(solver, dict) and key in solver:
+            solver.setdefault(other, off)
 
 
 def _path_of_base(base: str, path: str) -> str:

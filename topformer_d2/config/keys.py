@@ -77,6 +77,12 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
 
+    # Parts of the model that are not trained: backbone (without a detector's pyramid), bn (every
+    # BatchNorm of the model) and, of a TopFormer, stem, pyramid (with its stem) and extractor.
+    # A frozen part's weights stay, and it runs as in inference: BatchNorm uses and keeps its
+    # statistics, and drop path drops nothing.
+    cfg.MODEL.FREEZE = []
+
     # The networks that the paper compares with (topformer_d2.modeling.baselines).
     cfg.MODEL.BASELINE = CN()
     # Name of the backbone: for build_timm_backbone any model of timm with feature maps, for
@@ -212,6 +218,14 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.SOLVER.SCHEDULE = ""
     # WarmupPolyLR: (1 - i / MAX_ITER) ** power, times the warm-up factor.
     cfg.SOLVER.POLY_LR_POWER = 1.0
+    # The length of the training in epochs, from which MAX_ITER follows by the number of training
+    # images and IMS_PER_BATCH; WARMUP_ITERS and STEPS keep their share of it, and periods stay. 0 =
+    # MAX_ITER as it is. A file or a command that names MAX_ITER alone gets what it names.
+    cfg.SOLVER.EPOCHS = 0
+    # Time after which training saves a checkpoint and stops as after Ctrl-C, with exit status 124:
+    # '90m', '1h30m', '2d'. It is counted from when the model is built, anew in a run that is
+    # resumed. An evaluation that has begun is not cut short. None = no limit.
+    cfg.SOLVER.MAX_TIME = None
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
     # multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and iterations, warm-up, steps and the periods
     # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's
@@ -232,11 +246,20 @@ def add_topformer_config(cfg: CN) -> None:
     # Keep the model with the highest mean of these metrics, such as sem_seg/mIoU and bbox/AP, over
     # the evaluations of TEST.EVAL_PERIOD, as model_best.pth; empty = do not.
     cfg.TEST.BEST_METRICS = []
+    # End the training after as many evaluations of TEST.EVAL_PERIOD in which the mean of
+    # TEST.BEST_METRICS was no better than the best before them. The last model is model_final.pth,
+    # and the best is in model_best.pth. 0 = train to MAX_ITER.
+    cfg.TEST.PATIENCE = 0
     # With Detectron2's TEST.AUG.ENABLED segmentation is evaluated a second time, as sem_seg_TTA: by
     # the mean of the probabilities at several sizes, each also flipped with TEST.AUG.FLIP. These
     # are the short sides in pixels; the long side's limit grows with them from MAX_SIZE_TEST, up
     # to TEST.AUG.MAX_SIZE. Empty = INPUT.MIN_SIZE_TEST times 0.5, 0.75, ... 1.75.
     cfg.TEST.AUG.MIN_SIZES = ()
+    # Where a training's losses, rates and metrics go, beside the log and OUTPUT_DIR/metrics.json:
+    # tensorboard | mlflow | wandb. The last two are the extra "loggers" and also get the config;
+    # their own environment variables, as MLFLOW_TRACKING_URI and WANDB_MODE, say where runs go.
+    cfg.LOGGERS = ["tensorboard"]
+
     cfg.register_deprecated_key("TEST.SEM_SEG_RLE")  # in configs that earlier versions dumped
 
     if not torch.cuda.is_available():

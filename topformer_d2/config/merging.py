@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
 from detectron2.config.compat import guess_version
 
 from ..errors import InputError, cut, did_you_mean, shortened
-from .files import BASE_KEY, read_config
+from .files import BASE_KEY, REPLACED, read_config
 
 # What yacs and fvcore raise for an unknown key or a value of the wrong type, and what Python raises
 # for text that is taken for a value and is not one, such as a thousand brackets.
@@ -69,7 +70,7 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     Raises:
         InputError: `opts` is not pairs, a key is unknown, or its value is of the wrong type.
     """
-    pairs = [opts] if isinstance(opts, str) else list(opts)
+    pairs: list[Any] = [opts] if isinstance(opts, str) else list(opts)
     if options := [text for text in pairs if isinstance(text, str) and re.match("--[a-z]", text)]:
         raise InputError(
             f"command line: {cut(options[0])} stands among the pairs of KEY VALUE; options come "
@@ -77,8 +78,9 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         )
     if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
         raise InputError(f"command line: {shortened(pairs)}; it takes pairs of KEY VALUE")
-    if "SOLVER.LR_SCHEDULER_NAME" in pairs[::2] and "SOLVER.SCHEDULE" not in pairs[::2]:
-        pairs += ["SOLVER.SCHEDULE", ""]  # as complete_schedule does for a file
+    for name, (other, off) in REPLACED.items():  # as complete_schedule does for a file
+        if f"SOLVER.{name}" in pairs[::2] and f"SOLVER.{other}" not in pairs[::2]:
+            pairs += [f"SOLVER.{other}", off]
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         *sections, name = key.split(".")
         node = cfg
@@ -95,6 +97,11 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             str(node.get(name))  # raises of a whole number that is too long to be written
         except _MERGE_ERRORS as e:
             raise _config_error("command line", e, cfg, key) from e
+    if "SOLVER.MAX_ITER" in pairs[::2] and cfg.SOLVER.get("EPOCHS"):
+        raise InputError(
+            f"command line: SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS}, from which SOLVER.MAX_ITER "
+            "follows: name one of the two"
+        )
 
 
 def _flatten(node: CfgNode, prefix: str = "") -> list[str]:

@@ -77,7 +77,7 @@ def single_task_opts(cfg: CN, task: str) -> list[str]:
         cfg: the joint config.
         task: "sem_seg" or "instances".
     """
-    opts = ["TEST.BEST_METRICS", "[]", "MODEL.META_ARCHITECTURE"]
+    opts = ["TEST.BEST_METRICS", "[]", "TEST.PATIENCE", "0", "MODEL.META_ARCHITECTURE"]
     if task == BOXES.name:
         # An image without objects is one of a joint model's, and dropping it changes the order.
         return [*opts, cfg.MODEL.MULTITASK.DETECTOR, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from .rules import Choice, ListOf, Number, Only, Rule, Text
+from .rules import Choice, Duration, ListOf, Number, Only, Rule, Text
 
 _INFINITY = math.inf
 
@@ -32,6 +32,7 @@ _ANCHORS = ListOf(ListOf(_POSITIVE, least=1), least=1)
 
 RANGES: dict[str, Rule] = {
     "MODEL.WEIGHTS": Text(),
+    "MODEL.FREEZE": _NAMES,
     "MODEL.MASK_ON": Only(False, "masks are not trained here"),
     "MODEL.KEYPOINT_ON": Only(False, "keypoints are not trained here"),
     "MODEL.PIXEL_MEAN": ListOf(Number(-_INFINITY), (3,)),
@@ -112,6 +113,8 @@ RANGES: dict[str, Rule] = {
     "SOLVER.OPTIMIZER": Choice(("ADAMW", "SGD")),
     "SOLVER.LR_SCHEDULER_NAME": Text(empty=False),
     "SOLVER.MAX_ITER": _whole(1, (1 << 31) - 1),
+    "SOLVER.EPOCHS": _whole(0, 1_000_000),
+    "SOLVER.MAX_TIME": Duration(),
     "SOLVER.BASE_LR": _FACTOR,
     "SOLVER.HEAD_LR_FACTOR": _FACTOR,
     "SOLVER.BIAS_LR_FACTOR": _FACTOR,
@@ -135,9 +138,11 @@ RANGES: dict[str, Rule] = {
     "TEST.EVAL_PERIOD": _whole(0),
     "TEST.DETECTIONS_PER_IMAGE": _whole(1),
     "TEST.BEST_METRICS": _NAMES,
+    "TEST.PATIENCE": _whole(0),
     "TEST.AUG.MIN_SIZES": ListOf(_SIDE),
     "TEST.AUG.MAX_SIZE": _LONG_SIDE,
     "TEST.PRECISE_BN.NUM_ITER": _whole(1),
+    "LOGGERS": ListOf(Choice(("tensorboard", "mlflow", "wandb"))),
     "OUTPUT_DIR": Text(empty=False),
     "SEED": _whole(-1, (1 << 31) - 1),
     "VIS_PERIOD": _whole(0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,29 @@ class Text:
         return "text" if self.empty else "text that is not empty"
 
 
+# Units of a Duration in seconds, in their order.
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION = re.compile("".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){u})?" for u in _UNITS))
+
+
+def seconds_of(text: Any) -> float:
+    """The seconds of a time such as "90m" or "1h30m"; 0 where it is not such a text."""
+    parts = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    numbers = parts.groups(default="0") if parts else ()
+    return sum(float(n) * seconds for n, seconds in zip(numbers, _UNITS.values(), strict=False))
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A time above 0 as seconds_of takes it, or None."""
+
+    def accepts(self, value: Any) -> bool:
+        return value is None or seconds_of(value) > 0
+
+    def __str__(self) -> str:
+        return "a time in d, h, m and s, such as '90m' or '1h30m', or None"
+
+
 @dataclass(frozen=True)
 class ListOf:
     """`lengths`: those allowed; empty = any, from `least` up."""
@@ -102,4 +126,4 @@ class Only:
         return f"{self.value!r} alone: {self.why}"
 
 
-Rule = Number | Choice | Text | ListOf | Only
+Rule = Number | Choice | Text | Duration | ListOf | Only

@@ -1,9 +1,9 @@
 """Training: the recipe's optimizer, exact resuming, and recovery from failed iterations."""
 
 from .failures import describe_death
-from .hooks import StopRequested
 from .setup import end_logs, setup_run
 from .solver import WarmupPoly, build_lr_scheduler, build_optimizer, scale_to_batch
+from .stopping import StopRequested
 from .trainer import Trainer
 
 __all__ = [

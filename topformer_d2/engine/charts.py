@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..logs import get_logger
@@ -12,10 +14,14 @@ from ..logs import get_logger
 logger = get_logger(__name__)
 
 
-def draw_evaluation_charts(folder: str) -> None:
-    """confusion.png and iou.png in `folder`, where an evaluation of segmentation is in it."""
-    if PathManager.isfile(os.path.join(folder, "sem_seg_evaluation.json")):
-        _draw("draw_evaluation", folder)
+def draw_evaluation_charts(folders: Iterable[str]) -> None:
+    """confusion.png and iou.png in each folder that has an evaluation of segmentation.
+
+    In other processes than the main one it does nothing.
+    """
+    for folder in folders if comm.is_main_process() else ():
+        if PathManager.isfile(os.path.join(folder, "sem_seg_evaluation.json")):
+            _draw("draw_evaluation", folder)
 
 
 class DrawCurves(HookBase):

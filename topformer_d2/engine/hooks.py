@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -78,6 +76,10 @@ class KeepBest(HookBase):
     them the iteration, the metrics and their mean, with which a resumed run goes on. Detectron2's
     BestCheckpointer takes one metric, and a resumed run overwrites its file with whatever comes
     first.
+
+    Attributes:
+        best_iteration: of the evaluation that was the best so far; None = none yet.
+        file: path of model_best.pth.
     """
 
     def __init__(self, checkpointer: SafeCheckpointer, metrics: Sequence[str]):
@@ -89,16 +91,19 @@ class KeepBest(HookBase):
         """
         self._model = checkpointer.saved_model
         self._metrics = tuple(metrics)
-        self._file = os.path.join(checkpointer.save_dir, "model_best.pth")
+        self.file = os.path.join(checkpointer.save_dir, "model_best.pth")
         self._best = -math.inf
+        self.best_iteration: int | None = None
 
     def before_train(self) -> None:
-        self._best = -math.inf
-        if self.trainer.start_iter > 0 and PathManager.isfile(self._file):
-            kept = read_state_dict(self._file)
+        self._best, self.best_iteration = -math.inf, None
+        if self.trainer.start_iter > 0 and PathManager.isfile(self.file):
+            kept = read_state_dict(self.file)
             metrics, mean = kept.get("metrics"), kept.get("mean")
             if isinstance(metrics, Mapping) and [*metrics] == [*self._metrics]:
                 self._best = mean if isinstance(mean, float) else -math.inf
+                iteration = kept.get("iteration")
+                self.best_iteration = iteration if isinstance(iteration, int) else None
 
     def after_step(self) -> None:
         self._keep_if_better()
@@ -129,85 +134,10 @@ class KeepBest(HookBase):
         elif mean > self._best:
             self._best = mean
             iteration = min(iteration, self.trainer.max_iter - 1)  # one more after the last
+            self.best_iteration = iteration
             state = {"iteration": iteration, "metrics": metrics, "mean": mean}
-            save_state_dict(self._model.state_dict(), self._file, **state)
+            save_state_dict(self._model.state_dict(), self.file, **state)
             logger.info("model_best.pth: mean %.2f of %s at iteration %d", mean, metrics, iteration)
-
-
-class StopRequested(KeyboardInterrupt):
-    """Raised when training stops because of Ctrl-C or SIGTERM, after a checkpoint was saved.
-
-    It is a KeyboardInterrupt and not an Exception. Detectron2's training loop catches exceptions,
-    and would log this one as an error with a traceback.
-
-    Attributes:
-        signal: number of the signal that stopped it.
-    """
-
-    def __init__(self, message: str, number: int):
-        super().__init__(message)
-        self.signal = number
-
-
-class StopOnSignal(HookBase):
-    """On Ctrl-C or SIGTERM, finish the iteration, save a checkpoint and stop.
-
-    Ctrl-C twice, or SIGTERM after either, stops at once; but not Ctrl-C after SIGTERM, which is
-    what a process gets when the one that started it has ended. Handlers can be set in the main
-    thread only; elsewhere this does nothing.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-    # Iterations between asking all processes, which costs a synchronisation.
-    ASK_ALL_PERIOD = 20
-
-    def __init__(self, checkpointer: SafeCheckpointer):
-        self._checkpointer = checkpointer
-        self._received: int | None = None
-        self._previous: dict = {}
-
-    def before_train(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
-
-    def _handle(self, number: int, _frame: object) -> None:
-        if self._received is not None and number in (self._received, signal.SIGTERM):
-            self._restore()
-            signal.raise_signal(number)
-        elif self._received is None:
-            self._received = number
-            logger.warning("Stopping soon, with a checkpoint; once more stops at once")
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous = {}
-
-    def after_step(self) -> None:
-        iteration = self.trainer.iter
-        if iteration + 1 >= self.trainer.max_iter:
-            self._restore()  # what is left is the last evaluation, which a signal may end
-            return
-        number = self._asked_by(iteration)
-        if number is None:
-            return
-        self.trainer._trainer.read_losses()  # those of the last iterations, which are logged, too
-        if comm.is_main_process():
-            self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
-        comm.synchronize()  # the first process to end takes the others with it
-        raise StopRequested(f"stopped after iteration {iteration}", number)
-
-    def _asked_by(self, iteration: int) -> int | None:
-        """The signal that any process got, the same for all; None to go on."""
-        if comm.get_world_size() == 1:
-            return self._received
-        # All have to stop at the same iteration.
-        if iteration % self.ASK_ALL_PERIOD:
-            return None
-        return next((n for n in comm.all_gather(self._received) if n is not None), None)
-
-    def after_train(self) -> None:
-        self._restore()
 
 
 class ProgressBar(HookBase):

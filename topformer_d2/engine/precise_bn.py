@@ -63,6 +63,7 @@ def build_precise_bn(cfg: CfgNode, model: nn.Module, loader: TrainLoader) -> Pre
     if not get_bn_modules(model):
         raise InputError(
             "TEST.PRECISE_BN.ENABLED is True, but the model has no BatchNorm that is trained: set "
-            "it to False, or its norms (such as MODEL.TOPFORMER.NORM) to SyncBN"
+            "it to False, or its norms (such as MODEL.TOPFORMER.NORM) to SyncBN; a BatchNorm that "
+            "MODEL.FREEZE names is not trained either"
         )
     return PreciseBN(cfg.TEST.EVAL_PERIOD, model, FirstBatches(loader, count), count)

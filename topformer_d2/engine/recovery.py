@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from ..logs import get_logger
+from .early_stopping import EndedEarly
 from .failures import (
     UndoStep,
     as_lost_process,
@@ -60,7 +62,13 @@ class RecoveringTrainer(DefaultTrainer):
         if is_done and comm.is_main_process() and not PathManager.exists(final):
             self.checkpointer.save("model_final", iteration=self.iter)
         with self._until_trained, naming_folder(self.cfg.OUTPUT_DIR):
-            return super().train()
+            try:
+                return super().train()
+            except EndedEarly:  # where DefaultTrainer's has not come to what it does last
+                if not self.cfg.TEST.EXPECTED_RESULTS or not comm.is_main_process():
+                    return None
+                verify_results(self.cfg, self._last_eval_results)
+                return self._last_eval_results
 
     def run_step(self) -> None:
         """One iteration; where it fails, what was trained until then is kept."""

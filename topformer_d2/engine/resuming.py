@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's training state before a trainer resumes from it."""
+"""What is checked of earlier checkpoints before a trainer starts, or resumes from one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,31 @@ import torch
 from detectron2.engine import hooks
 from torch import Tensor, nn
 
+from ..checkpoint import training_checkpoints
 from ..errors import InputError
+from ..files import is_remote
+from ..logs import get_logger
 from .ema import AverageWeights
+
+logger = get_logger(__name__)
 
 # PyTorch's optimizers whose state is known: what each parameter has in its own shape. Without
 # momentum SGD keeps nothing, so that only Adam's are needed.
 _KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+
+def warn_of_earlier_run(folder: str) -> None:
+    """Warn of checkpoints in OUTPUT_DIR that a new run will overwrite."""
+    earlier = [] if not folder or is_remote(folder) else training_checkpoints(folder)
+    if earlier:
+        names = ", ".join(path.name for path, _ in earlier[:3])
+        logger.warning(
+            "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
+            "resuming goes on from them, and another OUTPUT_DIR keeps them",
+            *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
+        )
 
 
 def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: float) -> None:
@@ -40,9 +57,10 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
         raise ValueError("the optimizer's param_groups are damaged")
     if [(g.keys(), len(g["params"])) for g in saved] != [(g.keys(), len(g["params"])) for g in own]:
         raise InputError(
-            f"{folder} was trained with another SOLVER.OPTIMIZER or other rates and decays by "
-            "group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume with its config, or "
-            "start anew in another OUTPUT_DIR"
+            f"{folder} was trained with another SOLVER.OPTIMIZER, another MODEL.FREEZE, or other "
+            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume "
+            "with its config, or start anew in another OUTPUT_DIR with its last checkpoint as "
+            "MODEL.WEIGHTS"
         )
     if state.get("batch_scale", 1.0) != batch_scale:
         raise InputError(

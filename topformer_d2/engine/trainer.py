@@ -6,19 +6,18 @@ import contextlib
 import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import hooks as detectron2_hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventWriter
 from torch import nn
 
-from ..checkpoint import SafeCheckpointer, training_checkpoints
+from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError, is_out_of_memory
@@ -30,18 +29,19 @@ from ..evaluation import (
     needs_of,
 )
 from ..evaluation.tta import build_resizes, tta_folder
-from ..files import is_remote, locked_output
+from ..files import locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
-from ..modeling import adapt
+from ..modeling import adapt, freeze_parts
 from ..modeling.meta_arch import keeps_contract
-from .charts import DrawCurves, draw_evaluation_charts
-from .ema import AverageWeights
-from .hooks import KeepBest, KeepLossNormalizer, ProgressBar, SeedEachStep, StopOnSignal
-from .precise_bn import build_precise_bn
+from .charts import draw_evaluation_charts
+from .epochs import epochs_to_iterations
+from .hook_list import build_hooks
+from .hooks import SeedEachStep
+from .loggers import build_writers, check_loggers
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
-from .resuming import check_same_training, check_state
+from .resuming import check_same_training, check_state, warn_of_earlier_run
 from .solver import (
     batch_scale,
     build_lr_scheduler,
@@ -73,6 +73,7 @@ class Trainer(RecoveringTrainer):
                 overrides that, or test-time augmentation of a detector.
         """
         check_single_run()
+        self._evaluated = 0  # iterations that were done at the last evaluation
         cfg = complete_config(cfg)
         check_values(cfg)
         if self._has_own_evaluators():
@@ -86,11 +87,17 @@ class Trainer(RecoveringTrainer):
         by_processes = cfg.SOLVER.IMS_PER_BATCH / max(1, given.SOLVER.IMS_PER_BATCH)
         self._batch_scale = batch_scale(given) * by_processes
         check_solver(cfg)
+        check_loggers(cfg)
         if cfg.SEED < 0:
             cfg = cfg.clone()
             cfg.defrost()
             cfg.SEED = comm.shared_random_seed()
             cfg.freeze()
+        if cfg.SOLVER.EPOCHS:
+            # Built before all else, for the number of its images, and only once.
+            loader = self.build_train_loader(cfg)
+            cfg = epochs_to_iterations(cfg, loader)
+            self.build_train_loader = lambda cfg: loader  # type: ignore[method-assign]
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         self._trainer = AccumulatingTrainer(
@@ -104,40 +111,22 @@ class Trainer(RecoveringTrainer):
     def build_hooks(self) -> list:
         """DefaultTrainer's and ours, in the order in which they run."""
         # DefaultTrainer calls this when all else is built; the hooks take its checkpointer.
-        cfg, is_main = self.cfg, comm.is_main_process()
         self.checkpointer = SafeCheckpointer(
-            self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        self._seed_hook = SeedEachStep(cfg.SEED)
-        hooks = [self._seed_hook, self.build_undo()]
-        if "instances" in model_tasks(cfg):
-            hooks.append(KeepLossNormalizer(self.checkpointer))
-        hooks += [detectron2_hooks.IterationTimer(), detectron2_hooks.LRScheduler()]
-        # What changes the weights that are saved and evaluated comes before what does so.
-        if cfg.SOLVER.EMA_DECAY:
-            averaging = AverageWeights(self.checkpointer.model, cfg.SOLVER.EMA_DECAY)
-            self.checkpointer.saved_model = averaging.averaged
-            hooks.append(averaging)
-        model = self.checkpointer.saved_model
-        if cfg.TEST.PRECISE_BN.ENABLED:
-            hooks.append(build_precise_bn(cfg, model, self.data_loader))
-        if is_main:
-            period = cfg.SOLVER.CHECKPOINT_PERIOD
-            hooks.append(detectron2_hooks.PeriodicCheckpointer(self.checkpointer, period))
-        hooks.append(detectron2_hooks.EvalHook(cfg.TEST.EVAL_PERIOD, partial(self._test, model)))
-        if cfg.TEST.AUG.ENABLED:
-            hooks.append(detectron2_hooks.EvalHook(0, partial(self.test_with_tta, cfg, model)))
-        if is_main:
-            hooks.append(detectron2_hooks.PeriodicWriter(self.build_writers(), period=20))
-            hooks.append(DrawCurves(cfg.OUTPUT_DIR))
-        if is_main and cfg.TEST.BEST_METRICS:
-            hooks.append(KeepBest(self.checkpointer, cfg.TEST.BEST_METRICS))
-        if ProgressBar.wanted():
-            hooks.append(ProgressBar())
-        return [*hooks, StopOnSignal(self.checkpointer)]
+        hooks = build_hooks(self.cfg, self)
+        self._seed_hook = next(hook for hook in hooks if isinstance(hook, SeedEachStep))
+        return hooks
 
-    def _test(self, model: nn.Module) -> dict:
-        self._last_eval_results = self.test(self.cfg, model)
+    def build_writers(self) -> list[EventWriter]:
+        return build_writers(self.cfg, self.max_iter)
+
+    def evaluate(self, model: nn.Module) -> dict:
+        """`test` with the trainer's config, kept as the last evaluation's results."""
+        if self.iter == self.max_iter == self._evaluated:
+            return self._last_eval_results  # training has ended early, by this evaluation
+        self._last_eval_results: dict = self.test(self.cfg, model)
+        self._evaluated = self.iter + 1
         return self._last_eval_results
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -148,7 +137,7 @@ class Trainer(RecoveringTrainer):
                 another optimizer's.
         """
         if not resume and comm.is_main_process():
-            self._warn_of_earlier_run()
+            warn_of_earlier_run(self.cfg.OUTPUT_DIR)
         # A run goes on with all of its weights; only a new one may start from a part.
         self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
         super().resume_or_load(resume=resume)
@@ -159,17 +148,6 @@ class Trainer(RecoveringTrainer):
                 "NOTHING IS TRAINED: %s has %d iterations, and SOLVER.MAX_ITER is %d: a larger one "
                 "trains on",
                 *(self.cfg.OUTPUT_DIR, self.start_iter, self.max_iter),
-            )
-
-    def _warn_of_earlier_run(self) -> None:
-        folder = self.cfg.OUTPUT_DIR
-        earlier = [] if not folder or is_remote(folder) else training_checkpoints(folder)
-        if earlier:
-            names = ", ".join(path.name for path, _ in earlier[:3])
-            logger.warning(
-                "%s has %d checkpoints of an earlier run (%s%s), which this one will overwrite: "
-                "resuming goes on from them, and another OUTPUT_DIR keeps them",
-                *(folder, len(earlier), names, ", ..." if len(earlier) > 3 else ""),
             )
 
     def train(self) -> Any:
@@ -228,7 +206,7 @@ class Trainer(RecoveringTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         check_parts(cfg)
-        return adapt(super().build_model(cfg))
+        return freeze_parts(adapt(super().build_model(cfg)), complete_config(cfg).MODEL.FREEZE)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -280,21 +258,15 @@ class Trainer(RecoveringTrainer):
             if keeps_contract(model) and needs <= {"label_map", "confidence", "boxes"}:
                 model = LabelMapModel(model, confidence="confidence" in needs)
         results = super().test(cfg, model, evaluators)
-        _draw_charts(inference_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        draw_evaluation_charts([inference_folder(cfg, name) for name in cfg.DATASETS.TEST])
         return results
 
     @classmethod
     def test_with_tta(cls, cfg: CfgNode, model: nn.Module) -> dict:
         """evaluate_with_tta, and charts as in test."""
         results = evaluate_with_tta(cfg, model)
-        _draw_charts(tta_folder(cfg, name) for name in cfg.DATASETS.TEST)
+        draw_evaluation_charts([tta_folder(cfg, name) for name in cfg.DATASETS.TEST])
         return results
-
-
-def _draw_charts(folders: Iterable[str]) -> None:
-    if comm.is_main_process():
-        for folder in folders:
-            draw_evaluation_charts(folder)
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:

@@ -12,6 +12,7 @@ from .backbone import (
     build_topformer_backbone,
 )
 from .build import build_model
+from .freezing import freeze_parts
 from .heads import LiteRetinaNetHead, TopFormerSegmentationHead
 from .losses import (
     SEGMENTATION_LOSS_REGISTRY,
@@ -42,5 +43,6 @@ __all__ = [
     "build_retinanet_topformer_fpn_backbone",
     "build_retinanet_topformer_lite_backbone",
     "build_topformer_backbone",
+    "freeze_parts",
     "pixel_cross_entropy",
 ]

@@ -54,7 +54,14 @@ def _unknown_to_detectron2(cfg: CfgNode) -> list[str]:
         what.append(f"SOLVER.OPTIMIZER {optimizer} (it takes SGD)")
     if (schedule := schedule_name(complete_config(cfg))) != solver.LR_SCHEDULER_NAME:
         what.append(f"SOLVER.SCHEDULE {schedule} (it takes {SCHEDULE_FALLBACK})")
-    for key, off in (("HEAD_LR_FACTOR", 1.0), ("ACCUMULATION_STEPS", 1), ("EMA_DECAY", 0.0)):
+    for key, off in (
+        ("HEAD_LR_FACTOR", 1.0),
+        ("EPOCHS", 0),
+        ("ACCUMULATION_STEPS", 1),
+        ("EMA_DECAY", 0.0),
+    ):
         if (value := solver.get(key, off)) != off:
             what.append(f"SOLVER.{key} {value:g}")
+    if frozen := cfg.MODEL.get("FREEZE"):
+        what.append(f"MODEL.FREEZE {list(frozen)}")
     return what
