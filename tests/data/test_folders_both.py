@@ -153,11 +153,14 @@ def test_classes_that_differ_between_the_datasets_of_a_kind(load):
 def test_two_images_of_a_stem_are_not_given_the_same_label(load, tmp_path):
     with open("boxes.json") as f:
         content = json.load(f)
+    shutil.copytree(os.path.join(SYNTHETIC, "images/train"), "images")
     for image in content["images"][:2]:
+        os.mkdir(f"images/{image['id']}")
+        shutil.move(f"images/{image['file_name']}", f"images/{image['id']}/0.png")
         image["file_name"] = f"{image['id']}/0.png"
     with open("boxes.json", "w") as f:
         json.dump(content, f)
-    load("own_both")
+    load("own_both", opts=["DATASETS.FOLDERS.own_both.IMAGES", "images"])
     assert len(DatasetCatalog.get("own_both")) == 12  # neither has a label
     shutil.copy(sorted(os.scandir("labels"), key=lambda e: e.name)[0], "labels/0.png")
     with pytest.raises(InputError, match=r"0/0\.png and .*/1/0\.png of boxes\.json share a stem"):

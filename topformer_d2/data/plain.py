@@ -11,6 +11,7 @@ import os
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from ..files import is_remote
 from ..tasks import BOXES
 from .boxes import load_boxes
 from .class_list import listed_classes
@@ -35,7 +36,11 @@ def is_plain(entry: Entry) -> bool:
         return False
     if entry.labels and not _is_plain_folder(entry) and _is_known(entry, entry.labels):
         return False
-    return not entry.boxes or _is_plain_json(entry.boxes) or not _is_known(entry, entry.boxes)
+    return (
+        not entry.boxes
+        or _is_plain_json(entry.boxes, entry.images)
+        or not _is_known(entry, entry.boxes)
+    )
 
 
 def _is_known(entry: Entry, path: str) -> bool:
@@ -59,14 +64,27 @@ def _is_plain_folder(entry: Entry) -> bool:
     )
 
 
-def _is_plain_json(path: str) -> bool:
+def _is_plain_json(path: str, images: str) -> bool:
+    """Whether the strict reader takes all of a COCO JSON, and its images are there."""
     if not path.lower().endswith(".json"):
         return False
     try:
-        read_boxes(read_coco(path), path)
+        content = read_coco(path)
+        boxes = read_boxes(content, path)
     except InputError:
         return False
-    return True
+    ids = {image["id"] for image in content["images"]}
+    other = {box.image_id for box in boxes} - ids
+    if {str(each) for each in ids} & {str(each) for each in other}:
+        return False  # numbers here and text there
+    if is_remote(images) or not os.path.isdir(images):
+        return True
+    names = set(os.listdir(images))
+    missing = sum(
+        not (file in names or os.path.exists(os.path.join(images, file)))
+        for file in (image["file_name"] for image in content["images"])
+    )
+    return missing in (0, len(ids))  # where all are missing, its reader says so
 
 
 def plain_metadata(entry: Entry, ignore_label: int, task: str) -> dict:
