@@ -1,8 +1,10 @@
 """What is refused before a process is started."""
 
+from unittest.mock import Mock
+
 import pytest
 
-from topformer_d2.engine import Trainer, setup_run
+from topformer_d2.engine import Trainer, launch, setup_run
 from topformer_d2.engine.processes import check_processes, check_single_run
 from topformer_d2.errors import InputError
 
@@ -12,6 +14,7 @@ from topformer_d2.errors import InputError
     [
         ((-3,), "number of GPUs is -3; it takes 0 or more"),
         ((99,), r"number of GPUs is 99, but this machine has \d"),
+        ((10**8, 1, 0, "cpu"), r"number of processes is 100000000, .* takes \d"),
         ((1, 0), "number of machines is 0"),
         ((1, 2, 2), "rank is 2; of 2 machines it takes 0 to 1"),
         ((1, 1, -1), "rank is -1"),
@@ -52,3 +55,13 @@ def test_a_config_changed_in_a_program_is_checked_again(tiny_config):
     for start in (setup_run, Trainer):
         with pytest.raises(InputError, match="WARMUP_ITERS is -1"):
             start(cfg)
+
+
+def test_a_process_ends_after_the_one_that_started_it(monkeypatch):
+    ended = []
+    monkeypatch.setattr(launch, "_GRACE", 0)
+    monkeypatch.setattr(launch.os, "_exit", ended.append)
+    launch._end_after_parent()  # this process was not started by one
+    monkeypatch.setattr(launch.multiprocessing, "parent_process", lambda: Mock())
+    launch._end_after_parent()
+    assert ended == [1]

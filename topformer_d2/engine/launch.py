@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -140,6 +141,7 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C and a scheduler's SIGTERM come from that one alone
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_end_after_parent, daemon=True).start()
     try:
         function(rank, *args)
     except KeyboardInterrupt:
@@ -153,6 +155,18 @@ def _run(rank: int, function: Callable, args: tuple, errors: Any) -> None:
         else:
             traceback.print_exc()
         sys.exit(1)
+
+
+def _end_after_parent() -> None:
+    """End this process some time after the one that started it, if it has not ended by then.
+
+    PyTorch sends it a Ctrl-C when that dies, but not where it died before, and one that waits for
+    the others to join takes no signal.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        time.sleep(5 * _GRACE)  # for the checkpoint that Ctrl-C saves
+        os._exit(1)
 
 
 @contextlib.contextmanager

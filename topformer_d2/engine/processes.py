@@ -11,6 +11,8 @@ from ..errors import InputError
 
 # What torchrun, and launchers like it, set for each process that they start.
 _VARIABLE = "WORLD_SIZE"
+# Processes on the CPU that any machine takes, to try a run of several.
+_FEW = 4
 
 
 def check_single_run() -> None:
@@ -50,6 +52,12 @@ def check_processes(
     if device != "cpu" and num_gpus > max(1, available):
         raise InputError(
             f"the number of GPUs is {num_gpus}, but this machine has {available} that PyTorch finds"
+        )
+    most = max(_FEW, os.cpu_count() or 1)
+    if device == "cpu" and num_gpus > most:
+        raise InputError(
+            f"the number of processes is {num_gpus}, but on the CPU this machine takes {most}, "
+            "as many as it has cores"
         )
     if num_machines < 1:
         raise InputError(f"the number of machines is {num_machines}; it takes 1 or more")
