@@ -10,13 +10,12 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from topformer_d2.config import load_config
+from tests.helpers import REPOSITORY, topformer
 from topformer_d2.data.coco_json import corners
 from topformer_d2.data.folders import register_folder
 from topformer_d2.data.formats import FORMATS
 from topformer_d2.data.images import read_label
 from topformer_d2.data.registered import load_records
-from topformer_d2.engine import Trainer, setup_run
 
 WIDTH, HEIGHT = 64, 48
 CLASSES = ["cat", "dog"]
@@ -26,6 +25,11 @@ TRUTH = {
     "a": [("dog", 4, 6, 44, 40), ("cat", 30, 20, 60, 44)],
     "b": [("cat", 2, 2, 22, 20), ("dog", 40, 30, 62, 46)],
     "c": [],
+    # 20 in all.
+    **{
+        f"d{i:02d}": [("dog", 4 + i, 6, 24 + i, 30), ("cat", 2, 31 + i % 5, 60, 46)]
+        for i in range(17)
+    },
 }
 
 
@@ -249,32 +253,50 @@ def test_boxes(images, labels):
             assert box[0] == name and box[1:] == pytest.approx(edges, abs=1e-9)
 
 
-@pytest.mark.parametrize("labels", ["labelme"], indirect=True)
-def test_a_config_of_ten_lines_trains_both_tasks(images, labels, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(f"""\
-_BASE_: base.yaml
+CONFIG = """\
+_BASE_: {base}
 DATASETS:
   TRAIN: ("mine_train",)
   TEST: ("mine_val",)
   FOLDERS:
-    mine_train: {{IMAGES: {images}, LABELS: labels, BOXES: labels, SHARE: [0, 0.6]}}
-    mine_val: {{IMAGES: {images}, LABELS: labels, BOXES: labels, SHARE: [0.6, 1]}}
+    mine_train: {{IMAGES: images, SHARE: [0, 0.6], {keys}}}
+    mine_val: {{IMAGES: images, SHARE: [0.6, 1], {keys}}}
+INPUT: {{MIN_SIZE_TRAIN: [48], CROP: {{SIZE: [48, 48]}}, MIN_SIZE_TEST: 48}}
+SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 50}}
 OUTPUT_DIR: output
-""")
-    from topformer_d2 import get_config
+"""
 
-    (tmp_path / "base.yaml").write_text(get_config("multitask_lite_topformer_t").dump())
-    small = ["INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.CROP.SIZE", "[48, 48]"]
-    small += ["INPUT.MIN_SIZE_TEST", "48", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1"]
-    small += ["DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"]
+
+@pytest.mark.parametrize(
+    ("labels", "iterations"),
+    [
+        ("labelme", 1),
+        *(pytest.param(name, 50, marks=pytest.mark.slow) for name in WRITERS),
+    ],
+    indirect=["labels"],
+)
+def test_a_config_of_ten_lines_trains(images, labels, iterations, tmp_path, request):
+    """What the labels can be for; the config alone says where they are."""
+    assert CONFIG.count("\n") < 12
+    path = labels.removeprefix(f"{tmp_path}/")
+    keys = f"LABELS: {path}"
+    if request.node.callspec.params["labels"] in WITH_BOXES:
+        keys += f", BOXES: {path}"
+        base = "multitask_lite_topformer_t_synthetic"
+    else:
+        base = "seg_topformer_t_synthetic"
+        if "index_masks" in request.node.name:
+            keys += f", CLASSES: [{', '.join(['background', *CLASSES])}]"
+    base = REPOSITORY / f"configs/{base}.yaml"
+    (tmp_path / "mine.yaml").write_text(CONFIG.format(base=base, keys=keys))
+    small = ["DATALOADER.NUM_WORKERS", 0, "SOLVER.MAX_ITER", iterations, "MODEL.DEVICE", "cpu"]
     try:
-        cfg = load_config("mine.yaml", small)
-        assert (cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.MODEL.RETINANET.NUM_CLASSES) == (3, 2)
-        setup_run(cfg)
-        trainer = Trainer(cfg)
-        trainer.train()
-        assert math.isfinite(trainer.storage.history("total_loss").latest())
-        assert {"sem_seg", "bbox"} <= set(trainer._last_eval_results)
+        done = topformer("train", "--config-file", "mine.yaml", *small, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr[-1000:]
     finally:
         forget("mine_train", "mine_val")
+    metrics = {}
+    for line in (tmp_path / "output/metrics.json").read_text().splitlines():
+        metrics |= json.loads(line)
+    assert math.isfinite(metrics["total_loss"])
+    assert 0 < metrics["sem_seg/mIoU"] <= 100 and ("bbox/AP" in metrics) == ("BOXES" in keys)
