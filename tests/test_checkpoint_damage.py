@@ -2,6 +2,7 @@
 
 import math
 import os
+import zipfile
 from collections import OrderedDict
 from urllib.error import URLError
 
@@ -315,3 +316,35 @@ def test_a_file_without_true_checksums_is_read(tmp_path):
     finally:
         torch.serialization.set_crc32_options(before)
     assert read_state_dict(str(tmp_path / "x.pth"))["x"].tolist() == [1, 1, 1]
+
+
+def test_the_newest_whole_one_beside_a_refused_one(folder):
+    """Of those that are left, one is damaged and one is not wanted."""
+    newest = checkpointer(folder, 5)
+    newest.save("model_0000005", iteration=5)
+    (folder / "model_0000003.pth").write_bytes(b"damaged")
+    refused = str(folder / "model_0000005.pth")
+    states = []
+    assert newest.another_whole(refused, states.append) == str(folder / "model_0000001.pth")
+    assert len(states) == 1
+
+    def refuse(state):
+        raise InputError("no seed")
+
+    assert newest.another_whole(refused, refuse) == ""
+
+
+def test_a_checkpointer_without_a_folder_saves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    SafeCheckpointer(nn.Linear(2, 2), "").save("model_final")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["empty", "compressed"])
+def test_archives_that_pytorch_does_not_write(tmp_path, kind):
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        if kind == "compressed":
+            archive.writestr("x/data.pkl", b"\0" * 10**6)
+    with pytest.raises(InputError, match=r"x\.pth"):
+        read_state_dict(str(path))

@@ -2,7 +2,9 @@
 
 import copy
 from functools import partial
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -98,3 +100,25 @@ def test_a_level_of_one_pixel_is_decoded_as_the_others(trained):
     torch.nn.init.zeros_(model.head.cls_score.bias)
     boxes, scores = check_in_pytorch(cfg, model, (64, 64))
     assert boxes.value < 1e-4 and scores.value < 1e-5
+
+
+def test_large_images_of_a_folder_are_made_smaller(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((30, 2048, 3), np.uint8))
+    *noise, (name, image) = sample_images(str(tmp_path))
+    assert len(noise) == 4 and name.endswith("a.png") and image.shape == (15, 1024, 3)
+
+
+def test_a_model_of_nan_is_told(segmenter):
+    model, model_info = copy.deepcopy(segmenter)
+    info = describe(model, model_info)
+    torch.nn.init.constant_(model.sem_seg_head.classifier.bias, float("nan"))
+    with pytest.raises(InputError, match="not finite"):
+        check(lambda x: {"logits": x}, model, info, sample_images(None))
+
+
+def test_boxes_that_are_not_decoded_as_retinanets_are_told(segmenter, monkeypatch):
+    model, model_info = segmenter
+    other = Mock(tasks=("instances",), has_anchors=False)
+    monkeypatch.setattr("topformer_d2.export.network.adapt", lambda _: other)
+    with pytest.raises(InputError, match=r"META_ARCHITECTURE 'Mock'"):
+        describe(model, model_info)

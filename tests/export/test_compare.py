@@ -161,3 +161,8 @@ def test_what_is_at_a_limit_may_be_missing():
     keys = {"scores": [1.0, 0.9, 1.0, 1.0]}
     assert differences(candidates(0, lowest=1.0, **keys), detections(2, 3, **keys))[0] == 0.0
     assert differences(candidates(0, lowest=0.9, **keys), detections(2, 3, **keys))[0] == 1.0
+
+
+def test_outputs_without_a_value_are_equal():
+    found = compare_values("logits", torch.zeros(0, 4), np.zeros((0, 4), np.float32), 0.0)
+    assert found.value == 0

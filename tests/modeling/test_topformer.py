@@ -12,6 +12,7 @@ from torch import nn
 from topformer_d2 import TopFormer, get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import VARIANTS
+from topformer_d2.modeling.backbone.topformer import build_topformer_backbone
 from topformer_d2.modeling.backbone.variants import get_variant
 from topformer_d2.modeling.layers import DropPath
 
@@ -186,3 +187,11 @@ def test_input_shape_is_detectron2s():
         get_config("seg_topformer_s"), ShapeSpec(channels=3)
     )
     assert isinstance(backbone, TopFormer)
+
+
+def test_wrong_arguments_without_a_config():
+    with pytest.raises(InputError, match=r"DROP_PATH_RATE is 1\.0"):
+        TopFormer("tiny", drop_path_rate=1.0)
+    cfg = get_config("seg_topformer_t")
+    with pytest.raises(InputError, match="PIXEL_MEAN has 4"):
+        build_topformer_backbone(cfg, ShapeSpec(channels=4))
