@@ -17,6 +17,7 @@ from topformer_d2.errors import InputError
         ((1, 1, -1), "rank is -1"),
         ((1, 2), "several machines need GPUs"),
         ((0, 2), "several machines need GPUs"),
+        ((99999999, 1, 0, "cpu"), r"on the CPU is 99999999; .* at most \d+"),
     ],
 )
 def test_numbers_that_cannot_be(monkeypatch, arguments, message):
@@ -27,6 +28,11 @@ def test_numbers_that_cannot_be(monkeypatch, arguments, message):
 
 def test_no_gpu_is_one_process():
     assert check_processes(0) == check_processes(1) == 1
+
+
+def test_two_processes_on_the_cpu_run_anywhere(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert check_processes(2, device="cpu") == 2
 
 
 def test_processes_of_torchrun_that_have_not_joined(tiny_config, monkeypatch):

@@ -42,14 +42,21 @@ def check_processes(
         device: MODEL.DEVICE.
 
     Raises:
-        InputError: this machine has fewer GPUs, or a number is out of its range.
+        InputError: this machine has fewer GPUs, or on the CPU fewer cores, or a number is out of
+            its range.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = max(2, os.cpu_count() or 1)  # two are of use in a test on any machine
     if num_gpus < 0:
         raise InputError(f"the number of GPUs is {num_gpus}; it takes 0 or more")
     if device != "cpu" and num_gpus > max(1, available):
         raise InputError(
             f"the number of GPUs is {num_gpus}, but this machine has {available} that PyTorch finds"
+        )
+    if device == "cpu" and num_gpus > cores:
+        raise InputError(
+            f"the number of processes on the CPU is {num_gpus}; with the cores of this machine it "
+            f"takes at most {cores}"
         )
     if num_machines < 1:
         raise InputError(f"the number of machines is {num_machines}; it takes 1 or more")
