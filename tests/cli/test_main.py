@@ -53,6 +53,41 @@ def test_a_mistyped_word_has_the_nearest_beside_it(words, message):
     assert result.returncode == 2 and message in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--model", "", "--input", "x", "--output", "y"],
+        ["predict", "--model", "m.onnx", "--input", "x", "--output", ""],
+        ["convert", "", "a.pth"],
+        ["data", "check", "--config-file", "", "x"],
+        ["data", "prepare", "camvid", "--source", "x", "--source", ""],
+    ],
+)
+def test_an_empty_word_is_refused(words):
+    result = topformer(*words)
+    assert result.returncode == 2 and " is empty\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--model", "{}", "--input", "x", "--output", "y", "--save-json", "{}"],
+        ["predict", "--model", "m.onnx", "--input", "{}", "--output", "{}"],
+        ["convert", "{}", "{}", "--extract", "sem_seg"],
+        ["quantize", "--model", "{}", "--images", "x", "--output", "{}"],
+        ["data", "check", "--config-file", "{}", "--json", "{}"],
+    ],
+)
+def test_a_result_does_not_replace_its_source(tmp_path, words):
+    file = tmp_path / "a.pth"
+    file.write_bytes(b"weights")
+    (tmp_path / "link.pth").symlink_to(file)
+    names = iter([str(file), str(tmp_path / "link.pth")])
+    result = topformer(*(next(names) if word == "{}" else word for word in words))
+    assert result.returncode == 2 and "would replace it" in result.stderr
+    assert file.read_bytes() == b"weights"
+
+
 def test_a_mistake_is_told_without_pytorch():
     for words in (["--help"], ["trian"]):
         program = (

@@ -184,7 +184,7 @@ def test_skips_a_corrupt_file_and_says_so(tmp_path):
     result = topformer(
         "predict", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path
     )
-    assert result.returncode == 1 and "error: no weights file is named" in result.stderr
+    assert result.returncode == 2 and "error: --weights is empty" in result.stderr
     arguments[-1] = tmp_path / "absent.pth"
     result = topformer(
         "predict", *arguments, "--input", tmp_path / "good.png", "--output", tmp_path

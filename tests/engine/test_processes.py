@@ -14,12 +14,12 @@ from topformer_d2.errors import InputError
     [
         ((-3,), "number of GPUs is -3; it takes 0 or more"),
         ((99,), r"number of GPUs is 99, but this machine has \d"),
-        ((10**8, 1, 0, "cpu"), r"number of processes is 100000000, .* takes \d"),
         ((1, 0), "number of machines is 0"),
         ((1, 2, 2), "rank is 2; of 2 machines it takes 0 to 1"),
         ((1, 1, -1), "rank is -1"),
         ((1, 2), "several machines need GPUs"),
         ((0, 2), "several machines need GPUs"),
+        ((99999999, 1, 0, "cpu"), r"on the CPU is 99999999; .* at most \d+"),
     ],
 )
 def test_numbers_that_cannot_be(monkeypatch, arguments, message):
@@ -30,6 +30,11 @@ def test_numbers_that_cannot_be(monkeypatch, arguments, message):
 
 def test_no_gpu_is_one_process():
     assert check_processes(0) == check_processes(1) == 1
+
+
+def test_a_few_processes_on_the_cpu_run_anywhere(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert check_processes(4, device="cpu") == 4
 
 
 def test_processes_of_torchrun_that_have_not_joined(tiny_config, monkeypatch):

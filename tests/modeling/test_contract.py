@@ -1,5 +1,8 @@
 """Every model keeps one contract, Detectron2's own ones by an adapter."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from detectron2.modeling import RetinaNet
@@ -50,6 +53,8 @@ def test_detectron2s_own_model_is_seen_through_the_contract():
     assert model.training
     assert list(model.state_dict()) == list(given.state_dict())
     assert adapt(model) is model
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.tasks == ("instances",) and again.head is not given.head
 
 
 def test_detectron2s_own_segmenter_gives_what_finish_makes():
@@ -71,3 +76,16 @@ def test_detectron2s_own_segmenter_gives_what_finish_makes():
 def test_another_kind_of_model_is_refused():
     with pytest.raises(InputError, match="'Linear' is neither a segmenter nor a dense detector"):
         adapt(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_in_training_mode_does_not_predict(name):
+    model = build(name).train()
+    with pytest.raises(InputError, match=r"training mode: call its eval\(\)"):
+        model.predict([{"image": torch.zeros(3, 64, 64, dtype=torch.uint8)}])
+
+
+def test_a_wrapper_is_refused_with_what_is_within():
+    for model in (build("seg_topformer_t"), build("det_retinanet_topformer_t")):
+        with pytest.raises(InputError, match=rf"DataParallel .* give the {type(model).__name__} "):
+            adapt(nn.DataParallel(model))

@@ -48,3 +48,26 @@ def test_a_loss_of_ones_own_reaches_every_head(name, monkeypatch):
 def test_an_unknown_loss_is_named():
     with pytest.raises(InputError, match=r"LOSS is 'PixelCrossEntrophy' .*'PixelCrossEntropy'"):
         build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS", "PixelCrossEntrophy")
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda logits: logits.mean(), "a Tensor"),
+        (lambda logits: {"mine": logits.mean()}, r"\['mine'\]"),
+        (
+            lambda logits: {"loss_sem_seg": logits.mean((1, 2, 3))},
+            r"shape \(2,\) as 'loss_sem_seg'",
+        ),
+        (lambda logits: {"loss_sem_seg": 1.0}, "a float as 'loss_sem_seg'"),
+        (lambda logits: {"loss_sem_seg": logits.argmax()}, "torch.int64"),
+        (lambda logits: {"loss_sem_seg": logits.mean().detach()}, "no gradient"),
+        (lambda logits: {"loss_sem_seg": logits.mean(), "loss_b": None}, "NoneType as 'loss_b'"),
+    ],
+)
+def test_a_loss_that_gives_something_else_is_named(result, message):
+    head = build("seg_topformer_t")
+    head.use_loss(type("Mine", (SegmentationLoss,), {"forward": lambda self, x, y: result(x)})())
+    logits = torch.zeros(2, 150, 4, 4, requires_grad=True)
+    with pytest.raises(InputError, match=f"LOSS 'Mine' gives .*{message}"):
+        head.losses(logits, torch.zeros(2, 32, 32, dtype=torch.int64))

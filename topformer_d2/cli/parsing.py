@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -12,6 +13,10 @@ from ..errors import InputError, did_you_mean
 
 _PARAMETER = re.compile(r"`(\w+)`")
 _DEFAULT_MIN_SCORE = 0.5
+
+
+# Parameters that name a file which is written.
+_RESULTS = ("output", "out", "json", "save_json", "chart")
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,9 +48,27 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, namespace)
+        self._check_paths(found)
         # KEY VALUE pairs take all words up to the end, mistyped options among them.
         pairs = getattr(found, "opts", None) or []
         return found, [*unknown, *(word for word in pairs if self._is_mistyped(word))]
+
+    def _check_paths(self, found: argparse.Namespace) -> None:
+        """Refuse an empty option, as of a shell's unset variable, and a result over a source."""
+        given = [
+            ("/".join(action.option_strings) or str(action.metavar or action.dest), action, value)
+            for action in self._actions
+            for value in _texts(getattr(found, action.dest, None))
+            if value != action.default and action.nargs not in ("*", argparse.REMAINDER)
+        ]
+        for name, _, value in given:
+            if not value:
+                self.error(f"{name} is empty")
+        results = [each for each in given if each[1].dest in _RESULTS]
+        for name, result, path in results:
+            for other, source, of in given:
+                if source is not result and _is_same_file(path, of):
+                    self.error(f"{name} {path} is the file of {other}, and would replace it")
 
     def error(self, message: str) -> NoReturn:
         """Print the message, or the options nearest to mistyped ones; exit status 2.
@@ -71,6 +94,18 @@ class Parser(argparse.ArgumentParser):
             known = [str(choice) for choice in action.choices]
             hint = did_you_mean(str(value), known)
             raise argparse.ArgumentError(action, f"{value!r}{hint}; known: {', '.join(known)}")
+
+
+def _texts(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [each for each in values if isinstance(each, str)]
+
+
+def _is_same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.isfile(path) and os.path.samefile(path, other)
+    except (OSError, ValueError):  # the other is not there, or cannot be a path
+        return False
 
 
 def config_parser(description: str, names: Mapping[str, str] | None = None) -> Parser:

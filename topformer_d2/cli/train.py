@@ -75,6 +75,8 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
 def check(args: argparse.Namespace) -> int:
     """Say what is wrong once, before any process is started; returns the number of processes."""
     check_single_run()
+    if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
+        raise InputError("name what to train: --config-file FILE")
     with about("--num-gpus, --num-machines, --machine-rank"):
         processes = check_processes(
             args.num_gpus, args.num_machines, args.machine_rank, asked_device(args)

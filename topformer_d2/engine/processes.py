@@ -44,20 +44,21 @@ def check_processes(
         device: MODEL.DEVICE.
 
     Raises:
-        InputError: this machine has fewer GPUs, or a number is out of its range.
+        InputError: this machine has fewer GPUs, or on the CPU fewer cores, or a number is out of
+            its range.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cores = max(_FEW, os.cpu_count() or 1)
     if num_gpus < 0:
         raise InputError(f"the number of GPUs is {num_gpus}; it takes 0 or more")
     if device != "cpu" and num_gpus > max(1, available):
         raise InputError(
             f"the number of GPUs is {num_gpus}, but this machine has {available} that PyTorch finds"
         )
-    most = max(_FEW, os.cpu_count() or 1)
-    if device == "cpu" and num_gpus > most:
+    if device == "cpu" and num_gpus > cores:
         raise InputError(
-            f"the number of processes is {num_gpus}, but on the CPU this machine takes {most}, "
-            "as many as it has cores"
+            f"the number of processes on the CPU is {num_gpus}; with the cores of this machine it "
+            f"takes at most {cores}"
         )
     if num_machines < 1:
         raise InputError(f"the number of machines is {num_machines}; it takes 1 or more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
-from ..config import get_config, load_config
+from ..config import get_config, list_configs, load_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
@@ -243,4 +244,5 @@ def _choose(model: CfgNode | str, name: str | None) -> str:
 
 def _read_config(name: str) -> CfgNode:
     """Of a file, or as get_config where the name has no extension."""
-    return load_config(name) if Path(name).suffix else get_config(name)
+    is_file = bool(Path(name).suffix) or (name not in list_configs() and os.path.lexists(name))
+    return load_config(name) if is_file else get_config(name)

@@ -34,6 +34,9 @@ logger = get_logger(__name__)
 # are gone in a fork, and a call there would wait for them for ever.
 _threads_run_in: int | None = None
 
+# The runtimes start as many as they are told to, until the machine has no memory left.
+_MOST_THREADS = 1024
+
 
 class Predictor:
     """A model with all that stands before and behind it.
@@ -283,10 +286,12 @@ def _round_up(side: int, divisor: int) -> int:
 
 
 def _check_numbers(num_threads: int | None, tile_size: int | None) -> None:
-    if num_threads is not None and not (isinstance(num_threads, int) and num_threads > 0):
+    if num_threads is not None and not (
+        isinstance(num_threads, int) and 0 < num_threads <= _MOST_THREADS
+    ):
         raise InputError(
-            f"`num_threads` is {num_threads}; it takes an integer of 1 or more, and the libraries "
-            "choose where it is left out"
+            f"`num_threads` is {num_threads}; it takes an integer from 1 to {_MOST_THREADS}, and "
+            "the libraries choose where it is left out"
         )
     if tile_size is not None and not (
         isinstance(tile_size, int) and tile_size > 0 and tile_size % ALIGNMENT == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -78,6 +79,35 @@ def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
         hint = did_you_mean(str(name), known)
         raise InputError(f"MODEL.SEM_SEG_HEAD.LOSS is {name!r}{hint}; known: {known}")
     return SEGMENTATION_LOSS_REGISTRY.get(name).from_config(cfg)
+
+
+def check_losses(losses: Any, name: str, *, needs_gradient: bool) -> None:
+    """Whether a loss gives what training takes, as a user's own may not.
+
+    Args:
+        losses: what it gave.
+        name: of its class, for the message.
+        needs_gradient: whether the logits have one.
+
+    Raises:
+        InputError: it is not a dict of scalars with "loss_sem_seg", or nothing has a gradient.
+    """
+    key = f"MODEL.SEM_SEG_HEAD.LOSS {name!r}"
+    if not isinstance(losses, Mapping) or "loss_sem_seg" not in losses:
+        found = list(losses) if isinstance(losses, Mapping) else f"a {type(losses).__name__}"
+        raise InputError(
+            f'{key} gives {found}; forward returns a dict of scalars, with "loss_sem_seg"'
+        )
+    for term, value in losses.items():
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+            found = (
+                f"a {value.dtype} of shape {tuple(value.shape)}"
+                if isinstance(value, Tensor)
+                else f"a {type(value).__name__}"
+            )
+            raise InputError(f"{key} gives {found} as {term!r}; it takes a scalar of floats")
+    if needs_gradient and not any(value.requires_grad for value in losses.values()):
+        raise InputError(f"{key} gives no gradient: nothing of it depends on the logits")
 
 
 def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:

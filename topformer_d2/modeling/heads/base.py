@@ -12,7 +12,7 @@ from torch import Tensor
 from ...config import complete_config
 from ...errors import InputError
 from ..layers import resolve_norm
-from ..losses import PixelCrossEntropy, SegmentationLoss, build_segmentation_loss
+from ..losses import PixelCrossEntropy, SegmentationLoss, build_segmentation_loss, check_losses
 
 
 class SegmentationHead:
@@ -41,8 +41,14 @@ class SegmentationHead:
         return logits, {}
 
     def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Logits (N, K, h, w) and targets (N, H, W) int64 to scalars, as SegmentationLoss."""
-        return self.loss(logits, targets)
+        """Logits (N, K, h, w) and targets (N, H, W) int64 to scalars, as SegmentationLoss.
+
+        Raises:
+            InputError: the loss gives something else.
+        """
+        losses = self.loss(logits, targets)
+        check_losses(losses, type(self.loss).__name__, needs_gradient=logits.requires_grad)
+        return losses
 
 
 def head_args(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:

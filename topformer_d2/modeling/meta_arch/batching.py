@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...errors import InputError
 from ..layers import resize
 
 # From an image's logits (K, h, w), the network input's size and the output's, both (height, width),
@@ -15,6 +16,14 @@ from ..layers import resize
 FinishLogits = Callable[[Tensor, Sequence[int], Sequence[int]], Tensor | tuple[Tensor, Tensor]]
 # Number of classes that resize_logits resizes at a time.
 _CLASSES = 8
+
+
+def check_inference(model: nn.Module) -> None:
+    """InputError in training mode, where BatchNorm takes its statistics of the test images."""
+    if model.training:
+        raise InputError(
+            f"predict() of a {type(model).__name__} in training mode: call its eval() first"
+        )
 
 
 def group_by_size(batched_inputs: list[dict]) -> list[list[int]]:

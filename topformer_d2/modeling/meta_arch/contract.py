@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...tasks import BOXES, PIXELS
-from .batching import FinishLogits, output_size, resize_logits, run_by_size
+from .batching import FinishLogits, check_inference, output_size, resize_logits, run_by_size
 from .finite import check_finite
 from .head_contract import head_divisor, run_head
 
@@ -78,6 +78,7 @@ class DetectorContract(_Detector):
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
         """Detectron2's call in inference; images of differing sizes do not share a batch."""
+        check_inference(self)
         return run_by_size(super().forward, batched_inputs)
 
 
@@ -102,11 +103,21 @@ class SegmenterContract(_Segmenter):
         return RawOutput(run_head(self.sem_seg_head, features, images, size or images.shape[-2:]))
 
 
-class _AdaptedDetector(DetectorContract):
+class _Adapted:
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copied and pickled as the model that was given: this class has no name in a module."""
+        cls: Any = type(self).__bases__[-1]
+        given = cls.__new__(cls)
+        given.__dict__ = self.__dict__
+        return adapt, (given,)
+
+
+class _AdaptedDetector(_Adapted, DetectorContract):
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
         """Detectron2's call in inference."""
+        check_inference(self)
         return self(batched_inputs)
 
     def forward_inference(self, images: Any, features: list[Tensor], predictions: Any) -> Any:
@@ -115,11 +126,12 @@ class _AdaptedDetector(DetectorContract):
         return super().forward_inference(images, features, predictions)
 
 
-class _AdaptedSegmenter(SegmenterContract):
+class _AdaptedSegmenter(_Adapted, SegmenterContract):
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
         """Detectron2's call in inference, whose logits have the output's size already."""
+        check_inference(self)
         found = self(batched_inputs)
         for x, output in zip(batched_inputs, found, strict=True):
             size = output_size(x, x["image"].shape[-2:])
@@ -141,7 +153,8 @@ def adapt(model: nn.Module) -> nn.Module:
     The latter shares all that the given model has: its parameters, its mode, its hooks.
 
     Raises:
-        InputError: it is another kind of model.
+        InputError: it is another kind of model, or a wrapper around one, such as
+            DistributedDataParallel.
     """
     if _has_contract(model):
         return model
@@ -151,6 +164,11 @@ def adapt(model: nn.Module) -> nn.Module:
             adapted = cls.__new__(cls)
             adapted.__dict__ = model.__dict__
             return adapted
+    if keeps_contract(inner := getattr(model, "module", getattr(model, "_orig_mod", None))):
+        raise InputError(
+            f"{type(model).__name__} stands around the model: give the {type(inner).__name__} "
+            "within it"
+        )
     raise InputError(
         f"MODEL.META_ARCHITECTURE {type(model).__name__!r} is neither a segmenter nor a dense "
         "detector; TopFormerSegmentor, RetinaNet, LiteRetinaNet and TopFormerMultiTask are known"

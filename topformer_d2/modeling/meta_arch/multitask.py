@@ -18,7 +18,14 @@ from ...errors import InputError
 from ...tasks import BOXES, PIXELS
 from ..heads import SegmentationHead
 from ..losses import UncertaintyWeighting
-from .batching import FinishLogits, output_size, pad_labels, resize_logits, run_by_size
+from .batching import (
+    FinishLogits,
+    check_inference,
+    output_size,
+    pad_labels,
+    resize_logits,
+    run_by_size,
+)
 from .contract import RawOutput
 from .head_contract import head_divisor, pad_to_multiple, run_head
 from .retinanet import FastRetinaNet, LiteRetinaNet
@@ -181,6 +188,7 @@ class TopFormerMultiTask(FastRetinaNet):
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
         """As forward in inference, with what `finish` makes of each image's logits as "sem_seg"."""
+        check_inference(self)
         return run_by_size(partial(self._predict, finish=finish), batched_inputs)
 
     def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .batching import (
     FinishLogits,
+    check_inference,
     output_size,
     pad_labels,
     resize_logits,
@@ -83,6 +84,7 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
     ) -> list[dict]:
         """As forward in inference, with what `finish` makes of each image's logits as "sem_seg"."""
+        check_inference(self)
         return run_by_size(partial(self._predict, finish=finish), batched_inputs)
 
     def _predict(self, batched_inputs: list[dict], finish: FinishLogits) -> list[dict]:
