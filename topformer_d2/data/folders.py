@@ -67,6 +67,8 @@ def register_folders(cfg: CfgNode) -> None:
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
         if name not in folders:
             continue
+        if not name:
+            raise InputError("DATASETS.FOLDERS has an entry without a name: give it one")
         entry = folders[name]
         formats = _formats(name, entry)
         definition = dict(entry)

@@ -12,13 +12,23 @@ from detectron2.engine import hooks
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..logs import get_logger
 from .ema import AverageWeights
+
+logger = get_logger(__name__)
 
 # PyTorch's optimizers whose state is known: what each parameter has in its own shape. Without
 # momentum SGD keeps nothing, so that only Adam's are needed.
 _KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
+
+# What an optimizer's group keeps of the config, and goes on with.
+_KEPT = {
+    "initial_lr": "learning rate (SOLVER.BASE_LR and its factors)",
+    "weight_decay": "SOLVER.WEIGHT_DECAY",
+    "momentum": "SOLVER.MOMENTUM",
+}
 
 
 def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: float) -> None:
@@ -55,6 +65,17 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
         raise InputError(
             f"{folder} was trained with SOLVER.EMA_DECAY, and its checkpoint has the averaged "
             "weights: resume with it"
+        )
+    changed = [
+        name
+        for key, name in _KEPT.items()
+        if [group.get(key) for group in saved] != [group.get(key) for group in own]
+    ]
+    if changed:
+        logger.warning(
+            "%s: the config has another %s than the checkpoint, whose own go on; to train with the "
+            "config's, start anew in another OUTPUT_DIR, with MODEL.WEIGHTS of this one",
+            *(folder, " and ".join(changed)),
         )
 
 

@@ -19,7 +19,7 @@ from detectron2.utils.env import seed_all_rng
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
-from ..config import check_parts, check_values, complete_config, model_tasks
+from ..config import check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError, is_out_of_memory
 from ..evaluation import (
@@ -34,6 +34,7 @@ from ..files import is_remote, locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt
+from ..modeling.build import checking_parts
 from ..modeling.meta_arch import keeps_contract
 from .charts import DrawCurves, draw_evaluation_charts
 from .ema import AverageWeights
@@ -227,8 +228,8 @@ class Trainer(RecoveringTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        check_parts(cfg)
-        return adapt(super().build_model(cfg))
+        with checking_parts(cfg):
+            return adapt(super().build_model(cfg))
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
