@@ -178,6 +178,24 @@ def test_an_old_version_is_converted_as_by_detectron2(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("MODEL.DEVICE: cpu", "key: MODEL.DEVICE; .* MODEL: {DEVICE: ...}"),
+        ("VERSION: 1\nMODEL: {WEIGHTS: a.pth}", "key: MODEL.WEIGHTS; .* VERSION 2"),
+        ("MODEL: {WEIGHTS: 3}", "MODEL.WEIGHTS is 3 .write '3'.; it takes text"),
+        (
+            "DATASETS: {FOLDERS: {'': {IMAGES: x, BOXES: y}}}",
+            "DATASETS.FOLDERS .* without a name",
+        ),
+    ],
+)
+def test_a_known_key_in_the_wrong_form_is_shown_in_the_right_one(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
     ("opts", "message"),
     [
         (["SOLVER.BASE_LR"], "pairs of KEY VALUE"),
@@ -193,7 +211,7 @@ def test_an_old_version_is_converted_as_by_detectron2(tmp_path):
         (["SOLVER.BASE_LR", "-" * 99999 + "1"], "SOLVER.BASE_LR: its value cannot be used"),
         (["SOLVER.BASE_LR", "1"], r"SOLVER.BASE_LR is 1 \(write 1.0\)"),
         (["SOLVER.MAX_ITER", "1e5"], "SOLVER.MAX_ITER is 100000.0; it takes a whole number"),
-        (["OUTPUT_DIR", "3"], "OUTPUT_DIR is 3; it takes text"),
+        (["OUTPUT_DIR", "3"], """OUTPUT_DIR is 3 .write "'3'".; it takes text"""),
         (["SOLVER.BASE_LR", "\x1b[2J"], r"SOLVER.BASE_LR is \\x1b\[2J; it takes a number"),
     ],
 )

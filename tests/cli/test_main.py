@@ -88,6 +88,14 @@ def test_a_result_does_not_replace_its_source(tmp_path, words):
     assert file.read_bytes() == b"weights"
 
 
+def test_closed_streams_take_what_is_written(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    assert main(["convert", "nowhere.pth", "a.pth"]) == 1
+    with sys.stdout, sys.stderr:  # as files that can be written to
+        assert not sys.stdout.isatty() and sys.stderr.write("x") == 1
+
+
 def test_a_mistake_is_told_without_pytorch():
     for words in (["--help"], ["trian"]):
         program = (

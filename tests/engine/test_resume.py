@@ -77,6 +77,22 @@ def test_a_run_of_more_iterations_than_are_asked_for_says_so(tiny_config, tmp_pa
     assert "run has 6 iterations, and SOLVER.MAX_ITER is 3" in caplog.text
 
 
+def test_a_rate_that_is_not_taken_up_is_told(trained, caplog):
+    cfg = trained[0]
+    changes = ("SOLVER.BASE_LR", "0.5")
+    for given, names in (((), ()), (changes, ("SOLVER.BASE_LR",))):
+        caplog.clear()
+        changed = cfg.clone()
+        changed.defrost()
+        changed.merge_from_list(list(given))
+        trainer = Trainer(changed)
+        trainer.resume_or_load()
+        told = [r.getMessage() for r in caplog.records if "whose own go on" in r.getMessage()]
+        assert len(told) == bool(given) and all(name in told[0] for name in names)
+    rates = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+    assert max(rates) < 0.5  # the checkpoint's
+
+
 def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):
     cfg = tiny_config(*options(tmp_path, "5", "run"))
     run(cfg)

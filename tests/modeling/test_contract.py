@@ -10,6 +10,7 @@ from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
 from topformer_d2 import get_config
+from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import adapt, build_model
 
@@ -89,3 +90,11 @@ def test_a_wrapper_is_refused_with_what_is_within():
     for model in (build("seg_topformer_t"), build("det_retinanet_topformer_t")):
         with pytest.raises(InputError, match=rf"DataParallel .* give the {type(model).__name__} "):
             adapt(nn.DataParallel(model))
+
+
+@pytest.mark.parametrize("by", [build_model, Trainer.build_model])
+def test_features_that_the_backbone_lacks_are_named(by):
+    opts = ["MODEL.BACKBONE.NAME", "build_resnet_backbone", "MODEL.DEVICE", "cpu"]
+    for name in ("det_retinanet_topformer_t", "multitask_lite_topformer_t"):
+        with pytest.raises(InputError, match=r"IN_FEATURES names 'p3', .*'build_resnet_backbone'"):
+            by(get_config(name, opts))

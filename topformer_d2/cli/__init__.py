@@ -6,6 +6,7 @@ Nothing here imports PyTorch, so that --help and a mistyped verb are answered at
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: argparse's own, after --help and where the words cannot be understood.
     """
+    _open_closed_streams()
     verb, words = _choose_verb(list(sys.argv[1:] if argv is None else argv))
     parser = Parser()  # the verb's own once it is imported
     try:
@@ -103,6 +105,17 @@ def _choose_verb(words: list[str]) -> tuple[str, list[str]]:
     parser.parse_args(words)
     parser.print_help()
     raise SystemExit(2)
+
+
+def _open_closed_streams() -> None:
+    """Drop what is written to a stdout or stderr that is closed, as by `2>&-`.
+
+    Python has None for it, on which progress bars fail. And its number would be that of the next
+    file, into which libraries write what they say.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def _load_package() -> None:

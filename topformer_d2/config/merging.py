@@ -23,6 +23,7 @@ _TYPE_MISMATCH = re.compile(
     r"\((.*?) vs. (.*)\) for config key: (.*)",
     re.S,
 )
+_COMMAND = "command line"
 _TYPES = {
     "int": "a whole number (without point or exponent)",
     "float": "a number with a point",
@@ -73,11 +74,11 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
     pairs: list[Any] = [opts] if isinstance(opts, str) else list(opts)
     if options := [text for text in pairs if isinstance(text, str) and re.match("--[a-z]", text)]:
         raise InputError(
-            f"command line: {cut(options[0])} stands among the pairs of KEY VALUE; options come "
+            f"{_COMMAND}: {cut(options[0])} stands among the pairs of KEY VALUE; options come "
             "before them"
         )
     if len(pairs) % 2 or not all(isinstance(key, str) for key in pairs[::2]):
-        raise InputError(f"command line: {shortened(pairs)}; it takes pairs of KEY VALUE")
+        raise InputError(f"{_COMMAND}: {shortened(pairs)}; it takes pairs of KEY VALUE")
     for name, (other, off) in REPLACED.items():  # as complete_schedule does for a file
         if f"SOLVER.{name}" in pairs[::2] and f"SOLVER.{other}" not in pairs[::2]:
             pairs += [f"SOLVER.{other}", off]
@@ -96,10 +97,10 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
             cfg.merge_from_list([key, value])
             str(node.get(name))  # raises of a whole number that is too long to be written
         except _MERGE_ERRORS as e:
-            raise _config_error("command line", e, cfg, key) from e
+            raise _config_error(_COMMAND, e, cfg, key) from e
     if "SOLVER.MAX_ITER" in pairs[::2] and cfg.SOLVER.get("EPOCHS"):
         raise InputError(
-            f"command line: SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS}, from which SOLVER.MAX_ITER "
+            f"{_COMMAND}: SOLVER.EPOCHS is {cfg.SOLVER.EPOCHS}, from which SOLVER.MAX_ITER "
             "follows: name one of the two"
         )
 
@@ -119,12 +120,19 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
     if mismatch := _TYPE_MISMATCH.match(text):
         kind, given, old, new, key = mismatch.groups()
         hint = f" (write {new}.0)" if (kind, given) == ("float", "int") else ""
+        if kind == "str" and given in ("int", "float"):  # which the command takes for Python's
+            hint = """ (write "'...'")""" if source == _COMMAND else " (write '...')"
+            hint = hint.replace("...", cut(new, 40))
         takes = f"{_TYPES.get(kind, kind)}, such as {cut(old)}"
         return InputError(f"{source}: {key} is {cut(new)}{hint}; it takes {takes}")
     # yacs words it differently for files and for lists.
     _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")
     if unknown:
-        hint = did_you_mean(name, _flatten(cfg))
+        known = _flatten(cfg)
+        hint = did_you_mean(name, known)
+        if name in known:  # as one word, or as a name of today in a file of an old VERSION
+            hint = f"; in a file {name.replace('.', ': {')}: ...{'}' * name.count('.')}"
+            hint += ", and VERSION 2"
         return InputError(f"{source}: Non-existent key: {cut(name)}{hint}")
     what = f"{key}: its value" if key else "a value"
     said = f"{type(error).__name__}{': ' * bool(text)}{cut(text)}"

@@ -71,6 +71,8 @@ def register_folders(cfg: CfgNode) -> None:
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) or folders):
         if name not in folders:
             continue
+        if not name:
+            raise InputError("DATASETS.FOLDERS has an entry without a name: give it one")
         entry, definition = Entry.parse(name, folders[name]), dict(folders[name])
         cache = os.path.join(cfg.OUTPUT_DIR, CACHE, name)
         stamps = (*_stamps(entry), cache, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)

@@ -25,6 +25,13 @@ _KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
+# What an optimizer's group keeps of the config, and goes on with.
+_KEPT = {
+    "initial_lr": "learning rate (SOLVER.BASE_LR and its factors)",
+    "weight_decay": "SOLVER.WEIGHT_DECAY",
+    "momentum": "SOLVER.MOMENTUM",
+}
+
 
 def warn_of_earlier_run(folder: str) -> None:
     """Warn of checkpoints in OUTPUT_DIR that a new run will overwrite."""
@@ -73,6 +80,17 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
         raise InputError(
             f"{folder} was trained with SOLVER.EMA_DECAY, and its checkpoint has the averaged "
             "weights: resume with it"
+        )
+    changed = [
+        name
+        for key, name in _KEPT.items()
+        if [group.get(key) for group in saved] != [group.get(key) for group in own]
+    ]
+    if changed:
+        logger.warning(
+            "%s: the config has another %s than the checkpoint, whose own go on; to train with the "
+            "config's, start anew in another OUTPUT_DIR, with MODEL.WEIGHTS of this one",
+            *(folder, " and ".join(changed)),
         )
 
 

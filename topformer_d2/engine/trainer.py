@@ -18,7 +18,7 @@ from detectron2.utils.events import EventWriter
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
-from ..config import check_parts, check_values, complete_config, model_tasks
+from ..config import check_values, complete_config, model_tasks
 from ..data import build_test_loader, build_train_loader
 from ..errors import InputError, is_out_of_memory
 from ..evaluation import (
@@ -33,6 +33,7 @@ from ..files import locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt, freeze_parts
+from ..modeling.build import checking_parts
 from ..modeling.meta_arch import keeps_contract
 from .charts import draw_evaluation_charts
 from .epochs import epochs_to_iterations
@@ -205,8 +206,9 @@ class Trainer(RecoveringTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        check_parts(cfg)
-        return freeze_parts(adapt(super().build_model(cfg)), complete_config(cfg).MODEL.FREEZE)
+        with checking_parts(cfg):
+            model = adapt(super().build_model(cfg))
+        return freeze_parts(model, complete_config(cfg).MODEL.FREEZE)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -63,5 +63,10 @@ def _each(evaluators: Evaluators) -> Iterator[DatasetEvaluator]:
 
 def _need_of(evaluator: DatasetEvaluator) -> str | None:
     if (need := getattr(evaluator, "needs", None)) is not None:
+        if not isinstance(need, str) or need not in NEEDS:
+            raise InputError(
+                f"`needs` of {type(evaluator).__name__} is {need!r}; it takes one of {[*NEEDS]} "
+                "(several evaluators go into a DatasetEvaluators)"
+            )
         return need
     return next((n for kind, n in _OF_DETECTRON2.items() if isinstance(evaluator, kind)), None)

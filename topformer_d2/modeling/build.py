@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
 from ..config import check_parts
+from ..errors import InputError
 from .meta_arch import adapt
 
 
@@ -16,5 +20,20 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         InputError: a part has a name that is not registered, or refuses the config.
     """
+    with checking_parts(cfg):
+        return adapt(build_detectron2_model(cfg))
+
+
+@contextmanager
+def checking_parts(cfg: CfgNode) -> Iterator[None]:
+    """check_parts, then InputError for the KeyError of a RetinaNet whose features are missing."""
     check_parts(cfg)
-    return adapt(build_detectron2_model(cfg))
+    try:
+        yield
+    except KeyError as e:
+        if e.args[:1] and e.args[0] in cfg.MODEL.RETINANET.IN_FEATURES:
+            raise InputError(
+                f"MODEL.RETINANET.IN_FEATURES names {e.args[0]!r}, which MODEL.BACKBONE.NAME "
+                f"{cfg.MODEL.BACKBONE.NAME!r} does not give"
+            ) from e
+        raise
