@@ -5,8 +5,10 @@
   topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
 
   topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
+  topformer predict --model model.onnx --input photos/ --output labels/ --save-labels labelme
 
-Of images: overlays, label maps as PNG, boxes as JSON lines. Of a video: the video with them drawn.
+Of images: overlays, label maps as PNG, boxes as JSON lines, labels for a labelling tool. Of a
+video: the video with them drawn.
 """
 
 from __future__ import annotations
@@ -21,11 +23,13 @@ from ..data.images import MAX_PIXELS
 from ..errors import InputError, printable, shown
 from ..inference import Predictor, write_predictions
 from ..inference.backends import BACKENDS
+from ..inference.label_files import WRITERS
 from ..inference.video import VideoReader, is_video
 from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 NAMES = {
     **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
+    "label_format": "--save-labels",
     "num_threads": "--threads",
 }
 
@@ -53,6 +57,12 @@ def make_parser() -> Parser:
         "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
     )
     parser.add_argument(
+        "--save-labels",
+        choices=WRITERS,
+        help="of images: also what a labelling tool opens, boxes and the outlines of regions; "
+        "coco: one annotations.json",
+    )
+    parser.add_argument(
         "--no-overlays",
         action="store_true",
         help="of images: label maps and boxes alone, which takes less time",
@@ -78,7 +88,9 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     if not paths and args.no_overlays:
         raise InputError("--no-overlays is for images; a video is written with them drawn in")
-    if args.no_overlays and args.min_score is not None:
+    if not paths and args.save_labels:
+        raise InputError("--save-labels is for images: write the video's frames as images first")
+    if args.no_overlays and args.min_score is not None and not args.save_labels:
         raise InputError(
             "--min-score says which boxes are drawn, and --no-overlays draws none: leave one of "
             "them out (--save-json has all boxes with their scores)"
@@ -92,13 +104,18 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
         return 1 if problem else 0
-    keys = {"json_file": args.save_json, "max_pixels": args.max_pixels}
+    keys = {
+        "json_file": args.save_json,
+        "max_pixels": args.max_pixels,
+        "label_format": args.save_labels,
+        "min_score": min_score,
+    }
     if args.no_overlays:
         problems = write_predictions(predictor, paths, args.output, **keys)
     else:
         from ..visualization import predict_files
 
-        problems = predict_files(predictor, paths, args.output, min_score=min_score, **keys)
+        problems = predict_files(predictor, paths, args.output, **keys)
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images done: {shown(args.output)}")
     for problem in shortened(problems, paths):

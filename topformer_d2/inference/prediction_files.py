@@ -21,6 +21,7 @@ from ..errors import InputError, about, describe_os_error, printable
 from ..files import check_output, make_folder, write_beside
 from ..logs import get_logger
 from .batches import noting_trouble, predict_in_batches
+from .label_files import LabelWriter, open_writer
 from .model_info import ModelInfo
 from .predictor import Predictor
 
@@ -35,6 +36,8 @@ def write_predictions(
     json_file: str | os.PathLike | None = None,
     max_pixels: int = MAX_PIXELS,
     draw: Callable[[np.ndarray, Scene], np.ndarray] | None = None,
+    label_format: str | None = None,
+    min_score: float = 0.5,
 ) -> list[str]:
     """Write `<name>_label.png` of each image below `output`, where pixels are labelled.
 
@@ -53,12 +56,16 @@ def write_predictions(
         max_pixels: of an image; larger ones are not read.
         draw: what makes an overlay of an image (H, W, 3) uint8 BGR and what is in it, also uint8
             BGR, to be written as `<name>_overlay.jpg`; None = there are no overlays.
+        label_format: "labelme", "yolo" or "coco", in which what was found is also written for a
+            labelling tool (label_files); None = it is not.
+        min_score: boxes below it are left out of these; json_file has all.
 
     Returns:
         One line for each image that could not be read, predicted or written whole.
 
     Raises:
-        InputError: an output would overwrite an input, `output` is a file, or named as a picture or
+        InputError: an output would overwrite an input or an earlier label file, which may have been
+            corrected by hand since, `output` is a file, or named as a picture or
             video is, json_file cannot be written, there are no boxes or no category ids to write to
             it, or nothing at all would be written.
         OSError: one that the next image would meet as well, such as a full disk.
@@ -69,10 +76,10 @@ def write_predictions(
     names = output_names(files)
     endings = ["label.png"] if "sem_seg" in info.tasks else []
     endings += ["overlay.jpg"] if draw else []
-    if not endings and not json_file:
+    if not endings and not json_file and not label_format:
         raise InputError(
             "this model finds boxes alone, and without overlays they are written nowhere: name "
-            "`json_file`"
+            "`json_file` or `label_format`"
         )
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
     _refuse_overwriting("an input", files, pictures)
@@ -80,26 +87,33 @@ def write_predictions(
         _check_json_target(json_file, info)
         _refuse_overwriting("an input", files, [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
+    labels = open_writer(label_format, output, info, files, names) if label_format else None
+    if labels:
+        _check_label_files(labels, [*files, *([json_file] if json_file else [])])
     _make_folder(output)
     if json_file:
         check_output(json_file, "json_file")
     image_ids: Sequence[int | str] = names
     if json_file:
         image_ids = _image_ids(files, names, info.objects.dataset)
+    if labels:
+        labels.begin()
     problems: list[str] = []
     lines: list[str] = []
     predictions = predict_in_batches(
         predictor, files, batch_size=predictor.backend.batch, max_pixels=max_pixels
     )
     shown = tqdm(predictions, total=len(files), unit="image")
-    with _written_however_it_ends(json_file, lines):
-        for found, name, image_id in zip(shown, names, image_ids, strict=True):
+    with _written_however_it_ends(json_file, lines, labels):
+        for i, (found, name, image_id) in enumerate(zip(shown, names, image_ids, strict=True)):
             if found.scene is not None:
                 with noting_trouble(found):
                     of_image: list[str] = []
                     if json_file:
                         of_image = _json_lines(found.scene, image_id, info.objects.ids)
                     _write_pictures(os.path.join(output, name), found.image, found.scene, draw)
+                    if labels:
+                        labels.add(i, found.scene.above(min_score))
                     lines += of_image  # of images that are done: not before their pictures are
             if found.problem is not None:
                 problems.append(found.problem)
@@ -120,20 +134,38 @@ def _write_pictures(
 
 
 @contextmanager
-def _written_however_it_ends(path: str | None, lines: list[str]) -> Iterator[None]:
-    """Write a text file of `lines` at the block's end, and where an exception ends it."""
+def _written_however_it_ends(
+    path: str | None, lines: list[str], labels: LabelWriter | None
+) -> Iterator[None]:
+    """Write what is one file for all images at the block's end, and where an exception ends it."""
     try:
         yield
     except BaseException:
-        if path and lines:  # without boxes, an earlier file stays
-            try:
+        try:
+            if path and lines:  # without boxes, an earlier file stays
                 write_beside(path, "".join(lines).encode())
-            except OSError as e:
-                reason = printable(describe_os_error(e))
-                logger.error("the boxes of the images that were done are not written: %s", reason)
+            if labels:
+                labels.end()
+        except OSError as e:
+            reason = printable(describe_os_error(e))
+            logger.error("what was found in the images that were done is not written: %s", reason)
         raise
     if path:
         write_beside(path, "".join(lines).encode())
+    if labels:
+        labels.end()
+
+
+def _check_label_files(labels: LabelWriter, others: list[str]) -> None:
+    """Raise InputError where label files would take the place of others."""
+    targets = labels.targets()
+    _refuse_overwriting("an input or an output", others, targets)
+    there = [target for target in targets if os.path.lexists(target)]
+    if there:
+        raise InputError(
+            f"{there[0]} exists, and may have been corrected by hand: name another `output`, or "
+            f"move away {'it' if len(there) == 1 else f'the {len(there)} label files'}"
+        )
 
 
 def _make_folder(output: str) -> None:
