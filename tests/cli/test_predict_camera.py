@@ -98,9 +98,7 @@ def test_a_camera_that_is_not_there(model, capture, tmp_path):  # noqa: F811
     assert not (tmp_path / "o.mp4").exists()
 
 
-@pytest.mark.parametrize(
-    "option", [["--save-json", "x.jsonl"], ["--no-overlays"], ["--save-labels", "coco"]]
-)
+@pytest.mark.parametrize("option", [["--no-overlays"], ["--save-labels", "coco"]])
 def test_options_of_images_are_refused(option):
     result = topformer("predict", "--input", "camera", *option)
     assert result.returncode == 1 and f"{option[0]} is for images" in result.stderr
@@ -170,3 +168,18 @@ def test_a_recording_is_as_fast_as_what_it_shows():
     for value, seconds in ((1, 0.0), (2, 0.02), (3, 0.35), (4, 0.4)):
         recorder.write(np.full((2, 2, 3), value, np.uint8), seconds)
     assert written == [1, 2, 2, 3, 4]
+
+
+def test_images_are_not_tracked(tmp_path):
+    path = photo(tmp_path / "a.png")
+    result = topformer("predict", "--input", path, "--output", tmp_path / "out", "--track")
+    assert result.returncode == 1 and "--track is for videos and cameras" in result.stderr
+
+
+def test_tracking_needs_boxes(model, capture, tmp_path):  # noqa: F811
+    capture()
+    out = tmp_path / "o.mp4"
+    result = topformer("predict", *model, "--input", "camera", "--output", out, "--track")
+    assert result.returncode == 1 and "error: --track is for boxes" in result.stderr
+    result = topformer("predict", *model, "--input", "camera", "--output", out, "--save-json", "x")
+    assert result.returncode == 1 and "this model finds no boxes" in result.stderr

@@ -19,6 +19,7 @@ import argparse
 import os
 import re
 import sys
+from typing import Any
 
 from ..config import load_config
 from ..data.image_files import list_images, looks_like_image
@@ -62,7 +63,15 @@ def make_parser() -> Parser:
     )
     add_min_score(parser)
     parser.add_argument(
-        "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
+        "--save-json",
+        metavar="FILE",
+        help="all boxes as COCO results, one JSON object a line; of a video by the frame's number",
+    )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="of a video or camera: number the objects that boxes show, by ByteTrack (pip install "
+        "trackers)",
     )
     parser.add_argument(
         "--save-labels",
@@ -97,6 +106,8 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     paths = [] if camera is not None or shows_video(args) else list_images(args.input, "input")
     if not paths:
         check_no_images(args)
+    elif args.track:
+        raise InputError("--track is for videos and cameras: images have no order in time")
     if args.no_overlays and args.min_score is not None and not args.save_labels:
         raise InputError(
             "--min-score says which boxes are drawn, and --no-overlays draws none: leave one of "
@@ -104,11 +115,11 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         )
     predictor = load_predictor(args)
     if camera is not None:
-        return run_camera(predictor, camera, args.output, min_score)
+        return run_camera(predictor, camera, args)
     if not paths:
         from ..visualization import predict_video  # drawing imports Matplotlib
 
-        done, problem = predict_video(predictor, args.input, args.output, min_score=min_score)
+        done, problem = predict_video(predictor, args.input, args.output, **moving_options(args))
         print(f"{done} frames done: {shown(args.output)}")
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
@@ -134,8 +145,6 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
 
 def check_no_images(args: argparse.Namespace) -> None:
     """Raise InputError where an option is for images, and --input is a video or a camera."""
-    if args.save_json:
-        raise InputError("--save-json is for images; of a video the boxes are drawn alone")
     if args.no_overlays:
         raise InputError("--no-overlays is for images; a video is written with them drawn in")
     if args.save_labels:
@@ -150,13 +159,18 @@ def camera_number(source: str) -> int | None:
     return int(found[1] or 0)
 
 
-def run_camera(predictor: Predictor, number: int, output: str | None, min_score: float) -> int:
+def moving_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What predict_video and predict_camera take."""
+    return {"min_score": min_score_of(args), "json_file": args.save_json, "track": args.track}
+
+
+def run_camera(predictor: Predictor, number: int, args: argparse.Namespace) -> int:
     """The exit status: 1 where the camera gave no frames any more, 0 after Ctrl-C."""
     from ..visualization import predict_camera
 
-    done = predict_camera(predictor, number, output, min_score=min_score)
+    done = predict_camera(predictor, number, args.output, **moving_options(args))
     rate = f" ({done.num_frames / done.seconds:.1f} a second)" if done.seconds else ""
-    target = f": {shown(output)}" if output and done.num_frames else ""
+    target = f": {shown(args.output)}" if args.output and done.num_frames else ""
     print(f"{done.num_frames} frames done{rate}, {done.num_left_out} left out{target}")
     if done.problem:
         print(f"warning: {printable(done.problem, newlines=True)}", file=sys.stderr)

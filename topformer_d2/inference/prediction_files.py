@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -17,15 +15,12 @@ from tqdm.auto import tqdm
 from ..data.images import MAX_PIXELS, write_image
 from ..data.registered import load_records, missing_paths
 from ..data.scene import Scene
-from ..errors import InputError, about, describe_os_error, printable
-from ..files import check_output, make_folder, write_beside
-from ..logs import get_logger
+from ..errors import InputError, about
+from ..files import check_output, make_folder
 from .batches import noting_trouble, predict_in_batches
 from .label_files import LabelWriter, open_writer
-from .model_info import ModelInfo
 from .predictor import Predictor
-
-logger = get_logger(__name__)
+from .results import check_results, result_lines, written_however_it_ends
 
 
 def write_predictions(
@@ -84,7 +79,7 @@ def write_predictions(
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
     _refuse_overwriting("an input", files, pictures)
     if json_file:
-        _check_json_target(json_file, info)
+        check_results(json_file, info)
         _refuse_overwriting("an input", files, [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
     labels = open_writer(label_format, output, info, files, names) if label_format else None
@@ -104,13 +99,13 @@ def write_predictions(
         predictor, files, batch_size=predictor.backend.batch, max_pixels=max_pixels
     )
     shown = tqdm(predictions, total=len(files), unit="image")
-    with _written_however_it_ends(json_file, lines, labels):
+    with written_however_it_ends(json_file, lines, labels):
         for i, (found, name, image_id) in enumerate(zip(shown, names, image_ids, strict=True)):
             if found.scene is not None:
                 with noting_trouble(found):
                     of_image: list[str] = []
                     if json_file:
-                        of_image = _json_lines(found.scene, image_id, info.objects.ids)
+                        of_image = result_lines(found.scene, image_id, info.objects.ids)
                     _write_pictures(os.path.join(output, name), found.image, found.scene, draw)
                     if labels:
                         labels.add(i, found.scene.above(min_score))
@@ -133,29 +128,6 @@ def _write_pictures(
         write_image(f"{stem}_overlay.jpg", draw(image, scene))
 
 
-@contextmanager
-def _written_however_it_ends(
-    path: str | None, lines: list[str], labels: LabelWriter | None
-) -> Iterator[None]:
-    """Write what is one file for all images at the block's end, and where an exception ends it."""
-    try:
-        yield
-    except BaseException:
-        try:
-            if path and lines:  # without boxes, an earlier file stays
-                write_beside(path, "".join(lines).encode())
-            if labels:
-                labels.end()
-        except OSError as e:
-            reason = printable(describe_os_error(e))
-            logger.error("what was found in the images that were done is not written: %s", reason)
-        raise
-    if path:
-        write_beside(path, "".join(lines).encode())
-    if labels:
-        labels.end()
-
-
 def _check_label_files(labels: LabelWriter, others: list[str]) -> None:
     """Raise InputError where label files would take the place of others."""
     targets = labels.targets()
@@ -175,36 +147,6 @@ def _make_folder(output: str) -> None:
         raise InputError(f"{output} has the name of one {kind}: images are written to a folder")
     with about("`output`"):
         make_folder(output)
-
-
-def _check_json_target(json_file: str, info: ModelInfo) -> None:
-    """Raise InputError, before the work and not after, where boxes cannot be written."""
-    if "instances" not in info.tasks:
-        raise InputError(f"this model finds no boxes to write to {json_file}")
-    if info.objects.ids is None:
-        raise InputError(
-            f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "
-            "registered dataset with the model's classes, for an exported file when it is exported"
-        )
-
-
-def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[str]:
-    """The boxes of one image in COCO's results format, one JSON object a line."""
-    scores = [] if scene.scores is None else scene.scores.tolist()
-    if not all(np.isfinite(each).all() for each in (scene.boxes, scores)):
-        raise InputError("its boxes or scores hold NaN or infinity, which JSON does not have")
-    results = [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[category],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for (x0, y0, x1, y1), category, score in zip(
-            scene.boxes.tolist(), scene.classes.tolist(), scores, strict=True
-        )
-    ]
-    return [f"{json.dumps(result)}\n" for result in results]
 
 
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> Sequence[int | str]:

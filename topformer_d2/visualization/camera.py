@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from ..errors import InputError, Terminated
@@ -14,7 +14,7 @@ from ..files import check_output
 from ..inference import Predictor
 from ..inference.camera import Camera
 from ..inference.video import VideoWriter
-from .painter import Painter
+from .frames import FramePainter
 from .window import Window
 
 _MOST_RATE = 30.0
@@ -37,7 +37,13 @@ class CameraRun(NamedTuple):
 
 
 def predict_camera(
-    predictor: Predictor, number: int, output: str | None = None, *, min_score: float = 0.5
+    predictor: Predictor,
+    number: int,
+    output: str | None = None,
+    *,
+    min_score: float = 0.5,
+    json_file: str | os.PathLike | None = None,
+    track: bool = False,
 ) -> CameraRun:
     """Show the frames of a camera with their labels and boxes, and record them.
 
@@ -50,32 +56,33 @@ def predict_camera(
         number: of the camera, 0 or more.
         output: an .mp4 or .avi file; what VideoWriter keeps of it after an error or Ctrl-C. None =
             nothing is recorded.
-        min_score: boxes below it are not drawn.
+        min_score, json_file, track: as FramePainter has them.
 
     Raises:
         InputError: the camera cannot be opened or gives no frame, there is neither a window nor an
-            `output`, or that cannot be written.
+            `output`, or that cannot be written; or as FramePainter.
     """
-    painter = Painter(predictor.info)
     if output is not None:
         check_output(output, "output")
     with contextlib.ExitStack() as stack:
         window = _open_window(stack, has_output=output is not None)
         camera = stack.enter_context(Camera(number))
+        paint = FramePainter(
+            predictor, camera.frame_rate, min_score=min_score, json_file=json_file, track=track
+        )
+        stack.enter_context(paint.saving())
         recorder = None
         if output is not None:
             rate = min(camera.frame_rate, _MOST_RATE)
             recorder = _Recorder(stack.enter_context(VideoWriter(output, rate)), rate)
-        done, start, end = 0, 0.0, 0.0
+        start = end = 0.0
         # Within the block, so that a video that ends so is whole; SIGTERM goes on.
         try:
             for frame in camera:
                 taken = time.monotonic()
                 start = start or taken
-                scene = predictor(frame).above(min_score)
-                picture = painter.draw(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), scene)
-                drawn = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-                done, end = done + 1, time.monotonic()
+                drawn = paint(frame)
+                end = time.monotonic()
                 if recorder:
                     recorder.write(drawn, taken - start)
                 if window and not window.show(drawn):
@@ -83,6 +90,7 @@ def predict_camera(
         except KeyboardInterrupt as e:
             if isinstance(e, Terminated):
                 raise
+        done = paint.num_frames
         if not done and camera.problem:
             raise InputError(camera.problem)
         left_out = max(0, camera.num_frames - done)
