@@ -251,8 +251,8 @@ def test_labels_for_a_labelling_tool(joint, tmp_path):
     out = tmp_path / "out"
     result = predict(*words, "labelme", "--output", out, "--min-score", 0)
     assert result.returncode == 0, result.stderr
-    assert sorted(path.name for path in out.iterdir()) == ["a.json", "a_label.png"]
-    shapes = json.loads((out / "a.json").read_text())["shapes"]
+    assert sorted(path.name for path in out.iterdir()) == ["a_label.png", "labels"]
+    shapes = json.loads((out / "labels" / "a.json").read_text())["shapes"]
     kinds = [shape["shape_type"] for shape in shapes]
     assert kinds.count("rectangle") == 9 and "polygon" in kinds
     result = predict(*words, "labelme", "--output", out)

@@ -81,7 +81,7 @@ def photos(tmp_path):
 
 def read_back(kind, output, photos):
     """(names of the classes, the shapes of the first image in pixels)."""
-    path = {"coco": "annotations.json", "yolo": "labels", "labelme": ""}[kind]
+    path = {"coco": "annotations.json"}.get(kind, "labels")
     path, images = os.path.join(output, path), os.path.dirname(photos[0])
     assert FORMATS[kind].detect(path, images)
     found = FORMATS[kind].read(path, images)
@@ -144,8 +144,8 @@ def test_files_name_the_images_and_hold_scores(tmp_path, photos):
     model = Model("instances")
     for kind in WRITERS:
         write_predictions(model, photos, tmp_path / kind, label_format=kind, min_score=0)
-    content = json.loads((tmp_path / "labelme" / "a b.json").read_text())
-    assert content["imagePath"] == "../images/a b.jpg" and content["imageData"] is None
+    content = json.loads((tmp_path / "labelme" / "labels" / "a b.json").read_text())
+    assert content["imagePath"] == "../../images/a b.jpg" and content["imageData"] is None
     assert [s["score"] for s in content["shapes"]] == pytest.approx([0.9, 0.5, 0.2])
     content = json.loads((tmp_path / "coco" / "annotations.json").read_text())
     assert [c["id"] for c in content["categories"]] == [7, 3]
@@ -192,3 +192,19 @@ def test_ctrl_c_leaves_whole_files_of_the_images_that_are_done(kind, tmp_path, p
         (labels,) = out.rglob("a b.json" if kind == "labelme" else "a b.txt")
         assert labels.stat().st_size and not [*out.rglob("c.json"), *out.rglob("c.txt")]
     assert not [*out.rglob("*.partial")]
+
+
+def test_supervision_reads_them(tmp_path, photos):
+    sv = pytest.importorskip("supervision")
+    for kind in ("yolo", "coco"):
+        write_predictions(Model("instances"), photos, tmp_path / kind, label_format=kind)
+    images = os.path.dirname(photos[0])
+    yolo = sv.DetectionDataset.from_yolo(
+        images, str(tmp_path / "yolo" / "labels"), str(tmp_path / "yolo" / "data.yaml")
+    )
+    coco = sv.DetectionDataset.from_coco(images, str(tmp_path / "coco" / "annotations.json"))
+    assert yolo.classes == list(OBJECTS)
+    for dataset in (yolo, coco):
+        found = dataset.annotations[photos[0]]
+        assert found.xyxy == pytest.approx(BOXES[:2], abs=1e-2)
+        assert [dataset.classes[i] for i in found.class_id] == list(OBJECTS)

@@ -5,7 +5,7 @@
   topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
 
   topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
-  topformer predict --model model.onnx --input photos/ --output labels/ --save-labels labelme
+  topformer predict --model model.onnx --input photos/ --output found/ --save-labels labelme
   topformer predict --model model.onnx --input camera --output seen.mp4
 
 Of images: overlays, label maps as PNG, boxes as JSON lines, labels for a labelling tool. Of a

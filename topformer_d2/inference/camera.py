@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,18 @@ from ..errors import InputError
 # Seconds without a frame after which a camera is taken to be gone. Some take several to begin.
 _PATIENCE = 10.0
 _DEFAULT_RATE = 25.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what OpenCV prints of each way in which a camera cannot be opened."""
+    logging: Any = cv2.utils.logging
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)
 
 
 class Camera(contextlib.AbstractContextManager):
@@ -38,7 +51,8 @@ class Camera(contextlib.AbstractContextManager):
             InputError: it cannot be opened.
         """
         self.number = number
-        capture = cv2.VideoCapture(number)
+        with _quiet():
+            capture = cv2.VideoCapture(number)
         if not capture.isOpened():
             capture.release()
             raise InputError(

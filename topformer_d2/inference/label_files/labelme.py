@@ -16,13 +16,13 @@ _VERSION = "5.5.0"
 
 
 class LabelMeWriter(LabelWriter):
-    """`<name>.json` for each image: rectangles of boxes, polygons of regions."""
+    """`labels/<name>.json` for each image: rectangles of boxes, polygons of regions."""
 
     def targets(self) -> list[str]:
         return [self._target(i) for i in range(len(self.stems))]
 
     def _target(self, number: int) -> str:
-        return os.path.join(self.output, f"{self.stems[number]}.json")
+        return os.path.join(self.output, "labels", f"{self.stems[number]}.json")
 
     def begin(self) -> None:
         """There is nothing to write."""
