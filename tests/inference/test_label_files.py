@@ -176,6 +176,18 @@ def test_names_that_do_not_fit_are_refused(tmp_path, photos):
 
 
 @pytest.mark.parametrize("kind", WRITERS)
+def test_where_no_image_is_done_there_are_no_label_files(kind, tmp_path, photos):
+    def interrupt(image, scene):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(Model("instances"), photos, out, label_format=kind, draw=interrupt)
+    assert not [path for path in out.rglob("*") if path.is_file()]
+    assert not write_predictions(Model("instances"), photos, out, label_format=kind)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
 def test_ctrl_c_leaves_whole_files_of_the_images_that_are_done(kind, tmp_path, photos):
     def interrupt(image, scene):
         if (image == read_image(photos[1])).all():

@@ -91,8 +91,6 @@ def write_predictions(
     image_ids: Sequence[int | str] = names
     if json_file:
         image_ids = _image_ids(files, names, info.objects.dataset)
-    if labels:
-        labels.begin()
     problems: list[str] = []
     lines: list[str] = []
     predictions = predict_in_batches(

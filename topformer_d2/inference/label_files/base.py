@@ -58,10 +58,6 @@ class LabelWriter(ABC):
         """The files that will be written."""
 
     @abstractmethod
-    def begin(self) -> None:
-        """Write what does not depend on the images' content."""
-
-    @abstractmethod
     def add(self, number: int, scene: Scene) -> None:
         """Write or keep what is in the image `images[number]`, which is done."""
 

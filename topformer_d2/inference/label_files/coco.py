@@ -37,9 +37,6 @@ class CocoWriter(LabelWriter):
     def targets(self) -> list[str]:
         return [os.path.join(self.output, "annotations.json")]
 
-    def begin(self) -> None:
-        """There is nothing to write yet."""
-
     def add(self, number: int, scene: Scene) -> None:
         """Keep what is in an image."""
         assert scene.size is not None
@@ -79,7 +76,9 @@ class CocoWriter(LabelWriter):
         self._annotations.append(annotation)
 
     def end(self) -> None:
-        """Write the file."""
+        """Write the file, where there is an image."""
+        if not self._images:
+            return
         content = {
             "images": self._images,
             "annotations": self._annotations,

@@ -24,9 +24,6 @@ class LabelMeWriter(LabelWriter):
     def _target(self, number: int) -> str:
         return os.path.join(self.output, "labels", f"{self.stems[number]}.json")
 
-    def begin(self) -> None:
-        """There is nothing to write."""
-
     def add(self, number: int, scene: Scene) -> None:
         """Write the file of an image."""
         assert scene.size is not None

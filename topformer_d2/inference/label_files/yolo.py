@@ -36,6 +36,7 @@ class YoloWriter(LabelWriter):
                     f"YOLO names labels by an image's name without the extension, which {image} "
                     "shares with another image: rename one of them"
                 )
+        self._has_names = False
         self._has_boxes = "instances" in self.info.tasks
         self._names = (self.info.objects if self._has_boxes else self.info.pixels).names
 
@@ -48,8 +49,7 @@ class YoloWriter(LabelWriter):
     def _target(self, number: int) -> str:
         return os.path.join(self.output, "labels", f"{self.stems[number]}.txt")
 
-    def begin(self) -> None:
-        """Write the names of the classes."""
+    def _write_names(self) -> None:
         root = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in self.images])
         folder = relative(root, self.output)
         content = {"train": folder, "val": folder, "names": dict(enumerate(self._names))}
@@ -59,7 +59,13 @@ class YoloWriter(LabelWriter):
         write_beside(os.path.join(self.output, "classes.txt"), lines.encode())
 
     def add(self, number: int, scene: Scene) -> None:
-        """Write the file of an image, which is empty where nothing was found."""
+        """Write the file of an image, which is empty where nothing was found.
+
+        With the first one, those that name the classes are written.
+        """
+        if not self._has_names:
+            self._write_names()
+            self._has_names = True
         assert scene.size is not None
         size = np.array(scene.size[::-1], float)
         lines = []
@@ -77,5 +83,5 @@ class YoloWriter(LabelWriter):
 
 
 def _line(index: int, values: np.ndarray) -> str:
-    # Of the largest image, 8 digits are a hundredth of a pixel.
+    # Of a million pixels, 8 digits are a hundredth of one.
     return " ".join([str(index), *(f"{value:.8f}" for value in values)]) + "\n"
