@@ -74,7 +74,8 @@ def test_ctrl_c_ends_a_recording(model, capture, tmp_path, monkeypatch, name, st
     out = tmp_path / "o.mp4"
     result = topformer("predict", *model, "--input", "camera", "--output", out)
     assert result.returncode == status, result.stderr
-    assert len(frames(out)) >= 2 and os.listdir(tmp_path) == ["o.mp4"]
+    # A frame that came within the first one's time in the video is left out.
+    assert len(frames(out)) >= 1 and os.listdir(tmp_path) == ["o.mp4"]
     if not status:
         assert "2 frames done (" in result.stdout
 
