@@ -241,3 +241,28 @@ def test_sigterm_keeps_the_boxes_that_were_found(joint, tmp_path, monkeypatch):
     assert result.returncode == 143 and "terminated" in result.stderr
     ids = {json.loads(line)["image_id"] for line in out.read_text().splitlines()}
     assert ids == {"a"} and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_labels_for_a_labelling_tool(joint, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    photo(source / "a.jpg")
+    words = [*joint, "--input", source, "--no-overlays", "--save-labels"]
+    out = tmp_path / "out"
+    result = predict(*words, "labelme", "--output", out, "--min-score", 0)
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["a_label.png", "labels"]
+    shapes = json.loads((out / "labels" / "a.json").read_text())["shapes"]
+    kinds = [shape["shape_type"] for shape in shapes]
+    assert kinds.count("rectangle") == 9 and "polygon" in kinds
+    result = predict(*words, "labelme", "--output", out)
+    assert result.returncode == 1 and "name another --output" in result.stderr
+    assert predict(*words, "labelm", "--output", out).returncode == 2
+
+
+def test_labels_of_a_video_are_refused(tmp_path):
+    with VideoWriter(str(tmp_path / "a.avi"), 10) as writer:
+        writer.write(np.zeros((32, 32, 3), np.uint8))
+    words = ["--input", tmp_path / "a.avi", "--output", tmp_path / "b.avi"]
+    result = predict(*words, "--save-labels", "coco")
+    assert result.returncode == 1 and "--save-labels is for images" in result.stderr

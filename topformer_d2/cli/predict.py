@@ -1,19 +1,25 @@
-"""Segment images or a video, or find objects in them.
+"""Segment images, a video or what a camera sees, or find objects in them.
 
   topformer predict --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
   topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
 
   topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
+  topformer predict --model model.onnx --input photos/ --output found/ --save-labels labelme
+  topformer predict --model model.onnx --input camera --output seen.mp4
 
-Of images: overlays, label maps as PNG, boxes as JSON lines. Of a video: the video with them drawn.
+Of images: overlays, label maps as PNG, boxes as JSON lines, labels for a labelling tool. Of a
+video: the video with them drawn. Of a camera: the same until Ctrl-C, in a window where OpenCV has
+one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
+from typing import Any
 
 from ..config import load_config
 from ..data.image_files import list_images, looks_like_image
@@ -21,11 +27,13 @@ from ..data.images import MAX_PIXELS
 from ..errors import InputError, printable, shown
 from ..inference import Predictor, write_predictions
 from ..inference.backends import BACKENDS
+from ..inference.label_files import WRITERS
 from ..inference.video import VideoReader, is_video
 from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 NAMES = {
     **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
+    "label_format": "--save-labels",
     "num_threads": "--threads",
 }
 
@@ -45,12 +53,31 @@ def make_parser() -> Parser:
         "pixels, a multiple of 64",
     )
     parser.add_argument(
-        "--input", required=True, help="an image, a folder, a quoted glob or a video"
+        "--input",
+        required=True,
+        help="an image, a folder, a quoted glob, a video, or camera; camera:1 is the second one",
     )
-    parser.add_argument("--output", required=True, help="a folder; of a video an .mp4 or .avi")
+    parser.add_argument(
+        "--output",
+        help="a folder; of a video or camera an .mp4 or .avi, and of a camera it may be left out",
+    )
     add_min_score(parser)
     parser.add_argument(
-        "--save-json", metavar="FILE", help="all boxes as COCO results, one JSON object a line"
+        "--save-json",
+        metavar="FILE",
+        help="all boxes as COCO results, one JSON object a line; of a video by the frame's number",
+    )
+    parser.add_argument(
+        "--track",
+        action="store_true",
+        help="of a video or camera: number the objects that boxes show, by ByteTrack (pip install "
+        "trackers)",
+    )
+    parser.add_argument(
+        "--save-labels",
+        choices=WRITERS,
+        help="of images: also what a labelling tool opens, boxes and the outlines of regions; "
+        "coco: one annotations.json",
     )
     parser.add_argument(
         "--no-overlays",
@@ -73,37 +100,81 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     min_score = min_score_of(args)
     if args.max_pixels < 1:
         raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
-    paths = [] if shows_video(args) else list_images(args.input, "input")
-    if not paths and args.save_json:
-        raise InputError("--save-json is for images; of a video the boxes are drawn alone")
-    if not paths and args.no_overlays:
-        raise InputError("--no-overlays is for images; a video is written with them drawn in")
-    if args.no_overlays and args.min_score is not None:
+    camera = camera_number(args.input)
+    if camera is None and args.output is None:
+        parser.error("the following arguments are required: --output")
+    paths = [] if camera is not None or shows_video(args) else list_images(args.input, "input")
+    if not paths:
+        check_no_images(args)
+    elif args.track:
+        raise InputError("--track is for videos and cameras: images have no order in time")
+    if args.no_overlays and args.min_score is not None and not args.save_labels:
         raise InputError(
             "--min-score says which boxes are drawn, and --no-overlays draws none: leave one of "
             "them out (--save-json has all boxes with their scores)"
         )
     predictor = load_predictor(args)
+    if camera is not None:
+        return run_camera(predictor, camera, args)
     if not paths:
         from ..visualization import predict_video  # drawing imports Matplotlib
 
-        done, problem = predict_video(predictor, args.input, args.output, min_score=min_score)
+        done, problem = predict_video(predictor, args.input, args.output, **moving_options(args))
         print(f"{done} frames done: {shown(args.output)}")
         if problem:
             print(f"warning: {printable(problem, newlines=True)}", file=sys.stderr)
         return 1 if problem else 0
-    keys = {"json_file": args.save_json, "max_pixels": args.max_pixels}
+    keys = {
+        "json_file": args.save_json,
+        "max_pixels": args.max_pixels,
+        "label_format": args.save_labels,
+        "min_score": min_score,
+    }
     if args.no_overlays:
         problems = write_predictions(predictor, paths, args.output, **keys)
     else:
         from ..visualization import predict_files
 
-        problems = predict_files(predictor, paths, args.output, min_score=min_score, **keys)
+        problems = predict_files(predictor, paths, args.output, **keys)
     done = len(paths) - len(problems)
     print(f"{done} of {len(paths)} images done: {shown(args.output)}")
     for problem in shortened(problems, paths):
         print("skipped:", parser.reword(problem), file=sys.stderr)
     return 1 if problems else 0
+
+
+def check_no_images(args: argparse.Namespace) -> None:
+    """Raise InputError where an option is for images, and --input is a video or a camera."""
+    if args.no_overlays:
+        raise InputError("--no-overlays is for images; a video is written with them drawn in")
+    if args.save_labels:
+        raise InputError("--save-labels is for images: write the video's frames as images first")
+
+
+def camera_number(source: str) -> int | None:
+    """The camera that --input names; None where it names a file, which may be called so."""
+    found = re.fullmatch(r"camera(?::(\d{1,4}))?", source)
+    if found is None or os.path.exists(source):
+        return None
+    return int(found[1] or 0)
+
+
+def moving_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What predict_video and predict_camera take."""
+    return {"min_score": min_score_of(args), "json_file": args.save_json, "track": args.track}
+
+
+def run_camera(predictor: Predictor, number: int, args: argparse.Namespace) -> int:
+    """The exit status: 1 where the camera gave no frames any more, 0 after Ctrl-C."""
+    from ..visualization import predict_camera
+
+    done = predict_camera(predictor, number, args.output, **moving_options(args))
+    rate = f" ({done.num_frames / done.seconds:.1f} a second)" if done.seconds else ""
+    target = f": {shown(args.output)}" if args.output and done.num_frames else ""
+    print(f"{done.num_frames} frames done{rate}, {done.num_left_out} left out{target}")
+    if done.problem:
+        print(f"warning: {printable(done.problem, newlines=True)}", file=sys.stderr)
+    return 1 if done.problem else 0
 
 
 def shows_video(args: argparse.Namespace) -> bool:

@@ -51,6 +51,8 @@ class Scene:
         confidence: (H, W) float32, the probability of each pixel's label; None where not wanted.
         size: (height, width) of the image in pixels; None = unknown.
         info: of the model that predicted it, with the classes' names; None for the truth.
+        tracks: (n,) int64; the number of the object that a box shows, the same through a video,
+            from 1 on; 0 = none. None where nothing is tracked.
     """
 
     label: np.ndarray | None = None
@@ -60,6 +62,7 @@ class Scene:
     confidence: np.ndarray | None = None
     size: tuple[int, int] | None = None
     info: HasClasses | None = field(default=None, repr=False)
+    tracks: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         boxes = _numbers(self.boxes, np.float32, "boxes")
@@ -78,11 +81,13 @@ class Scene:
         self.classes = _numbers(self.classes, np.int64, "classes").reshape(-1)
         if self.scores is not None:
             self.scores = _numbers(self.scores, np.float32, "scores").reshape(-1)
+        if self.tracks is not None:
+            self.tracks = _numbers(self.tracks, np.int64, "tracks").reshape(-1)
         if self.size is not None and np.shape(self.size) != (2,):
             raise InputError(f"a scene's size is {self.size!r}; it takes (height, width)")
         if self.size is None and self.label is not None:
             self.size = tuple(self.label.shape)
-        for name in ("classes", "scores"):
+        for name in ("classes", "scores", "tracks"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.boxes):
                 raise InputError(f"a scene of {len(self.boxes)} boxes has {len(values)} {name}")
@@ -108,6 +113,8 @@ class Scene:
     def above(self, min_score: float) -> Scene:
         """The scene without the boxes whose score is below `min_score`; itself without scores.
 
+        Boxes of an object that is tracked are kept.
+
         Raises:
             InputError: `min_score` is no number.
         """
@@ -116,8 +123,14 @@ class Scene:
         if self.scores is None:
             return self
         keep = self.scores >= min_score
+        if self.tracks is not None:
+            keep |= self.tracks > 0
         return replace(
-            self, boxes=self.boxes[keep], classes=self.classes[keep], scores=self.scores[keep]
+            self,
+            boxes=self.boxes[keep],
+            classes=self.classes[keep],
+            scores=self.scores[keep],
+            tracks=None if self.tracks is None else self.tracks[keep],
         )
 
     def to_instances(self) -> Instances:
@@ -153,6 +166,7 @@ class Scene:
             xyxy=self.boxes.copy(),
             confidence=None if self.scores is None else self.scores.copy(),
             class_id=self.classes.copy(),
+            tracker_id=None if self.tracks is None else self.tracks.copy(),
             data=data,
         )
 
@@ -162,8 +176,8 @@ class Scene:
         Returns:
             "size": [height, width] or None;
             "boxes": a list of {"box": [x0, y0, x1, y1] in pixels, "class": its index, "score": 0..1
-            or None for the truth, "name": of the class where the model is known}; None stands for
-            a number that is not finite;
+            or None for the truth, "name": of the class where the model is known, "track": of an
+            object that is tracked}; None stands for a number that is not finite;
             "label": None, or a list with an entry for each class that has pixels: {"class", the
             index; "pixels", their number; "name" where the model is known; "rle", where they are}.
             That is {"size", "counts"} as COCO compresses it, and pycocotools.mask.decode(rle) gives
@@ -179,6 +193,9 @@ class Scene:
         if self.info is not None:
             for entry, name in zip(boxes, self._names(), strict=True):
                 entry["name"] = name
+        for entry, track in zip(boxes, [] if self.tracks is None else self.tracks, strict=False):
+            if track > 0:
+                entry["track"] = int(track)
         size = None if self.size is None else [int(side) for side in self.size]
         return {"size": size, "boxes": boxes, "label": self._runs()}
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from detectron2.data import DatasetCatalog
@@ -17,14 +15,12 @@ from tqdm.auto import tqdm
 from ..data.images import MAX_PIXELS, write_image
 from ..data.registered import load_records, missing_paths
 from ..data.scene import Scene
-from ..errors import InputError, about, describe_os_error, printable
-from ..files import check_output, make_folder, write_beside
-from ..logs import get_logger
+from ..errors import InputError, about
+from ..files import check_output, make_folder
 from .batches import noting_trouble, predict_in_batches
-from .model_info import ModelInfo
+from .label_files import LabelWriter, open_writer
 from .predictor import Predictor
-
-logger = get_logger(__name__)
+from .results import check_results, result_lines, written_however_it_ends
 
 
 def write_predictions(
@@ -35,6 +31,8 @@ def write_predictions(
     json_file: str | os.PathLike | None = None,
     max_pixels: int = MAX_PIXELS,
     draw: Callable[[np.ndarray, Scene], np.ndarray] | None = None,
+    label_format: str | None = None,
+    min_score: float = 0.5,
 ) -> list[str]:
     """Write `<name>_label.png` of each image below `output`, where pixels are labelled.
 
@@ -53,12 +51,16 @@ def write_predictions(
         max_pixels: of an image; larger ones are not read.
         draw: what makes an overlay of an image (H, W, 3) uint8 BGR and what is in it, also uint8
             BGR, to be written as `<name>_overlay.jpg`; None = there are no overlays.
+        label_format: "labelme", "yolo" or "coco", in which what was found is also written for a
+            labelling tool (label_files); None = it is not.
+        min_score: boxes below it are left out of these; json_file has all.
 
     Returns:
         One line for each image that could not be read, predicted or written whole.
 
     Raises:
-        InputError: an output would overwrite an input, `output` is a file, or named as a picture or
+        InputError: an output would overwrite an input or an earlier label file, which may have been
+            corrected by hand since, `output` is a file, or named as a picture or
             video is, json_file cannot be written, there are no boxes or no category ids to write to
             it, or nothing at all would be written.
         OSError: one that the next image would meet as well, such as a full disk.
@@ -69,17 +71,20 @@ def write_predictions(
     names = output_names(files)
     endings = ["label.png"] if "sem_seg" in info.tasks else []
     endings += ["overlay.jpg"] if draw else []
-    if not endings and not json_file:
+    if not endings and not json_file and not label_format:
         raise InputError(
             "this model finds boxes alone, and without overlays they are written nowhere: name "
-            "`json_file`"
+            "`json_file` or `label_format`"
         )
     pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
     _refuse_overwriting("an input", files, pictures)
     if json_file:
-        _check_json_target(json_file, info)
+        check_results(json_file, info)
         _refuse_overwriting("an input", files, [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
+    labels = open_writer(label_format, output, info, files, names) if label_format else None
+    if labels:
+        _check_label_files(labels, [*files, *([json_file] if json_file else [])])
     _make_folder(output)
     if json_file:
         check_output(json_file, "json_file")
@@ -92,14 +97,16 @@ def write_predictions(
         predictor, files, batch_size=predictor.backend.batch, max_pixels=max_pixels
     )
     shown = tqdm(predictions, total=len(files), unit="image")
-    with _written_however_it_ends(json_file, lines):
-        for found, name, image_id in zip(shown, names, image_ids, strict=True):
+    with written_however_it_ends(json_file, lines, labels):
+        for i, (found, name, image_id) in enumerate(zip(shown, names, image_ids, strict=True)):
             if found.scene is not None:
                 with noting_trouble(found):
                     of_image: list[str] = []
                     if json_file:
-                        of_image = _json_lines(found.scene, image_id, info.objects.ids)
+                        of_image = result_lines(found.scene, image_id, info.objects.ids)
                     _write_pictures(os.path.join(output, name), found.image, found.scene, draw)
+                    if labels:
+                        labels.add(i, found.scene.above(min_score))
                     lines += of_image  # of images that are done: not before their pictures are
             if found.problem is not None:
                 problems.append(found.problem)
@@ -119,21 +126,16 @@ def _write_pictures(
         write_image(f"{stem}_overlay.jpg", draw(image, scene))
 
 
-@contextmanager
-def _written_however_it_ends(path: str | None, lines: list[str]) -> Iterator[None]:
-    """Write a text file of `lines` at the block's end, and where an exception ends it."""
-    try:
-        yield
-    except BaseException:
-        if path and lines:  # without boxes, an earlier file stays
-            try:
-                write_beside(path, "".join(lines).encode())
-            except OSError as e:
-                reason = printable(describe_os_error(e))
-                logger.error("the boxes of the images that were done are not written: %s", reason)
-        raise
-    if path:
-        write_beside(path, "".join(lines).encode())
+def _check_label_files(labels: LabelWriter, others: list[str]) -> None:
+    """Raise InputError where label files would take the place of others."""
+    targets = labels.targets()
+    _refuse_overwriting("an input or an output", others, targets)
+    there = [target for target in targets if os.path.lexists(target)]
+    if there:
+        raise InputError(
+            f"{there[0]} exists, and may have been corrected by hand: name another `output`, or "
+            f"move away {'it' if len(there) == 1 else f'the {len(there)} label files'}"
+        )
 
 
 def _make_folder(output: str) -> None:
@@ -143,36 +145,6 @@ def _make_folder(output: str) -> None:
         raise InputError(f"{output} has the name of one {kind}: images are written to a folder")
     with about("`output`"):
         make_folder(output)
-
-
-def _check_json_target(json_file: str, info: ModelInfo) -> None:
-    """Raise InputError, before the work and not after, where boxes cannot be written."""
-    if "instances" not in info.tasks:
-        raise InputError(f"this model finds no boxes to write to {json_file}")
-    if info.objects.ids is None:
-        raise InputError(
-            f"the category ids to write to {json_file} are unknown: DATASETS.TEST must name a "
-            "registered dataset with the model's classes, for an exported file when it is exported"
-        )
-
-
-def _json_lines(scene: Scene, image_id: int | str, category_ids: Sequence[int]) -> list[str]:
-    """The boxes of one image in COCO's results format, one JSON object a line."""
-    scores = [] if scene.scores is None else scene.scores.tolist()
-    if not all(np.isfinite(each).all() for each in (scene.boxes, scores)):
-        raise InputError("its boxes or scores hold NaN or infinity, which JSON does not have")
-    results = [
-        {
-            "image_id": image_id,
-            "category_id": category_ids[category],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": score,
-        }
-        for (x0, y0, x1, y1), category, score in zip(
-            scene.boxes.tolist(), scene.classes.tolist(), scores, strict=True
-        )
-    ]
-    return [f"{json.dumps(result)}\n" for result in results]
 
 
 def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> Sequence[int | str]:

@@ -1,5 +1,6 @@
 """Pictures of labels and predictions: overlays with a legend, and sheets of them."""
 
+from .camera import predict_camera
 from .overlay import add_legend, blend_labels
 from .painter import Painter, draw_boxes
 from .predictions import predict_files, prediction_sheet
@@ -13,6 +14,7 @@ __all__ = [
     "blend_labels",
     "draw_boxes",
     "make_sheet",
+    "predict_camera",
     "predict_files",
     "predict_video",
     "prediction_sheet",

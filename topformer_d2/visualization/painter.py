@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from typing import Any
 
 import cv2
@@ -53,6 +54,8 @@ def _styles(classes: ClassTable) -> tuple[list[str], np.ndarray]:
 def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.ndarray) -> np.ndarray:
     """Draw the scene's boxes, each with its class's name and, where it has one, its score.
 
+    The box of an object that is tracked has its number and a colour of its own.
+
     By OpenCV and Pillow: Detectron2's Visualizer takes several times what a prediction does.
 
     Args:
@@ -74,19 +77,33 @@ def draw_boxes(image: np.ndarray, scene: Scene, names: list[str], colors: np.nda
     corners = scene.boxes.round().clip(0, [width - 1, height - 1] * 2).astype(int).tolist()
     areas = (scene.boxes[:, 2:] - scene.boxes[:, :2]).prod(axis=1)
     order = np.argsort(-areas, kind="stable")  # the small ones last, over the large
+    tracks = np.zeros(len(corners), np.int64) if scene.tracks is None else scene.tracks
+    own = [
+        _track_color(int(track)) if track > 0 else colors[category]
+        for track, category in zip(tracks, scene.classes, strict=True)
+    ]
     for i in order:
-        color = colors[scene.classes[i]].tolist()
-        cv2.rectangle(out, corners[i][:2], corners[i][2:], color, line)
+        cv2.rectangle(out, corners[i][:2], corners[i][2:], own[i].tolist(), line)
     for i in order:
         text = names[scene.classes[i]]
         if scene.scores is not None:
             text += f" {scene.scores[i]:.0%}"
-        tag = _tag(text, colors[scene.classes[i]], text_size)[:height, :width]
+        if tracks[i] > 0:
+            text = f"#{tracks[i]} {text}"
+        tag = _tag(text, own[i], text_size)[:height, :width]
         tag_height, tag_width = tag.shape[:2]
         # Above the box, but within the picture.
         x, y = min(corners[i][0], width - tag_width), max(0, corners[i][1] - tag_height)
         out[y : y + tag_height, x : x + tag_width] = tag
     return out
+
+
+def _track_color(number: int) -> np.ndarray:
+    """(3,) uint8 RGB of a tracked object, the same in all frames; neighbours in number differ."""
+    hue = number * 0.618034 % 1  # the golden ratio
+    return (
+        np.array([255 * c for c in colorsys.hsv_to_rgb(hue, 0.75, 0.95)]).round().astype(np.uint8)
+    )
 
 
 def _tag(text: str, color: np.ndarray, text_size: int) -> np.ndarray:

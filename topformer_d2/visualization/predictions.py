@@ -26,6 +26,7 @@ def predict_files(
     min_score: float = 0.5,
     json_file: str | os.PathLike | None = None,
     max_pixels: int = MAX_PIXELS,
+    label_format: str | None = None,
 ) -> list[str]:
     """Write what write_predictions does, and `<name>_overlay.jpg` of each image.
 
@@ -33,7 +34,7 @@ def predict_files(
     returned and what is raised are those of write_predictions.
 
     Args:
-        min_score: boxes below it are not drawn; json_file has them all.
+        min_score: boxes below it are not drawn, nor written as labels; json_file has them all.
     """
     painter = Painter(predictor.info)
 
@@ -43,7 +44,14 @@ def predict_files(
         return painter.add_legend(picture, seen)[:, :, ::-1]
 
     return write_predictions(
-        predictor, paths, output, json_file=json_file, max_pixels=max_pixels, draw=draw
+        predictor,
+        paths,
+        output,
+        json_file=json_file,
+        max_pixels=max_pixels,
+        draw=draw,
+        label_format=label_format,
+        min_score=min_score,
     )
 
 

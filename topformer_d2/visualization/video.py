@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 
-import cv2
 from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..files import check_output
 from ..inference import Predictor
 from ..inference.video import VideoReader, VideoWriter
-from .painter import Painter
+from .frames import FramePainter
 
 
 def predict_video(
-    predictor: Predictor, source: str, output: str, *, min_score: float = 0.5
+    predictor: Predictor,
+    source: str,
+    output: str,
+    *,
+    min_score: float = 0.5,
+    json_file: str | os.PathLike | None = None,
+    track: bool = False,
 ) -> tuple[int, str | None]:
     """Write the frames of a video with their labels and boxes drawn over them.
 
@@ -23,25 +28,26 @@ def predict_video(
         predictor: of any backend.
         source: a video file.
         output: an .mp4 or .avi file; what VideoWriter keeps of it after an error or Ctrl-C.
-        min_score: boxes below it are not drawn.
+        min_score, json_file, track: as FramePainter has them.
 
     Returns:
         the number of frames, and what is wrong with the source where some of its frames could not
         be read (VideoReader's `problem`), else None.
 
     Raises:
-        InputError: the source cannot be read, or the output cannot be written, is not named as a
-            video, or is the source.
+        InputError: the source cannot be read, or an output cannot be written, is not named as a
+            video, or is the source; or as FramePainter.
     """
     if os.path.realpath(source) == os.path.realpath(output):
         raise InputError(f"{output} would overwrite the input: use another name")
-    reader, painter = VideoReader(source), Painter(predictor.info)
+    if json_file and os.path.realpath(json_file) in map(os.path.realpath, (source, output)):
+        raise InputError(f"`json_file` {os.fspath(json_file)} is also the input or `output`")
+    reader = VideoReader(source)
+    paint = FramePainter(
+        predictor, reader.frame_rate, min_score=min_score, json_file=json_file, track=track
+    )
     check_output(output, "output")
-    done = 0
-    with VideoWriter(output, reader.frame_rate) as writer:
+    with paint.saving(), VideoWriter(output, reader.frame_rate) as writer:
         for frame in tqdm(reader, total=reader.num_frames or None, unit="frame"):
-            scene = predictor(frame).above(min_score)
-            picture = painter.draw(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), scene)
-            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            done += 1
-    return done, reader.problem
+            writer.write(paint(frame))
+    return paint.num_frames, reader.problem
