@@ -13,25 +13,24 @@ from typing import Any
 from detectron2.structures import BoxMode
 
 from ...errors import InputError, printable
-from ...files import make_folder, read_json, stamp, waiting_for_lock, write_json
+from ...files import make_folder, stamp, waiting_for_lock, write_json
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..categories import Categories
 from ..class_list import listed_classes
-from ..formats import DatasetFormat, detect_format
+from ..formats import DatasetFormat, detect_format, files_beyond
 from ..formats.contract import BACKGROUND, Labelling, Problem
 from ..severity import is_error
 from ..source_cache import parse_once
+from .cache import INDEX, LABELS, keep_in_use, read_index
 from .classes import ClassMap, box_classes, pixel_classes
 from .entry import Entry
-from .making import LABELS, make_records
+from .making import make_records
+from .rendering import VERSION
 from .unknown import suggest_classes
 
 logger = get_logger(__name__)
 
-# Changes with what the records or the label maps of the same files are.
-_VERSION = 1
-_INDEX = "index.json"
 _LOCK = ".lock"
 
 
@@ -118,32 +117,25 @@ class LabelledFolder:
 
     def _load(self) -> tuple[list[dict], list[Problem]]:
         """The records as they are stored, and the problems; made where the files have changed."""
-        made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
+        made_of = [VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
         key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
-        index: dict[str, Any] | None = self._read_index()
-        if index is None or index.get("key") != key:
+        index: dict[str, Any] | None = read_index(self.cache, key)
+        if index is None:
             with self._alone():
-                index = self._read_index()  # another process may have made it
-                if index is None or index.get("key") != key:
+                index = read_index(self.cache, key)  # another process may have made it
+                if index is None:
                     index = dict(make_records(self), key=key)
-                    write_json(os.path.join(self.cache, _INDEX), index)
+                    write_json(os.path.join(self.cache, INDEX), index)
+                    keep_in_use(self.cache)
         return index["records"], [Problem(*each) for each in index["problems"]]
 
     def _stamps(self) -> Iterator[object]:
         entry = self.entry
         for path in (entry.images, entry.labels, entry.boxes, entry.list_file):
             yield stamp(path) if path else ()
+        for path in {path for path in (entry.labels, entry.boxes) if path}:
+            yield from map(stamp, files_beyond(path, entry.images))
         yield stamp(entry.classes) if isinstance(entry.classes, str) and entry.classes else ()
-
-    def _read_index(self) -> dict | None:
-        path = os.path.join(self.cache, _INDEX)
-        if not os.path.isfile(path):
-            return None
-        try:
-            index = read_json(path)
-        except (InputError, OSError):
-            return None
-        return index if isinstance(index, dict) else None
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -160,7 +152,8 @@ class LabelledFolder:
 
     def labelling(self, task: str) -> Labelling:
         """What the files say."""
-        return parse_once(self.format(task).read, self.entry.path(task), self.entry.images)
+        sources = self.entry.path(task), self.entry.images
+        return parse_once(self.format(task).read, *sources, beyond=files_beyond(*sources))
 
     def classes(self, task: str) -> ClassMap:
         """Of a task."""

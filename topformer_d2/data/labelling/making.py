@@ -12,6 +12,7 @@ from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..formats.contract import BACKGROUND, LabelledImage, Labelling, Problem
 from ..formats.parallel import map_in_processes
+from .cache import LABELS, only_user
 from .matching import ImageFolder
 from .rendering import Item, Rendered, Renderer
 from .splits import choose
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from .dataset import LabelledFolder
 
 logger = get_logger(__name__)
-
-# Folder of the label maps, in the dataset's cache.
-LABELS = "labels"
 
 
 def make_records(dataset: LabelledFolder) -> dict[str, list]:
@@ -36,7 +34,7 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     matched: dict[str, dict[str, LabelledImage]] = {}
     for task in dataset.entry.tasks:
         labelling = dataset.labelling(task)
-        problems += [problem for problem in labelling.problems if problem not in problems]
+        problems += labelling.problems
         matched[task] = _match(dataset, task, labelling, problems)
     # Where there are boxes, their files list the images.
     chosen = choose([*matched[dataset.entry.tasks[-1]]], dataset.entry, dataset.where)
@@ -47,14 +45,18 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
         items = [Item(file, images[file]) for file in chosen if file in images]
         what = f"{dataset.name}: reading labels"
         rendered = list(map_in_processes(renderer, items, what, least=50))
-        problems += [r.problem for r in rendered if r.problem and r.problem not in problems]
+        problems += [r.problem for r in rendered if r.problem]
         sources = {item.file: (item.labels.source, *item.labels.files)[0] for item in items}
         unknown = {sources[r.file] or r.file: r.unknown for r in rendered if r.unknown}
         classes = renderer.pixels or renderer.boxes
         assert classes is not None
         problems += describe_unknown(unknown, classes, renderer.format, dataset.where)
         found[task] = {r.file: r for r in rendered if not r.problem and not r.unknown}
-    _remove_others(dataset, {each.label for part in found.values() for each in part.values()})
+    with only_user(dataset.cache) as is_only:
+        if is_only:
+            _remove_others(dataset, {r.label for part in found.values() for r in part.values()})
+    # The labels of pixels and of objects may be the same files.
+    problems = list(dict.fromkeys(problems))
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
 
 
@@ -105,7 +107,8 @@ def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
         return Renderer(*common, boxes=classes)
     if kind.decode is not None:
         table = classes.table(labelling, ignored, has_colors=kind.has_colors)
-        return Renderer(*common, pixels=classes, table=table, ignore_value=ignored)
+        values = labelling.values
+        return Renderer(*common, pixels=classes, table=table, values=values, ignore_value=ignored)
     index = classes.find(BACKGROUND)
     background = ignored if index is None or index < 0 else index
     what = "not learnt" if background == ignored else f"of class {background}, {BACKGROUND!r}"
@@ -126,7 +129,7 @@ def _join(
         if boxes is not None:
             record["boxes"] = [list(box) for box in boxes[file].boxes]
         if file in pixels:
-            record["label"] = pixels[file].label
+            record |= {"label": pixels[file].label, "label_bytes": pixels[file].num_bytes}
         elif PIXELS.name in found:
             without.append(file)
         records.append(record)
@@ -140,8 +143,8 @@ def _join(
 
 
 def _remove_others(dataset: LabelledFolder, names: set[str]) -> None:
-    """Remove label maps of files that have changed since."""
+    """Remove label maps of files that have changed since, and what a killed process left."""
     with os.scandir(os.path.join(dataset.cache, LABELS)) as entries:
         for entry in entries:
-            if entry.name not in names:
+            if entry.name not in names and not entry.is_dir(follow_symlinks=False):
                 os.remove(entry.path)
