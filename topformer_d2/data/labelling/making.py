@@ -6,14 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InputError, printable
+from ...errors import InputError, did_you_mean, printable, shortened
 from ...files import make_folder
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..formats.contract import BACKGROUND, LabelledImage, Labelling, Problem
 from ..formats.parallel import map_in_processes
 from .cache import LABELS, only_user
-from .matching import ImageFolder
+from .classes import MOST_CLASSES, value_of
+from .matching import ImageFolder, shared_end
 from .rendering import Item, Rendered, Renderer
 from .splits import choose
 from .unknown import describe_unknown
@@ -32,10 +33,13 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     """
     problems: list[Problem] = []
     matched: dict[str, dict[str, LabelledImage]] = {}
+    used = {BACKGROUND}
     for task in dataset.entry.tasks:
         labelling = dataset.labelling(task)
         problems += labelling.problems
+        used |= {*labelling.names}
         matched[task] = _match(dataset, task, labelling, problems)
+    problems += _never_seen(dataset, used)
     # Where there are boxes, their files list the images.
     chosen = choose([*matched[dataset.entry.tasks[-1]]], dataset.entry, dataset.where)
     found: dict[str, dict[str, Rendered]] = {}
@@ -60,6 +64,22 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
 
 
+def _never_seen(dataset: LabelledFolder, used: set[str]) -> list[Problem]:
+    """Names of LABEL_MAP and IGNORE that no label has, as a misspelt one."""
+    entry, path = dataset.entry, dataset.entry.path(dataset.entry.tasks[0])
+    keys = {**dict.fromkeys(entry.label_map, "LABEL_MAP"), **dict.fromkeys(entry.ignore, "IGNORE")}
+    return [
+        Problem(
+            "label never seen",
+            path,
+            f"{dataset.where}.{key} has {label!r}, which no label is called"
+            f"{did_you_mean(label, sorted(used))}; they are {shortened(sorted(used))}",
+        )
+        for label, key in keys.items()
+        if label not in used and value_of(label) is None
+    ]
+
+
 def _match(
     dataset: LabelledFolder, task: str, labelling: Labelling, problems: list[Problem]
 ) -> dict[str, LabelledImage]:
@@ -77,11 +97,17 @@ def _match(
             continue
         if file is None:
             missing.append(each)
-        elif file in matched:
+        elif file not in matched:
+            matched[file] = each
+        elif (known := matched[file]).image != each.image and (
+            more := shared_end(each.image, file) - shared_end(known.image, file)
+        ):
+            # Of images of one name in two folders, only one is there.
+            matched[file] = each if more > 0 else known
+            missing.append(known if more > 0 else each)
+        else:
             message = f"{source}: the image {file} has labels twice; the first are used"
             problems.append(Problem("image labelled twice", source, message))
-        else:
-            matched[file] = each
     if not matched:
         what = f"{dataset.where}: {dataset.entry.path(task)} has"
         if not missing:
@@ -101,6 +127,12 @@ def _match(
 def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
     labelling, kind = dataset.labelling(task), dataset.format(task)
     classes, ignored = dataset.classes(task), dataset.ignore_value
+    if task == PIXELS.name and len(classes.names) > MOST_CLASSES:
+        raise InputError(
+            f"{dataset.where}: the labels have {len(classes.names)} classes of pixels, and label "
+            f"maps of 8 bits hold {MOST_CLASSES}: make several one by LABEL_MAP, or leave some "
+            "out by IGNORE"
+        )
     folder = os.path.join(dataset.cache, LABELS)
     common = (dataset.entry.images, folder, kind, labelling.names)
     if task == BOXES.name:
