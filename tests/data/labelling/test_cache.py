@@ -136,3 +136,20 @@ def test_a_killed_process_ends_the_reading(monkeypatch):
     monkeypatch.setattr(parallel.os, "cpu_count", lambda: 2)
     with pytest.raises(InputError, match="killed"):
         list(map_in_processes(end_itself, [1, 2], "reading", least=1))
+
+
+def test_the_names_of_the_classes_are_kept(yolo, monkeypatch):
+    own = dataset(yolo, "labels/train")
+    before = [own.metadata(task) for task in ("sem_seg", "instances")]
+    assert not (yolo / "cache").exists()  # names alone write nothing
+    own.records()
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelledFolder, "labelling", lambda *_: pytest.fail("read again"))
+        assert [own.metadata(task) for task in ("sem_seg", "instances")] == before
+    path = yolo / "cache/classes.json"
+    content = json.loads(path.read_text())
+    for damage in ({"names": [1, 2], "colors": []}, {"names": ["x"], "colors": [[1]]}, None):
+        path.write_text(json.dumps({**content, "classes": {"instances": damage}}))
+        assert own.metadata("instances") == before[1]
+    (yolo / "data.yaml").write_text("names: [c, d]\ntrain: images/train\n")
+    assert own.metadata("instances")["thing_classes"] == ["c", "d"]

@@ -72,7 +72,7 @@ def files_beyond(path: str, images: str) -> list[str]:
         if not f"{folder}{os.sep}".startswith(f"{os.path.abspath(path)}{os.sep}"):
             found.append(folder)
     for place in {os.path.dirname(file) for file in found}:
-        found += [file for extension in _YAMLS for file in sorted(first_files(place, extension, 5))]
+        found += _yamls_in(place)
     return list(dict.fromkeys(found))
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import InputError
-from ...files import holding_alone, keep_holding, read_json
+from ...files import holding_alone, keep_holding, read_json, write_json
 from ..severity import SEVERITY
+from .classes import ClassMap
 
 INDEX = "index.json"
 # Folder of the label maps.
 LABELS = "labels"
 _IN_USE = ".in_use"
+_CLASSES = "classes.json"
+
+Colors = tuple[tuple[int, int, int], ...]
 
 
 def read_index(folder: str, key: str) -> dict[str, Any] | None:
@@ -42,6 +46,35 @@ def read_index(folder: str, key: str) -> dict[str, Any] | None:
         return None
     keep_in_use(folder)
     return index if _has_labels(folder, index) else None
+
+
+def write_classes(folder: str, key: str, classes: Mapping[str, ClassMap]) -> None:
+    """Keep the names and colours of a dataset's classes, which every process asks for first.
+
+    Args:
+        folder: the cache.
+        key: what they are of.
+        classes: of each task.
+    """
+    kept = {task: {"names": each.names, "colors": each.colors} for task, each in classes.items()}
+    write_json(os.path.join(folder, _CLASSES), {"key": key, "classes": kept})
+
+
+def read_classes(folder: str, key: str, task: str) -> tuple[tuple[str, ...], Colors] | None:
+    """Names and colours of a task's classes; None where they are missing, or of another key."""
+    path = os.path.join(folder, _CLASSES)
+    if not os.path.isfile(path):
+        return None
+    try:
+        content = read_json(path)
+        if content["key"] != key:
+            return None
+        kept = content["classes"][task]
+        names, colors = kept["names"], [(int(r), int(g), int(b)) for r, g, b in kept["colors"]]
+    except (InputError, OSError, KeyError, TypeError, ValueError):
+        return None
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return (tuple(names), tuple(colors)) if are_names and len(colors) in (0, len(names)) else None
 
 
 def keep_in_use(folder: str) -> None:

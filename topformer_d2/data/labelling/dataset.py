@@ -22,7 +22,7 @@ from ..formats import DatasetFormat, detect_format, files_beyond
 from ..formats.contract import BACKGROUND, Labelling, Problem
 from ..severity import is_error
 from ..source_cache import parse_once
-from .cache import INDEX, LABELS, keep_in_use, read_index
+from .cache import INDEX, LABELS, keep_in_use, read_classes, read_index, write_classes
 from .classes import ClassMap, box_classes, pixel_classes
 from .entry import Entry
 from .making import make_records
@@ -80,14 +80,17 @@ class LabelledFolder:
             if task == PIXELS.name:
                 return listed.stuff_metadata()
             return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
-        classes = self.classes(task)
+        kept = read_classes(self.cache, self._key(), task)
+        if kept is None:
+            classes = self.classes(task)
+            kept = classes.names, classes.colors
+        names, colors = kept
         if task == PIXELS.name:
-            ids = tuple(range(len(classes.names)))
-            named = Categories(classes.names, classes.colors, ids, self.ignore_value)
+            named = Categories(names, colors, tuple(range(len(names))), self.ignore_value)
             return named.stuff_metadata()
-        fields: dict[str, Any] = {"thing_classes": list(classes.names)}
-        if classes.colors:
-            fields["thing_colors"] = [list(color) for color in classes.colors]
+        fields: dict[str, Any] = {"thing_classes": list(names)}
+        if colors:
+            fields["thing_colors"] = [list(color) for color in colors]
         return fields
 
     def records(self) -> list[dict]:
@@ -117,8 +120,7 @@ class LabelledFolder:
 
     def _load(self) -> tuple[list[dict], list[Problem]]:
         """The records as they are stored, and the problems; made where the files have changed."""
-        made_of = [VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
-        key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
+        key = self._key()
         index: dict[str, Any] | None = read_index(self.cache, key)
         if index is None:
             with self._alone():
@@ -126,8 +128,14 @@ class LabelledFolder:
                 if index is None:
                     index = dict(make_records(self), key=key)
                     write_json(os.path.join(self.cache, INDEX), index)
+                    write_classes(self.cache, key, {t: self.classes(t) for t in self.entry.tasks})
                     keep_in_use(self.cache)
         return index["records"], [Problem(*each) for each in index["problems"]]
+
+    def _key(self) -> str:
+        """What changes with all that the dataset is made of."""
+        made_of = [VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
+        return hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
 
     def _stamps(self) -> Iterator[object]:
         entry = self.entry
