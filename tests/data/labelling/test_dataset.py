@@ -75,6 +75,7 @@ def test_one_file_gives_pixels_and_boxes(photos, register):
     metadata = register(IMAGES=str(photos), LABELS=str(photos), BOXES=str(photos))
     assert metadata.stuff_classes == ["background", "cat", "dog"]
     assert metadata.thing_classes == ["cat", "dog"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1}  # as data convert writes
     records = load_records("own")
     assert [os.path.basename(r["file_name"]) for r in records] == [f"{i}.jpg" for i in range(4)]
     last = records[-1]

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class LabelledFolder:
         if listed is not None:  # the labels, which may be many, are not read for their names
             if task == PIXELS.name:
                 return listed.stuff_metadata()
-            return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
+            return _thing_fields([name for name in listed.names if name != BACKGROUND])
         kept = read_classes(self.cache, self._key(), task)
         if kept is None:
             classes = self.classes(task)
@@ -88,7 +88,7 @@ class LabelledFolder:
         if task == PIXELS.name:
             named = Categories(names, colors, tuple(range(len(names))), self.ignore_value)
             return named.stuff_metadata()
-        fields: dict[str, Any] = {"thing_classes": list(names)}
+        fields = _thing_fields(names)
         if colors:
             fields["thing_colors"] = [list(color) for color in colors]
         return fields
@@ -208,3 +208,9 @@ class LabelledFolder:
                 for x0, y0, x1, y1, index, is_crowd in stored["boxes"]
             ]
         return record
+
+
+def _thing_fields(names: Sequence[str]) -> dict[str, Any]:
+    """Those of Detectron2's metadata; ids of the classes are those that write_plain writes."""
+    ids = {index + 1: index for index in range(len(names))}
+    return {"thing_classes": list(names), "thing_dataset_id_to_contiguous_id": ids}
