@@ -139,11 +139,12 @@ class LabelledFolder:
 
     def _stamps(self) -> Iterator[object]:
         entry = self.entry
-        for path in (entry.images, entry.labels, entry.boxes, entry.list_file):
-            yield stamp(path) if path else ()
-        for path in {path for path in (entry.labels, entry.boxes) if path}:
-            yield from map(stamp, files_beyond(path, entry.images))
-        yield stamp(entry.classes) if isinstance(entry.classes, str) and entry.classes else ()
+        paths = [entry.images, entry.labels, entry.boxes, entry.list_file]
+        paths += [entry.classes] if isinstance(entry.classes, str) else []
+        for path in (path for path in (entry.labels, entry.boxes) if path):
+            paths += files_beyond(path, entry.images)
+        for path in dict.fromkeys(filter(None, paths)):  # images and labels may be one folder
+            yield stamp(path)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
