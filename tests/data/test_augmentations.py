@@ -451,3 +451,9 @@ def test_a_box_larger_than_the_crop_fills_it():
     for _ in range(30):
         t = crop.around((100, 100), np.array([30.5, 40, 80, 95.2]))
         assert 30 <= t.x0 <= 50 and 40 <= t.y0 <= 76
+
+
+@pytest.mark.parametrize("shape", [(1, 70_000, 3), (1, 1, 3)])
+def test_jpeg_leaves_what_is_larger_than_it_can_be(shape):
+    image = np.full(shape, 128, np.uint8)
+    assert np.abs(JPEGTransform(90, "RGB").apply_image(image).astype(int) - image).max() < 4

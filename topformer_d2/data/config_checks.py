@@ -44,12 +44,15 @@ def check_config(cfg: CfgNode, *, train: bool) -> None:
         for task in map(TASKS.get, used):
             if MetadataCatalog.get(name).get(task.classes_field) is None:
                 load_records(name)  # a COCO JSON's classes are known once it is read
+    for task in map(TASKS.get, model_tasks(cfg)):
+        having = [name for name, used in tasks.items() if task.name in used]
+        _check_same_classes(having, task.classes_field)
+    for name, used in tasks.items():
+        for task in map(TASKS.get, used):
             _check_class_count(name, task, cfg.MODEL[task.config_node].NUM_CLASSES)
         if PIXELS.name in used:
             _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
     for task in map(TASKS.get, model_tasks(cfg)):
-        having = [name for name, used in tasks.items() if task.name in used]
-        _check_same_classes(having, task.classes_field)
         if train and not any(task.name in tasks[name] for name in cfg.DATASETS.TRAIN):
             raise InputError(
                 f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
@@ -120,11 +123,16 @@ def _check_ignored_label(name: str, ignore_value: int) -> None:
 
 def _check_same_classes(names: list[str], field: str) -> None:
     """Files written apart can list their categories differently, which no error would show."""
-    first = MetadataCatalog.get(names[0]).get(field) if names else None
-    for name in names[1:]:
-        classes = MetadataCatalog.get(name).get(field)
-        if classes != first:
-            raise InputError(
-                f"dataset {name!r} has the classes {classes}, but {names[0]!r} has {first}: "
-                "their files must list the same categories with the same ids"
-            )
+    named = {name: MetadataCatalog.get(name).get(field) for name in names}
+    named = {name: classes for name, classes in named.items() if classes}
+    for name, classes in named.items():
+        other, first = next(iter(named.items()))
+        if classes == first:
+            continue
+        fix = "their files must list the same categories with the same ids"
+        if all(MetadataCatalog.get(each).get("folders") for each in (name, other)):
+            every = ", ".join(dict.fromkeys([*first, *classes]))
+            fix += f", or add CLASSES: [{every}] to both of DATASETS.FOLDERS"
+        raise InputError(
+            f"dataset {name!r} has the classes {classes}, but {other!r} has {first}: {fix}"
+        )

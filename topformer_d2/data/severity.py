@@ -45,6 +45,7 @@ SEVERITY = {
     "duplicate annotation": "warning",
     "annotation not used": "warning",
     "class never seen": "warning",
+    "label never seen": "warning",
 }
 
 

@@ -17,7 +17,7 @@ import os
 import pickle
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from ..files import Stamp, is_remote, stamp
@@ -46,20 +46,21 @@ class SourceCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def parse(self, parser: Callable[..., T], *sources: str) -> T:
+    def parse(self, parser: Callable[..., T], *sources: str, beyond: Sequence[str] = ()) -> T:
         """parser(*sources), which is called only where a source is new or has changed.
 
         Args:
-            parser: a function of a module, which reads these sources alone. What it returns can
-                be pickled; what it raises is not kept.
+            parser: a function of a module, which reads these sources and `beyond` alone. What it
+                returns can be pickled; what it raises is not kept.
             sources: files and folders, which `stamp` tells apart. Remote ones are parsed each
                 time, because nobody knows whether they changed.
+            beyond: further files and folders that it reads.
 
         Returns:
             values that the caller may change.
         """
-        stamps = [stamp(source) for source in sources if not is_remote(source)]
-        if len(stamps) < len(sources):
+        stamps = [stamp(source) for source in (*sources, *beyond) if not is_remote(source)]
+        if len(stamps) < len(sources) + len(beyond):
             return parser(*sources)
         key = parser, *sources
         content = self._look_up(key, stamps)

@@ -1,7 +1,7 @@
 """Reading untrusted files safely, and writing files whole or not at all."""
 
 from .folders import make_folder
-from .locking import locked_output, waiting_for_lock
+from .locking import holding_alone, keep_holding, locked_output, waiting_for_lock
 from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
 from .remote import is_remote
 from .room import naming_full_disks
@@ -22,7 +22,9 @@ __all__ = [
     "check_regular_file",
     "file_stamp",
     "folder_beside",
+    "holding_alone",
     "is_remote",
+    "keep_holding",
     "locked_output",
     "make_folder",
     "naming_full_disks",

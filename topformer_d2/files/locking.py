@@ -24,6 +24,8 @@ except ImportError:  # Windows, where two runs at once are not kept apart
 
 LOCK_NAME = ".lock"
 _guard = threading.Lock()
+# {file: the descriptor by which this process shares its lock}
+_shared: dict[str, int] = {}
 # {folder: [its open lock file, the folders made for it, how many blocks of this process hold it]}
 _held: dict[str, list] = {}
 
@@ -84,6 +86,53 @@ def waiting_for_lock(path: str | os.PathLike) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def keep_holding(path: str | os.PathLike) -> None:
+    """Share the lock of a file, as long as this process runs.
+
+    Where the file system has no locks, nothing is held.
+
+    Raises:
+        OSError: the file cannot be opened or made.
+    """
+    if fcntl is None or is_remote(path):
+        return
+    key = os.path.realpath(path)
+    with _guard:
+        if key not in _shared:
+            _shared[key] = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+            )
+            with contextlib.suppress(OSError):
+                fcntl.flock(_shared[key], fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def holding_alone(path: str | os.PathLike) -> Iterator[bool]:
+    """Whether no other process shares the lock of a file by keep_holding; none does within.
+
+    Args:
+        path: of the lock file, in a folder that exists.
+    """
+    if fcntl is None or is_remote(path):
+        yield True
+        return
+    kept = _shared.get(os.path.realpath(path))
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666) if kept is None else kept
+    try:
+        try:
+            is_alone = try_lock(descriptor)
+        except OSError:  # a file system without locks
+            is_alone = True
+        yield is_alone
+    finally:
+        with contextlib.suppress(OSError):
+            if kept is None:
+                os.close(descriptor)
+            else:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def try_lock(descriptor: int) -> bool:

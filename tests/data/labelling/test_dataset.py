@@ -13,7 +13,7 @@ from tests.helpers import topformer
 from topformer_d2.data import folders, formats
 from topformer_d2.data.coco_json import corners
 from topformer_d2.data.images import read_label
-from topformer_d2.data.labelling import DatasetProblems, rendering
+from topformer_d2.data.labelling import DatasetProblems, Entry, rendering
 from topformer_d2.data.registered import load_records
 from topformer_d2.errors import InputError
 
@@ -75,6 +75,7 @@ def test_one_file_gives_pixels_and_boxes(photos, register):
     metadata = register(IMAGES=str(photos), LABELS=str(photos), BOXES=str(photos))
     assert metadata.stuff_classes == ["background", "cat", "dog"]
     assert metadata.thing_classes == ["cat", "dog"]
+    assert metadata.thing_dataset_id_to_contiguous_id == {1: 0, 2: 1}  # as data convert writes
     records = load_records("own")
     assert [os.path.basename(r["file_name"]) for r in records] == [f"{i}.jpg" for i in range(4)]
     last = records[-1]
@@ -252,3 +253,47 @@ def test_a_dataset_is_written_as_plain_files(photos, tmp_path, register):
     assert again.returncode == 1 and "--output" in again.stderr and "exists" in again.stderr
     wrong = topformer("data", "convert", "--images", photos, "--output", tmp_path / "o")
     assert wrong.returncode == 1 and "--labels" in wrong.stderr
+
+
+def test_of_labels_for_images_of_one_name_those_with_its_folder_count(tmp_path, register):
+    write_image(tmp_path / "images/train/0.png", (20, 20))
+    boxes = [([0, 0, 5, 5], "val/0.png"), ([9, 9, 6, 6], "train\\0.png")]
+    content = {
+        "images": [{"id": i, "file_name": name} for i, (_, name) in enumerate(boxes)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": box}
+            for i, (box, _) in enumerate(boxes)
+        ],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    register(IMAGES=str(tmp_path / "images"), BOXES=str(tmp_path / "boxes.json"), FORMAT="coco")
+    (record,) = load_records("own")
+    assert [*corners(record["annotations"][0])] == [9, 9, 15, 15]
+    problems = MetadataCatalog.get("own").label_problems()
+    assert [p.kind for p in problems] == ["listed image missing"] and "val/0" in problems[0].message
+
+
+def test_a_misspelt_label_of_the_keys_is_told(photos, register):
+    entry = {"LABEL_MAP": {"catt": "dog", "7": "ignore"}, "IGNORE": ["bird"]}
+    register(IMAGES=str(photos), LABELS=str(photos), BOXES=str(photos), **entry)
+    problems = MetadataCatalog.get("own").label_problems()
+    assert [p.kind for p in problems] == ["label never seen"] * 2
+    assert "'catt'" in problems[0].message and "'cat'" in problems[0].message
+    assert len(load_records("own")) == 4
+
+
+def test_more_classes_than_a_label_map_holds_are_refused(photos, register):
+    write_labelme(photos / "0.json", *((f"n{i}", 0, 0, 5, 5) for i in range(300)))
+    register(IMAGES=str(photos), BOXES=str(photos))
+    assert len(load_records("own")[0]["annotations"]) == 300
+    with pytest.raises(InputError, match=r"303 classes.*255.*LABEL_MAP"):
+        register(IMAGES=str(photos), LABELS=str(photos))
+        load_records("own")
+
+
+@pytest.mark.parametrize("key", ["CLASSES", "IGNORE", "LABEL_MAP"])
+def test_what_yaml_makes_of_no_is_refused(key):
+    value = {False: "road"} if key == "LABEL_MAP" else [False]
+    with pytest.raises(InputError, match=rf"own\.{key}.*False.*'no'"):
+        Entry.parse("own", {"IMAGES": "a", "LABELS": "b", key: value})

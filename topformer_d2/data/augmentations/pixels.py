@@ -7,6 +7,8 @@ import numpy as np
 from detectron2.data import transforms as T
 from fvcore.transforms.transform import NoOpTransform, Transform
 
+_LONGEST_JPEG = 65500  # pixels of a side, in libjpeg
+
 
 class PixelTransform(Transform):
     """A transform of the image's values; labels and coordinates stay as they are."""
@@ -60,7 +62,9 @@ class JPEGTransform(PixelTransform):
         self._set_attributes(locals())
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 to the same."""
+        """(H, W, 3) uint8 to the same; an image that is larger than JPEG can be stays as it is."""
+        if max(img.shape[:2]) > _LONGEST_JPEG:
+            return img
         is_rgb = self.image_format == "RGB"  # JPEG keeps green best, and blue and red unlike
         bgr = cv2.cvtColor(img, cv2.COLOR_RGB2BGR) if is_rgb else img
         _, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self.quality])

@@ -38,6 +38,7 @@ __all__ = [
     "Problem",
     "Shape",
     "detect_format",
+    "files_beyond",
     "map_in_processes",
     "parse_files",
     "register",
@@ -112,6 +113,12 @@ def detect_format(path: str, images: str, task: str, name: str, where: str) -> D
         f"{where}: {path} holds labels of no known format; it takes {', '.join(names)}. Name one "
         f"as {entry}.FORMAT to see what is wrong with its files"
     )
+
+
+def files_beyond(path: str, images: str) -> list[str]:
+    """Files and folders outside of labels and images that a format looks at for them."""
+    found = (each.beyond(path, images) for each in FORMATS.values() if each.beyond)
+    return sorted({file for files in found for file in files})
 
 
 # A new format is a module and its entry here.

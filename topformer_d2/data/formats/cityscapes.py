@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...tasks import PIXELS
 from ..categories import load_categories
-from .color_tables import ColorTable, find_table
+from .color_tables import ColorTable, find_table, tables_above
 from .contract import DatasetFormat, LabelledImage, Labelling, Problem
 from .raster_files import LabelFolder, find_labels
 from .raster_pixels import read_values
@@ -109,5 +109,10 @@ def _decode(files: Sequence[str], names: Sequence[str]) -> np.ndarray:
 
 
 FORMAT = DatasetFormat(
-    name="cityscapes", tasks=(PIXELS.name,), detect=_detect, read=_read, decode=_decode
+    name="cityscapes",
+    tasks=(PIXELS.name,),
+    detect=_detect,
+    read=_read,
+    decode=_decode,
+    beyond=tables_above,
 )

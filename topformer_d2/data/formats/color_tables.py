@@ -12,7 +12,7 @@ from ...errors import InputError, cut, shortened
 from ...files import read_json, read_text
 from ..class_list import read_classes
 from ..coco_json import check_class_name
-from .contract import BACKGROUND
+from .contract import BACKGROUND, paths_above
 from .raster_pixels import LARGEST_VALUE
 
 Color = tuple[int, int, int]
@@ -81,6 +81,11 @@ def find_table(folder: str, only: str = "") -> ColorTable | None:
                 return read(path)
         place = os.path.dirname(place)
     return None
+
+
+def tables_above(labels: str, images: str) -> list[str]:
+    """As DatasetFormat.beyond says; class_names.txt is labelme's."""
+    return paths_above(labels, (*_READERS, "class_names.txt"))
 
 
 def _read_labelmap(path: str) -> ColorTable:

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ...tasks import PIXELS
-from .color_tables import find_table
+from .color_tables import find_table, tables_above
 from .contract import DatasetFormat, Labelling
 from .raster_files import find_labels, label_masks
 from .raster_kinds import COLOUR_MASKS, is_of_kind
@@ -38,4 +38,5 @@ FORMAT = DatasetFormat(
     read=_read,
     decode=_decode,
     has_colors=True,
+    beyond=tables_above,
 )

@@ -7,6 +7,7 @@ once for all formats, in data/labelling.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -110,6 +111,9 @@ class DatasetFormat:
             Labelling.values has; InputError where a file cannot be read. A colour's value is
             red * 65536 + green * 256 + blue. None = the labels are shapes.
         has_colors: the values are colours.
+        beyond: from the same two as `detect` to files and folders outside of them that `read` looks
+            at, or would if they were there, such as a table of names above the labels. It raises
+            nothing. None = there are none.
     """
 
     name: str
@@ -118,3 +122,12 @@ class DatasetFormat:
     read: Callable[[str, str], Labelling]
     decode: Callable[[Sequence[str], Sequence[str]], np.ndarray] | None = None
     has_colors: bool = False
+    beyond: Callable[[str, str], list[str]] | None = None
+
+
+def paths_above(path: str, names: Sequence[str]) -> list[str]:
+    """Where files of these names would be in the two folders above `path`."""
+    above = os.path.dirname(os.path.abspath(path))
+    return [
+        os.path.join(place, name) for place in (above, os.path.dirname(above)) for name in names
+    ]

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...tasks import PIXELS
 from ..class_list import read_classes
-from .color_tables import Color, ColorTable, find_table, read_value_names
+from .color_tables import Color, ColorTable, find_table, read_value_names, tables_above
 from .contract import DatasetFormat, Labelling
 from .raster_files import find_labels, label_masks
 from .raster_kinds import INDEX_MASKS, is_of_kind, shared_palette
@@ -104,4 +104,5 @@ FORMAT = DatasetFormat(
     detect=partial(is_of_kind, INDEX_MASKS),
     read=_read,
     decode=_decode,
+    beyond=tables_above,
 )

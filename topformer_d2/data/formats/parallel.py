@@ -5,7 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Generic, TypeVar
 
 from tqdm.auto import tqdm
@@ -63,10 +66,13 @@ def map_in_processes(
     Args:
         function: of a module, or an object that can be pickled; it raises nothing that is to be
             caught.
-        items: that can be pickled.
+        items: that can be pickled, as what the function returns.
         description: for the progress bar.
         least: items for which a process is worth its start, which takes as long as reading some
             hundred small files.
+
+    Raises:
+        InputError: a process was killed.
     """
     count = min(os.cpu_count() or 1, len(items) // least)
     # Forked processes have the libraries already; to import them takes seconds.
@@ -75,13 +81,20 @@ def map_in_processes(
         return
     chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
     context = multiprocessing.get_context("fork")
-    with (
-        tqdm(total=len(items), desc=description, unit="file") as bar,
-        context.Pool(count, _start, (function,)) as pool,
-    ):
-        for part in pool.imap(_run, chunks):
-            bar.update(len(part))
-            yield from part
+    # Not a multiprocessing.Pool, which waits for ever for the work of a process that was killed.
+    pool = ProcessPoolExecutor(count, context, _start, (function,))
+    try:
+        with tqdm(total=len(items), desc=description, unit="file") as bar:
+            for part in pool.map(_run, chunks):
+                bar.update(len(part))
+                yield from part
+    except BrokenProcessPool as e:
+        raise InputError(
+            f"{description}: one of {count} processes was killed, perhaps because the memory is "
+            "full: close other programs, or start again on a machine with more memory"
+        ) from e
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 # What a process of map_in_processes does; sent once, for it may hold large tables.
@@ -92,7 +105,16 @@ def _start(function: Callable[[Any], Any]) -> None:
     """First step of a process: the one that started it handles Ctrl-C and ends it."""
     global _function
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _function = function
+
+
+def _end_with_parent() -> None:
+    """End this process where the one that started it was killed, and can end nobody."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run(items: Sequence[Any]) -> list[Any]:

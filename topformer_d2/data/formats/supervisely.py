@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from ...errors import InputError, shortened
-from .contract import DatasetFormat, LabelledImage, Labelling, Problem, Shape
+from .contract import DatasetFormat, LabelledImage, Labelling, Problem, Shape, paths_above
 from .parallel import parse_files
 from .regions import place_mask, png_mask, polygon_with_holes
 from .shape_files import (
@@ -200,4 +200,8 @@ def _shape(entry: dict, kind: str, size: tuple[int, int] | None, where: str) -> 
     return Shape(label, rle=polygon_with_holes(outer, holes, size, what))
 
 
-FORMAT = DatasetFormat("supervisely", ("sem_seg", "instances"), detect, read)
+def _beyond(path: str, images: str) -> list[str]:
+    return paths_above(path, (_META,))
+
+
+FORMAT = DatasetFormat("supervisely", ("sem_seg", "instances"), detect, read, beyond=_beyond)

@@ -25,7 +25,7 @@ from .shape_files import (
     is_folder,
 )
 from .values import number
-from .yolo_files import NOT_LABELS, find_layout, is_data_yaml
+from .yolo_files import NOT_LABELS, files_beyond, find_layout, is_data_yaml
 
 # Rounding leads a little out of the image; more is another unit.
 _TOLERANCE = 0.01
@@ -189,4 +189,4 @@ def _shape(values: list[float], where: str) -> Shape:
     )
 
 
-FORMAT = DatasetFormat("yolo", ("sem_seg", "instances"), detect, read)
+FORMAT = DatasetFormat("yolo", ("sem_seg", "instances"), detect, read, beyond=files_beyond)

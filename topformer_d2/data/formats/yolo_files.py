@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import yaml
 
 from ...errors import InputError, shortened
 from ...files import read_text
+from .contract import paths_above
 from .shape_files import first_files, is_folder
 from .values import class_name
 
@@ -60,6 +62,18 @@ def find_layout(path: str, images: str) -> Layout:
             ".txt for each image"
         )
     return Layout(path, *_find_names(path))
+
+
+def files_beyond(path: str, images: str) -> list[str]:
+    """As DatasetFormat.beyond says: the labels of a data.yaml, and what names the classes."""
+    found = paths_above(path, (*_NAME_FILES, "data.yaml"))
+    with contextlib.suppress(InputError):
+        folder = os.path.abspath(find_layout(path, images).folder)
+        if not f"{folder}{os.sep}".startswith(f"{os.path.abspath(path)}{os.sep}"):
+            found.append(folder)
+    for place in {os.path.dirname(file) for file in found}:
+        found += _yamls_in(place)
+    return list(dict.fromkeys(found))
 
 
 def has_labels(folder: str) -> bool:

@@ -14,6 +14,8 @@ from .entry import IGNORE, Entry, label_key
 
 # A value of a pixel is below it: 24 bits of a colour.
 NUM_VALUES = 1 << 24
+# Of the pixels: label maps have 8 bits, of which one value is ignored.
+MOST_CLASSES = 255
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class ClassMap:
         if self.positions:
             table[: len(self.names)] = np.arange(len(self.names))
         for label, index in self.index.items():
-            value = _value_of(label)
+            value = value_of(label)
             if value is not None:
                 table[value] = ignore_value if index < 0 else index
         for value, name in labelling.values.items():
@@ -66,7 +68,7 @@ class ClassMap:
         return table
 
 
-def _value_of(label: str) -> int | None:
+def value_of(label: str) -> int | None:
     """The value of a pixel that LABEL_MAP names by number or by colour; None where it is a name."""
     numbers = label.split()
     if not numbers or not all(number.isdecimal() and len(number) < 9 for number in numbers):

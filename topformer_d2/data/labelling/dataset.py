@@ -6,32 +6,31 @@ import contextlib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detectron2.structures import BoxMode
 
 from ...errors import InputError, printable
-from ...files import make_folder, read_json, stamp, waiting_for_lock, write_json
+from ...files import make_folder, stamp, waiting_for_lock, write_json
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..categories import Categories
 from ..class_list import listed_classes
-from ..formats import DatasetFormat, detect_format
+from ..formats import DatasetFormat, detect_format, files_beyond
 from ..formats.contract import BACKGROUND, Labelling, Problem
 from ..severity import is_error
 from ..source_cache import parse_once
+from .cache import INDEX, LABELS, keep_in_use, read_classes, read_index, write_classes
 from .classes import ClassMap, box_classes, pixel_classes
 from .entry import Entry
-from .making import LABELS, make_records
+from .making import make_records
+from .rendering import VERSION
 from .unknown import suggest_classes
 
 logger = get_logger(__name__)
 
-# Changes with what the records or the label maps of the same files are.
-_VERSION = 1
-_INDEX = "index.json"
 _LOCK = ".lock"
 
 
@@ -80,15 +79,18 @@ class LabelledFolder:
         if listed is not None:  # the labels, which may be many, are not read for their names
             if task == PIXELS.name:
                 return listed.stuff_metadata()
-            return {"thing_classes": [name for name in listed.names if name != BACKGROUND]}
-        classes = self.classes(task)
+            return _thing_fields([name for name in listed.names if name != BACKGROUND])
+        kept = read_classes(self.cache, self._key(), task)
+        if kept is None:
+            classes = self.classes(task)
+            kept = classes.names, classes.colors
+        names, colors = kept
         if task == PIXELS.name:
-            ids = tuple(range(len(classes.names)))
-            named = Categories(classes.names, classes.colors, ids, self.ignore_value)
+            named = Categories(names, colors, tuple(range(len(names))), self.ignore_value)
             return named.stuff_metadata()
-        fields: dict[str, Any] = {"thing_classes": list(classes.names)}
-        if classes.colors:
-            fields["thing_colors"] = [list(color) for color in classes.colors]
+        fields = _thing_fields(names)
+        if colors:
+            fields["thing_colors"] = [list(color) for color in colors]
         return fields
 
     def records(self) -> list[dict]:
@@ -118,32 +120,31 @@ class LabelledFolder:
 
     def _load(self) -> tuple[list[dict], list[Problem]]:
         """The records as they are stored, and the problems; made where the files have changed."""
-        made_of = [_VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
-        key = hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
-        index: dict[str, Any] | None = self._read_index()
-        if index is None or index.get("key") != key:
+        key = self._key()
+        index: dict[str, Any] | None = read_index(self.cache, key)
+        if index is None:
             with self._alone():
-                index = self._read_index()  # another process may have made it
-                if index is None or index.get("key") != key:
+                index = read_index(self.cache, key)  # another process may have made it
+                if index is None:
                     index = dict(make_records(self), key=key)
-                    write_json(os.path.join(self.cache, _INDEX), index)
+                    write_json(os.path.join(self.cache, INDEX), index)
+                    write_classes(self.cache, key, {t: self.classes(t) for t in self.entry.tasks})
+                    keep_in_use(self.cache)
         return index["records"], [Problem(*each) for each in index["problems"]]
+
+    def _key(self) -> str:
+        """What changes with all that the dataset is made of."""
+        made_of = [VERSION, repr(self.entry), self.ignore_value, *self._stamps()]
+        return hashlib.sha256(repr(made_of).encode("utf-8", "replace")).hexdigest()
 
     def _stamps(self) -> Iterator[object]:
         entry = self.entry
-        for path in (entry.images, entry.labels, entry.boxes, entry.list_file):
-            yield stamp(path) if path else ()
-        yield stamp(entry.classes) if isinstance(entry.classes, str) and entry.classes else ()
-
-    def _read_index(self) -> dict | None:
-        path = os.path.join(self.cache, _INDEX)
-        if not os.path.isfile(path):
-            return None
-        try:
-            index = read_json(path)
-        except (InputError, OSError):
-            return None
-        return index if isinstance(index, dict) else None
+        paths = [entry.images, entry.labels, entry.boxes, entry.list_file]
+        paths += [entry.classes] if isinstance(entry.classes, str) else []
+        for path in (path for path in (entry.labels, entry.boxes) if path):
+            paths += files_beyond(path, entry.images)
+        for path in dict.fromkeys(filter(None, paths)):  # images and labels may be one folder
+            yield stamp(path)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -160,7 +161,8 @@ class LabelledFolder:
 
     def labelling(self, task: str) -> Labelling:
         """What the files say."""
-        return parse_once(self.format(task).read, self.entry.path(task), self.entry.images)
+        sources = self.entry.path(task), self.entry.images
+        return parse_once(self.format(task).read, *sources, beyond=files_beyond(*sources))
 
     def classes(self, task: str) -> ClassMap:
         """Of a task."""
@@ -207,3 +209,9 @@ class LabelledFolder:
                 for x0, y0, x1, y1, index, is_crowd in stored["boxes"]
             ]
         return record
+
+
+def _thing_fields(names: Sequence[str]) -> dict[str, Any]:
+    """Those of Detectron2's metadata; ids of the classes are those that write_plain writes."""
+    ids = {index + 1: index for index in range(len(names))}
+    return {"thing_classes": list(names), "thing_dataset_id_to_contiguous_id": ids}

@@ -130,13 +130,23 @@ def _classes(where: str, value: Any) -> str | tuple[str, ...]:
         return value
     if not isinstance(value, (list, tuple)) or not value:
         raise InputError(f"{where} is {shortened(value)}; it takes a text file or a list of names")
-    names = tuple(str(name).strip() for name in value)
+    names = tuple(str(_text_of(where, name)).strip() for name in value)
     for name in names:
         if not name or names.count(name) > 1:
             raise InputError(f"{where} has the name {name!r} twice or empty; each class has one")
         if name == IGNORE:
             raise InputError(f"{where} has {name!r}, which LABEL_MAP takes for labels not learnt")
     return names
+
+
+def _text_of(where: str, label: Any) -> Any:
+    """A label, unless YAML has made another value of its text."""
+    if isinstance(label, bool) or label is None:
+        raise InputError(
+            f"{where} has the value {label}, as YAML reads yes, no, on, off and null: write the "
+            "name in quotes, such as 'no'"
+        )
+    return label
 
 
 def _text(where: str, value: Any) -> str:
@@ -158,14 +168,14 @@ def _label_map(where: str, value: Any) -> dict[str, str | int]:
                 f"{where} makes {label!r} {shortened(target)}; it takes the name of a class, its "
                 f"index or {IGNORE}"
             )
-        found[label_key(label)] = target
+        found[label_key(_text_of(where, label))] = target
     return found
 
 
 def _ignore(where: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{where} is {shortened(value)}; it takes a list of labels")
-    return tuple(map(label_key, value))
+    return tuple(label_key(_text_of(where, label)) for label in value)
 
 
 def _share(where: str, value: Any) -> tuple[float, float]:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...errors import InputError, printable
+from ...errors import InputError, did_you_mean, printable, shortened
 from ...files import make_folder
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..formats.contract import BACKGROUND, LabelledImage, Labelling, Problem
 from ..formats.parallel import map_in_processes
-from .matching import ImageFolder
+from .cache import LABELS, only_user
+from .classes import MOST_CLASSES, value_of
+from .matching import ImageFolder, shared_end
 from .rendering import Item, Rendered, Renderer
 from .splits import choose
 from .unknown import describe_unknown
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     from .dataset import LabelledFolder
 
 logger = get_logger(__name__)
-
-# Folder of the label maps, in the dataset's cache.
-LABELS = "labels"
 
 
 def make_records(dataset: LabelledFolder) -> dict[str, list]:
@@ -34,10 +33,13 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     """
     problems: list[Problem] = []
     matched: dict[str, dict[str, LabelledImage]] = {}
+    used = {BACKGROUND}
     for task in dataset.entry.tasks:
         labelling = dataset.labelling(task)
-        problems += [problem for problem in labelling.problems if problem not in problems]
+        problems += labelling.problems
+        used |= {*labelling.names}
         matched[task] = _match(dataset, task, labelling, problems)
+    problems += _never_seen(dataset, used)
     # Where there are boxes, their files list the images.
     chosen = choose([*matched[dataset.entry.tasks[-1]]], dataset.entry, dataset.where)
     found: dict[str, dict[str, Rendered]] = {}
@@ -47,15 +49,35 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
         items = [Item(file, images[file]) for file in chosen if file in images]
         what = f"{dataset.name}: reading labels"
         rendered = list(map_in_processes(renderer, items, what, least=50))
-        problems += [r.problem for r in rendered if r.problem and r.problem not in problems]
+        problems += [r.problem for r in rendered if r.problem]
         sources = {item.file: (item.labels.source, *item.labels.files)[0] for item in items}
         unknown = {sources[r.file] or r.file: r.unknown for r in rendered if r.unknown}
         classes = renderer.pixels or renderer.boxes
         assert classes is not None
         problems += describe_unknown(unknown, classes, renderer.format, dataset.where)
         found[task] = {r.file: r for r in rendered if not r.problem and not r.unknown}
-    _remove_others(dataset, {each.label for part in found.values() for each in part.values()})
+    with only_user(dataset.cache) as is_only:
+        if is_only:
+            _remove_others(dataset, {r.label for part in found.values() for r in part.values()})
+    # The labels of pixels and of objects may be the same files.
+    problems = list(dict.fromkeys(problems))
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
+
+
+def _never_seen(dataset: LabelledFolder, used: set[str]) -> list[Problem]:
+    """Names of LABEL_MAP and IGNORE that no label has, as a misspelt one."""
+    entry, path = dataset.entry, dataset.entry.path(dataset.entry.tasks[0])
+    keys = {**dict.fromkeys(entry.label_map, "LABEL_MAP"), **dict.fromkeys(entry.ignore, "IGNORE")}
+    return [
+        Problem(
+            "label never seen",
+            path,
+            f"{dataset.where}.{key} has {label!r}, which no label is called"
+            f"{did_you_mean(label, sorted(used))}; they are {shortened(sorted(used))}",
+        )
+        for label, key in keys.items()
+        if label not in used and value_of(label) is None
+    ]
 
 
 def _match(
@@ -75,11 +97,17 @@ def _match(
             continue
         if file is None:
             missing.append(each)
-        elif file in matched:
+        elif file not in matched:
+            matched[file] = each
+        elif (known := matched[file]).image != each.image and (
+            more := shared_end(each.image, file) - shared_end(known.image, file)
+        ):
+            # Of images of one name in two folders, only one is there.
+            matched[file] = each if more > 0 else known
+            missing.append(known if more > 0 else each)
+        else:
             message = f"{source}: the image {file} has labels twice; the first are used"
             problems.append(Problem("image labelled twice", source, message))
-        else:
-            matched[file] = each
     if not matched:
         what = f"{dataset.where}: {dataset.entry.path(task)} has"
         if not missing:
@@ -99,13 +127,20 @@ def _match(
 def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
     labelling, kind = dataset.labelling(task), dataset.format(task)
     classes, ignored = dataset.classes(task), dataset.ignore_value
+    if task == PIXELS.name and len(classes.names) > MOST_CLASSES:
+        raise InputError(
+            f"{dataset.where}: the labels have {len(classes.names)} classes of pixels, and label "
+            f"maps of 8 bits hold {MOST_CLASSES}: make several one by LABEL_MAP, or leave some "
+            "out by IGNORE"
+        )
     folder = os.path.join(dataset.cache, LABELS)
     common = (dataset.entry.images, folder, kind, labelling.names)
     if task == BOXES.name:
         return Renderer(*common, boxes=classes)
     if kind.decode is not None:
         table = classes.table(labelling, ignored, has_colors=kind.has_colors)
-        return Renderer(*common, pixels=classes, table=table, ignore_value=ignored)
+        values = labelling.values
+        return Renderer(*common, pixels=classes, table=table, values=values, ignore_value=ignored)
     index = classes.find(BACKGROUND)
     background = ignored if index is None or index < 0 else index
     what = "not learnt" if background == ignored else f"of class {background}, {BACKGROUND!r}"
@@ -126,7 +161,7 @@ def _join(
         if boxes is not None:
             record["boxes"] = [list(box) for box in boxes[file].boxes]
         if file in pixels:
-            record["label"] = pixels[file].label
+            record |= {"label": pixels[file].label, "label_bytes": pixels[file].num_bytes}
         elif PIXELS.name in found:
             without.append(file)
         records.append(record)
@@ -140,8 +175,8 @@ def _join(
 
 
 def _remove_others(dataset: LabelledFolder, names: set[str]) -> None:
-    """Remove label maps of files that have changed since."""
+    """Remove label maps of files that have changed since, and what a killed process left."""
     with os.scandir(os.path.join(dataset.cache, LABELS)) as entries:
         for entry in entries:
-            if entry.name not in names:
+            if entry.name not in names and not entry.is_dir(follow_symlinks=False):
                 os.remove(entry.path)

@@ -7,6 +7,7 @@ import posixpath
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from detectron2.utils.file_io import PathManager
 from PIL import ExifTags, Image
@@ -75,6 +76,18 @@ class ImageFolder:
                         "as IMAGES"
                     )
         return None
+
+
+def shared_end(name: str, file: str) -> int:
+    """How many folders and file names at the end of two paths are the same."""
+    file_parts = posixpath.splitext(file)[0].split("/")[::-1]
+    most = 0
+    for written in _readings(name):
+        whole = written.split("/")[::-1]
+        for parts in (whole, [posixpath.splitext(whole[0])[0], *whole[1:]]):
+            pairs = zip(parts, file_parts, strict=False)
+            most = max(most, sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return most
 
 
 def _readings(name: str) -> Iterator[str]:

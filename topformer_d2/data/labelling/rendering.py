@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +22,8 @@ from .unknown import shown_value
 
 # Of the values and labels without a class, those that are kept for one image.
 _MOST_UNKNOWN = 100
+# Changes with what the records or the label maps of the same files are.
+VERSION = 2
 
 
 class Item(NamedTuple):
@@ -44,7 +46,8 @@ class Rendered(NamedTuple):
         size: (width, height) of the image.
         label: name of the written label map; "" = none.
         boxes: (x0, y0, x1, y1, class, is a crowd) of each object.
-        unknown: {label or value without a class: its pixels or objects}.
+        unknown: {label or value without a class: its pixels or objects}; None = all have one.
+        num_bytes: of the label map's file.
         problem: what is wrong, in which case there are no labels.
     """
 
@@ -52,8 +55,9 @@ class Rendered(NamedTuple):
     size: tuple[int, int] = (0, 0)
     label: str = ""
     boxes: tuple[tuple[float, float, float, float, int, bool], ...] = ()
-    unknown: Mapping[str, int] = MappingProxyType({})
+    unknown: Mapping[str, int] | None = None
     problem: Problem | None = None
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Renderer:
         pixels: the classes of the pixels; None = no label maps.
         boxes: the classes of the objects; None = no boxes.
         table: of a format with `decode`, what ClassMap.table gives.
+        values: of the Labelling.
         ignore_value: the training id of pixels that are not learnt.
         background: the training id of pixels that no shape covers.
     """
@@ -79,6 +84,7 @@ class Renderer:
     pixels: ClassMap | None = None
     boxes: ClassMap | None = None
     table: np.ndarray | None = field(default=None, repr=False)
+    values: Mapping[int, str] = field(default_factory=dict)
     ignore_value: int = 255
     background: int = 255
 
@@ -110,9 +116,9 @@ class Renderer:
             return Rendered(item.file, problem=Problem("unreadable file", source, trouble))
 
     def _decoded(self, item: Item, width: int, height: int) -> Rendered:
-        files, unknown = item.labels.files, dict[str, int]()
+        files = item.labels.files
         assert self.format.decode is not None and self.table is not None
-        name, path = self._place(item, map(file_stamp, files))
+        name, path = self._place(item, (width, height), map(file_stamp, files))
         if not os.path.exists(path):
             values = self.format.decode(files, self.names)
             if values.shape != (height, width):
@@ -125,9 +131,9 @@ class Renderer:
                 pairs = zip(found.tolist(), counts.tolist(), strict=True)
                 unknown = {shown_value(value, self.format): count for value, count in pairs}
                 unknown = dict(list(unknown.items())[:_MOST_UNKNOWN])
-            else:
-                _write(path, label.astype(np.uint8))
-        return Rendered(item.file, (width, height), "" if unknown else name, unknown=unknown)
+                return Rendered(item.file, (width, height), unknown=unknown)
+            _write(path, label.astype(np.uint8))
+        return Rendered(item.file, (width, height), name, num_bytes=os.path.getsize(path))
 
     def _drawn(self, item: Item, width: int, height: int) -> Rendered:
         shapes = to_pixels(item.labels, height, width)
@@ -138,14 +144,15 @@ class Renderer:
                     unknown[shape.label] = unknown.get(shape.label, 0) + 1
         if unknown:
             return Rendered(item.file, (width, height), unknown=unknown)
-        name = ""
+        name, num_bytes = "", 0
         if self.pixels is not None:
-            name, path = self._place(item, ())
+            name, path = self._place(item, (width, height), ())
             if not os.path.exists(path):
                 classes = [self.pixels.find(shape.label) for shape in shapes]
                 values = [self.ignore_value if c is None or c < 0 else c for c in classes]
                 drawn = list(zip(shapes, values, strict=True))
                 _write(path, draw(drawn, height, width, self.background))
+            num_bytes = os.path.getsize(path)
         boxes = []
         for shape in shapes if self.boxes is not None else ():
             assert self.boxes is not None
@@ -154,12 +161,21 @@ class Renderer:
                 continue
             if (box := shape_box(shape, height, width)) is not None:
                 boxes.append((*box, index, shape.is_crowd))
-        return Rendered(item.file, (width, height), name, tuple(boxes))
+        return Rendered(item.file, (width, height), name, tuple(boxes), num_bytes=num_bytes)
 
-    def _place(self, item: Item, stamps: Iterable[object]) -> tuple[str, str]:
+    @cached_property
+    def _recipe(self) -> str:
+        """What the label maps of all images are made of."""
+        classes = (self.names, self.pixels, sorted(self.values.items()))
+        made_of = repr((VERSION, self.ignore_value, self.background, *classes))
+        return hashlib.sha256(made_of.encode("utf-8", "replace")).hexdigest()
+
+    def _place(
+        self, item: Item, size: tuple[int, int], stamps: Iterable[object]
+    ) -> tuple[str, str]:
         """The name and the path of a label map, which change with all that it is made of."""
-        made_of = (item.labels, self.pixels, self.ignore_value, self.background, self.names)
-        digest = hashlib.sha256(repr((item.file, *made_of, *stamps)).encode("utf-8", "replace"))
+        made_of = repr((self._recipe, item.file, size, item.labels, *stamps))
+        digest = hashlib.sha256(made_of.encode("utf-8", "replace"))
         stem = os.path.splitext(os.path.basename(item.file))[0]
         name = f"{stem[:80]}-{digest.hexdigest()[:16]}.png"
         return name, os.path.join(self.folder, name)
