@@ -33,7 +33,7 @@ demo: env
 	$(BIN)/python -m topformer_d2 demo
 
 test: env lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=10 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow"
 
 test-slow: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist load -m slow

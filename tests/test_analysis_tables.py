@@ -124,6 +124,7 @@ def test_topformer_rows(counter, table, label, part):
     assert (cost.parameters, round(cost.macs / 1e9, 4)) == (parameters, gmacs)
 
 
+@pytest.mark.slow
 def test_which_topformer_figures_deviate(counter):
     """Each of them has its reason; Table 11's other figures are in modeling/test_retinanet.py."""
     counted = [counter.count(find(table, label)) for table, label, _ in TOPFORMER]

@@ -104,7 +104,7 @@ def test_segmenter_at_free_sizes_and_batches(trained, tmp_path, extension):
     [
         ("", (77, 130)),
         pytest.param("", None, marks=pytest.mark.slow),
-        ("lite_", (77, 130)),
+        pytest.param("lite_", (77, 130), marks=pytest.mark.slow),
         ("lite_", None),
     ],
 )

@@ -80,6 +80,7 @@ def test_any_size(model, export, tmp_path, file_format):
         np.testing.assert_allclose(scene.confidence, reference.confidence, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_openvino_takes_onnx(export, tmp_path):
     path = tmp_path / "m.onnx"
     export(path)

@@ -192,6 +192,7 @@ for height, width, confidence in ((270, 480, False), (8, 8, True), (2, 2, True))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_of_a_large_map_is_bounded():
     """All logits of 150 classes at 1080x1920 would be 1,187 MiB."""

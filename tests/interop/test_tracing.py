@@ -22,8 +22,8 @@ CONFIGS = {
 # The detector with Detectron2's own head, and both tasks: what they add is tested alone as well.
 @pytest.fixture(
     params=[
-        *("segmenter", "lite"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "joint")),
+        "segmenter",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("lite", "full", "joint")),
     ]
 )
 def model(request):
