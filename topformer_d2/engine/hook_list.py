@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -19,17 +19,14 @@ from .loggers import WriteEvents
 from .precise_bn import build_precise_bn
 from .stopping import StopOnSignal
 
-if TYPE_CHECKING:
-    from .trainer import Trainer
 
-
-def build_hooks(cfg: CfgNode, trainer: Trainer) -> list[HookBase]:
+def build_hooks(cfg: CfgNode, trainer: Any) -> list[HookBase]:
     """DefaultTrainer's hooks and ours.
 
     Args:
         cfg: the trainer's.
-        trainer: whose model, loader and checkpointer are built. Where weights are averaged, its
-            checkpointer's saved_model becomes the average.
+        trainer: a Trainer whose model, loader and checkpointer are built. Where weights are
+            averaged, its checkpointer's saved_model becomes the average.
     """
     is_main, checkpointer = comm.is_main_process(), trainer.checkpointer
     hooks: list[HookBase] = [SeedEachStep(cfg.SEED), trainer.build_undo()]

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from detectron2.structures import BoxMode
@@ -17,17 +16,13 @@ from ...files import make_folder, stamp, waiting_for_lock, write_json
 from ...logs import get_logger
 from ...tasks import BOXES, PIXELS
 from ..categories import Categories
-from ..class_list import listed_classes
-from ..formats import DatasetFormat, detect_format, files_beyond
-from ..formats.contract import BACKGROUND, Labelling, Problem
+from ..formats import files_beyond
+from ..formats.contract import BACKGROUND, Problem
 from ..severity import is_error
-from ..source_cache import parse_once
 from .cache import INDEX, LABELS, keep_in_use, read_classes, read_index, write_classes
-from .classes import ClassMap, box_classes, pixel_classes
-from .entry import Entry
 from .making import make_records
 from .rendering import VERSION
-from .unknown import suggest_classes
+from .source import LabelSource
 
 logger = get_logger(__name__)
 
@@ -48,26 +43,8 @@ class DatasetProblems(InputError):
         self.records = records
 
 
-@dataclass(frozen=True)
-class LabelledFolder:
-    """Images with labels of any format, as an entry of DATASETS.FOLDERS names them.
-
-    Attributes:
-        name: of the dataset.
-        entry: of it.
-        cache: folder of what is kept.
-        ignore_value: the training id of pixels that are not learnt.
-    """
-
-    name: str
-    entry: Entry
-    cache: str
-    ignore_value: int = 255
-
-    @property
-    def where(self) -> str:
-        """The entry's key, for messages."""
-        return f"DATASETS.FOLDERS.{self.name}"
+class LabelledFolder(LabelSource):
+    """Images with labels of any format, as a dataset: its records, kept for the next run."""
 
     def metadata(self, task: str) -> dict[str, Any]:
         """The fields of Detectron2's metadata that say what the classes of a task are.
@@ -75,7 +52,7 @@ class LabelledFolder:
         Raises:
             InputError: the labels, or the file that names the classes, cannot be used.
         """
-        listed = self._listed(task)
+        listed = self.listed(task)
         if listed is not None:  # the labels, which may be many, are not read for their names
             if task == PIXELS.name:
                 return listed.stuff_metadata()
@@ -152,39 +129,6 @@ class LabelledFolder:
         make_folder(self.cache)
         with waiting_for_lock(os.path.join(self.cache, _LOCK)):
             yield
-
-    def format(self, task: str) -> DatasetFormat:
-        """Of the labels of a task; InputError where they are of none."""
-        path = self.entry.path(task)
-        key = f"{self.where}.{'LABELS' if task == PIXELS.name else 'BOXES'}"
-        return detect_format(path, self.entry.images, task, self.entry.format, key)
-
-    def labelling(self, task: str) -> Labelling:
-        """What the files say."""
-        sources = self.entry.path(task), self.entry.images
-        return parse_once(self.format(task).read, *sources, beyond=files_beyond(*sources))
-
-    def classes(self, task: str) -> ClassMap:
-        """Of a task."""
-        labelling, listed = self.labelling(task), self._listed(task)
-        if task == BOXES.name:
-            return box_classes(labelling, self.entry, listed, where=self.where)
-        decode = self.format(task).decode
-        is_raster = decode is not None
-        if decode and listed is None and not labelling.values and not self.entry.label_map:
-            raise InputError(
-                f"{self.where}: the labels in {self.entry.labels} have no names of classes. "
-                + suggest_classes(labelling, self.format(task), self.where)
-            )
-        return pixel_classes(labelling, self.entry, listed, is_raster=is_raster, where=self.where)
-
-    def _listed(self, task: str) -> Categories | None:
-        """CLASSES; None = not given for a task."""
-        return (
-            listed_classes(self.entry.classes, self.ignore_value)
-            if self.entry.lists(task)
-            else None
-        )
 
     def _record(self, stored: Mapping[str, Any]) -> dict:
         width, height = stored["size"]

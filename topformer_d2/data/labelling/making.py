@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...errors import InputError, did_you_mean, printable, shortened
 from ...files import make_folder
@@ -16,16 +16,14 @@ from .cache import LABELS, only_user
 from .classes import MOST_CLASSES, value_of
 from .matching import ImageFolder, shared_end
 from .rendering import Item, Rendered, Renderer
+from .source import LabelSource
 from .splits import choose
 from .unknown import describe_unknown
-
-if TYPE_CHECKING:
-    from .dataset import LabelledFolder
 
 logger = get_logger(__name__)
 
 
-def make_records(dataset: LabelledFolder) -> dict[str, list]:
+def make_records(dataset: LabelSource) -> dict[str, list]:
     """The records and the problems of a dataset, as JSON has them; label maps are written.
 
     Raises:
@@ -64,7 +62,7 @@ def make_records(dataset: LabelledFolder) -> dict[str, list]:
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
 
 
-def _never_seen(dataset: LabelledFolder, used: set[str]) -> list[Problem]:
+def _never_seen(dataset: LabelSource, used: set[str]) -> list[Problem]:
     """Names of LABEL_MAP and IGNORE that no label has, as a misspelt one."""
     entry, path = dataset.entry, dataset.entry.path(dataset.entry.tasks[0])
     keys = {**dict.fromkeys(entry.label_map, "LABEL_MAP"), **dict.fromkeys(entry.ignore, "IGNORE")}
@@ -81,7 +79,7 @@ def _never_seen(dataset: LabelledFolder, used: set[str]) -> list[Problem]:
 
 
 def _match(
-    dataset: LabelledFolder, task: str, labelling: Labelling, problems: list[Problem]
+    dataset: LabelSource, task: str, labelling: Labelling, problems: list[Problem]
 ) -> dict[str, LabelledImage]:
     """{file of an image below IMAGES: its labels}."""
     labels = sorted({file for each in labelling.images for file in each.files})
@@ -124,7 +122,7 @@ def _match(
     return matched
 
 
-def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
+def _renderer(dataset: LabelSource, task: str) -> Renderer:
     labelling, kind = dataset.labelling(task), dataset.format(task)
     classes, ignored = dataset.classes(task), dataset.ignore_value
     if task == PIXELS.name and len(classes.names) > MOST_CLASSES:
@@ -149,7 +147,7 @@ def _renderer(dataset: LabelledFolder, task: str) -> Renderer:
 
 
 def _join(
-    dataset: LabelledFolder, found: Mapping[str, Mapping[str, Rendered]]
+    dataset: LabelSource, found: Mapping[str, Mapping[str, Rendered]]
 ) -> list[dict[str, Any]]:
     """Of the images with boxes, if there are any, each with its label map."""
     pixels, boxes = found.get(PIXELS.name, {}), found.get(BOXES.name)
@@ -174,7 +172,7 @@ def _join(
     return records
 
 
-def _remove_others(dataset: LabelledFolder, names: set[str]) -> None:
+def _remove_others(dataset: LabelSource, names: set[str]) -> None:
     """Remove label maps of files that have changed since, and what a killed process left."""
     with os.scandir(os.path.join(dataset.cache, LABELS)) as entries:
         for entry in entries:
