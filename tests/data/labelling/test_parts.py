@@ -168,3 +168,15 @@ def test_a_link_to_a_folder_is_not_followed(tmp_path):
     Image.new("RGB", (4, 3)).save(tmp_path / "in" / "a.png")
     Path(tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     assert ImageFolder(str(tmp_path / "in")).files == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "origin"),
+    [
+        (LabelledImage("a", files=("m.png",), source="a.json"), "a.json"),
+        (LabelledImage("a", files=("m.png", "n.png")), "m.png"),
+        (LabelledImage("a"), "labels"),
+    ],
+)
+def test_a_message_names_the_file_to_fix(labels, origin):
+    assert labels.origin("labels") == origin

@@ -58,6 +58,10 @@ class LabelledImage(NamedTuple):
     is_relative: bool = False
     source: str = ""
 
+    def origin(self, otherwise: str) -> str:
+        """`source`, or else the first of `files`, or else another file."""
+        return self.source or next(iter(self.files), otherwise)
+
 
 class Problem(NamedTuple):
     """One thing that is wrong with a dataset's labels.

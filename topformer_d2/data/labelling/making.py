@@ -48,8 +48,8 @@ def make_records(dataset: LabelSource) -> dict[str, list]:
         what = f"{dataset.name}: reading labels"
         rendered = list(map_in_processes(renderer, items, what, least=50))
         problems += [r.problem for r in rendered if r.problem]
-        sources = {item.file: (item.labels.source, *item.labels.files)[0] for item in items}
-        unknown = {sources[r.file] or r.file: r.unknown for r in rendered if r.unknown}
+        pairs = zip(items, rendered, strict=True)
+        unknown = {item.labels.origin(r.file): r.unknown for item, r in pairs if r.unknown}
         classes = renderer.pixels or renderer.boxes
         assert classes is not None
         problems += describe_unknown(unknown, classes, renderer.format, dataset.where)
@@ -87,7 +87,7 @@ def _match(
     matched: dict[str, LabelledImage] = {}
     missing: list[LabelledImage] = []
     for each in labelling.images:
-        source = (each.source, *each.files, dataset.entry.path(task))[0]
+        source = each.origin(dataset.entry.path(task))
         try:
             file = images.find(each.image)
         except InputError as e:
@@ -116,7 +116,7 @@ def _match(
             "IMAGES the folder of these images?"
         )
     for each in missing:
-        source = (each.source, *each.files, dataset.entry.path(task))[0]
+        source = each.origin(dataset.entry.path(task))
         message = f"{source}: the image {each.image!r} is not in {dataset.entry.images}"
         problems.append(Problem("listed image missing", source, message))
     return matched

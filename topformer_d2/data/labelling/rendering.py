@@ -90,7 +90,7 @@ class Renderer:
 
     def __call__(self, item: Item) -> Rendered:
         image = os.path.join(self.root, item.file)
-        source = item.labels.source or (item.labels.files or (image,))[0]
+        source = item.labels.origin(image)
         try:
             width, height = image_size(image)
         except InputError as e:
