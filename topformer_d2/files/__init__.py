@@ -2,7 +2,14 @@
 
 from .folders import make_folder
 from .locking import holding_alone, keep_holding, locked_output, waiting_for_lock
-from .reading import check_regular_file, parse_json, read_bytes, read_json, read_text
+from .reading import (
+    check_regular_file,
+    naming_json_errors,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_text,
+)
 from .remote import is_remote
 from .room import naming_full_disks
 from .stamps import Stamp, file_stamp, stamp
@@ -28,6 +35,7 @@ __all__ = [
     "locked_output",
     "make_folder",
     "naming_full_disks",
+    "naming_json_errors",
     "parse_json",
     "read_bytes",
     "read_json",

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from detectron2.utils.file_io import PathManager
@@ -91,15 +93,25 @@ def parse_json(content: bytes | str, path: str) -> Any:
         InputError: it is not UTF-8 or not JSON, is nested too deep, or has a name with half a
             character (a lone surrogate), which cannot be written again.
     """
-    try:
+    with naming_json_errors(path):
         data = content.encode() if isinstance(content, str) else content
         values = json.loads(data.decode("utf-8-sig"))
         if _SURROGATE.search(data):
             json.dumps(values, ensure_ascii=False).encode()
+        return values
+
+
+@contextmanager
+def naming_json_errors(path: str) -> Iterator[None]:
+    """InputError, which names `path`, for what the JSON that was read from it raises within."""
+    try:
+        yield
     except RecursionError as e:
         raise InputError(f"{path} is JSON that is nested too deep to be read") from e
     except UnicodeEncodeError as e:
         raise InputError(f"{path} has text with half a character (a lone surrogate): {e}") from e
+    except UnicodeDecodeError as e:
+        what = f"it is not UTF-8 text ({e.reason}): save it as UTF-8"
+        raise InputError(f"{path} is not JSON: {what}") from e
     except ValueError as e:
         raise InputError(f"{path} is not JSON: {e}") from e
-    return values

@@ -10,15 +10,16 @@ import numpy as np
 
 from ...errors import InputError
 from ...tasks import PIXELS
+from ..registered import spread_evenly
 from .cityscapes import has_frames
 from .contract import BACKGROUND, DatasetFormat, LabelledImage, Labelling, Problem
 from .raster_files import (
     LABEL_SUFFIXES,
+    SAMPLES,
     LabelFolder,
     describe_empty,
     find_labels,
     note_jpegs,
-    spread,
 )
 from .raster_pixels import look_at, read_mask
 
@@ -49,7 +50,7 @@ def has_masks(found: LabelFolder) -> bool:
         return False
     if 2 * sum(image in found.stems for _, image in masks.values()) < len(masks):
         return False
-    looks = look_at([found.path(name) for name in spread(list(masks))])
+    looks = look_at([found.path(name) for name in spread_evenly(list(masks), SAMPLES)])
     return bool(looks) and all(each.is_binary for each in looks)
 
 

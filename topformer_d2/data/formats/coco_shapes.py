@@ -112,6 +112,13 @@ def _id(value: object) -> Hashable:
     return None
 
 
+def _id_of(entry: Any, where: str) -> Hashable:
+    key = _id(entry.get("id")) if isinstance(entry, dict) else None
+    if key is None:
+        raise InputError(f"{where} is {shortened(entry, 80)}; it needs an 'id'")
+    return key
+
+
 def _read_categories(
     entries: list, annotations: list, file: str, faults: Faults
 ) -> tuple[dict[Hashable, str], dict[str, tuple[int, int, int]]]:
@@ -121,9 +128,7 @@ def _read_categories(
     parents = set()
     for index, entry in enumerate(entries):
         try:
-            key = _id(entry.get("id")) if isinstance(entry, dict) else None
-            if key is None:
-                raise InputError(f"categories[{index}] is {shortened(entry, 80)}; it needs an 'id'")
+            key = _id_of(entry, f"categories[{index}]")
             name = class_name(entry.get("name"), f"category {shortened(key, 40)}")
             if names.setdefault(key, name) != name:
                 raise InputError(f"category {shortened(key, 40)} stands there twice; rename one")
@@ -154,9 +159,7 @@ def _read_images(
     found: dict[Hashable, LabelledImage] = {}
     for index, entry in enumerate(entries):
         try:
-            key = _id(entry.get("id")) if isinstance(entry, dict) else None
-            if key is None:
-                raise InputError(f"images[{index}] is {shortened(entry, 80)}; it needs an 'id'")
+            key = _id_of(entry, f"images[{index}]")
             name = clean_name(entry.get("file_name"), f"'file_name' of images[{index}]")
             if key in found:
                 raise InputError(

@@ -14,8 +14,7 @@ from typing import Any
 from ...errors import InputError, shortened
 from .contract import DatasetFormat, LabelledImage, Labelling, Shape
 from .groups import join_groups
-from .parallel import parse_files
-from .regions import ellipse, place_mask, png_mask
+from .regions import box_around, ellipse, place_mask, png_mask
 from .shape_files import (
     MALFORMED,
     NOT_USED,
@@ -25,7 +24,7 @@ from .shape_files import (
     first_files,
     is_folder,
     load_json,
-    place_images,
+    read_images,
     small_json,
     used_names,
 )
@@ -59,11 +58,8 @@ def read(path: str, images: str) -> Labelling:
         InputError: the folder has no JSON, or none of them can be used.
     """
     files = files_of(path, ".json", "LabelMe writes beside each image")
-    parsed, problems = parse_files(_parse, files)
-    if not parsed:
-        raise InputError(f"none of the {len(files)} files can be used: {problems[0].message}")
-    placed, found = place_images(parsed, images)
-    return Labelling(placed, used_names(placed), problems=problems + found)
+    placed, problems = read_images(_parse, files, images)
+    return Labelling(placed, used_names(placed), problems=problems)
 
 
 def _parse(file: str) -> ParsedFile:
@@ -127,8 +123,7 @@ def _shape(
     if least == 2 and len(points) != 4 and kind != "rectangle":
         raise InputError(f"{what} is a {kind} with {len(points) // 2} points; it takes 2")
     if kind == "rectangle":  # of 2 corners; other tools write 4
-        xs, ys = points[::2], points[1::2]
-        return Shape(label, (min(xs), min(ys), max(xs), max(ys))), group
+        return Shape(label, box_around(points)), group
     if kind == "circle":
         x, y, px, py = points
         radius = math.hypot(px - x, py - y)

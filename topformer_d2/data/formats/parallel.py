@@ -45,6 +45,14 @@ def parse_files(
     return parsed, problems
 
 
+def parse_some(parse: Callable[[str], T], files: Sequence[str]) -> tuple[list[T], list[Problem]]:
+    """parse_files; InputError where none of the files can be used."""
+    parsed, problems = parse_files(parse, files)
+    if not parsed:
+        raise InputError(f"none of the {len(files)} files can be used: {problems[0].message}")
+    return parsed, problems
+
+
 class _Guarded(Generic[T]):
     """A parser that returns its InputError's message beside None."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Container, Iterable
+from typing import NamedTuple
 
 from ...errors import InputError
 from ...files import is_remote
 from ..image_files import IMAGE_EXTENSIONS
+from ..registered import spread_evenly
 from .contract import LabelledImage, Problem
-
-T = TypeVar("T")
 
 # Of files that keep the values of the pixels.
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp", ".gif")
@@ -26,6 +25,8 @@ LABEL_SUFFIXES = (
 # What the stem of an image may have where the label has another ending: DeepGlobe's 1_sat.jpg with
 # 1_mask.png, ISPRS' area_RGB.tif with area_label.tif.
 _IMAGE_SUFFIXES = ("_sat", "_image", "_img", "_rgb", "_leftImg8bit", "_RGB")
+# Of the label images, those that a detection opens.
+SAMPLES = 8
 # Of the folders of a VOC dataset, those that hold classes; labelme's script made the first.
 _VOC_FOLDERS = ("SegmentationClassPNG", "SegmentationClass")
 
@@ -68,6 +69,10 @@ class LabelFolder(NamedTuple):
                     if each in self.stems:
                         return each
         return stem
+
+    def samples(self) -> list[str]:
+        """Some of own_masks, by which formats are told."""
+        return spread_evenly(self.own_masks(), SAMPLES)
 
     def own_masks(self) -> tuple[str, ...]:
         """Those of `masks` that are labels; where images are in the folder, by their suffixes."""
@@ -157,13 +162,6 @@ def _is_folder(entry: os.DirEntry) -> bool:
 def _identity(path: str) -> tuple[int, int]:
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def spread(items: Sequence[T], most: int = 8) -> list[T]:
-    """At most `most` of the items, the first and the last among them, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
 def note_jpegs(found: LabelFolder, labelled: Container[str]) -> list[Problem]:

@@ -8,7 +8,7 @@ from ...errors import InputError
 from .binary_masks import has_masks
 from .cityscapes import has_frames
 from .color_tables import Color, find_table
-from .raster_files import LabelFolder, find_labels, spread
+from .raster_files import LabelFolder, find_labels
 from .raster_pixels import look_at, read_palette
 
 INDEX_MASKS = "index_masks"
@@ -36,7 +36,7 @@ def is_of_kind(kind: str, labels: str, images: str) -> bool:
 
 def _kind_of(labels: str, images: str) -> str | None:
     found = find_labels(labels, images)
-    names = spread(found.own_masks())
+    names = found.samples()
     if not names:
         return None
     for name in names:
@@ -67,7 +67,7 @@ def shared_palette(found: LabelFolder) -> dict[int, Color] | None:
         found: the files.
     """
     shared: dict[int, Color] = {}
-    for name in spread(found.own_masks()):
+    for name in found.samples():
         try:
             palette = read_palette(found.path(name))
         except InputError:  # decode will tell

@@ -51,6 +51,12 @@ def turned_box(
     return tuple(points)
 
 
+def box_around(points: Sequence[float]) -> tuple[float, float, float, float]:
+    """The smallest box (x0, y0, x1, y1) around points (x0, y0, x1, y1, ...)."""
+    xs, ys = points[::2], points[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
 def check_pixels(size: tuple[int, int], what: str) -> None:
     """Raise InputError where an image or mask cannot have this (width, height)."""
     width, height = size
@@ -90,10 +96,11 @@ def place_mask(mask: np.ndarray, left: int, top: int, size: tuple[int, int], wha
     counts = np.diff(np.r_[0, edges, width * height])
     if not counts[-1]:
         counts = counts[:-1]
-    return _compress({"size": [height, width], "counts": counts.tolist()})
+    return compress({"size": [height, width], "counts": counts.tolist()})
 
 
-def _compress(rle: dict) -> dict:
+def compress(rle: dict) -> dict:
+    """An RLE with a list of runs as one with compressed text."""
     packed = coco_mask.frPyObjects(rle, *rle["size"])
     return {"size": [int(n) for n in packed["size"]], "counts": packed["counts"].decode()}
 
@@ -190,7 +197,7 @@ def area_of(shape: Shape) -> float:
         return found
     if (rle := shape.rle) is not None:
         if isinstance(rle["counts"], list):
-            rle = coco_mask.frPyObjects(rle, *rle["size"])
+            rle = compress(rle)
         return float(coco_mask.area(rle))
     return sum(map(_polygon_area, shape.polygons))
 
@@ -268,7 +275,9 @@ def _runs_of(counts: str, what: str) -> np.ndarray:
         or units[-1] & 32
         or lengths.max(initial=0) > 6
     ):
-        raise InputError(f"{what}: its RLE's 'counts' {shortened(counts, 60)} is no compressed RLE")
+        raise InputError(
+            f"{what}: its RLE's 'counts' {shortened(counts, 60)} is cut, or no compressed RLE"
+        )
     first = last - lengths + 1
     place = np.arange(len(units)) - np.repeat(first, lengths)
     runs = np.add.reduceat((units & 31) << (5 * place), first)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from ...errors import InputError, cut
-from ...files import check_regular_file, is_remote, read_bytes
+from ...files import check_regular_file, is_remote, naming_json_errors, read_bytes
 from ..image_files import has_extension
 from .contract import LabelledImage, Problem
+from .parallel import parse_some
 
 MALFORMED = "malformed annotation"
 NOT_USED = "annotation not used"
@@ -101,11 +102,21 @@ class ImageNames:
             return False
 
 
-def place_images(
-    parsed: Iterable[ParsedFile], images: str
+def read_images(
+    parse: Callable[[str], ParsedFile], files: Sequence[str], images: str
 ) -> tuple[list[LabelledImage], list[Problem]]:
-    """The labels with the image's name that is in the folder `images`, and all problems."""
-    names, placed, problems = ImageNames(images), [], []
+    """The labels of files of one image each, and what is wrong with them.
+
+    Args:
+        parse: from a file to what it says, as parse_files takes it.
+        files: to be read.
+        images: the folder of the images, which tells the names that they have.
+
+    Raises:
+        InputError: none of the files can be used.
+    """
+    parsed, problems = parse_some(parse, files)
+    names, placed = ImageNames(images), []
     for each in parsed:
         placed.append(each.labels._replace(image=names.pick(each.candidates)))
         problems += each.problems
@@ -187,14 +198,9 @@ def load_json(path: str, most: int = MAX_FILE_BYTES) -> Any:
     Raises:
         InputError: it cannot be read, is larger than `most` bytes, or is not JSON in UTF-8.
     """
-    try:
-        return json.loads(read_bytes(path, most=most).decode("utf-8-sig"))
-    except RecursionError as e:
-        raise InputError(f"{path} is JSON that is nested too deep to be read") from e
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path} is not UTF-8 text ({e.reason}): save it as UTF-8") from e
-    except ValueError as e:
-        raise InputError(f"{path} is not JSON: {e}") from e
+    content = read_bytes(path, most=most)
+    with naming_json_errors(path):
+        return json.loads(content.decode("utf-8-sig"))
 
 
 def is_folder(path: str) -> bool:

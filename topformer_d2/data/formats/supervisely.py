@@ -11,8 +11,7 @@ from typing import Any
 
 from ...errors import InputError, shortened
 from .contract import DatasetFormat, LabelledImage, Labelling, Problem, Shape, paths_above
-from .parallel import parse_files
-from .regions import place_mask, png_mask, polygon_with_holes
+from .regions import box_around, place_mask, png_mask, polygon_with_holes
 from .shape_files import (
     MALFORMED,
     NOT_USED,
@@ -22,7 +21,7 @@ from .shape_files import (
     first_files,
     is_folder,
     load_json,
-    place_images,
+    read_images,
     small_json,
     used_names,
 )
@@ -104,12 +103,9 @@ def read(path: str, images: str) -> Labelling:
     if not files:
         raise InputError(f"{folder} has no JSON of an image: it takes {_FORMAT}")
     names, colors, told = _read_meta(folder)
-    parsed, problems = parse_files(_parse, files)
-    if not parsed:
-        raise InputError(f"none of the {len(files)} files can be used: {problems[0].message}")
-    placed, found = place_images(parsed, images)
+    placed, problems = read_images(_parse, files, images)
     names |= dict.fromkeys(used_names(placed))
-    return Labelling(placed, list(names), colors=colors, problems=told + problems + found)
+    return Labelling(placed, list(names), colors=colors, problems=told + problems)
 
 
 def _read_meta(
@@ -184,9 +180,7 @@ def _shape(entry: dict, kind: str, size: tuple[int, int] | None, where: str) -> 
     if not isinstance(points, dict):
         raise InputError(f"{what} has the points {shortened(points, 60)}; it takes an exterior")
     if kind == "rectangle":
-        outer = flat_points(points.get("exterior"), what, 2)
-        xs, ys = outer[::2], outer[1::2]
-        return Shape(label, (min(xs), min(ys), max(xs), max(ys)))
+        return Shape(label, box_around(flat_points(points.get("exterior"), what, 2)))
     outer = flat_points(points.get("exterior"), what)
     inner = points.get("interior") or []
     holes = [

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ..prepare.opening import MAX_BYTES
 from ..prepare.voc_files import VocObject
 from .contract import DatasetFormat, LabelledImage, Labelling, Problem, Shape
-from .parallel import parse_files
+from .parallel import parse_some
 from .shape_files import MALFORMED, Faults, ImageNames, files_of, first_files, is_folder, used_names
 from .values import checked_numbers, class_name, clean_name, image_size, number
 from .xml_files import parse_xml, root_tag
@@ -57,9 +57,7 @@ def read(path: str, images: str) -> Labelling:
         InputError: there is no XML, none can be used, or all coordinates are shares of the image.
     """
     files = files_of(_folder(path), ".xml", "VOC has for each image")
-    parsed, problems = parse_files(_parse, files)
-    if not parsed:
-        raise InputError(f"none of the {len(files)} files can be used: {problems[0].message}")
+    parsed, problems = parse_some(_parse, files)
     boxes = [o.box for each in parsed for o in each.objects if o.box is not None]
     if boxes and all(0 <= c <= 1 for box in boxes for c in box.corners):
         raise InputError(

@@ -10,10 +10,11 @@ import numpy as np
 from ...errors import InputError, did_you_mean, shortened
 from ..categories import Categories
 from ..formats.contract import BACKGROUND, Labelling
+from ..formats.raster_pixels import LARGEST_VALUE, pack
 from .entry import IGNORE, Entry, label_key
 
 # A value of a pixel is below it: 24 bits of a colour.
-NUM_VALUES = 1 << 24
+NUM_VALUES = LARGEST_VALUE + 1
 # Of the pixels: label maps have 8 bits, of which one value is ignored.
 MOST_CLASSES = 255
 
@@ -78,7 +79,7 @@ def value_of(label: str) -> int | None:
         return value if value < NUM_VALUES else None
     if len(numbers) == 3 and all(int(number) < 256 for number in numbers):
         red, green, blue = map(int, numbers)
-        return red << 16 | green << 8 | blue
+        return pack((red, green, blue))
     return None
 
 

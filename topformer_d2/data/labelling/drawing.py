@@ -11,6 +11,7 @@ from pycocotools import mask as coco_masks
 from ...errors import InputError, shortened
 from ..coco_json import LARGEST_COORDINATE
 from ..formats.contract import LabelledImage, Shape
+from ..formats.regions import box_around, check_rle, compress
 
 
 def draw(
@@ -69,52 +70,20 @@ def _closed(shape: Shape, side: int) -> list[list[float]]:
 
 
 def _compressed(shape: Shape, height: int, width: int) -> dict:
-    rle = shape.rle
-    assert rle is not None
-    if [*rle["size"]] != [height, width]:
+    assert shape.rle is not None
+    rle = dict(shape.rle)
+    if isinstance(rle.get("counts"), bytes):
+        rle["counts"] = rle["counts"].decode("ascii", "replace")
+    try:
+        rle = check_rle(rle, "it")
+    except InputError as e:
+        raise InputError(f"a mask of {shape.label!r} is damaged: {e}") from e
+    if rle["size"] != [height, width]:
         raise InputError(
-            f"a mask of {shape.label!r} is for {shortened(rle['size'])} (height, width), but its "
-            f"image is {height}x{width}"
+            f"a mask of {shape.label!r} is for {rle['size']} (height, width), but its image is "
+            f"{height}x{width}"
         )
-    counts = rle["counts"]
-    if isinstance(counts, (list, tuple)):
-        if sum(counts) != height * width or min(counts, default=0) < 0:
-            raise InputError(
-                f"a mask of {shape.label!r} has runs of {sum(counts)} pixels in all, not "
-                f"{height * width}"
-            )
-        return coco_masks.frPyObjects(
-            {"size": [height, width], "counts": list(counts)}, *rle["size"]
-        )
-    if isinstance(counts, str):
-        counts = counts.encode("ascii", "replace")
-    return {"size": [height, width], "counts": _checked(counts, height * width, shape.label)}
-
-
-def _checked(counts: bytes, num_pixels: int, label: str) -> bytes:
-    """The counts of a compressed mask, whose runs fill it; pycocotools reads beyond others' end."""
-    runs: list[int] = []
-    place, end = 0, len(counts)
-    while place < end:
-        value, shift, more = 0, 0, True
-        while more:
-            if place >= end or shift > 60:
-                raise InputError(f"a mask of {label!r} is cut")
-            byte = counts[place] - 48
-            if not 0 <= byte < 64:
-                raise InputError(f"a mask of {label!r} has the character {counts[place]}")
-            value |= (byte & 31) << shift
-            more, place, shift = bool(byte & 32), place + 1, shift + 5
-            if not more and byte & 16:
-                value |= -1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            raise InputError(f"a mask of {label!r} has a run of {value} pixels")
-        runs.append(value)
-    if sum(runs) != num_pixels:
-        raise InputError(f"a mask of {label!r} has {sum(runs)} pixels in all, not {num_pixels}")
-    return counts
+    return compress(rle) if isinstance(rle["counts"], list) else rle
 
 
 def shape_box(shape: Shape, height: int, width: int) -> tuple[float, float, float, float] | None:
@@ -126,9 +95,7 @@ def shape_box(shape: Shape, height: int, width: int) -> tuple[float, float, floa
     if shape.box is not None:
         box = shape.box
     elif shape.polygons:
-        xs = [x for polygon in shape.polygons for x in polygon[::2]]
-        ys = [y for polygon in shape.polygons for y in polygon[1::2]]
-        box = (min(xs), min(ys), max(xs), max(ys))
+        box = box_around([value for polygon in shape.polygons for value in polygon])
     elif shape.rle is not None:
         rows, columns = np.nonzero(_region(shape, height, width))
         if not len(rows):

@@ -204,6 +204,3 @@ def _seed(where: str, value: Any) -> int:
     if type(value) is not int:
         raise InputError(f"{where} is {shortened(value)}; it takes a whole number")
     return value
-
-
-__all__ = ["IGNORE", "KEYS", "Entry", "label_key"]

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from detectron2.utils.file_io import PathManager
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from ...errors import InputError
-from ...files import check_regular_file, is_remote
-from ..image_files import IMAGE_EXTENSIONS, READ_FORMATS, UNREADABLE
+from ...files import is_remote
+from ..image_files import IMAGE_EXTENSIONS
+from ..images import MAX_PIXELS, opened_image
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
@@ -123,19 +124,11 @@ def image_size(path: str) -> tuple[int, int]:
     """(width, height) of an image as read_image gives it, by the header of its file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is too large to be.
     """
-    try:
-        if not is_remote(path):
-            check_regular_file(path)
-        with PathManager.open(path, "rb") as f, Image.open(f, formats=READ_FORMATS) as image:
-            width, height = image.size
-            # Reading the EXIF data of a PNG decodes it.
-            if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
-                return height, width
-            return width, height
-    except InputError:
-        raise
-    except UNREADABLE as e:
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is not an image"
-        raise InputError(f"{path} cannot be read: {reason}") from e
+    with opened_image(path, MAX_PIXELS) as (_, image):
+        width, height = image.size
+        # Reading the EXIF data of a PNG decodes it.
+        if image.format != "PNG" and image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+            return height, width
+        return width, height

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import InputError, did_you_mean, shortened
 from ..formats.contract import DatasetFormat, Labelling, Problem
+from ..formats.raster_pixels import unpack
 from ..registered import spread_evenly
 from .classes import ClassMap
 from .entry import IGNORE
@@ -85,7 +86,7 @@ def shown_value(value: int, kind: DatasetFormat) -> str:
     """A value of a pixel as LABEL_MAP takes it."""
     if not kind.has_colors:
         return str(value)
-    return f"{value >> 16} {value >> 8 & 255} {value & 255}"
+    return " ".join(map(str, unpack(value)))
 
 
 def suggest(
