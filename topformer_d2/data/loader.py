@@ -186,7 +186,9 @@ class TrainLoader:
             self._is_wide = [r["width"] > r["height"] for r in records]
         self._parts = list(parts)
         # Without weights all are one dataset, as they are to the sampler.
-        self._kinds = kinds_of(records, [size for size, _ in parts])
+        self._kinds = None  # samples of one record need none
+        if getattr(mapper, "mixing", None) is not None:
+            self._kinds = kinds_of(records, [size for size, _ in parts])
         # Serialised, and shared by the workers.
         self.records = DatasetFromList(records, copy=False)
 
