@@ -53,7 +53,7 @@ def assert_equal(found, expected, tolerance, smallest=0.0):
 @pytest.fixture(params=[None, 700], ids=["whole", "bands"])
 def band(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(module, "_BAND_OF_CPU", request.param)
+        monkeypatch.setattr(module, "_numbers_of_band", lambda is_cpu: request.param)
 
 
 @pytest.mark.parametrize("seed", range(25))

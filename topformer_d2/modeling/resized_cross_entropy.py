@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Numbers in a tensor of a band, of which six are held. On a CPU they fit into the cache. For a GPU
-# they are larger, as each kernel takes time to start; of 2 images of 512x512 with 150 classes the
-# loss then adds 80 MiB, where resized logits add 905.
-_BAND_OF_CPU, _BAND_OF_GPU = 1 << 18, 1 << 21
+# Numbers in a tensor of a band, of which six are held. One thread of a CPU is fastest where they
+# fit into its cache. Several threads wait for each other in each operation, and a GPU takes time to
+# start one, so that theirs are larger. On a GPU the loss of 2 images of 512x512 with 150 classes
+# then adds 80 MiB, where resized logits add 905.
+_BAND_OF_ONE_THREAD, _BAND_OF_THREADS, _BAND_OF_GPU = 1 << 18, 1 << 20, 1 << 21
 # Logits are counted from the largest of their place. exp of less than this leaves the range of the
 # dtype after some steps.
 _LOWEST = {torch.float32: -80.0, torch.float64: -600.0}
@@ -94,7 +95,7 @@ def _forward(
     is_series = is_cpu and columns.step <= 1 and bool(values.amin() > _LOWEST[dtype])
     gradient = torch.zeros_like(values) if with_gradient else None
     loss = values.new_zeros(())
-    band = max(1, (_BAND_OF_CPU if is_cpu else _BAND_OF_GPU) // (classes * (width + 1)))
+    band = max(1, _numbers_of_band(is_cpu) // (classes * (width + 1)))
     images = max(1, band // rows.count)
     for first in range(0, count, images):
         chosen = slice(first, first + images)
@@ -108,6 +109,12 @@ def _forward(
             if with_gradient:
                 gradient[chosen, :, sources] += torch.matmul(matrix.t(), back)
     return loss, _fold_borders(gradient) if with_gradient else None
+
+
+def _numbers_of_band(is_cpu: bool) -> int:
+    if not is_cpu:
+        return _BAND_OF_GPU
+    return _BAND_OF_ONE_THREAD if torch.get_num_threads() == 1 else _BAND_OF_THREADS
 
 
 def _is_on_cpu(values: Tensor) -> bool:
