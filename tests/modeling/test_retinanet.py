@@ -1,5 +1,7 @@
 """RetinaNet on TopFormer: shapes at any size, sizes and costs, losses, decoding."""
 
+import copy
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -213,6 +215,31 @@ def test_decoding_at_the_ends_of_the_threshold(threshold):
     with torch.no_grad():
         found = model([sample(64, 64)])[0]["instances"]
     assert len(found) == (100 if threshold == "0.0" else 0)
+
+
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou"])
+def test_losses_equal_retinanets(box_loss):
+    """The same model, its losses by Detectron2's method and by ours."""
+    opts = ["MODEL.RETINANET.BBOX_REG_LOSS_TYPE", box_loss, "MODEL.RETINANET.NUM_CLASSES", "5"]
+    model = build("lite_", "t", *opts)
+    batch = [sample(97, 131, [(10, 20, 60, 90), (5, 5, 40, 45)], [0, 4]), sample(64, 111)]
+    found = {}
+    for owner in (RetinaNet, type(model)):
+        torch.manual_seed(0)
+        copied = copy.deepcopy(model)
+        copied.losses = owner.losses.__get__(copied)
+        with EventStorage() as storage:
+            losses = copied(batch)
+            scalars = storage.latest()["num_pos_anchors"][0]
+        sum(losses.values()).backward()
+        found[owner] = losses, [p.grad for p in copied.parameters()], scalars
+    (theirs, their_grads, their_count), (ours, our_grads, our_count) = found.values()
+    assert set(ours) == set(theirs) and our_count == their_count > 0
+    for name, loss in theirs.items():
+        torch.testing.assert_close(ours[name], loss, rtol=1e-5, atol=1e-7)
+    scale = max(float(g.abs().max()) for g in their_grads)
+    for a, b in zip(our_grads, their_grads, strict=True):
+        assert float((a - b).abs().max()) < 1e-5 * scale
 
 
 def test_nms_suppresses_within_a_class_only():

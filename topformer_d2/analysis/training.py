@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
+from detectron2.modeling import RetinaNet, build_model
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
@@ -134,7 +134,8 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
     """The model of a config, its straight implementation, and other libraries' networks.
 
     The straight implementation has the same weights. Its batch has PyTorch's usual layout, its
-    activations make new maps, its loss resizes all logits, and its optimizer is not fused.
+    activations make new maps, its loss resizes all logits, a detector's has one-hot targets, and its
+    optimizer is not fused.
 
     Args:
         cfg: MODEL.DEVICE is "cpu".
@@ -151,6 +152,8 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
     head = getattr(straight, "sem_seg_head", None)
     if head is not None:
         head.loss = PlainCrossEntropy(weight=head.loss.weight, ignore_value=head.ignore_value)
+    if isinstance(straight, RetinaNet):
+        straight.losses = RetinaNet.losses.__get__(straight)
     steps = [
         TrainingStep(OURS, model, build_optimizer(cfg, model)),
         TrainingStep(STRAIGHT, straight, _not_fused(build_optimizer(cfg, straight))),
