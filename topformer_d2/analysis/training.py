@@ -134,7 +134,7 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
     """The model of a config, its straight implementation, and other libraries' networks.
 
     The straight implementation has the same weights. Its batch has PyTorch's usual layout, its
-    activations make new maps, its loss resizes all logits, a detector's has one-hot targets, and its
+    activations make new maps, its loss resizes all logits or makes one-hot targets, and its
     optimizer is not fused.
 
     Args:

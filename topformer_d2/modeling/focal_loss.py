@@ -85,7 +85,10 @@ def _forward(logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> tupl
 
 
 def _of_others(logits: Tensor, gamma: float) -> tuple[Tensor, Tensor]:
-    """p^gamma softplus(x) of classes that are not the anchor's, with p = sigmoid(x); its gradient."""
+    """The losses of classes that are not the anchor's, and their gradient, for logits x.
+
+    With p = sigmoid(x), a loss is p^gamma softplus(x).
+    """
     p = logits.sigmoid()
     cross_entropy = F.softplus(logits)
     weights = p * p if gamma == 2 else p**gamma

@@ -26,7 +26,7 @@ from .finite import check_finite
 class FastRetinaNet(DetectorContract, RetinaNet):
     """Detectron2's RetinaNet, with a loss and decoding that are faster and have the same results.
 
-    - Its classes' loss makes no one-hot targets and no maps of what the gradient needs (focal_loss).
+    - The loss of its classes makes no one-hot targets, and its gradient at once (focal_loss).
     - It decodes to the same boxes, faster: at 80 classes and 512x512 there are 3.9 million scores,
       and RetinaNet reorders, squashes and compares each of them. Here logits are compared where
       they lie, and only those above the threshold are touched again.
