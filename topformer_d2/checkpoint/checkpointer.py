@@ -61,6 +61,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         if path:
             local_file(path)  # fvcore only asserts that it is there
+        # Detectron2's main branch keeps this of a file that it failed to load, and refuses the next.
+        self._parsed_url_during_load = None
         return super().load(path, *args, **kwargs)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
