@@ -80,6 +80,25 @@ def test_without_overlays(joint, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_what_an_earlier_run_wrote_is_not_predicted(joint, tmp_path, caplog):
+    photo(tmp_path / "a.jpg")
+    words = [*joint, "--input", tmp_path, "--output"]
+    for _ in range(2):  # into a folder within
+        result = predict(*words, tmp_path / "out")
+        assert result.returncode == 0 and "1 of 1 images done" in result.stdout, result.stderr
+    assert predict(*words, tmp_path).returncode == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("a*")}
+    result = predict(*words, tmp_path)
+    assert result.returncode == 1 and "a_label.png" in result.stderr and "--output" in result.stderr
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("a*")} == before
+    for source in (tmp_path, tmp_path / "**"):
+        caplog.clear()
+        new = tmp_path.parent / f"{tmp_path.name}_{source.name[-1]}"
+        result = predict(*joint, "--input", source, "--output", new)
+        assert "1 of 1 images done" in result.stdout and "a_label.png" in caplog.text
+        assert sorted(p.name for p in new.iterdir()) == ["a_label.png", "a_overlay.jpg"]
+
+
 def test_drawing_is_not_imported_without_overlays(joint, tmp_path):
     """Matplotlib, behind Detectron2's Visualizer, takes longer to import than some networks run."""
     photo(tmp_path / "a.png")

@@ -47,6 +47,37 @@ def test_the_report_has_both_tasks_and_the_evaluations_figures(reports):
     assert cv2.imread(str(reports[0] / "worst.png")).shape[1] > 4 * 80
 
 
+@pytest.mark.parametrize(
+    "ending, labels",
+    [(".onnx", False), (".onnx", True), pytest.param(".xml", False, marks=pytest.mark.slow)],
+)
+def test_an_exported_file_has_a_report(tmp_path, ending, labels):
+    kind, runtime = {".onnx": ("onnx", "onnxruntime"), ".xml": ("openvino", "openvino")}[ending]
+    pytest.importorskip(runtime, reason="the export extra is not installed")
+    from topformer_d2.export import export_model
+
+    cfg = get_config("seg_topformer_t_synthetic", SMALL)
+    weights = save_untrained(cfg, tmp_path / "model.pth")
+    model, folder = str(tmp_path / f"model{ending}"), tmp_path / "report"
+    export_model(cfg, weights, model, file_format=kind, labels=labels)
+    words = ["eval", "--model", model, "--dataset", "synthetic_sem_seg_val"]
+    plain, result = topformer(*words), topformer(*words, "--report", folder)
+    assert result.returncode == 0, result.stderr
+    wrote, _, figures = result.stdout.partition("\n")
+    assert wrote == f"wrote {folder}/report.html" and figures == plain.stdout
+    report = json.loads((folder / "report.json").read_text())
+    pixels = report["pixels"]
+    assert (report["images"], report["weights"], report["title"]) == (4, model, f"model{ending}")
+    assert f"{pixels['metrics']['mIoU']:.2f}" in figures
+    assert cv2.imread(str(folder / "worst.png")).shape[1] > 4 * 80
+    samples = 0 if labels else sum(b["count"] for b in pixels["calibration"]["bins"])
+    assert samples <= 4 * 16 * 20 and (samples > 0) == ("ECE" in pixels["metrics"]) == (not labels)
+    assert (pixels["calibration"] is None) == (pixels["suspects"] is None) == labels
+    assert (read_suspects(str(folder / "suspects.json")) == []) == labels
+    page = Page((folder / "report.html").read_text())
+    assert sum("without confidences" in text for text in page.words) == 2 * labels
+
+
 def test_two_reports_are_compared_without_the_data(reports, tmp_path):
     output = tmp_path / "compare.html"
     result = topformer("compare", *reports, "--output", output)
@@ -74,7 +105,7 @@ def test_suspects_are_drawn(reports, tmp_path):
     "words, named",
     [
         (["eval", *SEGMENTER, "--weights", "w.pth", "--report", "{file}"], "--report"),
-        (["eval", "--model", "m.onnx", "--report", "r"], "--model"),
+        (["eval", "--model", "m.onnx", "--dataset", "d", "--report", "{file}"], "--report"),
         (["compare", "{a}", "{folder}/none", "--output", "{folder}/c.html"], "none"),
         (["compare", "{a}", "{a}/suspects.json", "--output", "{folder}/c.html"], "suspects.json"),
         (["compare", "{a}", "{a}", "--output", "{folder}/c.png"], "--output"),

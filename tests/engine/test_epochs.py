@@ -89,3 +89,18 @@ def test_a_loader_that_does_not_tell_its_images(tiny_config, tmp_path):
 
     with pytest.raises(InputError, match=r"SOLVER\.EPOCHS is 1, but"):
         Other(tiny_config(*epochs(tmp_path, "run", 1)))
+
+
+def test_a_resumed_run_keeps_its_batch(tiny_config, tmp_path):
+    """Else half of the epochs would be all iterations of the larger batch."""
+    trainer = Trainer(tiny_config(*epochs(tmp_path, "run", 4)))
+    state = trainer.state_dict()
+    batch = ("SOLVER.IMS_PER_BATCH", "8")
+    with pytest.raises(InputError, match=r"run was trained with SOLVER\.IMS_PER_BATCH 4,.*EPOCHS"):
+        Trainer(tiny_config(*epochs(tmp_path, "run", 4), *batch)).load_state_dict(state)
+    longer = Trainer(tiny_config(*epochs(tmp_path, "run", 8)))
+    longer.load_state_dict(state)
+    assert (trainer.max_iter, longer.max_iter) == (12, 24)
+    fixed = Trainer(tiny_config(*options(tmp_path, "5", "run"), *batch))
+    fixed.load_state_dict(state)
+    assert fixed.max_iter == 6

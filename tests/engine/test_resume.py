@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import shutil
 import signal
 
@@ -12,6 +13,7 @@ from detectron2.engine import HookBase
 from topformer_d2 import get_config
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.engine import Trainer
+from topformer_d2.engine.resuming import warn_of_changes
 from topformer_d2.engine.stopping import StopRequested
 from topformer_d2.errors import InputError
 
@@ -77,20 +79,75 @@ def test_a_run_of_more_iterations_than_are_asked_for_says_so(tiny_config, tmp_pa
     assert "run has 6 iterations, and SOLVER.MAX_ITER is 3" in caplog.text
 
 
-def test_a_rate_that_is_not_taken_up_is_told(trained, caplog):
+def changed_keys(caplog):
+    """The keys of the one warning that names them, with their values before and now; {} = none."""
+    told = [r.getMessage() for r in caplog.records if "goes on with another config" in r.message]
+    assert len(told) < 2
+    return {key: values for text in told for key, *values in re.findall(_CHANGE, text)}
+
+
+_CHANGE = r"([A-Z_]+(?:\.\w+)+): (.*?) -> (.*?)(?=; |\. Of |$)"
+
+
+def test_what_the_config_changes_is_told_once(trained, caplog):
     cfg = trained[0]
-    changes = ("SOLVER.BASE_LR", "0.5")
-    for given, names in (((), ()), (changes, ("SOLVER.BASE_LR",))):
-        caplog.clear()
-        changed = cfg.clone()
-        changed.defrost()
-        changed.merge_from_list(list(given))
-        trainer = Trainer(changed)
-        trainer.resume_or_load()
-        told = [r.getMessage() for r in caplog.records if "whose own go on" in r.getMessage()]
-        assert len(told) == bool(given) and all(name in told[0] for name in names)
+    of_training = {
+        "SOLVER.BASE_LR": ("0.003", "0.5"),
+        "SOLVER.WARMUP_ITERS": ("50", "7"),
+        "SOLVER.SCHEDULE": ("WarmupPolyLR", ""),
+        "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": ("1.0", "2.0"),
+        "INPUT.CROP.SIZE": ("[32, 32]", "[64, 32]"),
+        "INPUT.BLUR.PROB": ("0.0", "0.5"),
+        "MODEL.SEM_SEG_HEAD.DROPOUT": ("0.1", "0.2"),
+        "MODEL.TOPFORMER.GATE": ("hardsigmoid", "sigmoid"),
+    }
+    others = ["TEST.EVAL_PERIOD", "7", "SOLVER.MAX_TIME", "1h", "LOGGERS", "[]", "SEED", "77"]
+    others += ["INPUT.MIN_SIZE_TEST", "32", "DATALOADER.NUM_WORKERS", "1"]
+    trainer = resumed(cfg, others)
+    assert changed_keys(caplog) == {}
+    changes = [word for key, (_, now) in of_training.items() for word in (key, now)]
+    trainer = resumed(cfg, changes)
+    assert changed_keys(caplog) == {key: [*values] for key, values in of_training.items()}
     rates = [group["initial_lr"] for group in trainer.optimizer.param_groups]
     assert max(rates) < 0.5  # the checkpoint's
+    caplog.clear()
+    # What it saves has all that it trained with: the new values, and the optimizer's own.
+    again = Trainer(trainer.cfg)
+    again.load_state_dict(trainer.state_dict())
+    assert [*changed_keys(caplog)] == ["SOLVER.BASE_LR"]
+
+
+def resumed(cfg, changes):
+    changed = cfg.clone()
+    changed.defrost()
+    changed.merge_from_list(changes)
+    trainer = Trainer(changed)
+    trainer.resume_or_load()
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("earlier", "now", "named"),
+    [
+        ({"A.NEW": 1}, {}, False),  # another version's
+        ({"DATASETS.FOLDERS.a.LIST": "x"}, {}, True),
+        ({"A.B": [1]}, {"A.B": [1]}, False),
+        ({"A.B": [1]}, {"A.B": [2]}, True),
+    ],
+)
+def test_a_key_of_another_version_is_no_change(caplog, earlier, now, named):
+    warn_of_changes(earlier, now, "out")
+    assert [*changed_keys(caplog)] == [*earlier] * named
+
+
+def test_a_checkpoint_without_its_config_is_gone_on_from(trained, caplog):
+    trainer = Trainer(trained[0])
+    state = trainer.state_dict()
+    del state["config"]
+    trainer.load_state_dict(state)
+    assert changed_keys(caplog) == {}
+    with pytest.raises(InputError, match="its config is damaged"):
+        trainer.load_state_dict({**state, "config": 5})
 
 
 def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):

@@ -153,3 +153,24 @@ def test_top_keeps_the_largest_and_of_equal_keys_the_first():
 def test_an_image_without_labels_is_not_the_worst():
     assert image_miou(np.zeros((3, 3), np.int64)) == np.inf
     assert image_miou(np.array([[2, 2], [0, 0]])) == 50
+
+
+def test_without_confidence_there_are_regions_and_no_suspects():
+    g = np.random.default_rng(5)
+    plain, sure = PixelMistakes(DATASET, confidence=False), PixelMistakes(DATASET)
+    assert (plain.needs, sure.needs) == ("label_map", "confidence")
+    for n in range(6):
+        truth, prediction = (
+            cv2.resize(each, (60, 50), interpolation=0)
+            for each in g.integers(0, 6, (2, 5, 6), dtype=np.uint8)
+        )
+        plain.add(str(n), prediction, truth, None)
+        sure.add(str(n), prediction, truth, g.random((13, 15)))
+    assert plain.suspects() == [] != sure.suspects()
+    assert plain.findings.reliability.count.sum() == 0
+    assert plain.findings.worst.items() == sure.findings.worst.items()
+    assert plain.findings.examples.keys() == sure.findings.examples.keys()
+    for pair, top in plain.findings.examples.items():
+        expected = sure.findings.examples[pair].items()
+        assert [p.region.pixels for p in top.items()] == [p.region.pixels for p in expected]
+        assert {p.region.confidence for p in top.items()} == {None}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
@@ -71,3 +72,53 @@ def test_a_loss_that_gives_something_else_is_named(result, message):
     logits = torch.zeros(2, 150, 4, 4, requires_grad=True)
     with pytest.raises(InputError, match=f"LOSS 'Mine' gives .*{message}"):
         head.losses(logits, torch.zeros(2, 32, 32, dtype=torch.int64))
+
+
+class WithoutConfig(nn.Module):
+    """No `from_config`."""
+
+
+class WithoutIgnored(nn.Module):
+    """No `ignore_value`."""
+
+    @classmethod
+    def from_config(cls, cfg):
+        return cls()
+
+
+class WithoutForward(WithoutIgnored):
+    """No `forward`."""
+
+    ignore_value = 255
+
+
+class WithoutPixels(SegmentationLoss):
+    """No `pixel_loss`."""
+
+
+def a_function(logits, targets):
+    """No `from_config`."""
+
+
+@pytest.mark.parametrize(
+    "part", [WithoutConfig, a_function, WithoutIgnored, WithoutForward, WithoutPixels]
+)
+def test_what_a_loss_lacks_is_named(part, monkeypatch):
+    registry = {**SEGMENTATION_LOSS_REGISTRY._obj_map, part.__name__: part}
+    monkeypatch.setattr(SEGMENTATION_LOSS_REGISTRY, "_obj_map", registry)
+    lacking = part.__doc__.removeprefix("No ").removesuffix(".")
+    with pytest.raises(InputError, match=rf"HEAD\.LOSS '{part.__name__}' has no {lacking}"):
+        build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS", part.__name__)
+
+
+def test_a_loss_that_inherits_nothing_of_ours_is_taken(monkeypatch):
+    class Own(WithoutForward):
+        def forward(self, logits, targets):
+            return {"loss_sem_seg": logits.mean()}
+
+    registry = {**SEGMENTATION_LOSS_REGISTRY._obj_map, "Own": Own}
+    monkeypatch.setattr(SEGMENTATION_LOSS_REGISTRY, "_obj_map", registry)
+    head = build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS", "Own")
+    logits = torch.randn(1, 150, 4, 4)
+    found = head.losses(logits, torch.zeros(1, 32, 32, dtype=torch.int64))
+    torch.testing.assert_close(found, {"loss_sem_seg": logits.mean()})

@@ -14,7 +14,7 @@ from topformer_d2 import get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.config import model_tasks, single_task_opts
 from topformer_d2.errors import InputError
-from topformer_d2.modeling import TopFormerSegmentor, UncertaintyWeighting
+from topformer_d2.modeling import SegmentationLoss, TopFormerSegmentor, UncertaintyWeighting
 from topformer_d2.modeling.meta_arch import retinanet, segmentor
 
 KINDS = ["", "lite_"]
@@ -286,3 +286,25 @@ def test_wrong_configs_are_named(key, value, message):
         opts += ["MODEL.RESNETS.RES2_OUT_CHANNELS", "64", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32]]"]
     with pytest.raises(InputError, match=message):
         build("", "t", *opts)
+
+
+@pytest.mark.parametrize(
+    ("term", "weighting"),
+    [("loss_cls", "False"), ("loss_box_reg", "True"), ("loss_uncertainty", "True")],
+)
+def test_a_term_of_ones_own_with_a_name_of_the_detectors_is_named(term, weighting):
+    class Mine(SegmentationLoss):
+        def forward(self, logits, targets):
+            return {**super().forward(logits, targets), "loss_mine": logits.mean(), **self.more}
+
+        def pixel_loss(self, logits, targets):
+            return logits.mean()
+
+    model = build("lite_", "t", "MODEL.MULTITASK.UNCERTAINTY_WEIGHTING", weighting)
+    model.sem_seg_head.use_loss(Mine())
+    batch = [sample(64, 96), sample(64, 96, seed=1)]
+    model.sem_seg_head.loss.more = {}
+    assert "loss_mine" in losses(model, batch)
+    model.sem_seg_head.loss.more = {term: torch.ones(())}
+    with pytest.raises(InputError, match=rf"SEM_SEG_HEAD\.LOSS 'Mine' gives '{term}'"):
+        losses(model, batch)

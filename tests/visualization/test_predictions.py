@@ -19,7 +19,7 @@ from topformer_d2.data.images import read_image, write_image
 from topformer_d2.data.scene import Scene
 from topformer_d2.errors import InputError
 from topformer_d2.inference import Predictor, prediction_files, write_predictions
-from topformer_d2.inference.prediction_files import output_names
+from topformer_d2.inference.prediction_files import output_names, split_outputs
 from topformer_d2.inference.video import VideoWriter
 from topformer_d2.visualization import (
     Painter,
@@ -331,3 +331,19 @@ def test_a_folder_is_not_named_as_a_file(weights, tmp_path, name):
 
 def test_no_file_has_no_name():
     assert output_names([]) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "earlier"),
+    [
+        (["in/a.jpg", "in/a_overlay.jpg", "in/out/a_label.png"], [1, 2]),
+        (["in/a.jpg", "in/a.png", "in/a.png_overlay.jpg"], [2]),
+        (["in/a.jpg", "in/a_label.png", "in/a_label_label.png"], [1, 2]),
+        (["in/a_overlay.jpg"], []),
+        (["in/a.jpg", "in/a_label.jpg", "in/ba_label.png", "in/_label.png"], []),
+    ],
+)
+def test_what_an_earlier_run_wrote_is_told_from_images(names, earlier):
+    images, written = split_outputs([Path(name) for name in names])
+    assert written == [names[i] for i in earlier]
+    assert images == [name for name in names if name not in written]

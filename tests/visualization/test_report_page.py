@@ -213,3 +213,14 @@ def test_a_browser_opens_the_page_sorts_a_table_and_loads_nothing(tmp_path, dark
     assert rows == ["90.0", "50.0", "10.0"] and order == "descending"
     assert focused and images and loads == 0
     assert (max(map(int, re.findall(r"\d+", back))) < 60) == dark
+
+
+def test_what_a_run_without_confidences_lacks_is_said():
+    without = report()
+    without["pixels"] |= {"calibration": None, "suspects": None}
+    del without["pixels"]["metrics"]["ECE"]
+    alone, both = (Page(report_page(runs)) for runs in ([without], [report(), without]))
+    for page, charts in ((alone, 2), (both, 3)):
+        assert sum("without confidences" in words for words in page.words) == 2
+        assert page.counts["svg"] == charts  # of the training, and the calibrations there are
+    assert sum("without confidences" in words for words in Page(report_page([report()])).words) == 0

@@ -3,7 +3,7 @@
   topformer eval --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth
   topformer eval --model camvid.onnx --dataset camvid_sem_seg_val
-  topformer eval --model shapes.onnx --config-file shapes.yaml
+  topformer eval --model shapes.onnx --config-file shapes.yaml --report mistakes
   topformer eval --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --report mistakes
 
@@ -12,7 +12,8 @@ it, and its label maps are held against those of the dataset, or of the config's
 
 --report shows what the model gets wrong: report.html is one page that needs no server, worst.png
 the worst images, suspects.json a list of suspected label errors that `topformer data view --list`
-draws. `topformer compare` makes a page of two such folders.
+draws. `topformer compare` makes a page of two such folders. A file that was exported with --labels
+has no confidences, and its page neither calibration nor suspected label errors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..evaluation.predictions import evaluate_labels
 from ..inference import Predictor
 from . import train
 from .parsing import Parser, add_opts
-from .reporting import check_report
+from .reporting import check_report, evaluate_and_report, report_folder
 
 
 def make_parser() -> Parser:
@@ -43,9 +44,7 @@ def make_parser() -> Parser:
         metavar="NAME",
         help="for --model: registered, with labels; default: the config's DATASETS.TEST",
     )
-    parser.add_argument(
-        "--report", metavar="FOLDER", help="of a config: show there what the model gets wrong"
-    )
+    parser.add_argument("--report", metavar="FOLDER", help="show there what the model gets wrong")
     add_opts(parser)
     return parser
 
@@ -53,8 +52,6 @@ def make_parser() -> Parser:
 def run(args: argparse.Namespace, parser: Parser) -> int:
     """Evaluate, and print the figures."""
     if args.model:
-        if args.report:
-            raise InputError("--report goes with the --weights of a config, not with --model")
         evaluate_file(args)
         return 0
     if not args.config_file:
@@ -82,9 +79,15 @@ def evaluate_file(args: argparse.Namespace) -> None:
             "--model is evaluated on a dataset: name a --dataset, or a --config-file whose "
             "DATASETS.TEST is not empty"
         )
+    if args.report:
+        check_report(args.report)
     predictor = Predictor(args.model)
     for name in names:
-        figures = evaluate_labels(predictor, name)
+        if args.report:
+            folder = report_folder(args.report, name, names)
+            figures = evaluate_and_report(predictor, args.model, name, folder)
+        else:
+            figures = evaluate_labels(predictor, name)
         if len(names) > 1:
             print(f"{name}:")
         for key, value in figures.items():

@@ -28,8 +28,12 @@ from ..errors import InputError, printable, shown
 from ..inference import Predictor, write_predictions
 from ..inference.backends import BACKENDS
 from ..inference.label_files import WRITERS
+from ..inference.prediction_files import split_outputs
 from ..inference.video import VideoReader, is_video
+from ..logs import get_logger
 from .parsing import Parser, add_min_score, add_opts, min_score_of
+
+logger = get_logger(__name__)
 
 NAMES = {
     **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
@@ -104,6 +108,7 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     if camera is None and args.output is None:
         parser.error("the following arguments are required: --output")
     paths = [] if camera is not None or shows_video(args) else list_images(args.input, "input")
+    paths, earlier = split_outputs(paths)
     if not paths:
         check_no_images(args)
     elif args.track:
@@ -129,7 +134,13 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
         "max_pixels": args.max_pixels,
         "label_format": args.save_labels,
         "min_score": min_score,
+        "keep": earlier,
     }
+    if earlier:
+        logger.warning(
+            "%s: %d images that an earlier run seems to have written are left out, such as %s",
+            *(printable(args.input), len(earlier), printable(earlier[0])),
+        )
     if args.no_overlays:
         problems = write_predictions(predictor, paths, args.output, **keys)
     else:

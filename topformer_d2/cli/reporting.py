@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from detectron2.config import CfgNode
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
@@ -12,7 +15,13 @@ from ..engine import Trainer
 from ..engine.trainer import inference_folder
 from ..errors import InputError, shown
 from ..evaluation import build_evaluator
+from ..evaluation.predictions import find_label_mistakes
 from ..files import check_output
+from ..inference import Predictor
+from ..tasks import PIXELS
+
+if TYPE_CHECKING:
+    from ..visualization import Painter
 
 
 def check_report(folder: str) -> None:
@@ -27,8 +36,6 @@ def test_and_report(cfg: CfgNode, model: nn.Module, folder: str) -> dict:
 
     Of several datasets, each has a folder of its name in `folder`.
     """
-    # They need matplotlib, which takes a second that other evaluations do not have to wait.
-    from ..analysis import mistakes
     from ..visualization import Painter
 
     names = list(cfg.DATASETS.TEST)
@@ -38,16 +45,51 @@ def test_and_report(cfg: CfgNode, model: nn.Module, folder: str) -> dict:
     results = Trainer.test(cfg, model, evaluators)
     if not comm.is_main_process():
         return results
-    weights = cfg.MODEL.WEIGHTS
-    curves = mistakes.training_curves(os.path.dirname(weights) or ".")
+    title = os.path.basename(os.path.normpath(cfg.OUTPUT_DIR)) or "evaluation"
     for name, evaluator in zip(names, evaluators, strict=True):
         found = results if len(names) == 1 else results[name]
-        report, rows, suspects = mistakes.describe_mistakes(
-            evaluator, found, name, Painter(cfg, name)
-        )
-        title = os.path.basename(os.path.normpath(cfg.OUTPUT_DIR)) or "evaluation"
-        report |= {"title": title, "weights": weights, "curves": curves}
-        target = folder if len(names) == 1 else os.path.join(folder, name)
-        mistakes.write_report(target, report, rows, suspects)
-        print(f"wrote {shown(os.path.join(target, 'report.html'))}")
+        target = report_folder(folder, name, names)
+        write_mistakes(target, evaluator, found, name, Painter(cfg, name), title, cfg.MODEL.WEIGHTS)
     return results
+
+
+def evaluate_and_report(predictor: Predictor, model: str, name: str, folder: str) -> dict:
+    """Evaluate the label maps of an exported file, and write a report of them.
+
+    Args:
+        predictor: of the file `model`.
+        name: of the dataset.
+        folder: of the report.
+    """
+    from ..visualization import Painter
+
+    evaluator, figures = find_label_mistakes(predictor, name)
+    found = {PIXELS.metrics: figures}
+    title = os.path.basename(model)
+    write_mistakes(folder, evaluator, found, name, Painter(predictor.info), title, model)
+    return figures
+
+
+def report_folder(folder: str, name: str, names: Sequence[str]) -> str:
+    """Where the report of a dataset goes: of several, each has a folder of its name."""
+    return folder if len(names) == 1 else os.path.join(folder, name)
+
+
+def write_mistakes(
+    folder: str,
+    evaluator: DatasetEvaluator,
+    results: Mapping[str, Mapping[str, float]],
+    name: str,
+    painter: Painter,
+    title: str,
+    weights: str,
+) -> None:
+    """Write the report of a dataset, with the curves of a training that lie beside `weights`."""
+    # It needs matplotlib, which takes a second that other evaluations do not have to wait.
+    from ..analysis import mistakes
+
+    report, rows, suspects = mistakes.describe_mistakes(evaluator, results, name, painter)
+    curves = mistakes.training_curves(os.path.dirname(weights) or ".")
+    report |= {"title": title, "weights": weights, "curves": curves}
+    mistakes.write_report(folder, report, rows, suspects)
+    print(f"wrote {shown(os.path.join(folder, 'report.html'))}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import hooks
 from torch import Tensor, nn
 
@@ -25,12 +26,70 @@ _KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
-# What an optimizer's group keeps of the config, and goes on with.
-_KEPT = {
-    "initial_lr": "learning rate (SOLVER.BASE_LR and its factors)",
-    "weight_decay": "SOLVER.WEIGHT_DECAY",
-    "momentum": "SOLVER.MOMENTUM",
+# Keys and nodes, beside those that end in _TEST, that do not change what is trained: where it runs,
+# what is written and what is evaluated. A resumed run does not read SEED, MODEL.WEIGHTS and
+# PRETRAINED: they are of the start.
+_NOT_OF_TRAINING = {
+    *("CUDNN_BENCHMARK", "DATALOADER.NUM_WORKERS", "DATASETS.TEST", "INPUT.TEST_SIZE_DIVISOR"),
+    *("LOGGERS", "MODEL.BASELINE.PRETRAINED", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR"),
+    *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "TEST", "VERSION", "VIS_PERIOD"),
 }
+# What the optimizer's state has, and goes on with.
+_OF_OPTIMIZER = (
+    *("BASE_LR", "BIAS_LR_FACTOR", "HEAD_LR_FACTOR", "MOMENTUM", "NESTEROV"),
+    *("WEIGHT_DECAY", "WEIGHT_DECAY_BIAS", "WEIGHT_DECAY_NORM"),
+)
+OF_OPTIMIZER = frozenset(f"SOLVER.{key}" for key in _OF_OPTIMIZER)
+
+
+def training_keys(cfg: CfgNode) -> dict[str, Any]:
+    """The keys of a config that change what is trained, as plain values by their whole names."""
+    return dict(_flat(cfg, ""))
+
+
+def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        key = prefix + name
+        if key in _NOT_OF_TRAINING:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{key}.")
+        elif not name.endswith("_TEST"):
+            yield key, _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value in which a tuple is a list, as they are the same in a config."""
+    return [_plain(each) for each in value] if _is_list(value) else value
+
+
+def warn_of_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: str) -> None:
+    """One warning of all that differs in the training that is resumed.
+
+    Args:
+        earlier: training_keys of the run that wrote the checkpoint.
+        now: those of this run.
+        folder: OUTPUT_DIR.
+    """
+    # A key that only one of them has is another version's, but entries of FOLDERS differ in keys.
+    names = [
+        name
+        for name in {**now, **earlier}
+        if earlier.get(name) != now.get(name)
+        and ((name in earlier and name in now) or name.startswith("DATASETS.FOLDERS."))
+    ]
+    if not names:
+        return
+    changed = "; ".join(f"{name}: {earlier.get(name)} -> {now.get(name)}" for name in names)
+    kept = ", ".join(name for name in names if name in OF_OPTIMIZER)
+    ending = (
+        f". Of {kept} the checkpoint's own goes on; to train with the config's, start anew in "
+        "another OUTPUT_DIR, with MODEL.WEIGHTS of this one"
+    )
+    logger.warning(
+        "%s goes on with another config than its checkpoint has: %s%s",
+        *(folder, changed, ending if kept else ""),
+    )
 
 
 def warn_of_earlier_run(folder: str) -> None:
@@ -58,6 +117,9 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
         ValueError: the state is not one of any trainer, and says why.
     """
     folder, cfg = trainer.cfg.OUTPUT_DIR, trainer.cfg
+    earlier = state.get("config", {})  # older checkpoints lack it
+    if not isinstance(earlier, Mapping):
+        raise ValueError("its config is damaged")
     saved = state["_trainer"]["optimizer"]["param_groups"]
     own = trainer.optimizer.state_dict()["param_groups"]
     if not all(isinstance(group, Mapping) and _is_list(group.get("params")) for group in saved):
@@ -75,22 +137,18 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
             "REFERENCE_WORLD_SIZE, number of processes), whose iterations are others: resume with "
             "those"
         )
+    batch = earlier.get("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH)
+    if cfg.SOLVER.EPOCHS and batch != cfg.SOLVER.IMS_PER_BATCH:
+        raise InputError(
+            f"{folder} was trained with SOLVER.IMS_PER_BATCH {batch}, of which SOLVER.EPOCHS makes "
+            "another number of iterations: resume with that, or with SOLVER.EPOCHS 0 and the "
+            "SOLVER.MAX_ITER to train to"
+        )
     of_hooks = state.get("hooks", {})
     if AverageWeights.__qualname__ in of_hooks and not cfg.SOLVER.EMA_DECAY:
         raise InputError(
             f"{folder} was trained with SOLVER.EMA_DECAY, and its checkpoint has the averaged "
             "weights: resume with it"
-        )
-    changed = [
-        name
-        for key, name in _KEPT.items()
-        if [group.get(key) for group in saved] != [group.get(key) for group in own]
-    ]
-    if changed:
-        logger.warning(
-            "%s: the config has another %s than the checkpoint, whose own go on; to train with the "
-            "config's, start anew in another OUTPUT_DIR, with MODEL.WEIGHTS of this one",
-            *(folder, " and ".join(changed)),
         )
 
 

@@ -42,7 +42,14 @@ from .hooks import SeedEachStep
 from .loggers import build_writers, check_loggers
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
-from .resuming import check_same_training, check_state, warn_of_earlier_run
+from .resuming import (
+    OF_OPTIMIZER,
+    check_same_training,
+    check_state,
+    training_keys,
+    warn_of_changes,
+    warn_of_earlier_run,
+)
 from .solver import (
     batch_scale,
     build_lr_scheduler,
@@ -99,6 +106,7 @@ class Trainer(RecoveringTrainer):
             loader = self.build_train_loader(cfg)
             cfg = epochs_to_iterations(cfg, loader)
             self.build_train_loader = lambda cfg: loader  # type: ignore[method-assign]
+        self._training_keys = training_keys(cfg)
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         self._trainer = AccumulatingTrainer(
@@ -169,6 +177,7 @@ class Trainer(RecoveringTrainer):
         # Detectron2's main branch has it; v0.6 loses the optimizer's state.
         state["_trainer"] = self._trainer.state_dict()
         state["batch_scale"] = self._batch_scale
+        state["config"] = self._training_keys
         # A parameter that never had a gradient has none, so that only this tells of a missing one.
         state["optimizer_states"] = len(state["_trainer"]["optimizer"]["state"])
         return state
@@ -184,6 +193,7 @@ class Trainer(RecoveringTrainer):
             self._check_state(state_dict)
             super().load_state_dict(state_dict)
             self._trainer.load_state_dict(state_dict["_trainer"])
+            self._go_on_from(state_dict.get("config"))
         except Exception as e:  # a damaged state may raise anything
             if isinstance(e, (InputError, OSError)) or is_out_of_memory(e):
                 raise
@@ -199,6 +209,15 @@ class Trainer(RecoveringTrainer):
                 f"the training's state in the checkpoint {path} is not one of this trainer "
                 f"({what}): {fix}"
             ) from e
+
+    def _go_on_from(self, earlier: Mapping | None) -> None:
+        """Tell what has changed since a checkpoint; None = an older one, which does not say it."""
+        if earlier is None:
+            return
+        warn_of_changes(earlier, self._training_keys, self.cfg.OUTPUT_DIR)
+        # The next checkpoint says of these what the optimizer has.
+        kept = {name: earlier[name] for name in OF_OPTIMIZER & earlier.keys()}
+        self._training_keys |= kept
 
     def _check_state(self, state_dict: Mapping) -> None:
         check_same_training(state_dict, self, self._batch_scale)

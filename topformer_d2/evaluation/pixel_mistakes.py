@@ -97,19 +97,19 @@ class PixelFindings:
 
     def add_regions(self, file_name: str, prediction: np.ndarray, regions: list[Region]) -> None:
         """Keep those regions of an image that are among the largest or the surest."""
-        regions = sorted(regions, key=lambda region: -region.confidence)
+        regions = sorted(regions, key=lambda region: -(region.confidence or 0.0))
         for rank, region in enumerate(regions):
-            pair = (region.truth, region.predicted)
+            pair, sure = (region.truth, region.predicted), region.confidence
             places = self.examples.setdefault(pair, Top(_EXAMPLES))
-            is_sure = rank < _PER_IMAGE and self.suspects.wants(region.confidence)
+            is_sure = sure is not None and rank < _PER_IMAGE and self.suspects.wants(sure)
             if not (is_sure or places.wants(region.pixels)):
                 continue
             frame = _frame(region.box, prediction.shape)
             x0, y0, x1, y1 = frame
             place = Place(file_name, region, frame, _to_png(prediction[y0:y1, x0:x1]))
             places.add(region.pixels, place)
-            if is_sure:
-                self.suspects.add(region.confidence, place)
+            if sure is not None and is_sure:
+                self.suspects.add(sure, place)
         while len(self.examples) > _MOST_PAIRS:
             largest = {p: top.items()[0].region.pixels for p, top in self.examples.items()}
             del self.examples[min(largest, key=largest.__getitem__)]
@@ -131,13 +131,19 @@ class PixelMistakes(ConfusionEvaluator):
         output_dir: str | None = None,
         distributed: bool = True,
         num_worst: int = 8,
+        confidence: bool = True,
     ):
         """
         Args:
             dataset_name, output_dir, distributed: as ConfusionEvaluator's.
             num_worst: images with the lowest mIoU that are kept.
+            confidence: False where the model gives label maps alone; then `findings` have no
+                reliability and no suspects.
         """
         self.num_worst = num_worst
+        self.has_confidence = confidence
+        if not confidence:
+            self.needs = "label_map"
         super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
 
     def reset(self) -> None:
@@ -148,10 +154,15 @@ class PixelMistakes(ConfusionEvaluator):
     def process(self, inputs: list[dict], outputs: list) -> None:
         """As ConfusionEvaluator's; outputs with a label map have "sem_seg_confidence", too."""
         for record, output, prediction, truth in self.pairs(inputs, outputs):
-            self.add(record["file_name"], prediction, truth, _confidence(output))
+            sure = _confidence(output) if self.has_confidence else None
+            self.add(record["file_name"], prediction, truth, sure)
 
     def add(
-        self, file_name: str, prediction: np.ndarray, truth: np.ndarray, confidence: np.ndarray
+        self,
+        file_name: str,
+        prediction: np.ndarray,
+        truth: np.ndarray,
+        confidence: np.ndarray | None,
     ) -> None:
         """Add one image.
 
@@ -159,7 +170,7 @@ class PixelMistakes(ConfusionEvaluator):
             file_name: of the image.
             prediction, truth: (H, W) integers in range.
             confidence: floats in 0..1, of the prediction at every fourth row and column (see
-                inference.sampled_confidence).
+                inference.sampled_confidence); None = there is none.
         """
         matrix = confusion_matrix(prediction, truth, len(self.class_names), self.ignore_label)
         self.matrix += matrix
@@ -167,8 +178,9 @@ class PixelMistakes(ConfusionEvaluator):
         ignored = truth == self.ignore_label
         found = self.findings
         found.boundary.add(prediction, np.where(ignored, len(self.class_names), truth))
-        right, seen = ((prediction == truth)[::STRIDE, ::STRIDE], ~ignored[::STRIDE, ::STRIDE])
-        found.reliability.add(confidence[seen], right[seen])
+        if confidence is not None:
+            right, seen = ((prediction == truth)[::STRIDE, ::STRIDE], ~ignored[::STRIDE, ::STRIDE])
+            found.reliability.add(confidence[seen], right[seen])
         miou = image_miou(matrix)
         if found.worst.wants(-miou):
             found.worst.add(-miou, WorstImage(file_name, miou, _to_png(prediction)))
@@ -191,6 +203,7 @@ class PixelMistakes(ConfusionEvaluator):
     def _suspects(self) -> Iterator[Suspect]:
         for place in self.findings.suspects.items():
             region = place.region
+            assert region.confidence is not None  # as of all that add_regions keeps there
             yield Suspect(
                 file_name=place.file_name,
                 kind="region",

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
 from ..data.class_table import ClassTable
 from ..data.images import read_image
 from ..data.registered import check_dataset_present, load_records
 from ..errors import InputError, about
 from ..inference import Predictor
+from ..inference.sampled_confidence import STRIDE
 from .confusion import ConfusionEvaluator
+from .pixel_mistakes import PixelMistakes
+
+T = TypeVar("T", bound=ConfusionEvaluator)
 
 
 def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]:
@@ -17,20 +25,45 @@ def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]
         InputError: the dataset is not there, has no pixel labels, or has other classes; the model
             labels no pixels, or not this image's.
     """
+    return _evaluated(predictor, dataset_name, ConfusionEvaluator)[1]
+
+
+def find_label_mistakes(
+    predictor: Predictor, dataset_name: str
+) -> tuple[PixelMistakes, dict[str, float]]:
+    """What evaluate_labels gives, and the evaluator with what the model gets wrong.
+
+    Of a file that gives label maps alone the evaluator has no confidence.
+
+    Raises:
+        InputError: as evaluate_labels.
+    """
+    has_confidence = not predictor.backend.gives_labels
+    return _evaluated(predictor, dataset_name, partial(PixelMistakes, confidence=has_confidence))
+
+
+def _evaluated(
+    predictor: Predictor, dataset_name: str, make: Callable[..., T]
+) -> tuple[T, dict[str, float]]:
+    """An evaluator after evaluate(), and its metrics."""
     if "sem_seg" not in predictor.info.tasks:
         raise InputError("this model labels no pixels: it cannot be evaluated by them")
     check_dataset_present(dataset_name)
     records = [r for r in load_records(dataset_name) if "sem_seg" in r["tasks"]]
     if not records:
         raise InputError(f"{dataset_name!r} has no image with pixel labels")
-    evaluator = ConfusionEvaluator(dataset_name, distributed=False)
+    evaluator = make(dataset_name, distributed=False)
+    keys = {"confidence": True} if evaluator.needs == "confidence" else {}
     _check_classes(predictor.info.pixels, dataset_name, evaluator.class_names)
     for record in records:
         image = read_image(record["file_name"])
         with about(record["file_name"]):
-            label = predictor(image).label
-        evaluator.process([record], [label])
-    return evaluator.evaluate()["sem_seg"]
+            scene = predictor(image, **keys)
+        output = {"sem_seg": scene.label}
+        if scene.confidence is not None:
+            output["sem_seg_confidence"] = scene.confidence[::STRIDE, ::STRIDE]
+        evaluator.process([record], [output])
+    return evaluator, evaluator.evaluate()["sem_seg"]
 
 
 def _check_classes(classes: ClassTable, dataset_name: str, names: list[str]) -> None:

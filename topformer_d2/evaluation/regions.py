@@ -25,24 +25,25 @@ class Region:
         truth, predicted: the classes.
         box: x0, y0, x1, y1 in pixels; x1 and y1 are just outside.
         pixels: their number.
-        confidence: mean over those of them that were sampled, in 0..1.
+        confidence: mean over those of them that were sampled, in 0..1; None = there is none.
     """
 
     truth: int
     predicted: int
     box: tuple[int, int, int, int]
     pixels: int
-    confidence: float
+    confidence: float | None
 
 
 def wrong_regions(
-    prediction: np.ndarray, truth: np.ndarray, confidence: np.ndarray, matrix: np.ndarray
+    prediction: np.ndarray, truth: np.ndarray, confidence: np.ndarray | None, matrix: np.ndarray
 ) -> Iterator[Region]:
     """The largest regions of an image's most frequent confusions.
 
     Args:
         prediction, truth: (H, W) integers.
-        confidence: floats, of the prediction at every STRIDE-th row and column.
+        confidence: floats, of the prediction at every STRIDE-th row and column; None = there is
+            none.
         matrix: (K, K), the image's confusion matrix.
     """
     wrong = matrix.copy()
@@ -59,7 +60,8 @@ def wrong_regions(
             x, y, width, height, pixels = stats[part].tolist()
             if pixels < smallest:
                 break
-            samples = confidence[parts[::STRIDE, ::STRIDE] == part]
-            if samples.size:  # else it is thinner than the samples' distance
+            sampled = parts[::STRIDE, ::STRIDE] == part
+            if sampled.any():  # else it is thinner than the samples' distance
+                sure = None if confidence is None else float(confidence[sampled].mean())
                 box = (x, y, x + width, y + height)
-                yield Region(int(labelled), int(predicted), box, pixels, float(samples.mean()))
+                yield Region(int(labelled), int(predicted), box, pixels, sure)

@@ -22,6 +22,25 @@ from .label_files import LabelWriter, open_writer
 from .predictor import Predictor
 from .results import check_results, result_lines, written_however_it_ends
 
+_LABEL, _OVERLAY = "_label.png", "_overlay.jpg"
+
+
+def split_outputs(paths: Sequence[str | os.PathLike]) -> tuple[list[str], list[str]]:
+    """Image files, and those of them that seem to be what an earlier run wrote of others.
+
+    The latter are named as what write_predictions writes of another one: "a_overlay.jpg" where
+    there is an "a.jpg", in whichever folder.
+    """
+    files = [os.fspath(path) for path in paths]
+    names = [os.path.basename(file) for file in files]
+    # An output's name has the image's extension where another image differs in that alone.
+    stems = {*names, *(os.path.splitext(name)[0] for name in names)}
+    parts: tuple[list[str], list[str]] = ([], [])
+    for file, name in zip(files, names, strict=True):
+        images = [name.removesuffix(end) for end in (_LABEL, _OVERLAY) if name.endswith(end)]
+        parts[not stems.isdisjoint(images)].append(file)
+    return parts
+
 
 def write_predictions(
     predictor: Predictor,
@@ -33,6 +52,7 @@ def write_predictions(
     draw: Callable[[np.ndarray, Scene], np.ndarray] | None = None,
     label_format: str | None = None,
     min_score: float = 0.5,
+    keep: Sequence[str | os.PathLike] = (),
 ) -> list[str]:
     """Write `<name>_label.png` of each image below `output`, where pixels are labelled.
 
@@ -54,37 +74,41 @@ def write_predictions(
         label_format: "labelme", "yolo" or "coco", in which what was found is also written for a
             labelling tool (label_files); None = it is not.
         min_score: boxes below it are left out of these; json_file has all.
+        keep: files that lie among the inputs and are not predicted, which nothing is written over.
 
     Returns:
         One line for each image that could not be read, predicted or written whole.
 
     Raises:
-        InputError: an output would overwrite an input or an earlier label file, which may have been
-            corrected by hand since, `output` is a file, or named as a picture or
-            video is, json_file cannot be written, there are no boxes or no category ids to write to
-            it, or nothing at all would be written.
+        InputError: an output would overwrite an input, one of `keep` or an earlier label file,
+            which may have been corrected by hand since, `output` is a file, or named as a picture
+            or video is, json_file cannot be written, there are no boxes or no category ids to write
+            to it, or nothing at all would be written.
         OSError: one that the next image would meet as well, such as a full disk.
     """
     info = predictor.info
     files, output = [os.fspath(path) for path in paths], os.fspath(output)
     json_file = os.fspath(json_file) if json_file else None
     names = output_names(files)
-    endings = ["label.png"] if "sem_seg" in info.tasks else []
-    endings += ["overlay.jpg"] if draw else []
+    endings = [_LABEL] if "sem_seg" in info.tasks else []
+    endings += [_OVERLAY] if draw else []
     if not endings and not json_file and not label_format:
         raise InputError(
             "this model finds boxes alone, and without overlays they are written nowhere: name "
             "`json_file` or `label_format`"
         )
-    pictures = [os.path.join(output, f"{name}_{ending}") for ending in endings for name in names]
+    pictures = [os.path.join(output, name + ending) for ending in endings for name in names]
+    kept = [os.fspath(path) for path in keep]
     _refuse_overwriting("an input", files, pictures)
+    fix = "name another `output`, or remove those files where an earlier run wrote them"
+    _refuse_overwriting("a file among the inputs", kept, pictures, fix)
     if json_file:
         check_results(json_file, info)
-        _refuse_overwriting("an input", files, [json_file])
+        _refuse_overwriting("an input", [*files, *kept], [json_file])
         _refuse_overwriting("a picture", pictures, [json_file])
     labels = open_writer(label_format, output, info, files, names) if label_format else None
     if labels:
-        _check_label_files(labels, [*files, *([json_file] if json_file else [])])
+        _check_label_files(labels, [*files, *kept, *([json_file] if json_file else [])])
     _make_folder(output)
     if json_file:
         check_output(json_file, "json_file")
@@ -121,9 +145,9 @@ def _write_pictures(
 ) -> None:
     """The label map, where there is one, and the overlay, where one is drawn."""
     if scene.label is not None:
-        write_image(f"{stem}_label.png", scene.label)
+        write_image(stem + _LABEL, scene.label)
     if draw is not None:
-        write_image(f"{stem}_overlay.jpg", draw(image, scene))
+        write_image(stem + _OVERLAY, draw(image, scene))
 
 
 def _check_label_files(labels: LabelWriter, others: list[str]) -> None:
@@ -162,11 +186,13 @@ def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> Sequenc
     return [name.encode(errors="backslashreplace").decode() for name in names]
 
 
-def _refuse_overwriting(what: str, paths: list[str], targets: list[str]) -> None:
+def _refuse_overwriting(
+    what: str, paths: list[str], targets: list[str], fix: str = "write it elsewhere"
+) -> None:
     taken = {os.path.realpath(path) for path in paths}
     for target in targets:
         if os.path.realpath(target) in taken:
-            raise InputError(f"{target} would overwrite {what}: write it elsewhere")
+            raise InputError(f"{target} would overwrite {what}: {fix}")
 
 
 def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:

@@ -18,7 +18,8 @@ from .resized_cross_entropy import resized_cross_entropy
 SEGMENTATION_LOSS_REGISTRY = Registry("SEGMENTATION_LOSS")
 SEGMENTATION_LOSS_REGISTRY.__doc__ = """Losses that MODEL.SEM_SEG_HEAD.LOSS may name.
 
-Each is a class with a `from_config(cfg)`, as SegmentationLoss has it.
+Each is a class with a `from_config(cfg)`, which gives a SegmentationLoss or what works as one: a
+module with `ignore_value`, and with a `forward` that takes and gives the same.
 """
 
 
@@ -70,7 +71,7 @@ def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
     """The loss that MODEL.SEM_SEG_HEAD.LOSS names.
 
     Raises:
-        InputError: it is not registered in SEGMENTATION_LOSS_REGISTRY.
+        InputError: it is not registered in SEGMENTATION_LOSS_REGISTRY, or lacks what each has.
     """
     cfg = complete_config(cfg)
     name = cfg.MODEL.SEM_SEG_HEAD.LOSS
@@ -78,7 +79,26 @@ def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
         known = [registered for registered, _ in SEGMENTATION_LOSS_REGISTRY]
         hint = did_you_mean(str(name), known)
         raise InputError(f"MODEL.SEM_SEG_HEAD.LOSS is {name!r}{hint}; known: {known}")
-    return SEGMENTATION_LOSS_REGISTRY.get(name).from_config(cfg)
+    kind = SEGMENTATION_LOSS_REGISTRY.get(name)
+    if not hasattr(kind, "from_config"):
+        raise _lacks(name, "`from_config`, a class method that takes the config")
+    loss = kind.from_config(cfg)
+    if not hasattr(loss, "ignore_value"):
+        raise _lacks(name, "`ignore_value`, the label of pixels without a loss")
+    forward = getattr(type(loss), "forward", nn.Module.forward)
+    if forward is nn.Module.forward:
+        raise _lacks(name, "`forward`, from logits and targets to a dict of losses")
+    own = getattr(type(loss), "pixel_loss", None)
+    if forward is SegmentationLoss.forward and own is SegmentationLoss.pixel_loss:
+        raise _lacks(name, "`pixel_loss`, from logits and targets to a scalar")
+    return loss
+
+
+def _lacks(name: str, what: str) -> InputError:
+    return InputError(
+        f"MODEL.SEM_SEG_HEAD.LOSS {name!r} has no {what}: give it one, most easily in a class that "
+        "inherits from topformer_d2.modeling.SegmentationLoss and has a `pixel_loss`"
+    )
 
 
 def check_losses(losses: Any, name: str, *, needs_gradient: bool) -> None:

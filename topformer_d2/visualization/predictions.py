@@ -27,6 +27,7 @@ def predict_files(
     json_file: str | os.PathLike | None = None,
     max_pixels: int = MAX_PIXELS,
     label_format: str | None = None,
+    keep: Sequence[str | os.PathLike] = (),
 ) -> list[str]:
     """Write what write_predictions does, and `<name>_overlay.jpg` of each image.
 
@@ -52,6 +53,7 @@ def predict_files(
         draw=draw,
         label_format=label_format,
         min_score=min_score,
+        keep=keep,
     )
 
 

@@ -35,8 +35,8 @@ def describe_pixels(
         label_files: the label's file of each image file.
 
     Returns:
-        plain values, with pictures as JPEG in base64; and the worst images' pictures, the worst
-        first.
+        plain values, with pictures as JPEG in base64, "calibration" and "suspects" None where the
+        evaluator had no confidence; and the worst images' pictures, the worst first.
     """
     found, names = evaluator.findings, evaluator.class_names
     boundary = found.boundary.iou()
@@ -46,7 +46,6 @@ def describe_pixels(
         "metrics": {
             **{key: metrics[key] for key in ("mIoU", "fwIoU", "mACC", "pACC")},
             "boundary mIoU": float(np.nanmean(boundary)) if has_mean else None,
-            "ECE": 100 * found.reliability.ece(),
         },
         "boundary_ratio": RATIO,
         "classes": [
@@ -60,8 +59,12 @@ def describe_pixels(
             for i, name in enumerate(names)
         ],
         "confusion": evaluator.matrix.tolist(),
-        "calibration": found.reliability.to_dict(),
+        "calibration": None,
+        "suspects": None,
     }
+    if evaluator.has_confidence:
+        values["metrics"]["ECE"] = 100 * found.reliability.ece()
+        values["calibration"] = found.reliability.to_dict()
     artist = _Artist(painter, label_files, evaluator.ignore_label)
     rows = []
     for image in found.worst.items():
@@ -69,18 +72,19 @@ def describe_pixels(
         rows.append(artist.worst(image.file_name, image.prediction(), caption))
     values["worst"] = [row.to_dict() for row in rows]
     values["pairs"] = _pairs(evaluator, artist)
-    values["suspects"] = [
-        {
-            "file": place.file_name,
-            "box": list(place.region.box),
-            "labelled": names[place.region.truth],
-            "predicted": names[place.region.predicted],
-            "confidence": place.region.confidence,
-            "what": f"{place.region.pixels} pixels",
-            "picture": artist.place(place),
-        }
-        for place in found.suspects.items()[:SUSPECTS]
-    ]
+    if evaluator.has_confidence:
+        values["suspects"] = [
+            {
+                "file": place.file_name,
+                "box": list(place.region.box),
+                "labelled": names[place.region.truth],
+                "predicted": names[place.region.predicted],
+                "confidence": place.region.confidence,
+                "what": f"{place.region.pixels} pixels",
+                "picture": artist.place(place),
+            }
+            for place in found.suspects.items()[:SUSPECTS]
+        ]
     return values, rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -114,7 +114,8 @@ class TopFormerMultiTask(FastRetinaNet):
             scores and pred_classes.
 
         Raises:
-            InputError: a training image has no labels at all.
+            InputError: a training image has no labels at all, or a term of the segmentation's loss
+                has the name of another one.
         """
         if not self.training:
             return self.predict(batched_inputs)
@@ -131,12 +132,26 @@ class TopFormerMultiTask(FastRetinaNet):
         truth = [None if x is None else x.to(self.device) for x in objects]
         found = self.forward_training(batch, levels, self.head(levels), truth)
         losses = pixel_losses(targets)
+        self._check_names(losses, found)
         losses |= {name: loss * self.instance_loss_weight for name, loss in found.items()}
         if self.loss_weighting is None:
             return losses
         labels_of = {"loss_sem_seg": pixels, **dict.fromkeys(_INSTANCE_LOSSES, objects)}
         present = [n for n, labels in labels_of.items() if any(x is not None for x in labels)]
         return self.loss_weighting(losses, present)
+
+    def _check_names(self, losses: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+        """InputError where a term of the segmentation's losses has the name of another loss."""
+        taken = {*found, *(() if self.loss_weighting is None else ("loss_uncertainty",))}
+        if shared := sorted(taken & losses.keys()):
+            head = self.sem_seg_head
+            key, source = (
+                ("LOSS", head.loss) if isinstance(head, SegmentationHead) else ("NAME", head)
+            )
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.{key} {type(source).__name__!r} gives {shared[0]!r}, which is "
+                "a loss of the model's other part: give that term another name"
+            )
 
     def _segment(self, features: dict[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
         """In training: from targets to the segmentation head's losses."""

@@ -11,6 +11,12 @@ from .parts import cards, difference, heat_table, number, picture, table, text
 # A run's name on the page ("" where it is alone), and the part of its report.
 Runs = Sequence[tuple[str, Mapping[str, Any]]]
 
+# Of a run whose model gives label maps alone, in the place of what needs confidences.
+_LEFT_OUT = (
+    '<p class="soft">Left out: the model gives label maps without confidences. A file that is '
+    "exported with logits has them.</p>"
+)
+
 # Columns of the classes' tables that are not about the models, and are not compared.
 _OF_THE_LABELS = {"share of pixels", "objects"}
 
@@ -77,7 +83,10 @@ def per_class(runs: Runs, digits: Mapping[str, int], caption: str) -> str:
 
 def calibration(runs: Runs, title: str, across: str) -> str:
     """The reliability curves."""
-    return reliability_chart({run: part["calibration"] for run, part in runs}, title, across)
+    curves = {run: part["calibration"] for run, part in runs}
+    known = {run: curve for run, curve in curves.items() if curve is not None}
+    drawn = reliability_chart(known, title, across) if known else ""
+    return drawn + "".join(_titled(run, _LEFT_OUT) for run in curves if run not in known)
 
 
 def matrices(runs: Runs, labels: Callable[[Mapping], tuple[list[str], list[str]]]) -> str:
@@ -133,7 +142,9 @@ def suspects(runs: Runs) -> str:
     return "".join(_titled(run, _suspects(part["suspects"])) for run, part in runs)
 
 
-def _suspects(found: Sequence[Mapping]) -> str:
+def _suspects(found: Sequence[Mapping] | None) -> str:
+    if found is None:
+        return _LEFT_OUT
     drawn = []
     for n, suspect in enumerate(found, start=1):
         words = f"labelled {suspect['labelled'] or 'nothing'}, predicted {suspect['predicted']}"
