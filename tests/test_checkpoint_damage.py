@@ -1,5 +1,6 @@
 """Damaged weights are refused; a damaged last checkpoint gives way to the newest whole one."""
 
+import copy
 import math
 import os
 import zipfile
@@ -9,7 +10,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from detectron2.utils.file_io import PathManager
+from detectron2.utils.file_io import PathHandler, PathManager
 from torch import nn
 
 from topformer_d2.checkpoint import (
@@ -348,3 +349,75 @@ def test_archives_that_pytorch_does_not_write(tmp_path, kind):
             archive.writestr("x/data.pkl", b"\0" * 10**6)
     with pytest.raises(InputError, match=r"x\.pth"):
         read_state_dict(str(path))
+
+
+def test_lack_of_memory_is_not_taken_for_a_damaged_checkpoint(folder):
+    newest = checkpointer(folder, 3)
+
+    def lack(state):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        newest.another_whole(str(folder / "model_0000003.pth"), lack)
+
+
+def test_each_damaged_checkpoint_is_named(folder):
+    for number in (1, 3):
+        (folder / f"model_000000{number}.pth").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"model_0000003\.pth .*; .*model_0000001\.pth "):
+        checkpointer(folder).get_checkpoint_file()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path, value):
+    model, path = nn.Linear(2, 3), str(tmp_path / "x.pth")
+    save_state_dict({**model.state_dict(), "bias": torch.full((3,), value)}, path)
+    with pytest.raises(InputError, match=r"x\.pth has NaN or infinite values in .*bias"):
+        SafeCheckpointer(model).load(path)
+
+
+def test_what_is_no_file_of_weights_is_named(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"a network")
+    found = SafeCheckpointer(nn.Linear(2, 3), require_all=True)
+    for path, named in (
+        ("", r"`weights`.*MODEL\.WEIGHTS"),
+        (str(tmp_path / "m.onnx"), r"m\.onnx is an exported file"),
+    ):
+        with pytest.raises(InputError, match=named):
+            found.load(path)
+
+
+class Bucket(PathHandler):
+    """bucket://a is a file of a folder of this machine."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _get_supported_prefixes(self):
+        return ["bucket://"]
+
+    def _get_local_path(self, path, force=False, **_):
+        return str(self.folder / path.removeprefix("bucket://"))
+
+    def _open(self, path, mode="r", **_):
+        return open(self._get_local_path(path), mode)
+
+    def _exists(self, path, **_):
+        return os.path.exists(self._get_local_path(path))
+
+    _isfile = _exists
+
+
+def test_a_run_in_a_bucket_is_gone_on_from(tmp_path, monkeypatch):
+    handlers = copy.copy(PathManager._path_handlers)
+    monkeypatch.setattr(PathManager, "_path_handlers", handlers)
+    PathManager.register_handler(Bucket(tmp_path))
+    (tmp_path / "run").mkdir()
+    saved, resumed = checkpointer("bucket://run", 4), checkpointer("bucket://run")
+    assert not resumed.has_checkpoint() and resumed.get_checkpoint_file() == ""
+    saved.save("model_0000004", iteration=4)
+    assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000004.pth"
+    assert resumed.get_checkpoint_file() == "bucket://run/model_0000004.pth"
+    resumed.resume_or_load("", resume=True)
+    assert resumed.checkpointables["trainer"].iteration == 4
+    assert resumed.another_whole("bucket://run/model_0000004.pth", print) == ""
