@@ -1,11 +1,15 @@
 """How launch starts the processes of a run, and what it raises; no process is started here."""
 
+import os
 import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
+from detectron2.engine import defaults
+from detectron2.utils import comm
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from topformer_d2.engine import launch as launching
 from topformer_d2.engine.failures import LOST_CONNECTION, LostProcessError
@@ -115,3 +119,146 @@ def test_a_process_that_has_lost_another_passes_its_error_on(monkeypatch):
         launching._run(0, fail, (), SimpleNamespace(put=told.append))
     assert end.value.code == LOST_CONNECTION
     assert [str(error) for error in told] == ["process 0: NCCL error in: a.cpp"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_told"),
+    [
+        (InputError("the image is damaged"), 1, True),
+        (OSError("the disk is full"), 1, True),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, True),
+        (RuntimeError("a fault of the program"), 1, False),
+        (KeyboardInterrupt(), 128 + signal.SIGINT, False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_process_ends_with_its_error(monkeypatch, capfd, error, status, is_told):
+    def fail(_rank, *_args):
+        raise error
+
+    told, handlers = [], {}
+    monkeypatch.setattr(launching.os, "setpgrp", lambda: None)
+    monkeypatch.setattr(launching.signal, "signal", handlers.__setitem__)
+    with pytest.raises(SystemExit) as end:
+        launching._run(1, fail, ("a",), SimpleNamespace(put=told.append))
+    assert end.value.code == status and told == [error] * is_told
+    # The one that started it tells an error that it is given; of another one there is this alone.
+    assert ("a fault of the program" in capfd.readouterr().err) == (type(error) is RuntimeError)
+    assert handlers == {signal.SIGINT: signal.default_int_handler}
+
+
+def test_a_process_joins_before_its_work_and_leaves_after_it(monkeypatch, tmp_path):
+    found = []
+
+    def main(word):
+        found.append((word, comm.get_world_size(), comm.get_local_size(), distributed.get_rank()))
+
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    threads = torch.get_num_threads()
+    launching._join(0, 1, f"file://{tmp_path}/meeting", main, ("a",))
+    assert found == [("a", 1, 1, 0)] and not distributed.is_initialized()
+    assert torch.get_num_threads() == threads
+
+
+def test_threads_are_shared_by_the_processes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(distributed, name, lambda *_, **__: None)
+    monkeypatch.setattr(distributed, "group", SimpleNamespace(WORLD=None))
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    for processes in (2, 9):
+        launching._join(0, processes, "file:///meeting", lambda: None, ())
+    assert asked == [3, 1]
+
+
+class Process:
+    """A process that ends when it is told so, by one of the words of `ends_by`."""
+
+    def __init__(self, exitcode=None, ends_by=(), ended_as=-15):
+        self.sentinel, self._end = os.pipe()
+        self.exitcode, self.pid, self.told = exitcode, self.sentinel, []
+        self._ends_by, self._ended_as = ends_by, ended_as
+        if exitcode is not None:
+            os.close(self._end)
+
+    def is_alive(self):
+        return self.exitcode is None
+
+    def join(self):
+        os.close(self.sentinel)
+
+    def tell(self, word):
+        self.told.append(word)
+        if word in self._ends_by and self.exitcode is None:
+            self.exitcode = self._ended_as
+            os.close(self._end)
+
+    def terminate(self):
+        self.tell("terminate")
+
+    def kill(self):
+        self.tell("kill")
+
+
+@pytest.mark.parametrize(
+    ("processes", "cause", "told"),
+    [
+        ([(0, ()), (0, ())], None, [[], []]),
+        ([(0, ()), (3, ())], 1, [[], []]),
+        ([(LOST_CONNECTION, ()), (3, ())], 1, [[], []]),
+        ([(LOST_CONNECTION, ()), (0, ())], 0, [[], []]),
+        ([(None, ("terminate",)), (3, ())], 1, [["terminate"], []]),
+        ([(3, ()), (None, ("kill",))], 0, [[], ["terminate", "kill"]]),
+    ],
+)
+def test_where_one_has_failed_the_others_are_ended(monkeypatch, processes, cause, told):
+    monkeypatch.setattr(launching, "_GRACE", 0.05)
+    started = [Process(*each) for each in processes]
+    assert launching._wait_for_all(started) == cause
+    assert [each.told for each in started] == told
+    assert not any(each.is_alive() for each in started)
+
+
+def test_each_interruption_is_stronger_than_the_one_before(monkeypatch):
+    """A process that still imports, outside of its own group, would not survive a Ctrl-C."""
+    sent, interruptions = [], [KeyboardInterrupt, KeyboardInterrupt]
+
+    def wait(_processes):
+        if interruptions:
+            raise interruptions.pop()
+
+    works, starts = Process(), Process()
+    monkeypatch.setattr(launching.os, "kill", lambda pid, number: sent.append((pid, number)))
+    monkeypatch.setattr(launching.os, "getpgid", lambda pid: works.pid)
+    monkeypatch.setattr(launching, "_wait_for_all", wait)
+    launching._interrupt([works, starts, Process(exitcode=0)])
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    assert [number for pid, number in sent if pid == works.pid] == [*numbers]
+    assert [number for pid, number in sent if pid == starts.pid] == [signal.SIGTERM] * 3
+    assert len(sent) == 6
+
+
+def test_the_status_of_a_process_that_has_failed_is_raised(monkeypatch):
+    processes = [SimpleNamespace(exitcode=0, pid=11), SimpleNamespace(exitcode=5, pid=12)]
+    started = SimpleNamespace(processes=processes)
+    monkeypatch.setattr(launching, "_start_processes", lambda *_, **__: started)
+    monkeypatch.setattr(launching, "_wait_for_all", lambda _: 1)
+    with pytest.raises(torch.multiprocessing.ProcessExitedException) as found:
+        launch(print, 2, device="cpu")
+    error = found.value
+    assert (error.error_index, error.error_pid, error.exit_code) == (1, 12, 5)
+
+
+def test_a_model_on_the_cpu_is_wrapped_for_several_processes(monkeypatch):
+    detectron2s = defaults.create_ddp_model
+    for device, size, expected in (
+        ("cpu", 1, detectron2s),
+        ("cuda", 2, detectron2s),
+        ("cpu", 2, DistributedDataParallel),
+    ):
+        monkeypatch.setattr(comm, "get_world_size", lambda size=size: size)
+        with launching.wrapping_for_device(device):
+            assert defaults.create_ddp_model is expected
+        assert defaults.create_ddp_model is detectron2s
