@@ -131,6 +131,11 @@ def test_where_both_find_nothing_nothing_is_compared():
     assert list(compare_boxes(candidates(), detections(), DECODING, Limits())) == []
 
 
+def test_boxes_where_pytorch_finds_none_count_with_their_scores():
+    value, _ = differences(candidates(), detections(0, 3))
+    assert value == pytest.approx(max(SCORES[0], SCORES[3]))
+
+
 def test_nms_may_choose_either_of_two_equal_scores():
     assert differences(candidates(0, 3), detections(1, 3)) == (0.0, 0.0)
     # But not a box that is no candidate, nor both.

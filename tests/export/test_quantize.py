@@ -81,6 +81,25 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
         quantize_onnx(output, images, str(tmp_path / "again.onnx"))
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(RuntimeError("no such operator"), InputError), (OSError("the disk is full"), OSError)],
+)
+def test_what_the_libraries_raise_is_told(trained, tmp_path, images, monkeypatch, error, raised):
+    cfg, _, weights = trained(CONFIGS[0])
+    path, output = str(tmp_path / "m.onnx"), str(tmp_path / "o.onnx")
+    exported(cfg, weights, path, size=(64, 80))
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(quantize, "_write", fail)
+    with pytest.raises(raised, match=str(error)) as found:
+        quantize_onnx(path, images, output)
+    assert raised is OSError or (path in str(found.value) and output in str(found.value))
+    assert not os.path.exists(output)
+
+
 def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
     cfg, _, weights = trained(CONFIGS[0])
     path, folder = str(tmp_path / "m.onnx"), tmp_path / "int8"

@@ -14,6 +14,8 @@ from topformer_d2 import get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.config import model_tasks, single_task_opts
 from topformer_d2.errors import InputError
+from topformer_d2.export.network import describe
+from topformer_d2.inference.model_info import ModelInfo
 from topformer_d2.modeling import SegmentationLoss, TopFormerSegmentor, UncertaintyWeighting
 from topformer_d2.modeling.meta_arch import retinanet, segmentor
 
@@ -308,3 +310,33 @@ def test_a_term_of_ones_own_with_a_name_of_the_detectors_is_named(term, weightin
     model.sem_seg_head.loss.more = {term: torch.ones(())}
     with pytest.raises(InputError, match=rf"SEM_SEG_HEAD\.LOSS 'Mine' gives '{term}'"):
         losses(model, batch)
+
+
+class OfDetectron2(nn.Module):
+    """A head with Detectron2's interface alone: losses in training, logits at the image's size."""
+
+    ignore_value = 255
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Conv2d(128, 7, 1)
+
+    def forward(self, features, targets=None):
+        logits = nn.functional.interpolate(self.classifier(features["sim3"]), scale_factor=8)
+        if targets is None:
+            return logits, {}
+        return None, {"loss_sem_seg": nn.functional.cross_entropy(logits, targets)}
+
+
+def test_a_head_of_detectron2s_interface_is_trained_and_refused_by_export():
+    model = build()
+    model.sem_seg_head = OfDetectron2()
+    found = losses(model, [sample(64, 96), sample(64, 96, seed=1)])
+    assert set(found) == {"loss_sem_seg", "loss_cls", "loss_box_reg"}
+    found["loss_sem_seg"].backward()
+    assert model.sem_seg_head.classifier.weight.grad.any()
+    with pytest.raises(InputError, match=r"SEM_SEG_HEAD\.NAME 'OfDetectron2' cannot be exported"):
+        describe(model.eval(), ModelInfo.from_config(joint_config()))
+    with torch.no_grad():
+        (output,) = model.eval()([{"image": sample(64, 100)["image"]}])
+    assert output["sem_seg"].shape == (7, 64, 100)

@@ -278,3 +278,15 @@ def test_deltas_that_overflow_are_named(kind):
     torch.nn.init.constant_(model.head.bbox_pred.bias, 3e37)
     with torch.no_grad(), pytest.raises(InputError, match="NaN or infinite values, or some beyond"):
         model([sample(64, 64)])
+
+
+def test_half_precision_decodes_in_float32():
+    """As ours do; Detectron2's own RetinaNet gives torchvision's NMS scores of another type."""
+    model = build("lite_", "t", "MODEL.DEVICE", "cpu", "MODEL.RETINANET.SCORE_THRESH_TEST", "0.0")
+    batch = [{"image": sample(96, 128)["image"].to(torch.uint8)}]
+    with torch.no_grad():
+        expected = model.eval()(batch)[0]["instances"]
+        found = model.half()(batch)[0]["instances"]
+    assert found.scores.dtype == found.pred_boxes.tensor.dtype == torch.float32
+    assert len(found) == len(expected) > 0
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)

@@ -6,15 +6,16 @@ import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, build_backbone, build_model
+from detectron2.utils import comm
 from detectron2.utils.logger import _LOG_COUNTER
-from torch import nn
+from torch import distributed, nn
 
 from topformer_d2 import TopFormer, get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import VARIANTS
 from topformer_d2.modeling.backbone.topformer import build_topformer_backbone
 from topformer_d2.modeling.backbone.variants import get_variant
-from topformer_d2.modeling.layers import DropPath
+from topformer_d2.modeling.layers import DropPath, resolve_norm
 
 STRIDES = {"sim2": 4, "sim3": 8, "sim4": 16, "sim5": 32}
 
@@ -195,3 +196,22 @@ def test_wrong_arguments_without_a_config():
     cfg = get_config("seg_topformer_t")
     with pytest.raises(InputError, match="PIXEL_MEAN has 4"):
         build_topformer_backbone(cfg, ShapeSpec(channels=4))
+
+
+def test_weights_of_another_variant_are_refused():
+    small = {f"backbone.{key}": value for key, value in TopFormer("small").state_dict().items()}
+    model = nn.ModuleDict({"backbone": TopFormer("tiny")})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"fit only \d+ .*MODEL\.TOPFORMER\.VARIANT"):
+        model.load_state_dict(small, strict=False)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("backend", "processes", "expected"),
+    [("gloo", 1, "BN"), ("gloo", 2, "naiveSyncBN"), ("nccl", 2, "SyncBN")],
+)
+def test_the_norm_that_processes_share(monkeypatch, backend, processes, expected):
+    monkeypatch.setattr(comm, "get_world_size", lambda: processes)
+    monkeypatch.setattr(distributed, "get_backend", lambda: backend)
+    assert resolve_norm("SyncBN") == expected and resolve_norm("GN") == "GN"
