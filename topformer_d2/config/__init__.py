@@ -13,6 +13,7 @@ from .loading import (
     load_config,
     when_building,
 )
+from .merging import flat_keys
 from .model import SCHEDULE_FALLBACK, check_parts, model_tasks, schedule_name, single_task_opts
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "config_folder",
     "describe_datasets",
     "fit_device",
+    "flat_keys",
     "get_config",
     "list_configs",
     "load_config",

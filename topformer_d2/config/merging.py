@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode, downgrade_config, upgrade_config
@@ -105,13 +105,13 @@ def merge_opts(cfg: CfgNode, opts: Sequence[str]) -> None:
         )
 
 
-def _flatten(node: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
+def flat_keys(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by their whole names, such as "SOLVER.BASE_LR"."""
     for key, value in node.items():
-        keys += (
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
-        )
-    return keys
+        if isinstance(value, Mapping):
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") -> InputError:
@@ -128,7 +128,7 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
     # yacs words it differently for files and for lists.
     _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")
     if unknown:
-        known = _flatten(cfg)
+        known = [name for name, _ in flat_keys(cfg)]
         hint = did_you_mean(name, known)
         if name in known:  # as one word, or as a name of today in a file of an old VERSION
             hint = f"; in a file {name.replace('.', ': {')}: ...{'}' * name.count('.')}"

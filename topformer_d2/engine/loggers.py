@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -22,6 +22,7 @@ from detectron2.utils.events import (
 )
 from detectron2.utils.file_io import PathManager
 
+from ..config import flat_keys
 from ..errors import InputError, cut, import_optional
 from ..files import read_json, write_json
 from ..logs import get_logger
@@ -172,7 +173,7 @@ class MlflowWriter(RunWriter):
         run_id = client.create_run(number, run_name=run_name).info.run_id
         params = [
             self._library.entities.Param(_as_key(key), str(value)[:_MOST_CHARACTERS])
-            for key, value in _flat(self._config)
+            for key, value in flat_keys(self._config)
         ]
         for i in range(0, len(params), _MOST_PARAMS):
             client.log_batch(run_id, params=params[i : i + _MOST_PARAMS])
@@ -244,14 +245,6 @@ def _read_ids(path: str) -> dict[str, str]:
         if isinstance(ids, dict) and all(isinstance(value, str) for value in ids.values()):
             return ids
     return {}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _as_key(name: str) -> str:

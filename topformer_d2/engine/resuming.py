@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -13,7 +13,8 @@ from detectron2.engine import hooks
 from torch import Tensor, nn
 
 from ..checkpoint import training_checkpoints
-from ..errors import InputError
+from ..config import flat_keys
+from ..errors import InputError, shortened
 from ..files import is_remote
 from ..logs import get_logger
 from .ema import AverageWeights
@@ -26,13 +27,13 @@ _KNOWN = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 _OF_ADAM = ("step", "exp_avg", "exp_avg_sq")
 _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 
-# Keys and nodes, beside those that end in _TEST, that do not change what is trained: where it runs,
-# what is written and what is evaluated. A resumed run does not read SEED, MODEL.WEIGHTS and
+# Keys, beside TEST's and those that end in _TEST, that do not change what is trained: where it
+# runs, what is written and what is evaluated. A resumed run does not read SEED, MODEL.WEIGHTS and
 # PRETRAINED: they are of the start.
 _NOT_OF_TRAINING = {
     *("CUDNN_BENCHMARK", "DATALOADER.NUM_WORKERS", "DATASETS.TEST", "INPUT.TEST_SIZE_DIVISOR"),
     *("LOGGERS", "MODEL.BASELINE.PRETRAINED", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR"),
-    *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "TEST", "VERSION", "VIS_PERIOD"),
+    *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "VERSION", "VIS_PERIOD"),
 }
 # What the optimizer's state has, and goes on with.
 _OF_OPTIMIZER = (
@@ -44,18 +45,11 @@ OF_OPTIMIZER = frozenset(f"SOLVER.{key}" for key in _OF_OPTIMIZER)
 
 def training_keys(cfg: CfgNode) -> dict[str, Any]:
     """The keys of a config that change what is trained, as plain values by their whole names."""
-    return dict(_flat(cfg, ""))
-
-
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        key = prefix + name
-        if key in _NOT_OF_TRAINING:
-            continue
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{key}.")
-        elif not name.endswith("_TEST"):
-            yield key, _plain(value)
+    return {
+        key: _plain(value)
+        for key, value in flat_keys(cfg)
+        if not (key in _NOT_OF_TRAINING or key.startswith("TEST.") or key.endswith("_TEST"))
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -80,7 +74,9 @@ def warn_of_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: 
     ]
     if not names:
         return
-    changed = "; ".join(f"{name}: {earlier.get(name)} -> {now.get(name)}" for name in names)
+    changed = "; ".join(
+        f"{name}: {shortened(earlier.get(name))} -> {shortened(now.get(name))}" for name in names
+    )
     kept = ", ".join(name for name in names if name in OF_OPTIMIZER)
     ending = (
         f". Of {kept} the checkpoint's own goes on; to train with the config's, start anew in "

@@ -177,7 +177,7 @@ class Trainer(RecoveringTrainer):
         # Detectron2's main branch has it; v0.6 loses the optimizer's state.
         state["_trainer"] = self._trainer.state_dict()
         state["batch_scale"] = self._batch_scale
-        state["config"] = self._training_keys
+        state["config"] = dict(self._training_keys)
         # A parameter that never had a gradient has none, so that only this tells of a missing one.
         state["optimizer_states"] = len(state["_trainer"]["optimizer"]["state"])
         return state
