@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY, build_model
 from torch.nn import functional as F
 
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import TopFormerSegmentationHead, pixel_cross_entropy
+from topformer_d2.modeling.build import checking_parts
 from topformer_d2.modeling.meta_arch.batching import pad_labels, resize_logits
 
 CLASSES = 5
@@ -164,3 +166,21 @@ def test_logits_are_resized_class_by_class_to_the_same_bits(size):
     for step in ((60, 50), size):
         both = torch.nn.functional.interpolate(both, step, mode="bilinear", align_corners=False)
     assert torch.equal(resize_logits(logits, (60, 50), size), both[0])
+
+
+@pytest.mark.parametrize(
+    ("widths", "dropout", "named"),
+    [((8, 8), 1.0, "DROPOUT is 1.0"), ((8, 16), 0.1, "IN_FEATURES"), ((), 0.1, "IN_FEATURES")],
+)
+def test_a_head_that_cannot_be_is_named_without_a_config(widths, dropout, named):
+    shapes = {f"sim{i}": ShapeSpec(channels=w, stride=2**i) for i, w in enumerate(widths, 3)}
+    with pytest.raises(InputError, match=rf"MODEL\.SEM_SEG_HEAD\.{named}"):
+        TopFormerSegmentationHead(shapes, num_classes=3, dropout=dropout)
+
+
+def test_a_fault_of_a_part_is_not_taken_for_a_missing_feature():
+    cfg = get_config("det_retinanet_lite_topformer_t")
+    with pytest.raises(InputError, match=r"IN_FEATURES names 'p3'"), checking_parts(cfg):
+        raise KeyError("p3")
+    with pytest.raises(KeyError, match="of a user's part"), checking_parts(cfg):
+        raise KeyError("of a user's part")
