@@ -61,7 +61,7 @@ class SafeCheckpointer(DetectionCheckpointer):
             )
         if path:
             local_file(path)  # fvcore only asserts that it is there
-        # Detectron2's main branch keeps this of a file that it failed to load, and refuses the next.
+        # Detectron2's main branch keeps this of a file that failed, and refuses the next one.
         self._parsed_url_during_load = None
         return super().load(path, *args, **kwargs)
 
