@@ -126,16 +126,22 @@ class Key:
 
 
 def config_keys() -> Iterator[Key]:
-    """The keys that topformer_d2/config/keys.py adds, in its order.
+    """The keys that topformer_d2/config/keys.py and loss_keys.py add, in their order."""
+    yield from _keys_of("config/keys.py", "add_topformer_config")
+    yield from _keys_of("config/loss_keys.py", "add_loss_config")
+
+
+def _keys_of(file: str, name: str) -> Iterator[Key]:
+    """The keys that a function of a module assigns.
 
     A comment belongs to the assignments below it, up to the next comment or empty line.
     """
-    path = PACKAGE / "config/keys.py"
+    path = PACKAGE / file
     lines = path.read_text("utf-8").splitlines()
     (function,) = (
         node
         for node in ast.parse("\n".join(lines)).body
-        if isinstance(node, ast.FunctionDef) and node.name == "add_topformer_config"
+        if isinstance(node, ast.FunctionDef) and node.name == name
     )
     assignments = {
         node.lineno: node
@@ -152,8 +158,8 @@ def config_keys() -> Iterator[Key]:
             comment = []
         elif number in assignments:
             node = assignments[number]
-            name = ast.unparse(node.targets[0]).removeprefix("cfg.")
-            yield Key(name, ast.unparse(node.value), " ".join(comment))
+            key = ast.unparse(node.targets[0]).removeprefix("cfg.")
+            yield Key(key, ast.unparse(node.value), " ".join(comment))
         was_comment = line.startswith("#")
 
 

@@ -82,6 +82,7 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
             _world,
             _expected_results,
             _patience,
+            _hard_pixels,
         )
         if (problem := _unless_missing(check, cfg))
     ]
@@ -213,6 +214,17 @@ def _patience(cfg: CfgNode) -> str:
             f"TEST.PATIENCE is {test.PATIENCE}, which takes TEST.BEST_METRICS, such as "
             f"['sem_seg/mIoU'] or ['bbox/AP'], and a TEST.EVAL_PERIOD above 0: they are "
             f"{list(test.BEST_METRICS)} and {test.EVAL_PERIOD}"
+        )
+    return ""
+
+
+def _hard_pixels(cfg: CfgNode) -> str:
+    keys = cfg.MODEL.SEM_SEG_LOSS
+    if keys.HARD_SHARE < 1 and keys.HARD_THRESHOLD > 0:
+        return (
+            f"MODEL.SEM_SEG_LOSS.HARD_SHARE is {keys.HARD_SHARE} and HARD_THRESHOLD "
+            f"{keys.HARD_THRESHOLD}, which choose the same pixels: leave one of them at its "
+            "default, 1.0 or 0.0"
         )
     return ""
 

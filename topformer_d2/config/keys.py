@@ -9,6 +9,8 @@ import torch
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from .loss_keys import add_loss_config
+
 
 def add_topformer_config(cfg: CN) -> None:
     """Add the keys of TopFormer, its head, recipe and evaluation to a Detectron2 config.
@@ -76,6 +78,7 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.LOSS = "PixelCrossEntropy"
     # Probability that a channel is dropped before the classifier, in training.
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
+    add_loss_config(cfg)
 
     # Parts of the model that are not trained: backbone (without a detector's pyramid), bn (every
     # BatchNorm of the model) and, of a TopFormer, stem, pyramid (with its stem) and extractor.

@@ -5,6 +5,7 @@ from . import (
     naming,  # noqa: F401  (takes part in load_config)
 )
 from .augmentation import build_test_augmentation, build_train_augmentation
+from .class_pixels import class_weights, count_training_pixels
 from .config_checks import check_config
 from .folders import register_folders
 from .loader import build_test_loader, build_train_loader
@@ -16,6 +17,8 @@ __all__ = [
     "build_train_augmentation",
     "build_train_loader",
     "check_config",
+    "class_weights",
+    "count_training_pixels",
     "dataset_paths",
     "register_folders",
 ]

@@ -26,6 +26,7 @@ from ..data.inspection import check_samples
 from ..errors import InputError, printable
 from ..files import is_remote
 from ..logs import ESCAPE_CONTROLS, get_logger
+from .class_weights import fill_class_weights
 from .processes import check_single_run
 
 logger = get_logger(__name__)
@@ -38,7 +39,8 @@ _handlers: list[tuple[str, logging.Handler]] = []
 def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Check `cfg` and samples of its datasets, then set up the loggers and OUTPUT_DIR.
 
-    The whole config is kept in OUTPUT_DIR.
+    The whole config is kept in OUTPUT_DIR. For a training, weights of classes that are to be
+    computed are written into `cfg` (fill_class_weights).
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.
@@ -58,6 +60,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
             arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
             check_samples(cfg, train=not args.eval_only, arguments=arguments)
         _check_scheme(cfg.OUTPUT_DIR)
+        if not args.eval_only and "SEM_SEG_LOSS" in cfg.MODEL:
+            fill_class_weights(cfg, resume=getattr(args, "resume", False))
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:

@@ -36,6 +36,7 @@ from ..modeling import adapt, freeze_parts
 from ..modeling.build import checking_parts
 from ..modeling.meta_arch import keeps_contract
 from .charts import draw_evaluation_charts
+from .class_weights import with_class_weights
 from .epochs import epochs_to_iterations
 from .hook_list import build_hooks
 from .hooks import SeedEachStep
@@ -84,6 +85,7 @@ class Trainer(RecoveringTrainer):
         self._evaluated = 0  # iterations that were done at the last evaluation
         cfg = complete_config(cfg)
         check_values(cfg)
+        cfg = with_class_weights(cfg)
         if self._has_own_evaluators():
             for name in cfg.DATASETS.TEST:
                 evaluator_type(name)

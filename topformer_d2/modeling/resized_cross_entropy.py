@@ -7,6 +7,12 @@ gradient goes back through the resizing at once. Backward only scales the gradie
 Along a row, the resized logits between two neighbours are a + t (b - a), with equal steps of t. So
 their exponentials are a geometric series: exp(a), and a factor exp(step (b - a)) for each step. Two
 exponentials a neighbour take the place of one for each pixel and class.
+
+The gradient of a pixel's loss for its K logits has three parts: a factor times the softmax, a
+factor at the label's logit, and one at all logits (_Pixels). Weights, smoothed labels and the focal
+factor only change these factors. A teacher's KL divergence fits in as well: its logits, at the same
+low resolution, are resized beside the student's, and its softmax t has a fourth factor, -w, where
+the label has its own. The loss of a pixel is then w (sum t (log t - z) + log sum exp z).
 """
 
 from __future__ import annotations
@@ -30,11 +36,19 @@ _BAND_OF_ONE_THREAD, _BAND_OF_THREADS, _BAND_OF_GPU = 1 << 18, 1 << 20, 1 << 21
 _LOWEST = {torch.float32: -80.0, torch.float64: -600.0}
 
 
-def resized_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def resized_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+) -> Tensor:
     """The weighted sum of the cross entropy of bilinearly resized logits over all pixels.
 
     It equals F.cross_entropy(F.interpolate(logits, size, mode="bilinear"), targets,
-    reduction="none"), times the weights, summed; so does its gradient.
+    label_smoothing=smoothing, reduction="none"), times (1 - p) ** focal_gamma with the probability
+    p of the target, times the weights, summed; so does its gradient.
 
     Ignored pixels have the weight 0. Weights of classes, of hard pixels or of edges are weights,
     too. They are constants: they get no gradient.
@@ -43,6 +57,8 @@ def resized_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> T
         logits: (N, K, h, w) float. float16 and bfloat16 are computed in float32.
         targets: (N, H, W) of any integer dtype, below K; not read where the weight is 0.
         weights: (N, H, W) of the logits' dtype or float32.
+        smoothing: share of a label that is spread over all classes.
+        focal_gamma: exponent of the focal factor; 0 = without.
 
     Returns:
         Scalar float32; float64 for float64 logits.
@@ -50,20 +66,46 @@ def resized_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> T
     Raises:
         RuntimeError: in backward, where a second derivative is asked for (create_graph=True).
     """
-    return _ResizedCrossEntropy.apply(logits, targets, weights)
+    return _ResizedCrossEntropy.apply(logits, targets, weights, smoothing, focal_gamma)
+
+
+@torch.no_grad()
+def resized_pixel_losses(logits: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
+    """The cross entropy of bilinearly resized logits of each pixel, without a gradient.
+
+    Args:
+        logits, targets: as resized_cross_entropy takes them.
+        labelled: (N, H, W) bool; targets of others are not read.
+
+    Returns:
+        (N, H, W) float32, float64 for float64 logits; 0 where nothing is labelled.
+    """
+    weights = labelled.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = torch.zeros_like(weights)
+    with torch.autocast(logits.device.type, enabled=False):
+        _forward(logits, targets, weights, with_gradient=False, each=losses)
+    return losses
 
 
 class _ResizedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        smoothing: float,
+        focal_gamma: float,
+    ) -> Tensor:
+        needed = ctx.needs_input_grad[0]
         with torch.autocast(logits.device.type, enabled=False):
-            loss, gradient = _forward(logits, targets, weights, ctx.needs_input_grad[0])
+            loss, gradient = _forward(logits, targets, weights, needed, smoothing, focal_gamma)
         ctx.save_for_backward(gradient)
         ctx.dtype = logits.dtype
         return loss
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None, None, None, None]:
         # Not once_differentiable, which only refuses where `factor` has a gradient: a penalty on
         # the gradient of an earlier layer would lack this loss's part.
         if torch.is_grad_enabled():
@@ -73,13 +115,22 @@ class _ResizedCrossEntropy(torch.autograd.Function):
             )
         (gradient,) = ctx.saved_tensors
         # Rounded once it has the scale with which mixed precision keeps small gradients.
-        return (gradient * factor).to(ctx.dtype), None, None
+        return (gradient * factor).to(ctx.dtype), None, None, None, None
 
 
 def _forward(
-    logits: Tensor, targets: Tensor, weights: Tensor, with_gradient: bool
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    with_gradient: bool,
+    smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    each: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss, and its gradient for the logits, both float32 or float64; None if not needed."""
+    """The loss, and its gradient for the logits, both float32 or float64; None if not needed.
+
+    Each pixel's weighted loss is written into `each`, (N, H, W), where that is given.
+    """
     count, classes, height, width = logits.shape
     dtype = torch.promote_types(logits.dtype, torch.float32)
     values, weights = logits.to(dtype), weights.to(dtype)
@@ -104,8 +155,11 @@ def _forward(
             sources, matrix = rows.band(lines)
             resized = torch.matmul(matrix, values[chosen, :, sources])
             labels, factors = (columns.split(each[chosen, lines]) for each in (targets, weights))
-            losses, back = _band(resized, labels, factors, columns, is_series, with_gradient)
+            pixels = _Pixels(labels, factors, smoothing, focal_gamma)
+            losses, back = _band(resized, pixels, columns, is_series, with_gradient)
             loss += losses
+            if each is not None:
+                each[chosen, lines] = columns.join(pixels.losses)
             if with_gradient:
                 gradient[chosen, :, sources] += torch.matmul(matrix.t(), back)
     return loss, _fold_borders(gradient) if with_gradient else None
@@ -153,6 +207,13 @@ class _Resizing:
         """(N, H, count) to (N, slots, H, intervals), with 0 where there is no output."""
         return F.pad(outputs, (0, 1))[:, :, self.places].transpose(1, 2)
 
+    def join(self, slots: list[Tensor]) -> Tensor:
+        """The slots (N, H, intervals) that split has made, back to (N, H, count)."""
+        joined = slots[0].new_zeros(*slots[0].shape[:2], self.count + 1)
+        for places, values in zip(self.places, slots, strict=True):
+            joined[..., places] = values
+        return joined[..., :-1]
+
 
 @lru_cache(maxsize=32)  # crops have one size, and each copy to a GPU would wait for it
 def _resizing(length: int, count: int, dtype: torch.dtype, device: torch.device) -> _Resizing:
@@ -176,10 +237,64 @@ def _resizing(length: int, count: int, dtype: torch.dtype, device: torch.device)
     )
 
 
+class _Pixels:
+    """The pixels of a band: their losses, and the factors of their gradient for their logits.
+
+    Attributes:
+        labels: (n, slots, r, w + 1) int64.
+        weights: (n, slots, r, w + 1).
+        losses: of each slot so far, (n, r, w + 1).
+        of_label: (n, slots, r, w + 1), what is taken from the gradient at the label's logit.
+        of_all: (n, slots, r, w + 1), the same at each logit; None = 0.
+    """
+
+    def __init__(self, labels: Tensor, weights: Tensor, smoothing: float, focal_gamma: float):
+        # Only a weight of 0 may stand beside a label that is not a class.
+        self.labels = torch.where(weights != 0, labels, 0).long()
+        self.weights = weights
+        self.losses: list[Tensor] = []
+        self.of_label = weights if not (smoothing or focal_gamma) else torch.zeros_like(weights)
+        self.of_all = torch.zeros_like(weights) if smoothing else None
+        self._smoothing, self._gamma = smoothing, focal_gamma
+
+    def add(self, slot: int, total: Tensor, of_label: Tensor, mean: Tensor | None) -> Tensor:
+        """Take up a slot; all are (n, r, w + 1).
+
+        Args:
+            slot: index.
+            total: log of the sum of exp of the logits.
+            of_label: the label's logit.
+            mean: of the logits; None without smoothing.
+
+        Returns:
+            the factor of the softmax in the gradient.
+        """
+        weights = self.weights[:, slot]
+        entropy = total - of_label
+        if mean is None and not self._gamma:
+            self.losses.append(entropy * weights)
+            return weights
+        smoothed, share = entropy, self._smoothing
+        if mean is not None:
+            smoothed = (1 - share) * entropy + share * (total - mean)
+        # factor: of the smoothed loss; more: of the entropy, by which the focal factor changes.
+        factor, more = weights, torch.zeros_like(weights)
+        if self._gamma:
+            # 0 is what rounding leaves of it, or less; below 1 a gamma would divide by that.
+            missing = -torch.expm1(-entropy.clamp(min=torch.finfo(entropy.dtype).eps))
+            focal = missing**self._gamma
+            factor = weights * focal
+            more = weights * smoothed * self._gamma * focal / missing * (1 - missing)
+        self.losses.append(smoothed * factor)
+        self.of_label[:, slot] = (1 - share) * factor + more
+        if self.of_all is not None:
+            self.of_all[:, slot] = share * factor
+        return factor + more
+
+
 def _band(
     resized: Tensor,
-    labels: Tensor,
-    weights: Tensor,
+    pixels: _Pixels,
     columns: _Resizing,
     is_series: bool,
     with_gradient: bool,
@@ -188,7 +303,7 @@ def _band(
 
     Args:
         resized: (n, K, r, w + 2) logits, resized in their height.
-        labels, weights: (n, slots, r, w + 1), as columns.split gives them.
+        pixels: of these rows.
         columns: the resizing of the width.
         is_series: compute the exponentials as a geometric series.
 
@@ -198,9 +313,11 @@ def _band(
     left = resized[..., :-1]
     growth = resized[..., 1:] - left
     shares = columns.shares[:, None]
-    # Only a weight of 0 may stand beside a label that is not a class.
-    labels = torch.where(weights != 0, labels, 0).long()
+    labels = pixels.labels
     of_label = left.gather(1, labels) + shares * growth.gather(1, labels)
+    means = None
+    if pixels.of_all is not None:
+        means = left.mean(dim=1, keepdim=True) + shares * growth.mean(dim=1, keepdim=True)
     exponentials = (_series if is_series else _one_by_one)(left, growth, columns, shares)
     loss = resized.new_zeros(())
     if with_gradient:
@@ -208,9 +325,11 @@ def _band(
         at_left, at_growth = torch.zeros_like(growth), torch.zeros_like(growth)
     for slot, (powers, largest) in enumerate(exponentials):
         total = powers.sum(dim=1)
-        loss += ((total.log() + largest - of_label[:, slot]) * weights[:, slot]).sum()
+        mean = None if means is None else means[:, slot]
+        weights = pixels.add(slot, total.log() + largest, of_label[:, slot], mean)
+        loss += pixels.losses[-1].sum()
         if with_gradient:
-            factor = (weights[:, slot] / total)[:, None]
+            factor = (weights / total)[:, None]
             at_left.addcmul_(powers, factor)
             at_growth.addcmul_(powers, factor * shares[slot])
     if not with_gradient:
@@ -219,9 +338,13 @@ def _band(
     at_once = len(shares) if _is_on_cpu(labels) else 1
     for start in range(0, len(shares), at_once):
         slots = slice(start, start + at_once)
-        chosen, added = labels[:, slots], -weights[:, slots]
+        chosen, added = labels[:, slots], -pixels.of_label[:, slots]
         at_left.scatter_add_(1, chosen, added)
         at_growth.scatter_add_(1, chosen, added * shares[slots])
+    if pixels.of_all is not None:
+        each = pixels.of_all / left.shape[1]
+        at_left -= each.sum(dim=1, keepdim=True)
+        at_growth -= (each * shares).sum(dim=1, keepdim=True)
     gradient = torch.zeros_like(resized)
     gradient[..., :-1] += at_left.sub_(at_growth)
     gradient[..., 1:] += at_growth

@@ -1,19 +1,16 @@
-"""What segmentation heads are trained with, and how the losses of several tasks are weighted."""
+"""What a segmentation head is trained with: the interface, the registry, and what is checked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
-from detectron2.utils.events import get_event_storage
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ..config import complete_config
-from ..errors import InputError, did_you_mean
-from .resized_cross_entropy import resized_cross_entropy
+from ...config import complete_config
+from ...errors import InputError, did_you_mean
 
 SEGMENTATION_LOSS_REGISTRY = Registry("SEGMENTATION_LOSS")
 SEGMENTATION_LOSS_REGISTRY.__doc__ = """Losses that MODEL.SEM_SEG_HEAD.LOSS may name.
@@ -57,14 +54,6 @@ class SegmentationLoss(nn.Module):
     def pixel_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss before its factor, a scalar float32; arguments as forward has them."""
         raise NotImplementedError
-
-
-@SEGMENTATION_LOSS_REGISTRY.register()
-class PixelCrossEntropy(SegmentationLoss):
-    """pixel_cross_entropy, the official recipe's loss."""
-
-    def pixel_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return pixel_cross_entropy(logits, targets, self.ignore_value)
 
 
 def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
@@ -128,58 +117,3 @@ def check_losses(losses: Any, name: str, *, needs_gradient: bool) -> None:
             raise InputError(f"{key} gives {found} as {term!r}; it takes a scalar of floats")
     if needs_gradient and not any(value.requires_grad for value in losses.values()):
         raise InputError(f"{key} gives no gradient: nothing of it depends on the logits")
-
-
-def pixel_cross_entropy(logits: Tensor, targets: Tensor, ignore_value: int) -> Tensor:
-    """Cross entropy of resized logits, summed over labelled pixels, divided by all pixels.
-
-    Dividing by all pixels, ignored ones and padding included, is the official recipe's rule; a
-    batch without a label gives 0 and not NaN. The resized logits are never held.
-
-    Args:
-        logits: (N, K, h, w); resized bilinearly to the targets' size, computed in float32.
-        targets: (N, H, W) integers below K, or `ignore_value`.
-        ignore_value: the label that has no loss.
-
-    Returns:
-        Scalar float32; float64 for float64 logits.
-    """
-    weights = (targets != ignore_value).to(torch.float32) / targets.numel()
-    return resized_cross_entropy(logits, targets, weights)
-
-
-class UncertaintyWeighting(nn.Module):
-    """Losses weighted by learned uncertainties (Kendall et al., CVPR 2018, Section 3).
-
-    With s = log sigma^2 of each loss L, a classification gives exp(-s) L + s / 2 and a regression
-    exp(-s) L / 2 + s / 2. All s start at 0.
-    """
-
-    def __init__(self, names: Collection[str], regressions: Collection[str] = ()):
-        """
-        Args:
-            names: of the losses.
-            regressions: those of them that are regressions.
-        """
-        super().__init__()
-        self.names = tuple(names)
-        self.log_variance = nn.Parameter(torch.zeros(len(self.names)))
-        halves = torch.tensor([0.5 if name in regressions else 1.0 for name in self.names])
-        self.register_buffer("_halves", halves, persistent=False)
-
-    def forward(self, losses: Mapping[str, Tensor], present: Collection[str]) -> dict[str, Tensor]:
-        """The weighted losses, and the sum of all s / 2 as "loss_uncertainty".
-
-        The weights go into Detectron2's event storage as "weight_sem_seg" for "loss_sem_seg".
-
-        Args:
-            losses: a scalar for each of the names; further ones stay as they are.
-            present: names of the losses that have labels in this batch. The uncertainty of others
-                has no gradient; it would only shrink.
-        """
-        factors = torch.exp(-self.log_variance) * self._halves
-        for name, factor in zip(self.names, factors.tolist(), strict=True):
-            get_event_storage().put_scalar(f"weight_{name.removeprefix('loss_')}", factor)
-        counted = self.log_variance.new_tensor([float(name in present) for name in self.names])
-        weighted = {n: f * losses[n] for n, f in zip(self.names, factors, strict=True)}
-        return {**losses, **weighted, "loss_uncertainty": (counted * self.log_variance).sum() / 2}
