@@ -121,3 +121,23 @@ def test_a_trainer_alone_counts_as_well(tiny_config):
     weights = trainer.model.sem_seg_head.loss.class_weights
     assert len(weights) == cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES and len(weights.unique()) > 1
     assert cfg.MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS == []
+
+
+LOSS = "MODEL.SEM_SEG_LOSS."
+
+
+def test_all_losses_together_train_and_resume_exactly(tiny_config, tmp_path):
+    opts = [
+        *(LOSS + "CLASS_WEIGHTS_FROM", "effective_number", LOSS + "SMOOTHING", "0.1"),
+        *(LOSS + "FOCAL_GAMMA", "1.0", LOSS + "HARD_SHARE", "0.5", LOSS + "EDGE_WEIGHT", "2.0"),
+        *(LOSS + "DICE_WEIGHT", "1.0", LOSS + "LOVASZ_WEIGHT", "1.0"),
+        *(LOSS + "AUXILIARY_WEIGHT", "0.4", "SOLVER.MAX_ITER", "3", "DATASETS.TEST", "()"),
+        *("SEED", "0", "OUTPUT_DIR"),
+    ]
+    losses, weights = run(tiny_config(*opts, str(tmp_path / "whole")))
+    cut = tiny_config(*opts, str(tmp_path / "cut"))
+    first, _ = run(cut, stop_after=1)
+    rest, resumed = run(cut, resume=True)
+    assert first | rest == losses and all(math.isfinite(loss) for loss in losses.values())
+    assert all((weights[key] == resumed[key]).all() for key in weights)
+    assert any("auxiliary" in key for key in weights)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from ..modeling import adapt
+from ..modeling.heads import SegmentationHead
 from ..modeling.meta_arch.head_contract import pad_to_multiple
 
 
@@ -43,6 +44,9 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = copy.deepcopy(adapt(model)).eval()
+        for module in self.model.modules():
+            if isinstance(module, SegmentationHead):
+                module.drop_training_parts()
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W), padded where the model needs it, to RawOutput's tensors."""
@@ -66,7 +70,7 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     """Cost of a meta-architecture's network by module name; "" is the whole.
 
     By fvcore's counter, which is what the paper calls FLOPs: activations, additions and all that
-    follows the network (decoding, NMS) are free.
+    follows the network (decoding, NMS) are free. What training alone uses is left out.
 
     Args:
         model: a TopFormerSegmentor, a TopFormerMultiTask, or any of Detectron2's dense detectors.
@@ -75,12 +79,13 @@ def complexity(model: nn.Module, height: int, width: int) -> dict[str, Cost]:
     network = Network(model)
     image = torch.zeros(1, 3, height, width, device=model.device)
     macs = count_macs(network, image).by_module()
-    parameters = parameter_count(model)
+    parameters = parameter_count(network.model)
+    names = [name for name, _ in network.model.named_modules()]
     # On the meta device the outputs, all of which are kept, take no memory.
     activations = _activation_bytes(network.to("meta").model, network, image.to("meta"))
     return {
         name: Cost(parameters[name], int(macs[f"model.{name}" if name else ""]), activations[name])
-        for name, _ in model.named_modules()
+        for name in names
     }
 
 

@@ -16,6 +16,8 @@ from ..tasks import BOXES, TASKS
 
 _TOPFORMER = ("pyramid.", "semantics.", "injection.")
 _MARKER = "pyramid.stem.weight"
+# Classifiers of the auxiliary loss, which training alone has.
+AUXILIARY = "sem_seg_head.auxiliary."
 
 
 def topformer_prefix(keys: Iterable[str]) -> str | None:
@@ -44,7 +46,7 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
     Returns:
         "TopFormer", whose keys are without the prefix that it has in the model; "pyramid", what
         else is below "backbone."; every other part under the first word of its keys, such as
-        "head" and "sem_seg_head".
+        "head" and "sem_seg_head". The classifiers of the auxiliary loss are left out.
 
     Raises:
         InputError: there is no TopFormer with this toolkit's keys.
@@ -57,6 +59,8 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
         )
     parts: dict[str, dict[str, Tensor]] = {"TopFormer": {}}
     for key, value in state_dict.items():
+        if key.startswith(AUXILIARY):
+            continue
         if key.startswith(tuple(prefix + part for part in _TOPFORMER)):
             parts["TopFormer"][key.removeprefix(prefix)] = value
         else:

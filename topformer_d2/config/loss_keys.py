@@ -35,3 +35,6 @@ def add_loss_config(cfg: CN) -> None:
     # Weight of a Lovasz-softmax loss ("loss_lovasz"), computed at the logits' resolution. 0.0 =
     # off.
     cfg.MODEL.SEM_SEG_LOSS.LOVASZ_WEIGHT = 0.0
+    # Weight of the auxiliary loss ("loss_auxiliary"), in training alone: a 1x1 classifier on each
+    # of the head's features but the finest. Of TopFormerSegmentationHead; 0.0 = off.
+    cfg.MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT = 0.0

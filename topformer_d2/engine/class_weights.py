@@ -37,15 +37,23 @@ def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> None:
         weights = _earlier(cfg) if resume else []
         if not weights:
             weights = class_weights(keys.CLASS_WEIGHTS_FROM, count_training_pixels(cfg))
-        names = list(cfg.DATASETS[PIXELS.classes_key]) or [str(i) for i in range(len(weights))]
-        shown = ", ".join(f"{n} {w:.3g}" for n, w in zip(names, weights, strict=False))
-        logger.info("Weights of the classes by %s: %s", keys.CLASS_WEIGHTS_FROM, shown)
     weights = comm.all_gather(weights)[0]
     was_frozen = cfg.is_frozen()
     cfg.defrost()
     keys.CLASS_WEIGHTS = weights
     if was_frozen:
         cfg.freeze()
+
+
+def log_class_weights(cfg: CfgNode) -> None:
+    """Say in the log which weights were computed."""
+    keys = cfg.MODEL.SEM_SEG_LOSS
+    if not keys.CLASS_WEIGHTS_FROM or not keys.CLASS_WEIGHTS:
+        return
+    names = list(cfg.DATASETS[PIXELS.classes_key])
+    names += [f"class {i}" for i in range(len(names), len(keys.CLASS_WEIGHTS))]
+    shown = ", ".join(f"{n} {w:.3g}" for n, w in zip(names, keys.CLASS_WEIGHTS, strict=False))
+    logger.info("Weights of the classes by %s: %s", keys.CLASS_WEIGHTS_FROM, shown)
 
 
 def with_class_weights(cfg: CfgNode) -> CfgNode:
@@ -55,6 +63,7 @@ def with_class_weights(cfg: CfgNode) -> CfgNode:
         return cfg
     cfg = cfg.clone()
     fill_class_weights(cfg)
+    log_class_weights(cfg)
     return cfg
 
 

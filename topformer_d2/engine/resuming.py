@@ -123,7 +123,8 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
     if [(g.keys(), len(g["params"])) for g in saved] != [(g.keys(), len(g["params"])) for g in own]:
         raise InputError(
             f"{folder} was trained with another SOLVER.OPTIMIZER, another MODEL.FREEZE, or other "
-            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING adds one: resume "
+            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING and "
+            "MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT add some: resume "
             "with its config, or start anew in another OUTPUT_DIR with its last checkpoint as "
             "MODEL.WEIGHTS"
         )

@@ -26,7 +26,7 @@ from ..data.inspection import check_samples
 from ..errors import InputError, printable
 from ..files import is_remote
 from ..logs import ESCAPE_CONTROLS, get_logger
-from .class_weights import fill_class_weights
+from .class_weights import fill_class_weights, log_class_weights
 from .processes import check_single_run
 
 logger = get_logger(__name__)
@@ -60,7 +60,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
             arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
             check_samples(cfg, train=not args.eval_only, arguments=arguments)
         _check_scheme(cfg.OUTPUT_DIR)
-        if not args.eval_only and "SEM_SEG_LOSS" in cfg.MODEL:
+        is_weighted = not args.eval_only and "SEM_SEG_LOSS" in cfg.MODEL
+        if is_weighted:
             fill_class_weights(cfg, resume=getattr(args, "resume", False))
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
@@ -79,6 +80,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
                     _handlers.append((name, handler))
     for record in held:
         logging.getLogger(record.name).handle(record)
+    if is_weighted:
+        log_class_weights(cfg)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
 

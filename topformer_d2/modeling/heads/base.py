@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -35,17 +36,26 @@ class SegmentationHead:
         self, features: dict[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Any, dict]:
         """(None, losses) in training, (logits of `layers`, {}) in inference."""
-        logits = self.layers(features)
         if self.training:
-            return None, self.losses(logits, targets)
-        return logits, {}
+            return None, self.start_training(features)(targets)
+        return self.layers(features), {}
 
-    def losses(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def start_training(
+        self, features: dict[str, Tensor]
+    ) -> Callable[[Tensor | None], dict[str, Tensor]]:
+        """Run the layers on a training batch; returns the function from targets to losses."""
+        return partial(self.losses, self.layers(features))
+
+    def drop_training_parts(self) -> None:
+        """Remove what is used in training alone; a head that has such parts overrides it."""
+
+    def losses(self, logits: Tensor, targets: Tensor | None) -> dict[str, Tensor]:
         """Logits (N, K, h, w) and targets (N, H, W) int64 to scalars, as SegmentationLoss.
 
         Raises:
             InputError: the loss gives something else.
         """
+        assert targets is not None
         losses = self.loss(logits, targets)
         check_losses(losses, type(self.loss).__name__, needs_gradient=logits.requires_grad)
         return losses

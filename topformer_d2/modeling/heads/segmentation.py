@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
@@ -34,6 +35,7 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
         fuse_depthwise: bool = False,
         dropout: float = 0.1,
         loss: SegmentationLoss | None = None,
+        auxiliary_weight: float = 0.0,
     ):
         """
         Args:
@@ -45,10 +47,12 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
             fuse_depthwise: depthwise fusing convolution (official Tiny on ADE20K) or a full one.
             dropout: probability that a whole channel is dropped in training.
             loss: of the logits in training; None = PixelCrossEntropy.
+            auxiliary_weight: of the same loss of a 1x1 classifier on each feature but the finest,
+                mean over them, in training; 0 = none.
 
         Raises:
-            InputError: no features, features of differing widths, an unknown fusion, or a dropout
-                out of range.
+            InputError: no features, features of differing widths, an unknown fusion, a dropout out
+                of range, or an auxiliary weight with one feature.
         """
         super().__init__()
         widths = {shape.channels for shape in input_shape.values()}
@@ -72,6 +76,24 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
         nn.init.kaiming_normal_(self.fuse.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
+        self.auxiliary_weight = auxiliary_weight
+        self.auxiliary: nn.ModuleDict | None = None
+        if auxiliary_weight:
+            self.auxiliary = self._auxiliary(channels, num_classes)
+
+    def _auxiliary(self, channels: int, num_classes: int) -> nn.ModuleDict:
+        coarser = self.in_features[1:]
+        if not coarser:
+            raise InputError(
+                f"MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT is {self.auxiliary_weight}, but "
+                f"MODEL.SEM_SEG_HEAD.IN_FEATURES has {self.in_features} alone: the auxiliary loss "
+                "is of the features but the finest"
+            )
+        classifiers = nn.ModuleDict({name: Conv2d(channels, num_classes, 1) for name in coarser})
+        for classifier in classifiers.values():
+            nn.init.normal_(classifier.weight, std=0.01)
+            nn.init.zeros_(classifier.bias)
+        return classifiers
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -89,7 +111,27 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
             **head_args(cfg, input_shape),
             "fusion": head.FUSION,
             "fuse_depthwise": fuse_depthwise,
+            "auxiliary_weight": cfg.MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT,
         }
+
+    def start_training(
+        self, features: dict[str, Tensor]
+    ) -> Callable[[Tensor | None], dict[str, Tensor]]:
+        """As SegmentationHead's; the losses have "loss_auxiliary" where it has a weight."""
+        main = super().start_training(features)
+        if self.auxiliary is None:
+            return main
+        others = [classify(features[name]) for name, classify in self.auxiliary.items()]
+
+        def losses(targets: Tensor | None) -> dict[str, Tensor]:
+            found = main(targets)
+            further = [sum(self.losses(logits, targets).values()) for logits in others]
+            return {**found, "loss_auxiliary": sum(further) * (self.auxiliary_weight / len(others))}
+
+        return losses
+
+    def drop_training_parts(self) -> None:
+        self.auxiliary = None
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
         """Features (N, C, H_i, W_i) to logits (N, K, H_0, W_0) at the finest feature's stride."""

@@ -157,7 +157,7 @@ class TopFormerMultiTask(FastRetinaNet):
         """In training: from targets to the segmentation head's losses."""
         head = self.sem_seg_head
         if isinstance(head, SegmentationHead):
-            return partial(head.losses, head.layers(features))
+            return head.start_training(features)
         return lambda targets: head(features, targets)[1]
 
     def label_anchors(
