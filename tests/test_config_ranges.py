@@ -8,6 +8,8 @@ from topformer_d2.config.checking import check_values
 from topformer_d2.config.ranges import RANGES
 from topformer_d2.errors import InputError
 
+LOSS = "MODEL.SEM_SEG_LOSS."
+
 
 def value_of(cfg, key):
     for name in key.split("."):
@@ -86,6 +88,10 @@ def test_shipped_configs_are_within_the_ranges(name):
         ("MODEL.SEM_SEG_HEAD.IGNORE_VALUE", "99999", "from -100"),
         ("MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS", "[1.0, -1.0]", "each a number from 0"),
         ("MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS_FROM", "inverse_lg", "did you mean 'inverse_log'"),
+        ("MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT", "-1.0", "from 0"),
+        ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "gious", "did you mean 'giou'"),
+        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", "-1.0", "0 or more"),
+        ("MODEL.RETINANET.FOCAL_LOSS_ALPHA", "2.0", "from -1 to 1"),
         ("MODEL.SEM_SEG_LOSS.SMOOTHING", "1.0", "below 1"),
         ("MODEL.SEM_SEG_LOSS.FOCAL_GAMMA", "-1.0", "from 0 to 100"),
         ("MODEL.SEM_SEG_LOSS.HARD_SHARE", "0.0", "above 0"),
@@ -126,9 +132,13 @@ def test_a_value_out_of_its_range_names_key_and_range(key, value, takes):
             ["INPUT.CROP.ENABLED", "False", "INPUT.CROP.CLASS_BALANCED_PROB", "0.5"],
             r"CLASS_BALANCED_PROB is 0\.5, but INPUT\.CROP\.ENABLED is False",
         ),
+        (
+            [LOSS + "HARD_SHARE", "0.5", LOSS + "HARD_THRESHOLD", "0.7"],
+            r"HARD_SHARE is 0\.5 and HARD_THRESHOLD 0\.7",
+        ),
     ],
 )
-def test_augmentation_that_the_rest_of_the_config_cannot_have(opts, named):
+def test_keys_that_the_rest_of_the_config_cannot_have(opts, named):
     with pytest.raises(InputError, match=named):
         get_config("seg_topformer_t", opts)
 

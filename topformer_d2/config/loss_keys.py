@@ -1,4 +1,4 @@
-"""The config keys of the segmentation's loss."""
+"""The config keys of the losses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_loss_config(cfg: CN) -> None:
-    """Add MODEL.SEM_SEG_LOSS, whose defaults are the paper's loss."""
+    """Add MODEL.SEM_SEG_LOSS, and what losses of RetinaNet lack; the defaults change nothing."""
     # What the loss PixelCrossEntropy has beyond the cross entropy, for rare classes and small
     # things. MODEL.SEM_SEG_HEAD.LOSS_WEIGHT is a factor of all of it.
     cfg.MODEL.SEM_SEG_LOSS = CN()
@@ -38,3 +38,7 @@ def add_loss_config(cfg: CN) -> None:
     # Weight of the auxiliary loss ("loss_auxiliary"), in training alone: a 1x1 classifier on each
     # of the head's features but the finest. Of TopFormerSegmentationHead; 0.0 = off.
     cfg.MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT = 0.0
+
+    # Quality focal loss (Li et al., 2020): a RetinaNet's score is trained to be the IoU of its box.
+    # FOCAL_LOSS_GAMMA is its exponent, and FOCAL_LOSS_ALPHA has no effect.
+    cfg.MODEL.RETINANET.QUALITY_TARGETS = False

@@ -33,7 +33,7 @@ from ..files import locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
 from ..modeling import adapt, freeze_parts
-from ..modeling.build import checking_parts
+from ..modeling.build import checking_parts, finish_model
 from ..modeling.meta_arch import keeps_contract
 from .charts import draw_evaluation_charts
 from .class_weights import with_class_weights
@@ -228,7 +228,7 @@ class Trainer(RecoveringTrainer):
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         with checking_parts(cfg):
-            model = adapt(super().build_model(cfg))
+            model = finish_model(super().build_model(cfg), cfg)
         return freeze_parts(model, complete_config(cfg).MODEL.FREEZE)
 
     @classmethod

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from detectron2.config import CfgNode
+from detectron2.modeling import RetinaNet
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
-from ..config import check_parts
+from ..config import check_parts, complete_config
 from ..errors import InputError
 from .meta_arch import adapt
 
@@ -21,7 +22,26 @@ def build_model(cfg: CfgNode) -> nn.Module:
         InputError: a part has a name that is not registered, or refuses the config.
     """
     with checking_parts(cfg):
-        return adapt(build_detectron2_model(cfg))
+        return finish_model(build_detectron2_model(cfg), cfg)
+
+
+def finish_model(model: nn.Module, cfg: CfgNode) -> nn.Module:
+    """What this toolkit's builders do with a model that Detectron2 has built from the config.
+
+    It is adapted to meta_arch.contract, and gets MODEL.RETINANET.QUALITY_TARGETS.
+
+    Raises:
+        InputError: it cannot be adapted, or is no RetinaNet and is to have quality targets.
+    """
+    model = adapt(model)
+    if complete_config(cfg).MODEL.RETINANET.QUALITY_TARGETS:
+        if not isinstance(model, RetinaNet):
+            raise InputError(
+                "MODEL.RETINANET.QUALITY_TARGETS is True, but MODEL.META_ARCHITECTURE "
+                f"{cfg.MODEL.META_ARCHITECTURE!r} is no RetinaNet: set it to False"
+            )
+        model.quality_targets = True
+    return model
 
 
 @contextmanager

@@ -14,7 +14,7 @@ Export, counting and timing call `network`; prediction and evaluation call `pred
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from detectron2.modeling import RetinaNet, SemanticSegmentor
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
@@ -25,6 +25,7 @@ from ...tasks import BOXES, PIXELS
 from .batching import FinishLogits, check_inference, output_size, resize_logits, run_by_size
 from .finite import check_finite
 from .head_contract import head_divisor, run_head
+from .quality import quality_losses
 
 
 class RawOutput(NamedTuple):
@@ -57,6 +58,14 @@ class DetectorContract(_Detector):
     """The contract for Detectron2's dense detectors, for a class that is one of those as well."""
 
     tasks: tuple[str, ...] = (BOXES.name,)
+    # Of a RetinaNet: train the scores to be IoUs (quality_losses).
+    quality_targets: bool = False
+
+    def losses(self, *args: Any) -> dict[str, Tensor]:
+        """As the class's own, or with `quality_targets` quality_losses."""
+        if self.quality_targets:
+            return quality_losses(cast(RetinaNet, self), *args)
+        return super().losses(*args)
 
     @property
     def size_divisor(self) -> int:
