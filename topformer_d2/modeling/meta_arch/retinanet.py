@@ -65,6 +65,8 @@ class FastRetinaNet(DetectorContract, RetinaNet):
             pred_anchor_deltas: a level's are (N, H W A, 4).
             gt_boxes: an image's are (R, 4), for the anchors that have a class.
         """
+        if self.quality_targets:
+            return super().losses(anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes)
         labels = torch.stack(gt_labels)
         has_class = (labels >= 0) & (labels != self.num_classes)
         num_positive = has_class.sum().item()
