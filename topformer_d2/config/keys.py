@@ -198,10 +198,10 @@ def add_topformer_config(cfg: CN) -> None:
     # Probability; 0.0 = off.
     cfg.INPUT.MOSAIC.PROB = 0.0
     # Copy-paste (Ghiasi et al., 2021): some objects of another sample are pasted over this one,
-    # where they are in theirs. With both tasks an object is the pixels in its box whose class has
-    # the box's class name, and where there is no such class the whole box, as it is with boxes
-    # alone. With pixel labels alone it is a connected region of one class, of at most a quarter of
-    # the image. The other sample is chosen as for INPUT.MOSAIC.
+    # where they are in theirs. An object is what its outline covers, where its labels have polygons
+    # or masks, and else its box; with both tasks only the pixels of that whose class has the box's
+    # class name, if there is such a class. With pixel labels alone it is a connected region of one
+    # class, of at most a quarter of the image. The other sample is chosen as for INPUT.MOSAIC.
     cfg.INPUT.COPY_PASTE = CN()
     # Probability; 0.0 = off.
     cfg.INPUT.COPY_PASTE.PROB = 0.0

@@ -23,6 +23,7 @@ from .coco_json import (
     read_boxes,
     read_coco,
 )
+from .object_outlines import read_outlines
 from .registered import register_dataset
 from .source_cache import without_collection
 
@@ -30,11 +31,20 @@ logger = get_logger(__name__)
 
 
 @without_collection()
-def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
+def load_boxes(
+    name: str, json_file: str, image_root: str, *, with_outlines: bool = False
+) -> list[dict]:
     """Detectron2 records of a COCO JSON, whose category ids may have gaps.
 
-    Boxes alone are read. Detectron2's load_coco_json reads segmentations too, keeps them in every
-    record, and leaves out each object whose polygon it does not like.
+    Detectron2's load_coco_json keeps segmentations in every record, and leaves out each object
+    whose polygon it does not like.
+
+    Args:
+        name: of the dataset.
+        json_file: its path.
+        image_root: folder that its file names are relative to.
+        with_outlines: read segmentations, too. A warning counts those that cannot be used; then
+            the object has none.
 
     Raises:
         InputError: the file is missing or is not a COCO JSON, an annotation is malformed, a file
@@ -51,15 +61,18 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         )
     MetadataCatalog.get(name).set(**classes)
     by_image = defaultdict(list)
+    annotations = []
     for box in read_boxes(content, json_file):
-        by_image[box.image_id].append(
-            {
-                "bbox": box.bbox,
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": box.category,
-                "iscrowd": box.iscrowd,
-            }
-        )
+        annotation = {
+            "bbox": box.bbox,
+            "bbox_mode": BoxMode.XYWH_ABS,
+            "category_id": box.category,
+            "iscrowd": box.iscrowd,
+        }
+        annotations.append(annotation)
+        by_image[box.image_id].append(annotation)
+    if with_outlines:
+        _add_outlines(annotations, json_file)
     unlisted = by_image.keys() - {image["id"] for image in content["images"]}
     if unlisted:
         count = sum(len(by_image[image_id]) for image_id in unlisted)
@@ -81,6 +94,20 @@ def load_boxes(name: str, json_file: str, image_root: str) -> list[dict]:
         }
         for image in content["images"]
     ]
+
+
+def _add_outlines(annotations: list[dict], json_file: str) -> None:
+    """Give records' annotations, in the order of the JSON, their "segmentation"."""
+    found, num_wrong = read_outlines(json_file)
+    for annotation, outline in zip(annotations, found, strict=True):
+        if outline is not None:
+            annotation["segmentation"] = outline
+    if num_wrong:
+        logger.warning(
+            "%s: %d of %d segmentations are neither polygons nor an RLE; these objects are their "
+            "boxes",
+            *(printable(json_file), num_wrong, len(found)),
+        )
 
 
 def register_boxes(
@@ -116,24 +143,28 @@ def register_boxes(
 _ANNOTATION_KEYS = ("bbox", "bbox_mode", "category_id", "iscrowd")
 
 
-def clean_boxes(records: list[dict]) -> list[dict]:
+def clean_boxes(records: list[dict], *, with_outlines: bool = False) -> list[dict]:
     """Records with only those annotations that training can use: boxes with an area.
 
     Boxes that have no area inside their image are dropped, and one warning counts them; one that
-    reaches out of its image is kept (the loader clips it). Polygons, which the builtin COCO has,
-    would take several times the memory of all else. The records given stay as they are.
+    reaches out of its image is kept (the loader clips it). The records given stay as they are.
+
+    Args:
+        records: Detectron2 dataset dicts.
+        with_outlines: keep "segmentation", which takes several times the memory of all else.
 
     Raises:
         InputError: an annotation has no box, or one of numbers that no image has.
     """
     dropped: Counter[str] = Counter()
+    wanted = (*_ANNOTATION_KEYS, "segmentation") if with_outlines else _ANNOTATION_KEYS
     cleaned = []
     for record in records:
         annotations = record.get("annotations", [])
         good = [a for a in annotations if has_area_inside(a, record)]
         if len(good) < len(annotations):
             dropped[record["file_name"]] += len(annotations) - len(good)
-        boxes = [{key: a[key] for key in _ANNOTATION_KEYS if key in a} for a in good]
+        boxes = [{key: a[key] for key in wanted if key in a} for a in good]
         cleaned.append({**record, "annotations": boxes})
     if dropped:
         files = ", ".join(printable(file, newlines=True) for file in list(dropped)[:3])

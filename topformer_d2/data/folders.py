@@ -11,11 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..config import after_loading
+from ..config import after_loading, complete_config, model_tasks
 from ..errors import InputError
 from ..files import Stamp, file_stamp
 from ..logs import get_logger
-from ..tasks import PIXELS, TASKS, Task
+from ..tasks import BOXES, PIXELS, TASKS, Task
 from .categories import Categories
 from .class_list import read_classes
 from .labelled import has_task
@@ -75,7 +75,8 @@ def register_folders(cfg: CfgNode) -> None:
             raise InputError("DATASETS.FOLDERS has an entry without a name: give it one")
         entry, definition = Entry.parse(name, folders[name]), dict(folders[name])
         cache = os.path.join(cfg.OUTPUT_DIR, CACHE, name)
-        stamps = (*_stamps(entry), cache, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
+        with_outlines = name in cfg.DATASETS.TRAIN and needs_outlines(cfg)
+        stamps = (*_stamps(entry), cache, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, with_outlines)
         if name in DatasetCatalog.list():
             metadata = MetadataCatalog.get(name)
             known = metadata.get("folders")
@@ -93,9 +94,15 @@ def register_folders(cfg: CfgNode) -> None:
         register_folder(
             *(name, definition, cache),
             ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+            with_outlines=with_outlines,
             when_missing=partial(_known_classes, name, cfg),
         )
         MetadataCatalog.get(name).stamp = stamps
+
+
+def needs_outlines(cfg: CfgNode) -> bool:
+    """Whether training with a config uses the outlines of objects."""
+    return complete_config(cfg).INPUT.COPY_PASTE.PROB > 0 and BOXES.name in model_tasks(cfg)
 
 
 def register_folder(
@@ -104,6 +111,7 @@ def register_folder(
     cache: str,
     *,
     ignore_value: int = 255,
+    with_outlines: bool = False,
     when_missing: Callable[[str, Task], dict] | None = None,
 ) -> None:
     """Register one entry of DATASETS.FOLDERS, without a config.
@@ -113,6 +121,7 @@ def register_folder(
         entry: its keys.
         cache: folder for what is made of labels that are not used as they lie.
         ignore_value: the training id of pixels that are not learnt.
+        with_outlines: objects have their outlines in the records, where the labels have shapes.
         when_missing: from the file that names the classes of a task, and is missing, and the task
             to the fields of Detectron2's metadata that do; None = InputError.
 
@@ -121,10 +130,10 @@ def register_folder(
     """
     parsed = Entry.parse(name, entry)
     metadata: dict[str, Any] = {"folders": dict(entry), "image_root": parsed.images}
-    folder = LabelledFolder(name, parsed, cache, ignore_value)
+    folder = LabelledFolder(name, parsed, cache, ignore_value, with_outlines)
     load, fields_of = folder.records, folder.metadata
     if is_plain(parsed):
-        load = partial(plain_records, name, parsed)
+        load = partial(plain_records, name, parsed, with_outlines=with_outlines)
         fields_of = partial(plain_metadata, parsed, ignore_value)
         metadata |= plain_paths(parsed)
     else:

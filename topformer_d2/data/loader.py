@@ -29,12 +29,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..config import model_tasks
 from ..errors import InputError
+from ..logs import get_logger
 from .boxes import clean_boxes
 from .config_checks import train_weights
-from .folders import register_folders
+from .folders import needs_outlines, register_folders
 from .labelled import tasks_of
 from .mapper import TaskMapper
+from .mixed_sampler import MixedSampler
 from .registered import load_records
+
+logger = get_logger(__name__)
 
 Mapper = Callable[..., dict]  # from a record to a sample
 
@@ -97,44 +101,6 @@ def kinds_of(records: Sequence[dict], sizes: Sequence[int] = ()) -> np.ndarray:
         ],
         np.int64,
     )
-
-
-class MixedSampler:
-    """An endless sampler over several datasets, each drawn in proportion to its weight.
-
-    Of a dataset every record comes once before any comes again. As with Detectron2's
-    TrainingSampler, the processes of a run share one stream.
-    """
-
-    def __init__(self, parts: Sequence[tuple[int, float]], seed: int):
-        """
-        Args:
-            parts: (number of records, weight) of each dataset.
-            seed: equal on all processes.
-        """
-        self._sizes = [size for size, _ in parts]
-        self._weights = torch.tensor([weight for _, weight in parts], dtype=torch.float64)
-        self._seed = seed
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self._stream(), comm.get_rank(), None, comm.get_world_size())
-
-    def _stream(self) -> Iterator[int]:
-        firsts = np.cumsum([0, *self._sizes]).tolist()
-        indices = [_shuffled(size, (self._seed, i)) for i, size in enumerate(self._sizes)]
-        generator = torch.Generator().manual_seed(self._seed)
-        while True:
-            for part in torch.multinomial(
-                self._weights, 1024, replacement=True, generator=generator
-            ).tolist():
-                yield firsts[part] + next(indices[part])
-
-
-def _shuffled(size: int, seed: tuple[int, ...]) -> Iterator[int]:
-    """Endless permutations of range(size), one after the other."""
-    rng = np.random.default_rng(seed)
-    while True:
-        yield from rng.permutation(size).tolist()
 
 
 class TrainLoader:
@@ -279,7 +245,15 @@ def _train_records(cfg: CfgNode, name: str) -> list[dict]:
     tasks = model_tasks(cfg)
     records = [r for r in load_records(name) if set(tasks).intersection(r["tasks"])]
     if "instances" in tasks_of(records) and "instances" in tasks:
-        records = clean_boxes(records)
+        with_outlines = needs_outlines(cfg)
+        records = clean_boxes(records, with_outlines=with_outlines)
+        if with_outlines:
+            objects = [a for r in records for a in r["annotations"] if not a.get("iscrowd", 0)]
+            logger.info(
+                "%s: %d of %d objects have an outline, by which INPUT.COPY_PASTE pastes them; of "
+                "the others it pastes the box",
+                *(name, sum("segmentation" in a for a in objects), len(objects)),
+            )
         print_instances_class_histogram(records, MetadataCatalog.get(name).thing_classes)
     # An image without objects still has pixels to label.
     if tasks == ("instances",) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:

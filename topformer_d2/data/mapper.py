@@ -26,6 +26,7 @@ from .augmentations.build import build_mixing
 from .boxes import corners
 from .images import read_image, read_label
 from .label_checks import check_image_size, check_label_range, check_label_size
+from .object_outlines import Outline, outline_of
 
 
 class TaskMapper:
@@ -126,7 +127,7 @@ class TaskMapper:
         """A record's image with its truth, augmented, and (height, width) of the file's image."""
         image = read_image(record["file_name"], self.image_format)
         check_image_size(record, image.shape[:2])
-        truth, classes = {}, None
+        truth, classes, outlines = {}, None, None
         tasks = set(record.get("tasks", self.tasks)).intersection(
             self.tasks if self.is_train else ()
         )
@@ -135,8 +136,19 @@ class TaskMapper:
             truth["sem_seg"] = self._read_label(label_file, image, record["file_name"])
         if BOXES.name in tasks:
             truth["boxes"], classes = _boxes_and_classes(record.get(BOXES.record_key, []))
-        picture = Picture(image, truth.get("sem_seg"), truth.get("boxes"), classes)
+            outlines = self._outlines(record, image.shape[:2])
+        picture = Picture(image, truth.get("sem_seg"), truth.get("boxes"), classes, outlines)
         return _apply(self.augmentations, picture), image.shape[:2]
+
+    def _outlines(self, record: dict, size: tuple[int, int]) -> list[Outline] | None:
+        """Of the objects of _boxes_and_classes, where copy-paste needs them and there are any."""
+        if self.mixing is None or not self.mixing.copy_paste_prob:
+            return None
+        try:
+            found = [outline_of(a, size) for a in _objects(record.get(BOXES.record_key, []))]
+        except InputError as e:
+            raise InputError(f"{record['file_name']}: {e}") from e
+        return found if any(found) else None
 
     def _read_label(self, file: str | None, image: np.ndarray, image_file: str) -> np.ndarray:
         if not file:
@@ -151,12 +163,15 @@ def _apply(augmentations: T.AugmentationList, picture: Picture) -> Picture:
     """A picture after augmentations, with the boxes of which something is inside the image."""
     augmented = T.AugInput(picture.image, boxes=picture.boxes, sem_seg=picture.sem_seg)
     augmented.classes = picture.classes  # for augmentations that draw by class
-    augmentations(augmented)
+    done = augmentations(augmented)
     made = Picture(augmented.image, augmented.sem_seg)
     if picture.classes is not None:
         boxes = Boxes(torch.from_numpy(augmented.boxes.astype(np.float32)))
         boxes.clip(augmented.image.shape[:2])
-        made.keep_boxes(boxes.tensor.numpy(), picture.classes)
+        outlines = picture.outlines
+        if outlines is not None:
+            outlines = [[done.apply_coords(polygon) for polygon in each] for each in outlines]
+        made.keep_boxes(boxes.tensor.numpy(), picture.classes, outlines)
     return made
 
 
@@ -169,7 +184,11 @@ def _channels_first(image: np.ndarray) -> torch.Tensor:
 
 def _boxes_and_classes(annotations: list[dict]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (n, 4) float64 XYXY in pixels and classes (n,) int64 of all objects but crowds."""
-    objects = [a for a in annotations if not a.get("iscrowd", 0)]
+    objects = _objects(annotations)
     boxes = [corners(a) for a in objects]
     classes = [a["category_id"] for a in objects]
     return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64)
+
+
+def _objects(annotations: list[dict]) -> list[dict]:
+    return [a for a in annotations if not a.get("iscrowd", 0)]

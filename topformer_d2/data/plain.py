@@ -110,15 +110,20 @@ def plain_paths(entry: Entry) -> dict:
     return fields
 
 
-def plain_records(name: str, entry: Entry) -> list[dict]:
+def plain_records(name: str, entry: Entry, *, with_outlines: bool = False) -> list[dict]:
     """Detectron2 records of an entry whose labels are used as they lie.
+
+    Args:
+        name: of the dataset.
+        entry: of it.
+        with_outlines: objects have their outlines.
 
     Raises:
         InputError: a file is missing or wrong.
     """
     if not entry.boxes:
         return load_image_label_pairs(entry.images, entry.labels)
-    records = load_boxes(name, entry.boxes, entry.images)
+    records = load_boxes(name, entry.boxes, entry.images, with_outlines=with_outlines)
     if entry.labels:
         labels = label_fields(entry.labels)
         return join_labels(name, records, labels, entry.boxes, entry.labels)

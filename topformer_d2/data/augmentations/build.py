@@ -84,7 +84,8 @@ def build_mixing(cfg: CfgNode) -> Mixing | None:
         if without or not objects:
             what = shortened(without) if objects else "all classes, whose names are not known"
             logger.warning(
-                "INPUT.COPY_PASTE pastes whole boxes of %s: no class of the pixels has their names",
+                "INPUT.COPY_PASTE pastes whole boxes of %s where their labels have no outlines: no "
+                "class of the pixels has their names",
                 printable(what),
             )
     return Mixing(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import cv2
 import numpy as np
 
+from ..object_outlines import Outline, fill_outline
 from .visible import cut_boxes, pixel_window, shown_box
 
 # Regions of one class that count as objects where there are no boxes: in pixels, and as a share of
@@ -24,17 +26,22 @@ class Picture:
         sem_seg: (H, W) uint8, or None where there are no pixel labels.
         boxes: (n, 4) float32 XYXY in pixels, inside the image; None where there are no boxes.
         classes: (n,) int64, of the boxes.
+        outlines: of the objects in the boxes, where copy-paste needs them; None = none is known.
     """
 
     image: np.ndarray
     sem_seg: np.ndarray | None = None
     boxes: np.ndarray | None = None
     classes: np.ndarray | None = None
+    outlines: list[Outline] | None = None
 
-    def keep_boxes(self, boxes: np.ndarray, classes: np.ndarray) -> None:
-        """Set boxes and classes to those of an area."""
-        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    def keep_boxes(
+        self, boxes: np.ndarray, classes: np.ndarray, outlines: list[Outline] | None = None
+    ) -> None:
+        """Set boxes, classes and outlines to those of an area."""
+        kept = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
         self.boxes, self.classes = boxes[kept].astype(np.float32), classes[kept]
+        self.outlines = None if outlines is None else list(compress(outlines, kept))
 
 
 class Mixing:
@@ -89,6 +96,7 @@ class Mixing:
         if pictures[0].sem_seg is not None:
             made.sem_seg = np.full((h, w), self.ignore_value, np.uint8)
         boxes, classes = [], []
+        outlines: list[Outline] = []
         for i, picture in enumerate(pictures):
             place_x, x, part_w = _quarter(middle_x, w, i % 2, picture.image.shape[1])
             place_y, y, part_h = _quarter(middle_y, h, i // 2, picture.image.shape[0])
@@ -104,16 +112,21 @@ class Mixing:
                 shift = place_x - x, place_y - y, place_x - x, place_y - y
                 boxes.append(cut[has_area] + shift)
                 classes.append(picture.classes[has_area])
+                outlines += [
+                    [polygon + shift[:2] for polygon in outline]
+                    for outline in compress(_outlines_of(picture), has_area)
+                ]
         if boxes:
-            made.keep_boxes(np.concatenate(boxes), np.concatenate(classes))
+            made.keep_boxes(np.concatenate(boxes), np.concatenate(classes), outlines)
         return made
 
     def copy_paste(self, onto: Picture, donor: Picture) -> Picture:
         """`onto` with a random part of the objects of `donor` pasted over it (Ghiasi et al., 2021).
 
         They stay where they are in the donor, whose own augmentation has moved them. An object is
-        its box's pixels of its class, or the whole box where the class has no pixel label. Without
-        boxes it is a connected region of one class, drawn evenly from those that have any.
+        what its outline covers of its box, or the whole box where it has none; of that, the pixels
+        of its class where the class has a pixel label. Without boxes it is a connected region of
+        one class, drawn evenly from those that have any.
         """
         h, w = np.minimum(onto.image.shape[:2], donor.image.shape[:2])
         donor = self._cut(donor, h, w)
@@ -142,7 +155,7 @@ class Mixing:
             made.sem_seg = picture.sem_seg[:h, :w]
         if picture.boxes is not None:
             cut = cut_boxes(picture.boxes, np.array([0, 0, w, h]), self.min_visible)
-            made.keep_boxes(cut, picture.classes)
+            made.keep_boxes(cut, picture.classes, picture.outlines)
         return made
 
     def _region(self, picture: Picture, i: int) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -150,10 +163,14 @@ class Mixing:
         window = pixel_window(picture.boxes[i], picture.image.shape[:2])
         category = int(picture.classes[i])
         label = self.object_labels[category] if category < len(self.object_labels) else -1
-        if picture.sem_seg is not None and label >= 0:
-            return window, picture.sem_seg[window] == label
         rows, columns = window
-        return window, np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
+        if picture.outlines and picture.outlines[i]:
+            region = fill_outline(picture.outlines[i], window)
+        else:
+            region = np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)
+        if picture.sem_seg is not None and label >= 0:
+            region &= picture.sem_seg[window] == label
+        return window, region
 
     def _mark_boxes(self, donor: Picture, mask: np.ndarray) -> None:
         """Set a random part of the donor's objects, one at least, to 1 in the mask."""
@@ -189,6 +206,11 @@ class Mixing:
                 region = np.ones_like(region)
             boxes[i] = shown_box(box, window, region, shown[window], self.min_visible)
         return boxes
+
+
+def _outlines_of(picture: Picture) -> list[Outline]:
+    """Of each of its boxes."""
+    return picture.outlines or [[] for _ in picture.boxes]
 
 
 def _quarter(middle: int, side: int, is_second: int, available: int) -> tuple[int, int, int]:

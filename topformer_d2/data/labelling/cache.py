@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ...errors import InputError
-from ...files import holding_alone, keep_holding, read_json, write_json
+from ...files import holding_alone, keep_holding, read_json, write_beside, write_json
+from ..object_outlines import packed
 from ..severity import SEVERITY
 from .classes import ClassMap
 
@@ -17,6 +19,7 @@ INDEX = "index.json"
 LABELS = "labels"
 _IN_USE = ".in_use"
 _CLASSES = "classes.json"
+_OUTLINES = "outlines.jsonl"
 
 Colors = tuple[tuple[int, int, int], ...]
 
@@ -46,6 +49,42 @@ def read_index(folder: str, key: str) -> dict[str, Any] | None:
         return None
     keep_in_use(folder)
     return index if _has_labels(folder, index) else None
+
+
+def write_outlines(folder: str, key: str, records: Iterable[dict[str, Any]]) -> None:
+    """Take the outlines of objects out of the records of an index, and keep them beside it.
+
+    They are many times as large, and only some trainings need them.
+
+    Args:
+        folder: the cache.
+        key: what they are of.
+        records: each with "outlines", which it has no longer afterwards.
+    """
+    lines = [json.dumps(key), *(json.dumps(record.pop("outlines", [])) for record in records)]
+    write_beside(os.path.join(folder, _OUTLINES), "\n".join(lines).encode())
+
+
+def add_outlines(folder: str, key: str, records: Sequence[dict[str, Any]]) -> bool:
+    """Give the records of an index their "outlines"; False where those are not there, or damaged.
+
+    Args:
+        folder: the cache.
+        key: what they are to be of.
+        records: of the index. Each gets a list with the polygons of each of its boxes, packed.
+    """
+    try:
+        with open(os.path.join(folder, _OUTLINES), "rb") as lines:
+            if json.loads(next(lines)) != key:
+                return False
+            for record, line in zip(records, lines, strict=True):
+                # A line at a time: all numbers at once would take many times the arrays' memory.
+                record["outlines"] = [packed(polygons) for polygons in json.loads(line)]
+                if len(record["outlines"]) != len(record.get("boxes", ())):
+                    return False
+    except (OSError, StopIteration, TypeError, ValueError):
+        return False
+    return True
 
 
 def write_classes(folder: str, key: str, classes: Mapping[str, ClassMap]) -> None:

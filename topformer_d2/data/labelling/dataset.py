@@ -19,7 +19,16 @@ from ..categories import Categories
 from ..formats import files_beyond
 from ..formats.contract import BACKGROUND, Problem
 from ..severity import is_error
-from .cache import INDEX, LABELS, keep_in_use, read_classes, read_index, write_classes
+from .cache import (
+    INDEX,
+    LABELS,
+    add_outlines,
+    keep_in_use,
+    read_classes,
+    read_index,
+    write_classes,
+    write_outlines,
+)
 from .making import make_records
 from .rendering import VERSION
 from .source import LabelSource
@@ -98,16 +107,27 @@ class LabelledFolder(LabelSource):
     def _load(self) -> tuple[list[dict], list[Problem]]:
         """The records as they are stored, and the problems; made where the files have changed."""
         key = self._key()
-        index: dict[str, Any] | None = read_index(self.cache, key)
+        index: dict[str, Any] | None = self._kept(key)
         if index is None:
             with self._alone():
-                index = read_index(self.cache, key)  # another process may have made it
+                index = self._kept(key)  # another process may have made it
                 if index is None:
                     index = dict(make_records(self), key=key)
+                    if self.with_outlines:
+                        write_outlines(self.cache, key, index["records"])
                     write_json(os.path.join(self.cache, INDEX), index)
                     write_classes(self.cache, key, {t: self.classes(t) for t in self.entry.tasks})
                     keep_in_use(self.cache)
+                    if self.with_outlines:
+                        add_outlines(self.cache, key, index["records"])
         return index["records"], [Problem(*each) for each in index["problems"]]
+
+    def _kept(self, key: str) -> dict[str, Any] | None:
+        """The index of the cache with all that is wanted of it."""
+        index = read_index(self.cache, key)
+        if index is None or not self.with_outlines:
+            return index
+        return index if add_outlines(self.cache, key, index["records"]) else None
 
     def _key(self) -> str:
         """What changes with all that the dataset is made of."""
@@ -152,6 +172,12 @@ class LabelledFolder(LabelSource):
                 }
                 for x0, y0, x1, y1, index, is_crowd in stored["boxes"]
             ]
+            # Those that are their boxes, as all of some formats are, need none.
+            for annotation, outline in zip(
+                record[BOXES.record_key], stored.get("outlines", ()), strict=False
+            ):
+                if outline:
+                    annotation["segmentation"] = outline
         return record
 
 

@@ -12,6 +12,7 @@ from ...errors import InputError, shortened
 from ..coco_json import LARGEST_COORDINATE
 from ..formats.contract import LabelledImage, Shape
 from ..formats.regions import box_around, check_rle, compress
+from ..object_outlines import mask_outline, rounded
 
 
 def draw(
@@ -111,6 +112,19 @@ def shape_box(shape: Shape, height: int, width: int) -> tuple[float, float, floa
     if not all(math.isfinite(v) and abs(v) <= LARGEST_COORDINATE for v in box):
         raise InputError(f"an object of {shape.label!r} has the box {shortened(box)}")
     return box
+
+
+def shape_outline(shape: Shape, height: int, width: int) -> list[list[float]]:
+    """The polygons [x0, y0, ...] of a shape in pixels; empty where it is its box, or a crowd.
+
+    Raises:
+        InputError: its mask is damaged.
+    """
+    if shape.is_crowd:
+        return []
+    if shape.polygons:
+        return rounded(shape.polygons)
+    return [] if shape.rle is None else rounded(mask_outline(_region(shape, height, width)))
 
 
 def to_pixels(image: LabelledImage, height: int, width: int) -> list[Shape]:

@@ -134,7 +134,7 @@ def _renderer(dataset: LabelSource, task: str) -> Renderer:
     folder = os.path.join(dataset.cache, LABELS)
     common = (dataset.entry.images, folder, kind, labelling.names)
     if task == BOXES.name:
-        return Renderer(*common, boxes=classes)
+        return Renderer(*common, boxes=classes, with_outlines=dataset.with_outlines)
     if kind.decode is not None:
         table = classes.table(labelling, ignored, has_colors=kind.has_colors)
         values = labelling.values
@@ -158,6 +158,8 @@ def _join(
         record: dict[str, Any] = {"file": file, "size": list(listing[file].size)}
         if boxes is not None:
             record["boxes"] = [list(box) for box in boxes[file].boxes]
+            if dataset.with_outlines:
+                record["outlines"] = list(boxes[file].outlines)
         if file in pixels:
             record |= {"label": pixels[file].label, "label_bytes": pixels[file].num_bytes}
         elif PIXELS.name in found:

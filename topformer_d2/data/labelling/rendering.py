@@ -16,7 +16,7 @@ from ...errors import InputError, trouble_of_one
 from ...files import file_stamp, write_beside
 from ..formats.contract import BACKGROUND, DatasetFormat, LabelledImage, Problem
 from .classes import ClassMap
-from .drawing import draw, shape_box, to_pixels
+from .drawing import draw, shape_box, shape_outline, to_pixels
 from .matching import image_size
 from .unknown import shown_value
 
@@ -46,6 +46,8 @@ class Rendered(NamedTuple):
         size: (width, height) of the image.
         label: name of the written label map; "" = none.
         boxes: (x0, y0, x1, y1, class, is a crowd) of each object.
+        outlines: of a Renderer with them, the polygons of each object, [x0, y0, ...] in pixels;
+            none where it is its box.
         unknown: {label or value without a class: its pixels or objects}; None = all have one.
         num_bytes: of the label map's file.
         problem: what is wrong, in which case there are no labels.
@@ -58,6 +60,7 @@ class Rendered(NamedTuple):
     unknown: Mapping[str, int] | None = None
     problem: Problem | None = None
     num_bytes: int = 0
+    outlines: tuple[list[list[float]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class Renderer:
         values: of the Labelling.
         ignore_value: the training id of pixels that are not learnt.
         background: the training id of pixels that no shape covers.
+        with_outlines: objects have their outlines.
     """
 
     root: str
@@ -87,6 +91,7 @@ class Renderer:
     values: Mapping[int, str] = field(default_factory=dict)
     ignore_value: int = 255
     background: int = 255
+    with_outlines: bool = False
 
     def __call__(self, item: Item) -> Rendered:
         image = os.path.join(self.root, item.file)
@@ -153,7 +158,7 @@ class Renderer:
                 drawn = list(zip(shapes, values, strict=True))
                 _write(path, draw(drawn, height, width, self.background))
             num_bytes = os.path.getsize(path)
-        boxes = []
+        boxes, outlines = [], []
         for shape in shapes if self.boxes is not None else ():
             assert self.boxes is not None
             index = self.boxes.find(shape.label)
@@ -161,7 +166,10 @@ class Renderer:
                 continue
             if (box := shape_box(shape, height, width)) is not None:
                 boxes.append((*box, index, shape.is_crowd))
-        return Rendered(item.file, (width, height), name, tuple(boxes), num_bytes=num_bytes)
+                if self.with_outlines:
+                    outlines.append(shape_outline(shape, height, width))
+        made = Rendered(item.file, (width, height), name, tuple(boxes), num_bytes=num_bytes)
+        return made._replace(outlines=tuple(outlines))
 
     @cached_property
     def _recipe(self) -> str:

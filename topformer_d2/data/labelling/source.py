@@ -25,12 +25,14 @@ class LabelSource:
         entry: of it.
         cache: folder of what is kept.
         ignore_value: the training id of pixels that are not learnt.
+        with_outlines: objects have their outlines, where the labels have shapes.
     """
 
     name: str
     entry: Entry
     cache: str
     ignore_value: int = 255
+    with_outlines: bool = False
 
     @property
     def where(self) -> str:
