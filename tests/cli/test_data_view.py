@@ -1,13 +1,15 @@
 """Sheets of samples, raw and as the model gets them."""
 
+import json
 import random
+import re
 
 import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
-from tests.helpers import topformer
+from tests.helpers import exported, save_untrained, topformer
 from topformer_d2.data.loader import build_train_loader
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.data.registered import spread_evenly
@@ -124,6 +126,63 @@ def test_the_tool(tmp_path, synthetic_dataset):
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] > 6 * (CROP + GAP)
     result = topformer("data", "view", *arguments, "--output", tmp_path / "sheet", *small)
     assert result.returncode == 1 and "the name of a picture ends in" in result.stderr
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """LabelMe's files of a square beside their images."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(root / f"{i}.png"), np.full((60, 80, 3), 9, np.uint8))
+        points = [[20, 20], [60, 20], [60, 50], [20, 50]]
+        shapes = [{"label": "cat", "shape_type": "polygon", "points": points}]
+        (root / f"{i}.json").write_text(json.dumps({"shapes": shapes, "imagePath": f"{i}.png"}))
+    return root
+
+
+@pytest.mark.parametrize("key", ["--labels", "--boxes"])
+def test_images_and_labels_are_drawn_without_a_config(tmp_path, photos, key):
+    sheet = tmp_path / "sheet.png"
+    words = ["data", "view", "--images", photos, key, photos, "--output", sheet]
+    result = topformer(*words, "--num-images", 2)
+    assert result.returncode == 0, result.stderr
+    assert f"row 2: {photos}/2.png" in result.stdout
+    drawn = cv2.imread(str(sheet))
+    assert drawn.shape[0] == HEADER + 2 * (60 + GAP)
+    assert (first_row(drawn, 0, 60, 80) == 9).all()
+    truth = (first_row(drawn, 1, 60, 80) != 9).any(-1)
+    assert truth[20:50, 20:60].sum() > 50 and (key == "--labels" or not truth[:5].any())
+    assert "folder" not in DatasetCatalog.list() and len(list(photos.iterdir())) == 6
+
+
+def test_predictions_beside_labels_without_a_config(tmp_path, photos, tiny_config):
+    cfg = tiny_config()
+    weights = save_untrained(cfg, tmp_path / "model.pth")
+    model = exported(cfg, weights, tmp_path / "model.onnx")
+    words = ["data", "view", "--model", model, "--images", photos, "--output", tmp_path / "s.png"]
+    result = topformer(*words, "--labels", photos)
+    assert result.returncode == 1 and "['background', 'cat']" in result.stderr
+    (tmp_path / "six.txt").write_text("background\ncat\na\nb\nc\nd\n")
+    result = topformer(*words, "--labels", photos, "--classes", tmp_path / "six.txt")
+    assert result.returncode == 0, result.stderr
+    assert cv2.imread(str(tmp_path / "s.png")).shape[1] > 3 * (80 + GAP)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "--config-file"),
+        (["--images", "x"], "--labels"),
+        (["--images", "x", "--labels", "x", "--augmented"], "--augmented"),
+        (["--images", "x", "--labels", "x", "--config-file", "c.yaml"], "--config-file|--images"),
+        (["--images", "x", "--labels", "x"], "--labels"),
+    ],
+)
+def test_what_goes_with_images_is_told(tmp_path, words, named):
+    result = topformer("data", "view", "--output", tmp_path / "sheet.png", *words)
+    assert result.returncode in (1, 2) and re.search(named, result.stderr)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

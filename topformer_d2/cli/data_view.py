@@ -1,6 +1,7 @@
 """Draw images of a dataset beside their labels and boxes, and predictions, as one picture.
 
   topformer data view --config-file configs/seg_topformer_t_camvid.yaml --output raw.png
+  topformer data view --images photos --labels photos --output raw.png
   topformer data view --config-file configs/seg_topformer_t_camvid.yaml --augmented \\
     --output augmented.png
   topformer data view --config-file configs/seg_topformer_t_camvid.yaml \\
@@ -17,15 +18,20 @@ each image. --list draws the first --num-images suspected label errors that
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
+
+from detectron2.data import MetadataCatalog
 
 from ..config import load_config
 from ..data import check_config
 from ..data.images import check_image_name, write_image
 from ..data.registered import check_dataset_present
 from ..data.suspects import read_suspects
-from ..errors import InputError, printable, shown
+from ..errors import InputError, printable, shortened, shown
 from ..inference import Predictor
-from ..visualization import prediction_sheet, sample_sheet, suspect_sheet
+from ..tasks import TASKS
+from ..visualization import dataset_sheet, prediction_sheet, sample_sheet, suspect_sheet
+from .folder_options import add_folder_options, folder_dataset, has_folder_options
 from .parsing import Parser, add_min_score, add_opts, min_score_of
 
 DRAWS = 3
@@ -34,7 +40,7 @@ DRAWS = 3
 def make_parser() -> Parser:
     """The arguments of `topformer data view`."""
     parser = Parser(__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument("--config-file", metavar="FILE")
     what.add_argument(
         "--model", metavar="FILE", help="what `topformer export` wrote: draw its predictions"
@@ -53,12 +59,15 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--seed", type=int, help="of --augmented; default: 0")
     add_min_score(parser)
+    add_folder_options(parser)
     add_opts(parser)
     return parser
 
 
 def run(args: argparse.Namespace, parser: Parser) -> None:
     """Draw the sheet, and print which file is in which row."""
+    if not (args.config_file or args.model or has_folder_options(args)):
+        parser.error("name a --config-file, a --model, or --images and their labels")
     if args.num_images < 1:
         raise InputError(f"--num-images is {args.num_images}; it takes 1 or more")
     seed, min_score = args.seed or 0, min_score_of(args)
@@ -67,6 +76,13 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     if args.seed is not None and not args.augmented:
         raise InputError("--seed is of --augmented: give both or none")
     has_model = args.weights or args.model
+    if has_folder_options(args) and (
+        args.config_file or args.weights or args.dataset or args.augmented or args.list or args.opts
+    ):
+        raise InputError(
+            "--images goes alone or with --model: for --augmented, --list, --weights and KEY VALUE "
+            "pairs write a config with DATASETS.FOLDERS"
+        )
     if has_model and args.augmented:
         raise InputError("--augmented does not go with predictions: they are of whole images")
     if not has_model and args.min_score is not None:
@@ -82,9 +98,15 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         sheet = suspect_sheet(cfg, name, suspects)
         files = [f"{suspect.file_name}: {suspect.text}" for suspect in suspects]
     elif has_model:
-        predictor, name = load_model(args)
-        sheet = prediction_sheet(predictor, name, args.num_images, min_score=min_score)
+        with ExitStack() as stack:
+            if has_folder_options(args):
+                args.dataset = stack.enter_context(folder_dataset(args))
+            predictor, name = load_model(args)
+            sheet = prediction_sheet(predictor, name, args.num_images, min_score=min_score)
         files = []
+    elif has_folder_options(args):
+        with folder_dataset(args) as name:
+            sheet, files = dataset_sheet(name, args.num_images)
     else:
         cfg, name = load_dataset(args, "TRAIN")
         draws = DRAWS if args.augmented else 0
@@ -117,4 +139,13 @@ def load_model(args: argparse.Namespace) -> tuple[Predictor, str]:
     if not args.dataset:
         raise InputError("--model is drawn on a --dataset: name one")
     check_dataset_present(args.dataset)
-    return Predictor(args.model), args.dataset
+    predictor = Predictor(args.model)
+    for task in (TASKS[name] for name in predictor.info.tasks):
+        names = MetadataCatalog.get(args.dataset).get(task.classes_field) or ()
+        count = len(getattr(predictor.info, task.table).names)
+        if names and len(names) != count:
+            raise InputError(
+                f"the labels have {len(names)} classes ({shortened(list(names))}), and --model "
+                f"{args.model} has {count}: name labels of its classes"
+            )
+    return predictor, args.dataset

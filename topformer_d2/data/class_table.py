@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.data import Metadata, MetadataCatalog
 
 from ..tasks import TASKS
-from .labelled import has_task
+from .labelled import has_task, registered_tasks
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,30 @@ class ClassTable:
             else None,
             dataset,
         )
+
+
+@dataclass(frozen=True)
+class DatasetClasses:
+    """What is drawn of a dataset, whatever the model.
+
+    Attributes:
+        tasks: "sem_seg", "instances" or both.
+        pixels, objects: the classes of the two tasks; empty for one that it has no labels for.
+    """
+
+    tasks: tuple[str, ...]
+    pixels: ClassTable
+    objects: ClassTable
+
+    @classmethod
+    def of_dataset(cls, name: str) -> DatasetClasses:
+        """Of a registered dataset whose metadata have its classes."""
+        tables = {task.table: ClassTable() for task in TASKS.values()}
+        tasks = registered_tasks(name)
+        for task in map(TASKS.get, tasks):
+            count = len(MetadataCatalog.get(name).get(task.classes_field) or ())
+            tables[task.table] = ClassTable.from_datasets([name], task.name, count)
+        return cls(tasks, **tables)
 
 
 def class_styles(metadata: Metadata, kind: str, num_classes: int) -> tuple[list[str], np.ndarray]:

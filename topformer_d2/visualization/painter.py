@@ -10,20 +10,20 @@ import numpy as np
 from detectron2.config import CfgNode, configurable
 from PIL import Image, ImageDraw
 
-from ..data.class_table import ClassTable
+from ..data.class_table import ClassTable, DatasetClasses
 from ..data.scene import Scene
 from ..inference.model_info import ModelInfo
 from .overlay import add_legend, blend_labels, text_font
 
 
 class Painter:
-    """Draws scenes in the names and colours of a model's classes."""
+    """Draws scenes in the names and colours of the classes of a model or a dataset."""
 
     @configurable
-    def __init__(self, info: ModelInfo):
+    def __init__(self, info: ModelInfo | DatasetClasses):
         """
         Args:
-            info: of the model; its tasks, classes and their colours are used.
+            info: of the model, or of a dataset; its tasks, classes and their colours are used.
         """
         self.info = info
         self.tasks = info.tasks

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.config import CfgNode
 
+from ..data.class_table import DatasetClasses
 from ..data.images import read_image
 from ..data.label_checks import check_label_size
 from ..data.loader import SeededMap, kinds_of
@@ -44,28 +45,45 @@ def sample_sheet(
     all_records = load_records(dataset_name)
     indices = spread_evenly(range(len(all_records)), num_images)
     records = [all_records[i] for i in indices]
+    if not draws:
+        return _raw_sheet(painter, records)
     # From all of them, since a sample can be made of several.
     samples = SeededMap(all_records, TaskMapper(cfg, is_train=True), seed, kinds_of(all_records))
-    rows = []
-    for r, record in enumerate(records):
-        if draws:
-            drawn = [_augmented(samples[r * draws + d, indices[r]], cfg) for d in range(draws)]
-        else:
-            # As the files have it: boxes that reach out, too, which the mapper clips.
-            image = read_image(record["file_name"], "RGB")
-            scene = Scene.from_record(record, painter.tasks)
-            if scene.label is not None:
-                label_file, size = record["sem_seg_file_name"], image.shape[:2]
-                check_label_size(scene.label, size, label_file, record["file_name"])
-            drawn = [(image, scene)]
-        row = []
-        for image, scene in drawn:
-            row += [image, painter.draw(image, scene, opacity=0.7)]
-        row[-1] = painter.add_legend(row[-1], *(scene for _, scene in drawn))
-        rows.append(row)
-    titles = [f"draw {d + 1}" for d in range(draws)] or ["image"]
+    rows = [
+        _row(painter, [_augmented(samples[r * draws + d, i], cfg) for d in range(draws)])
+        for r, i in enumerate(indices)
+    ]
+    titles = [f"draw {d + 1}" for d in range(draws)]
     sheet = make_sheet(rows, [column for title in titles for column in (title, "truth")])
     return sheet, [record["file_name"] for record in records]
+
+
+def dataset_sheet(dataset_name: str, num_images: int) -> tuple[np.ndarray, list[str]]:
+    """sample_sheet of a dataset as its files have it, in its own classes, without a config."""
+    painter = Painter(DatasetClasses.of_dataset(dataset_name))
+    return _raw_sheet(painter, spread_evenly(load_records(dataset_name), num_images))
+
+
+def _raw_sheet(painter: Painter, records: Sequence[dict]) -> tuple[np.ndarray, list[str]]:
+    rows = []
+    for record in records:
+        # As the files have it: boxes that reach out, too, which the mapper clips.
+        image = read_image(record["file_name"], "RGB")
+        scene = Scene.from_record(record, painter.tasks)
+        if scene.label is not None:
+            label_file, size = record["sem_seg_file_name"], image.shape[:2]
+            check_label_size(scene.label, size, label_file, record["file_name"])
+        rows.append(_row(painter, [(image, scene)]))
+    return make_sheet(rows, ["image", "truth"]), [record["file_name"] for record in records]
+
+
+def _row(painter: Painter, drawn: Sequence[tuple[np.ndarray, Scene]]) -> list[np.ndarray]:
+    """Images, each followed by its truth; the last has the legend of all."""
+    row = []
+    for image, scene in drawn:
+        row += [image, painter.draw(image, scene, opacity=0.7)]
+    row[-1] = painter.add_legend(row[-1], *(scene for _, scene in drawn))
+    return row
 
 
 def suspect_sheet(cfg: CfgNode, dataset_name: str, suspects: Sequence[Suspect]) -> np.ndarray:
