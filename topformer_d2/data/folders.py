@@ -20,15 +20,13 @@ from .categories import Categories
 from .class_list import read_classes
 from .labelled import has_task
 from .labelling import Entry, LabelledFolder
+from .output_folders import CACHE, output_of
 from .plain import is_plain, plain_metadata, plain_paths, plain_records
 from .registered import register_dataset
 
 __all__ = ["read_classes", "register_folder", "register_folders", "use_folders"]
 
 logger = get_logger(__name__)
-
-# Of the run's output: what is made of labels that are not used as they lie.
-CACHE = "dataset_cache"
 
 
 @after_loading
@@ -137,6 +135,7 @@ def register_folder(
         fields_of = partial(plain_metadata, parsed, ignore_value)
         metadata |= plain_paths(parsed)
     else:
+        _check_output(parsed, cache)
         metadata["label_problems"] = folder.problems
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
@@ -149,6 +148,18 @@ def register_folder(
         else:
             metadata |= fields_of(task.name)
     register_dataset(name, load, parsed.tasks, **metadata)
+
+
+def _check_output(entry: Entry, cache: str) -> None:
+    """Raise InputError where a run would write among images or labels."""
+    output = output_of(cache)
+    for key, path in (("IMAGES", entry.images), ("LABELS", entry.labels), ("BOXES", entry.boxes)):
+        if output and path and os.path.realpath(path) == os.path.realpath(output):
+            raise InputError(
+                f"OUTPUT_DIR is the folder of {key}, {path}, where what a run writes would be "
+                "taken for images and labels: choose another, or one in it, such as "
+                f"{os.path.join(path, 'output')}"
+            )
 
 
 def _stamps(entry: Entry) -> list[Stamp]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from ..files import Stamp, is_remote, stamp
+from .output_folders import is_output
 
 T = TypeVar("T")
 
@@ -52,14 +53,17 @@ class SourceCache:
         Args:
             parser: a function of a module, which reads these sources and `beyond` alone. What it
                 returns can be pickled; what it raises is not kept.
-            sources: files and folders, which `stamp` tells apart. Remote ones are parsed each
+            sources: files and folders, which `stamp` tells apart, without what runs have written
+                into them. Remote ones are parsed each
                 time, because nobody knows whether they changed.
             beyond: further files and folders that it reads.
 
         Returns:
             values that the caller may change.
         """
-        stamps = [stamp(source) for source in (*sources, *beyond) if not is_remote(source)]
+        stamps = [
+            stamp(source, is_output) for source in (*sources, *beyond) if not is_remote(source)
+        ]
         if len(stamps) < len(sources) + len(beyond):
             return parser(*sources)
         key = parser, *sources

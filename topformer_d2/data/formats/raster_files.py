@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ...errors import InputError
 from ...files import is_remote
 from ..image_files import IMAGE_EXTENSIONS
+from ..output_folders import is_output
 from ..registered import spread_evenly
 from .contract import LabelledImage, Problem
 
@@ -123,7 +124,9 @@ def _extension(name: str) -> str:
 
 
 def list_files(folder: str, without: Iterable[str] = ()) -> list[str]:
-    """Paths in `folder`, with "/", of its files and its subfolders', sorted; hidden ones left out.
+    """Paths in `folder`, with "/", of its files and its subfolders', sorted.
+
+    Hidden ones are left out, and folders that runs have written.
 
     Args:
         folder: that exists.
@@ -146,6 +149,8 @@ def list_files(folder: str, without: Iterable[str] = ()) -> list[str]:
                 if entry.name[0] == ".":
                     continue
                 if _is_folder(entry):
+                    if is_output(entry.path):
+                        continue
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
                 else:
                     found.append(prefix + entry.name)

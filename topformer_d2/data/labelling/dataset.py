@@ -18,6 +18,7 @@ from ...tasks import BOXES, PIXELS
 from ..categories import Categories
 from ..formats import files_beyond
 from ..formats.contract import BACKGROUND, Problem
+from ..output_folders import is_output_or, output_of
 from ..severity import is_error
 from .cache import (
     INDEX,
@@ -141,7 +142,7 @@ class LabelledFolder(LabelSource):
         for path in (path for path in (entry.labels, entry.boxes) if path):
             paths += files_beyond(path, entry.images)
         for path in dict.fromkeys(filter(None, paths)):  # images and labels may be one folder
-            yield stamp(path)
+            yield stamp(path, is_output_or(output_of(self.cache)))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -16,12 +16,16 @@ from ...errors import InputError
 from ...files import is_remote
 from ..image_files import IMAGE_EXTENSIONS
 from ..images import MAX_PIXELS, opened_image
+from ..output_folders import is_output
 
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 
 class ImageFolder:
-    """The image files of a folder and its subfolders, found by what labels call them."""
+    """The image files of a folder and its subfolders, found by what labels call them.
+
+    What runs have written there (`is_output`) is left out.
+    """
 
     def __init__(self, root: str, leave_out: Sequence[str] = ()):
         """
@@ -114,7 +118,7 @@ def _list_images(root: str) -> Iterator[str]:
                 if entry.name[0] == ".":
                     continue
                 if entry.is_dir():
-                    if not entry.is_symlink():
+                    if not entry.is_symlink() and not is_output(entry.path):
                         folders.append(f"{prefix}{entry.name}/")
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:
                     yield f"{prefix}{entry.name}"
