@@ -92,7 +92,8 @@ def read(path: str, images: str) -> Labelling:
             f"{file}: none of its {count} annotations can be used: {_first(faults, '')}"
         )
     ordered = dict.fromkeys(names.values())
-    return Labelling(list(found.values()), list(ordered), {}, colors, faults.problems())
+    ids = {str(key): name for key, name in names.items()}
+    return Labelling(list(found.values()), list(ordered), {}, colors, faults.problems(), ids)
 
 
 def _first(faults: Faults, otherwise: str) -> str:

@@ -89,6 +89,8 @@ class Labelling:
             is the index of its class.
         colors: {name: (red, green, blue)}, 0..255, of those that have one.
         problems: what is wrong; the labels concerned are left out.
+        ids: {number of a class in the files: its name in `names`}, as text, of shapes whose files
+            number their classes, as COCO's and YOLO's do.
     """
 
     images: list[LabelledImage]
@@ -96,6 +98,7 @@ class Labelling:
     values: dict[int, str] = field(default_factory=dict)
     colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def read(path: str, images: str) -> Labelling:
     if not found:
         raise InputError(f"{layout.folder}: none of its files can be used: {problems[0].message}")
     ordered = dict.fromkeys(names[index] for index in sorted(names))
-    return Labelling(found, list(ordered), problems=problems)
+    ids = {str(index): name for index, name in names.items()}
+    return Labelling(found, list(ordered), problems=problems, ids=ids)
 
 
 def _stem(file: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,7 +108,7 @@ def pixel_classes(
     colors = dict(labelling.colors)
     unnamed = is_raster and not labelling.values
     names: Sequence[str] = () if listed is None else listed.names
-    index, names = _resolve(sources, entry, names, where, unnamed=unnamed)
+    index, names = _resolve(sources, entry, names, where, unnamed=unnamed, ids=labelling.ids)
     if listed is not None and listed.colors:
         colors |= dict(zip(listed.names, listed.colors, strict=True))
         if unnamed:
@@ -134,7 +134,7 @@ def box_classes(
     """The classes of the objects: as pixel_classes, but never BACKGROUND."""
     names = () if listed is None else tuple(n for n in listed.names if n != BACKGROUND)
     sources = [name for name in labelling.names if name != BACKGROUND]
-    index, names = _resolve(sources, entry, names, where, unnamed=False)
+    index, names = _resolve(sources, entry, names, where, unnamed=False, ids=labelling.ids)
     if not names:
         raise InputError(f"{where}: the labels have no object of a class")
     index.setdefault(BACKGROUND, -1)
@@ -143,10 +143,20 @@ def box_classes(
 
 
 def _resolve(
-    sources: Sequence[str], entry: Entry, listed: Sequence[str], where: str, *, unnamed: bool
+    sources: Sequence[str],
+    entry: Entry,
+    listed: Sequence[str],
+    where: str,
+    *,
+    unnamed: bool,
+    ids: Mapping[str, str],
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """{label: its class or -1}, and the names of the classes."""
     targets: dict[str, str] = {}
+
+    def named(label: str) -> str:
+        return label if label in sources else ids.get(label, label)
+
     for label, target in entry.label_map.items():
         if isinstance(target, int):
             if target == 255 and not listed:
@@ -158,8 +168,13 @@ def _resolve(
                 )
             else:
                 target = listed[target]
-        targets[label] = target
-    targets |= dict.fromkeys(entry.ignore, IGNORE)
+        label = named(label)
+        if targets.setdefault(label, target) != target:
+            raise InputError(
+                f"{where}.LABEL_MAP makes {label!r} both {targets[label]!r} and {target!r}, by its "
+                "name and by its id: write one of them"
+            )
+    targets |= dict.fromkeys(map(named, entry.ignore), IGNORE)
     meant = {name: targets.get(name, name) for name in sources}
     # Those that LABEL_MAP names by number or colour.
     others = {label: target for label, target in targets.items() if label not in meant}

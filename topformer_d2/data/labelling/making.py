@@ -32,12 +32,14 @@ def make_records(dataset: LabelSource) -> dict[str, list]:
     problems: list[Problem] = []
     matched: dict[str, dict[str, LabelledImage]] = {}
     used = {BACKGROUND}
+    ids: dict[str, str] = {}
     for task in dataset.entry.tasks:
         labelling = dataset.labelling(task)
         problems += labelling.problems
         used |= {*labelling.names}
+        ids |= labelling.ids
         matched[task] = _match(dataset, task, labelling, problems)
-    problems += _never_seen(dataset, used)
+    problems += _never_seen(dataset, used, ids)
     # Where there are boxes, their files list the images.
     chosen = choose([*matched[dataset.entry.tasks[-1]]], dataset.entry, dataset.where)
     found: dict[str, dict[str, Rendered]] = {}
@@ -62,10 +64,27 @@ def make_records(dataset: LabelSource) -> dict[str, list]:
     return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
 
 
-def _never_seen(dataset: LabelSource, used: set[str]) -> list[Problem]:
-    """Names of LABEL_MAP and IGNORE that no label has, as a misspelt one."""
+def _never_seen(dataset: LabelSource, used: set[str], ids: Mapping[str, str]) -> list[Problem]:
+    """Names of LABEL_MAP and IGNORE that no label has, as a misspelt one.
+
+    Raises:
+        InputError: a number or a colour is there, and labels have names alone, or other ids. A name
+            may be one that another split has; a number is none of theirs either.
+    """
     entry, path = dataset.entry, dataset.entry.path(dataset.entry.tasks[0])
     keys = {**dict.fromkeys(entry.label_map, "LABEL_MAP"), **dict.fromkeys(entry.ignore, "IGNORE")}
+    # Labels that are called "1" and "2" may be fewer in one split than in another.
+    are_numbers = not ids and any(value_of(name) is not None for name in used)
+    for label, key in keys.items():
+        if value_of(label) is None or label in used or label in ids:
+            continue
+        if dataset.has_values or are_numbers:
+            continue
+        known = [f"{i} ({name})" for i, name in ids.items()] or sorted(used)
+        raise InputError(
+            f"{dataset.where}.{key} has {label!r}, which is no label of {path}: they are "
+            f"{shortened(known)}. Write a label's name{' or its id' if ids else ''}"
+        )
     return [
         Problem(
             "label never seen",

@@ -23,7 +23,7 @@ from .unknown import shown_value
 # Of the values and labels without a class, those that are kept for one image.
 _MOST_UNKNOWN = 100
 # Changes with what the records or the label maps of the same files are.
-VERSION = 2
+VERSION = 3
 
 
 class Item(NamedTuple):

@@ -50,9 +50,16 @@ class LabelSource:
         sources = self.entry.path(task), self.entry.images
         return parse_once(self.format(task).read, *sources, beyond=files_beyond(*sources))
 
+    @property
+    def has_values(self) -> bool:
+        """Whether numbers of LABEL_MAP are values of pixels, or their colours."""
+        return PIXELS.name in self.entry.tasks and self.format(PIXELS.name).decode is not None
+
     def classes(self, task: str) -> ClassMap:
         """Of a task."""
         labelling, listed = self.labelling(task), self.listed(task)
+        if self.has_values:
+            labelling.ids = {}
         if task == BOXES.name:
             return box_classes(labelling, self.entry, listed, where=self.where)
         decode = self.format(task).decode
