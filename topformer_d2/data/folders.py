@@ -136,7 +136,7 @@ def register_folder(
         metadata |= plain_paths(parsed)
     else:
         _check_output(parsed, cache)
-        metadata["label_problems"] = folder.problems
+        metadata["checked_records"] = folder.checked_records
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
         if (

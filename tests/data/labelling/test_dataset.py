@@ -6,69 +6,16 @@ import os
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
+from tests.data.labelling.writers import drawn, write_image, write_labelme
 from tests.helpers import topformer
-from topformer_d2.data import folders, formats
+from topformer_d2.data import formats
 from topformer_d2.data.coco_json import corners
-from topformer_d2.data.images import read_label
 from topformer_d2.data.labelling import DatasetProblems, Entry, rendering
 from topformer_d2.data.registered import load_records
 from topformer_d2.errors import InputError
-
-
-def write_image(path, size=(40, 30)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (9, 9, 9)).save(path)
-
-
-def write_labelme(path, *shapes, size=(40, 30)):
-    """`shapes`: (label, x0, y0, x1, y1) of squares drawn as polygons."""
-    content = {
-        "version": "5.5.0",
-        "flags": {},
-        "shapes": [
-            {"label": label, "points": [[a, b], [c, b], [c, d], [a, d]], "shape_type": "polygon"}
-            for label, a, b, c, d in shapes
-        ],
-        "imagePath": f"{path.stem}.jpg",
-        "imageData": None,
-        "imageHeight": size[1],
-        "imageWidth": size[0],
-    }
-    path.write_text(json.dumps(content))
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Four images with LabelMe's files beside them."""
-    root = tmp_path / "photos"
-    for i in range(4):
-        write_image(root / f"{i}.jpg")
-        write_labelme(root / f"{i}.json", ("cat", 2, 3, 12, 13), ("dog", 8, 3, 30, 20 + i))
-    return root
-
-
-@pytest.fixture
-def register(tmp_path):
-    """Registers a dataset of an entry, as `own`."""
-
-    def register(**entry):
-        for catalog in (DatasetCatalog, MetadataCatalog):
-            if "own" in catalog.list():
-                catalog.remove("own")
-        folders.register_folder("own", entry, str(tmp_path / "cache"))
-        return MetadataCatalog.get("own")
-
-    yield register
-    for catalog in (DatasetCatalog, MetadataCatalog):
-        if "own" in catalog.list():
-            catalog.remove("own")
-
-
-def drawn(record):
-    return read_label(record["sem_seg_file_name"])
 
 
 def test_one_file_gives_pixels_and_boxes(photos, register):
@@ -270,89 +217,17 @@ def test_of_labels_for_images_of_one_name_those_with_its_folder_count(tmp_path, 
     register(IMAGES=str(tmp_path / "images"), BOXES=str(tmp_path / "boxes.json"), FORMAT="coco")
     (record,) = load_records("own")
     assert [*corners(record["annotations"][0])] == [9, 9, 15, 15]
-    problems = MetadataCatalog.get("own").label_problems()
+    problems = MetadataCatalog.get("own").checked_records()[1]
     assert [p.kind for p in problems] == ["listed image missing"] and "val/0" in problems[0].message
 
 
 def test_a_misspelt_label_of_the_keys_is_told(photos, register):
     entry = {"LABEL_MAP": {"catt": "dog"}, "IGNORE": ["bird"]}
     register(IMAGES=str(photos), LABELS=str(photos), BOXES=str(photos), **entry)
-    problems = MetadataCatalog.get("own").label_problems()
+    problems = MetadataCatalog.get("own").checked_records()[1]
     assert [p.kind for p in problems] == ["label never seen"] * 2
     assert "'catt'" in problems[0].message and "'cat'" in problems[0].message
     assert len(load_records("own")) == 4
-
-
-def write_numbered(tmp_path, kind):
-    """A dataset of the classes 3, cat, and 8, dog; returns the path of its labels."""
-    write_image(tmp_path / "images/0.png")
-    if kind == "coco":
-        boxes = [([2, 3, 10, 10], 3), ([20, 3, 10, 20], 8)]
-        content = {
-            "images": [{"id": 1, "file_name": "0.png"}],
-            "annotations": [
-                {"id": i, "image_id": 1, "category_id": category, "bbox": box}
-                for i, (box, category) in enumerate(boxes)
-            ],
-            "categories": [{"id": 3, "name": "cat"}, {"id": 8, "name": "dog"}],
-        }
-        (tmp_path / "labels.json").write_text(json.dumps(content))
-        return tmp_path / "labels.json"
-    (tmp_path / "labels").mkdir()
-    lines = ["3 .175 .266667 .25 .333333", "8 .625 .433333 .25 .666667"]
-    (tmp_path / "labels/0.txt").write_text("\n".join(lines))
-    names = "names: {3: cat, 8: dog}\ntrain: images\n"
-    (tmp_path / "data.yaml").write_text(names)
-    return tmp_path / "labels"
-
-
-@pytest.mark.parametrize("kind", ["coco", "yolo"])
-def test_label_map_takes_the_ids_of_the_files(tmp_path, register, kind):
-    labels = str(write_numbered(tmp_path, kind))
-    paths = {"IMAGES": str(tmp_path / "images"), "LABELS": labels, "BOXES": labels}
-    metadata = register(**paths, LABEL_MAP={3: "animal", "dog": "animal"})
-    assert metadata.thing_classes == ["animal"]
-    assert metadata.stuff_classes == ["background", "animal"]
-    (record,) = load_records("own")
-    assert [a["category_id"] for a in record["annotations"]] == [0, 0]
-    assert np.bincount(drawn(record).ravel()).tolist() == [900, 300]
-    metadata = register(**paths, IGNORE=[8])
-    (record,) = load_records("own")
-    assert metadata.thing_classes == ["cat"] and len(record["annotations"]) == 1
-    assert (drawn(record) == 255).sum() == 200
-    register(**paths, LABEL_MAP={1: "animal"})
-    with pytest.raises(InputError, match=r"own\.LABEL_MAP has '1'.*3 \(cat\).*8 \(dog\)"):
-        load_records("own")
-    with pytest.raises(InputError, match=r"own\.LABEL_MAP.*'cat'.*'a'.*'b'"):
-        register(**paths, LABEL_MAP={3: "a", "cat": "b"})
-
-
-@pytest.mark.parametrize(("key", "value"), [("LABEL_MAP", {7: "pet"}), ("IGNORE", ["0 0 128"])])
-def test_a_number_for_labels_with_names_alone_is_refused(photos, register, key, value):
-    register(IMAGES=str(photos), LABELS=str(photos), **{key: value})
-    with pytest.raises(InputError, match=rf"own\.{key} has '{next(iter(value))}'.*'cat', 'dog'"):
-        load_records("own")
-
-
-def test_labels_may_be_called_by_numbers(photos, register):
-    """Of several splits, one may lack some of them."""
-    for i in range(4):
-        write_labelme(photos / f"{i}.json", ("1", 2, 3, 12, 13))
-    metadata = register(IMAGES=str(photos), BOXES=str(photos), LABEL_MAP={1: "cat", 2: "dog"})
-    assert metadata.thing_classes == ["cat"] and len(load_records("own")) == 4
-
-
-def test_numbers_are_of_the_pixels_where_those_have_values(tmp_path, register):
-    """And not ids of the boxes, which have a file of their own."""
-    boxes = write_numbered(tmp_path, "coco")
-    label = np.full((30, 40), 3, np.uint8)
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(label).save(tmp_path / "masks/0.png")
-    paths = {"LABELS": str(tmp_path / "masks"), "BOXES": str(boxes)}
-    metadata = register(IMAGES=str(tmp_path / "images"), **paths, LABEL_MAP={3: "road", 9: "sky"})
-    (record,) = load_records("own")
-    assert metadata.stuff_classes == ["road", "sky"] and (drawn(record) == 0).all()
-    assert metadata.thing_classes == ["cat", "dog"]
 
 
 def test_more_classes_than_a_label_map_holds_are_refused(photos, register):

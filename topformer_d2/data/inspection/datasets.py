@@ -20,10 +20,11 @@ from tqdm.auto import tqdm
 from ...config import model_tasks
 from ...errors import InputError
 from ..config_checks import check_config
+from ..formats.contract import Problem
 from ..image_files import IMAGE_EXTENSIONS
-from ..labelling import DatasetProblems
 from ..loader import init_worker
 from ..registered import check_dataset_present
+from ..severity import is_error
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
 from .records import Expected, inspect_record
 from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note_shared
@@ -135,23 +136,23 @@ def _load(name: str, tally: Tally) -> list[dict]:
     except InputError as e:
         tally.note("dataset", "", str(e))
         return []
+    metadata = MetadataCatalog.get(name)
+    problems: list[Problem] = []
     try:
-        records = DatasetCatalog.get(name)
-        if not records:
+        if checked := metadata.get("checked_records"):
+            # Of labels that are not used as they lie; their format has looked at all files.
+            records, problems = checked()
+        else:
+            records = DatasetCatalog.get(name)
+        if not records and not any(is_error(problem.kind) for problem in problems):
             tally.note("dataset", "", f"dataset {name!r} has no image")
-            return []
-    except DatasetProblems as e:
-        records = e.records
     except Exception as e:  # a loader of another's may raise anything
         records = None
         reason = str(e) if isinstance(e, InputError) else f"{type(e).__name__}: {e}"
         tally.note("dataset", "", f"dataset {name!r} cannot be loaded: {reason}")
-    metadata = MetadataCatalog.get(name)
-    if problems := metadata.get("label_problems"):
-        # Of labels that are not used as they lie; their format has looked at all files.
-        if records is not None:
-            for problem in problems():
-                tally.note(*problem)
+    for problem in problems:
+        tally.note(*problem)
+    if metadata.get("checked_records"):
         return records or []
     image_root, label_root = metadata.get("image_root"), metadata.get("sem_seg_root")
     if not (image_root and label_root):

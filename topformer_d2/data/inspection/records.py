@@ -45,14 +45,25 @@ class Expected:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, records: list[dict], name: str) -> Expected:
-        """What the config's model takes of the dataset `name`, which `records` are of."""
+        """What the config's model takes of the dataset `name`, which `records` are of.
+
+        One of DATASETS.FOLDERS is held to its own classes: where those are not the model's, its
+        labels are right all the same, and check_config says what to add.
+        """
         metadata = MetadataCatalog.get(name)
         labels, boxes = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.RETINANET
         has = tasks_of(records)
+        stuff, things = (
+            _class_names(metadata.get(field), count, is_own=bool(metadata.get("folders")))
+            for field, count in (
+                ("stuff_classes", labels.NUM_CLASSES),
+                ("thing_classes", boxes.NUM_CLASSES),
+            )
+        )
         return cls(
             tuple(task for task in model_tasks(cfg) if task in has),
-            _class_names(metadata.get("stuff_classes"), labels.NUM_CLASSES),
-            _class_names(metadata.get("thing_classes"), boxes.NUM_CLASSES),
+            stuff,
+            things,
             labels.IGNORE_VALUE,
         )
 
@@ -68,8 +79,10 @@ class Expected:
         )
 
 
-def _class_names(names: list[str] | None, count: int) -> tuple[str, ...]:
-    return tuple(names if names and len(names) == count else (f"class {i}" for i in range(count)))
+def _class_names(names: list[str] | None, count: int, *, is_own: bool) -> tuple[str, ...]:
+    if names and (is_own or len(names) == count):
+        return tuple(names)
+    return tuple(f"class {i}" for i in range(count))
 
 
 def inspect_record(record: dict, expected: Expected) -> Tally:

@@ -87,8 +87,7 @@ class LabelledFolder(LabelSource):
             DatasetProblems: labels of some images cannot be used.
             InputError: no label can be used.
         """
-        stored, problems = self._load()
-        records = [self._record(each) for each in stored]
+        records, problems = self.checked_records()
         errors = [problem for problem in problems if is_error(problem.kind)]
         if errors:
             more = f" ({len(errors) - 1} more)" if errors[1:] else ""
@@ -101,9 +100,14 @@ class LabelledFolder(LabelSource):
             logger.warning("%s: %s%s", self.where, printable(first.message), more)
         return records
 
-    def problems(self) -> list[Problem]:
-        """All that is wrong with the labels, what stops training and what does not."""
-        return self._load()[1]
+    def checked_records(self) -> tuple[list[dict], list[Problem]]:
+        """The records of the images whose labels can be used, and all that is wrong with labels.
+
+        Raises:
+            InputError: no label can be used.
+        """
+        stored, problems = self._load()
+        return [self._record(each) for each in stored], problems
 
     def _load(self) -> tuple[list[dict], list[Problem]]:
         """The records as they are stored, and the problems; made where the files have changed."""
