@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,7 +19,8 @@ from ..tasks import BOXES, PIXELS, TASKS, Task
 from .categories import Categories
 from .class_list import read_classes
 from .labelled import has_task
-from .labelling import Entry, LabelledFolder
+from .labelling import DatasetProblems, Entry, LabelledFolder
+from .labelling.split_folders import describe_splits
 from .output_folders import CACHE, output_of
 from .plain import is_plain, plain_metadata, plain_paths, plain_records
 from .registered import register_dataset
@@ -136,7 +137,9 @@ def register_folder(
         metadata |= plain_paths(parsed)
     else:
         _check_output(parsed, cache)
-        metadata["checked_records"] = folder.checked_records
+        metadata["checked_records"] = _naming_splits(name, entry, folder.checked_records)
+    load = _naming_splits(name, entry, load)
+    fields_of = _naming_splits(name, entry, fields_of)
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)
         if (
@@ -148,6 +151,24 @@ def register_folder(
         else:
             metadata |= fields_of(task.name)
     register_dataset(name, load, parsed.tasks, **metadata)
+
+
+def _naming_splits(name: str, entry: Mapping[str, Any], function: Callable) -> Callable:
+    """A function whose InputError has the entries to write where this one is of several splits."""
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except DatasetProblems:
+            raise
+        except InputError as e:
+            fix = describe_splits(name, entry)
+            if not fix:
+                raise
+            raise InputError(f"{str(e).rstrip('.')}. {fix}") from e
+
+    return call
 
 
 def _check_output(entry: Entry, cache: str) -> None:
