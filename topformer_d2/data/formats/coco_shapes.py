@@ -173,7 +173,8 @@ def _read_images(
         if "%" in name:
             name = folder.pick((name, unquote(name)))
         width, height = image_size(entry.get("width"), entry.get("height")) or (None, None)
-        found[key] = LabelledImage(name, width, height, source=file)
+        number = key if isinstance(key, int) else None
+        found[key] = LabelledImage(name, width, height, source=file, id=number)
     return found
 
 

@@ -48,6 +48,7 @@ class LabelledImage(NamedTuple):
         files: of a format with `decode`, what that reads.
         is_relative: the coordinates of its shapes are shares of the image's width and height.
         source: the file to fix where something is wrong with its labels.
+        id: the number by which the files call it, as COCO's do; None = they do not.
     """
 
     image: str
@@ -57,6 +58,7 @@ class LabelledImage(NamedTuple):
     files: tuple[str, ...] = ()
     is_relative: bool = False
     source: str = ""
+    id: int | None = None
 
     def origin(self, otherwise: str) -> str:
         """`source`, or else the first of `files`, or else another file."""

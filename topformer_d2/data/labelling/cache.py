@@ -87,20 +87,31 @@ def add_outlines(folder: str, key: str, records: Sequence[dict[str, Any]]) -> bo
     return True
 
 
-def write_classes(folder: str, key: str, classes: Mapping[str, ClassMap]) -> None:
+def write_classes(
+    folder: str, key: str, classes: Mapping[str, ClassMap], ids: Mapping[str, Sequence[int]]
+) -> None:
     """Keep the names and colours of a dataset's classes, which every process asks for first.
 
     Args:
         folder: the cache.
         key: what they are of.
         classes: of each task.
+        ids: of each task, the number of each class in the files; empty = they have none.
     """
-    kept = {task: {"names": each.names, "colors": each.colors} for task, each in classes.items()}
+    kept = {
+        task: {"names": each.names, "colors": each.colors, "ids": list(ids[task])}
+        for task, each in classes.items()
+    }
     write_json(os.path.join(folder, _CLASSES), {"key": key, "classes": kept})
 
 
-def read_classes(folder: str, key: str, task: str) -> tuple[tuple[str, ...], Colors] | None:
-    """Names and colours of a task's classes; None where they are missing, or of another key."""
+def read_classes(
+    folder: str, key: str, task: str
+) -> tuple[tuple[str, ...], Colors, tuple[int, ...]] | None:
+    """Names, colours and numbers of a task's classes, as write_classes takes them.
+
+    None where they are missing, or of another key.
+    """
     path = os.path.join(folder, _CLASSES)
     if not os.path.isfile(path):
         return None
@@ -110,10 +121,13 @@ def read_classes(folder: str, key: str, task: str) -> tuple[tuple[str, ...], Col
             return None
         kept = content["classes"][task]
         names, colors = kept["names"], [(int(r), int(g), int(b)) for r, g, b in kept["colors"]]
+        ids = tuple(map(int, kept["ids"]))
     except (InputError, OSError, KeyError, TypeError, ValueError):
         return None
     are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return (tuple(names), tuple(colors)) if are_names and len(colors) in (0, len(names)) else None
+    if not are_names or any(len(part) not in (0, len(names)) for part in (colors, ids)):
+        return None
+    return tuple(names), tuple(colors), ids
 
 
 def keep_in_use(folder: str) -> None:
@@ -146,6 +160,7 @@ def _is_record(record: dict[str, Any]) -> bool:
     label = record.get("label", LABELS)
     return (
         isinstance(record["file"], str)
+        and type(record.get("id", 0)) is int
         and type(width) is type(height) is int
         and isinstance(label, str)
         and os.path.basename(label) == label

@@ -70,12 +70,12 @@ class LabelledFolder(LabelSource):
         kept = read_classes(self.cache, self._key(), task)
         if kept is None:
             classes = self.classes(task)
-            kept = classes.names, classes.colors
-        names, colors = kept
+            kept = classes.names, classes.colors, self.class_ids(task)
+        names, colors, ids = kept
         if task == PIXELS.name:
             named = Categories(names, colors, tuple(range(len(names))), self.ignore_value)
             return named.stuff_metadata()
-        fields = _thing_fields(names)
+        fields = _thing_fields(names, ids)
         if colors:
             fields["thing_colors"] = [list(color) for color in colors]
         return fields
@@ -121,7 +121,13 @@ class LabelledFolder(LabelSource):
                     if self.with_outlines:
                         write_outlines(self.cache, key, index["records"])
                     write_json(os.path.join(self.cache, INDEX), index)
-                    write_classes(self.cache, key, {t: self.classes(t) for t in self.entry.tasks})
+                    tasks = self.entry.tasks
+                    write_classes(
+                        self.cache,
+                        key,
+                        {task: self.classes(task) for task in tasks},
+                        {task: self.class_ids(task) for task in tasks},
+                    )
                     keep_in_use(self.cache)
                     if self.with_outlines:
                         add_outlines(self.cache, key, index["records"])
@@ -159,7 +165,7 @@ class LabelledFolder(LabelSource):
         width, height = stored["size"]
         record: dict[str, Any] = {
             "file_name": os.path.join(self.entry.images, stored["file"]),
-            "image_id": stored["file"],
+            "image_id": stored.get("id", stored["file"]),
             "width": width,
             "height": height,
         }
@@ -186,7 +192,8 @@ class LabelledFolder(LabelSource):
         return record
 
 
-def _thing_fields(names: Sequence[str]) -> dict[str, Any]:
-    """Those of Detectron2's metadata; ids of the classes are those that write_plain writes."""
-    ids = {index + 1: index for index in range(len(names))}
-    return {"thing_classes": list(names), "thing_dataset_id_to_contiguous_id": ids}
+def _thing_fields(names: Sequence[str], ids: Sequence[int] = ()) -> dict[str, Any]:
+    """Those of Detectron2's metadata; without ids, those that write_plain writes."""
+    numbers = ids or range(1, len(names) + 1)
+    to_index = {number: index for index, number in enumerate(numbers)}
+    return {"thing_classes": list(names), "thing_dataset_id_to_contiguous_id": to_index}

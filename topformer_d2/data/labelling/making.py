@@ -61,7 +61,9 @@ def make_records(dataset: LabelSource) -> dict[str, list]:
             _remove_others(dataset, {r.label for part in found.values() for r in part.values()})
     # The labels of pixels and of objects may be the same files.
     problems = list(dict.fromkeys(problems))
-    return {"records": _join(dataset, found), "problems": [list(each) for each in problems]}
+    records = _join(dataset, found)
+    _add_ids(records, matched[dataset.entry.tasks[-1]])
+    return {"records": records, "problems": [list(each) for each in problems]}
 
 
 def _never_seen(dataset: LabelSource, used: set[str], ids: Mapping[str, str]) -> list[Problem]:
@@ -191,6 +193,14 @@ def _join(
             *(dataset.where, len(without), len(records), printable(without[0], newlines=True)),
         )
     return records
+
+
+def _add_ids(records: list[dict[str, Any]], labels: Mapping[str, LabelledImage]) -> None:
+    """Give the records the numbers by which the labels call their images, if all have one."""
+    ids = [labels[record["file"]].id for record in records]
+    if None not in ids and len({*ids}) == len(ids):
+        for record, number in zip(records, ids, strict=True):
+            record["id"] = number
 
 
 def _remove_others(dataset: LabelSource, names: set[str]) -> None:

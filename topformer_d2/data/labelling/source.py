@@ -71,6 +71,23 @@ class LabelSource:
             )
         return pixel_classes(labelling, self.entry, listed, is_raster=is_raster, where=self.where)
 
+    def class_ids(self, task: str) -> tuple[int, ...]:
+        """The number of each class in files that number images, too; else empty.
+
+        Empty as well where a class is of several numbers.
+        """
+        labelling, classes = self.labelling(task), self.classes(task)
+        if not any(image.id is not None for image in labelling.images):
+            return ()
+        found: dict[int, list[str]] = {}
+        for number, name in labelling.ids.items():
+            index = classes.find(name)
+            found.setdefault(-1 if index is None else index, []).append(number)
+        numbers = [found.get(index, []) for index in range(len(classes.names))]
+        if any(len(each) != 1 or not each[0].isdecimal() for each in numbers):
+            return ()
+        return tuple(int(number) for (number,) in numbers)
+
     def listed(self, task: str) -> Categories | None:
         """CLASSES; None = not given for a task."""
         return (
