@@ -181,8 +181,8 @@ def test_segmentations_that_are_none_leave_the_box(discs, own, caplog):
     bad = iter([[[1, 2, 3]], [["a"] * 6], {"size": [1, 1], "counts": "x"}, 7, None, [], [[1, 1]]])
     path = write_coco(root.parent / "boxes.json", truth, lambda polygon: next(bad, [polygon]))
     with caplog.at_level("WARNING", "topformer_d2"):
-        records = load_boxes("checked", path, str(root), with_outlines=True)
-    MetadataCatalog.remove("checked")
+        records = load_boxes("outlines_that_are_none", path, str(root), with_outlines=True)
+    MetadataCatalog.remove("outlines_that_are_none")
     have = ["segmentation" in a for record in records for a in record["annotations"]]
     assert have == [False] * 7 + [True] * (IMAGES * OBJECTS - 7)
     assert f"{path}: 4 of 12" in caplog.text
