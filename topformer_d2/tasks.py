@@ -1,6 +1,6 @@
-"""What a task is: pixels (semantic segmentation) or boxes (detection).
+"""What a task is: pixels (semantic segmentation), boxes (detection) or whole images (their class).
 
-Everything that differs between the two by name alone stands here: keys of records and metadata,
+Everything that differs between them by name alone stands here: keys of records and metadata,
 nodes of the config, groups of metrics, parts of a checkpoint. A task's own name is Detectron2's
 word for its labels in a training sample and for its answer in a model's output.
 """
@@ -18,18 +18,18 @@ class Task:
     """A task of a model: its names in records, configs, outputs and metrics.
 
     Attributes:
-        name: "sem_seg" or "instances".
+        name: "sem_seg", "instances" or "cls".
         labels: its labels, in words.
         record_key: of a dataset's record that is labelled for it.
         classes_field: of a dataset's metadata, with the names of its classes.
         classes: its classes, in words.
         evaluator_types: of a dataset that has labels for it alone.
         config_node: below MODEL, of the head; NUM_CLASSES is in it.
-        classes_key: below DATASETS, of the class names.
+        classes_key: below DATASETS, of the class names; "" = the config does not keep them.
         table: of its classes in the description of an exported file.
         metrics: group of its metrics in an evaluation's results.
         main_metric: of that group, by which models are compared.
-        architecture: Detectron2's base class of the models that do it alone.
+        architecture: Detectron2's base class of the models that do it alone; None = it has none.
         topformer_prefix: of TopFormer's keys in the checkpoint of a model that does it alone.
         parts: of such a checkpoint, beside TopFormer.
     """
@@ -45,7 +45,7 @@ class Task:
     table: str
     metrics: str
     main_metric: str
-    architecture: type
+    architecture: type | None
     topformer_prefix: str
     parts: tuple[str, ...]
 
@@ -88,5 +88,26 @@ BOXES = Task(
     parts=("pyramid", "head"),
 )
 
-# By name, in the order in which a model of both gives its answers.
+# Of whole images, for pretraining alone.
+IMAGES = Task(
+    name="cls",
+    labels="a class for each image",
+    record_key="class_id",
+    classes_field="image_classes",
+    classes="classes of images",
+    evaluator_types=("cls",),
+    config_node="CLS_HEAD",
+    classes_key="",
+    table="images",
+    metrics="cls",
+    main_metric="top1",
+    architecture=None,
+    topformer_prefix="backbone.",
+    parts=("cls_head",),
+)
+
+# The tasks of dense prediction by name, in the order in which a model of both gives its answers.
+# These are what is predicted, exported, and joined in one model.
 TASKS = {task.name: task for task in (PIXELS, BOXES)}
+# What models are trained for and evaluated on.
+ALL_TASKS = {**TASKS, IMAGES.name: IMAGES}

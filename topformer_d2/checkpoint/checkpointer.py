@@ -115,6 +115,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if self.require_all and wrong:
             heads = {
                 "sem_seg_head.": "MODEL.SEM_SEG_HEAD (NUM_CLASSES, FUSE_DEPTHWISE)",
+                "cls_head.": "MODEL.CLS_HEAD (NUM_CLASSES)",
                 "head.": "MODEL.RETINANET (NUM_CLASSES, NUM_CONVS), MODEL.FPN",
             }
             own = self.model.state_dict()

@@ -16,6 +16,8 @@ from .contents import only_tensors, strip_wrappers
 from .official_keys import names_for_official, names_for_ours
 from .parts import split_parts, topformer_prefix
 
+# Of TopFormer's keys in an official ImageNet file.
+_BACKBONE = ("tpm.", "trans.", "SIM.")
 # Official training code wraps the weights, with an average of them (EMA) beside them at times.
 _WRAPPERS = ("state_dict_ema", "state_dict", "model")
 
@@ -55,13 +57,14 @@ def convert_official_state_dict(
 
     Args:
         state_dict: an official segmentation checkpoint (keys "backbone.*", "decode_head.*") or
-            ImageNet checkpoint (the backbone's keys without "backbone."), bare or wrapped under
+            ImageNet checkpoint (the backbone's keys without "backbone.", and those of its classifier
+            where they are there), bare or wrapped under
             "state_dict", "state_dict_ema", "model" or, where it is the only dict of tensors, any
             other key; "module." prefixes allowed. A segmentation
             checkpoint's "state_dict" comes before its EMA; an ImageNet checkpoint's EMA first.
 
     Returns:
-        our state dict, with keys `backbone.*` and `sem_seg_head.*`; and the report.
+        our state dict, with keys `backbone.*` and `sem_seg_head.*` or `cls_head.*`; and the report.
 
     Raises:
         InputError: it holds no TopFormer, or one whose blocks fit no variant.
@@ -91,18 +94,20 @@ def is_official(state_dict: Mapping[str, Any]) -> bool:
 
 
 def convert_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A segmenter's weights, or TopFormer's alone, under the official keys.
+    """A segmenter's weights, a classifier's, or TopFormer's alone, under the official keys.
 
     convert_official_state_dict gives back what is put in here. MODEL.TOPFORMER's
     PYRAMID_ACTIVATION and GATE are not in the weights: the official code computes with the
     default ones.
 
     Args:
-        state_dict: a segmenter's of this toolkit, or TopFormer's alone under any prefix.
+        state_dict: a segmenter's of this toolkit, a TopFormerClassifier's, or TopFormer's alone under
+            any prefix.
 
     Returns:
         with a head, an official segmentation model's state dict ("backbone.*", "decode_head.*");
-        without, the backbone's alone, whose keys have no "backbone.", as in ImageNet's files.
+        else the backbone's, whose keys have no "backbone.", as in ImageNet's files, and the
+        classifier's where there is one.
 
     Raises:
         InputError: it is another model's (a joint model and a detector have no official layout),
@@ -117,13 +122,19 @@ def convert_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"part out of it, by {tasks}`extract_backbone`"
         )
     weights = {f"backbone.{key}": value for key, value in parts["TopFormer"].items()}
-    head = parts.get("sem_seg_head", {})
-    weights |= head
+    head, classifier = parts.get("sem_seg_head", {}), parts.get("cls_head", {})
+    weights |= head | classifier
     names = names_for_ours(weights)
     # Detectron2's old files have a normalisation.
-    rest = [key for name in parts.keys() - {"TopFormer", "sem_seg_head"} for key in parts[name]]
+    rest = [
+        key
+        for name in parts.keys() - {"TopFormer", "sem_seg_head", "cls_head"}
+        for key in parts[name]
+    ]
     unknown = [key for key in (*weights, *rest) if key not in names and key[:6] != "pixel_"]
     absent = [key for key in names if key not in weights and _is_needed(key, weights)]
+    if head and classifier:
+        unknown += classifier
     if unknown or absent:
         raise InputError(
             f"the model is not built as the official one: that has no place for "
@@ -140,7 +151,8 @@ def _is_needed(key: str, weights: Mapping[str, Tensor]) -> bool:
         return False
     if key.startswith("backbone.injection."):
         return _has_prefix(weights, ".".join(key.split(".")[:3]) + ".")
-    return not key.startswith("sem_seg_head.") or _has_prefix(weights, "sem_seg_head.")
+    head = next((name for name in ("sem_seg_head.", "cls_head.") if key.startswith(name)), "")
+    return _has_prefix(weights, head)
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[str]]:
@@ -159,7 +171,7 @@ def _unwrap(state_dict: Mapping[str, Any]) -> tuple[dict[str, Any], str, list[st
     elif backbone:
         chosen, kind = backbone[0], "ImageNet classification"
         weights = {
-            key if key.startswith("classifier.") else f"backbone.{key}": value
+            f"backbone.{key}" if key.startswith(_BACKBONE) else key: value
             for key, value in candidates[chosen].items()
         }
     else:

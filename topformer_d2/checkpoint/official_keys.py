@@ -1,4 +1,8 @@
-"""The names of TopFormer's and its segmentation head's tensors in the official code, and here."""
+"""The names of TopFormer's and its heads' tensors in the official code, and here.
+
+The classification code is not published. Its head's names, "head.bn" and "head.l", are those of
+PaddleViT's conversion of the published ImageNet files (image_classification/TopFormer, Apache-2.0).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,8 @@ _INJECTION = {"local": "local_embedding", "info": "global_embedding", "gate": "g
 def names_for_official(keys: Iterable[str]) -> dict[str, str]:
     """{official key: our key} of a model with the blocks that the official `keys` have.
 
-    Both are a segmentation model's; a bare backbone's keys need "backbone." before them.
+    Both are a segmentation model's or a classifier's; keys of TopFormer need "backbone." before
+    them.
     """
     keys = list(keys)
     num_blocks = _count(keys, r"backbone\.tpm\.layer(\d+)\.")
@@ -55,7 +60,8 @@ def _names(expanded: Sequence[bool], num_transformers: int) -> dict[str, str]:
             names |= {f"{official}.bn.{name}": f"{ours}.norm.{name}" for name in _NORM}
         else:
             names |= {f"{official}.{name}": f"{ours}.{name}" for name in ("weight", "bias")}
-    return names
+    names |= {f"head.bn.{name}": f"cls_head.norm.{name}" for name in _NORM}
+    return names | {f"head.l.{name}": f"cls_head.linear.{name}" for name in ("weight", "bias")}
 
 
 def _modules(expanded: Sequence[bool], num_transformers: int) -> Iterator[tuple[str, str]]:

@@ -123,6 +123,7 @@ def _augmentation_ranges(cfg: CfgNode) -> str:
         "NOISE.SIGMA": keys.NOISE.SIGMA,
         "JPEG.QUALITY": keys.JPEG.QUALITY,
         "CUTOUT.SIZE": keys.CUTOUT.SIZE,
+        "CLS.AREA": keys.CLS.AREA,
     }.items():
         if len(given) == 2 and given[0] > given[1]:
             return f"INPUT.{name} is {given}; it takes the smaller number first"

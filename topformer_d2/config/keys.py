@@ -80,6 +80,16 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.1
     add_loss_config(cfg)
 
+    # TopFormerClassifier, which is for pretraining: the head of pooled features. Its backbone is
+    # build_topformer_trunk.
+    cfg.MODEL.CLS_HEAD = CN()
+    # Classes of the images; follows from DATASETS.FOLDERS.
+    cfg.MODEL.CLS_HEAD.NUM_CLASSES = 1000
+    # Normalisation of the head's pooled features, as MODEL.TOPFORMER.NORM.
+    cfg.MODEL.CLS_HEAD.NORM = "SyncBN"
+    # Share of the truth that all classes get alike.
+    cfg.MODEL.CLS_HEAD.LABEL_SMOOTHING = 0.1
+
     # Parts of the model that are not trained: backbone (without a detector's pyramid), bn (every
     # BatchNorm of the model) and, of a TopFormer, stem, pyramid (with its stem) and extractor.
     # A frozen part's weights stay, and it runs as in inference: BatchNorm uses and keeps its
@@ -118,7 +128,9 @@ def add_topformer_config(cfg: CN) -> None:
     # Learn a further factor for each loss from its uncertainty (Kendall et al., CVPR 2018).
     cfg.MODEL.MULTITASK.UNCERTAINTY_WEIGHTING = False
 
-    # The user's own datasets by name, for TRAIN and TEST: IMAGES (folder) with LABELS (pixels),
+    # The user's own datasets by name, for TRAIN and TEST. For a classifier: CLASS_FOLDERS, a folder
+    # with a folder of images for each class (docs/pretraining.md), and CLASSES where some are
+    # missing. For all others: IMAGES (folder) with LABELS (pixels),
     # BOXES (objects) or both, each a file or a folder in any format, and where they are needed
     # CLASSES (text file or list of names), FORMAT, LABEL_MAP, IGNORE, LIST, SHARE, GROUP and
     # SPLIT_SEED: see docs/labels.md. Relative paths start at the working directory. NUM_CLASSES
@@ -210,6 +222,27 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.INPUT.MIN_VISIBLE = 0.25
     # Test images are stretched so that their height and width are multiples of this; 1 = off.
     cfg.INPUT.TEST_SIZE_DIVISOR = 1
+
+    # Images of a classifier (TopFormerClassifier), by torchvision.transforms.v2. INPUT.RANDOM_FLIP
+    # is for them too. A test image's short side is resized to INPUT.MIN_SIZE_TEST.
+    cfg.INPUT.CLS = CN()
+    # Side of the square that the network sees: of the random crop, which is resized to it, and of
+    # the middle of a test image.
+    cfg.INPUT.CLS.SIZE = 224
+    # Smallest and largest share of the image's area that the random crop covers.
+    cfg.INPUT.CLS.AREA = [0.08, 1.0]
+    # RandAugment (Cubuk et al., 2020): operations on each image; 0 = off.
+    cfg.INPUT.CLS.RAND_AUGMENT_OPS = 2
+    # Their strength, from 0 to 30.
+    cfg.INPUT.CLS.RAND_AUGMENT_MAGNITUDE = 9
+    # Random erasing (Zhong et al., 2020): probability of a rectangle of the colour PIXEL_MEAN;
+    # 0.0 = off.
+    cfg.INPUT.CLS.ERASING_PROB = 0.1
+    # Mixup (Zhang et al., 2018): parameter of the Beta distribution of the two images' shares;
+    # 0.0 = off. It works on the batch of each process.
+    cfg.INPUT.CLS.MIXUP_ALPHA = 0.0
+    # CutMix (Yun et al., 2019), as MIXUP_ALPHA. Where both are on, a batch has one of them.
+    cfg.INPUT.CLS.CUTMIX_ALPHA = 0.0
 
     # The optimizer: ADAMW | SGD
     cfg.SOLVER.OPTIMIZER = "ADAMW"

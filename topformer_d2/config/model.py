@@ -43,7 +43,7 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
     if not tasks:
         raise InputError(
             f"MODEL.META_ARCHITECTURE {name!r} is neither a SemanticSegmentor nor a dense detector "
-            "such as RetinaNet, which are what is trained here"
+            "such as RetinaNet nor TopFormerClassifier, which are what is trained here"
         )
     return tasks
 

@@ -8,8 +8,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import complete_config, model_tasks
-from ..errors import InputError
-from ..tasks import PIXELS, TASKS, Task
+from ..errors import InputError, summarize
+from ..tasks import ALL_TASKS, IMAGES, PIXELS, Task
 from .folders import register_folders
 from .labelled import registered_tasks, tasks_of
 from .registered import check_dataset_present, load_records
@@ -41,18 +41,18 @@ def check_config(cfg: CfgNode, *, train: bool) -> None:
     if train:
         _check_best_metrics(cfg, tasks)
     for name, used in tasks.items():
-        for task in map(TASKS.get, used):
+        for task in map(ALL_TASKS.get, used):
             if MetadataCatalog.get(name).get(task.classes_field) is None:
                 load_records(name)  # a COCO JSON's classes are known once it is read
-    for task in map(TASKS.get, model_tasks(cfg)):
+    for task in map(ALL_TASKS.get, model_tasks(cfg)):
         having = [name for name, used in tasks.items() if task.name in used]
         _check_same_classes(having, task.classes_field)
     for name, used in tasks.items():
-        for task in map(TASKS.get, used):
+        for task in map(ALL_TASKS.get, used):
             _check_class_count(name, task, cfg.MODEL[task.config_node].NUM_CLASSES)
         if PIXELS.name in used:
             _check_ignored_label(name, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE)
-    for task in map(TASKS.get, model_tasks(cfg)):
+    for task in map(ALL_TASKS.get, model_tasks(cfg)):
         if train and not any(task.name in tasks[name] for name in cfg.DATASETS.TRAIN):
             raise InputError(
                 f"{cfg.MODEL.META_ARCHITECTURE} is trained on pixel labels and boxes, but none "
@@ -62,7 +62,9 @@ def check_config(cfg: CfgNode, *, train: bool) -> None:
 
 def _check_best_metrics(cfg: CfgNode, tasks: dict[str, tuple[str, ...]]) -> None:
     """Raise InputError, before the first evaluation, where DATASETS.TEST has not those metrics."""
-    given = {TASKS[task].metrics: TASKS[task] for n in cfg.DATASETS.TEST for task in tasks[n]}
+    given = {
+        ALL_TASKS[task].metrics: ALL_TASKS[task] for n in cfg.DATASETS.TEST for task in tasks[n]
+    }
     for metric in cfg.TEST.BEST_METRICS if given else ():
         if metric.split("/")[-2:-1] not in [[group] for group in given]:
             example = next(iter(given.values()))
@@ -125,6 +127,9 @@ def _check_same_classes(names: list[str], field: str) -> None:
     """Files written apart can list their categories differently, which no error would show."""
     named = {name: MetadataCatalog.get(name).get(field) for name in names}
     named = {name: classes for name, classes in named.items() if classes}
+    if field == IMAGES.classes_field:
+        _check_same_folders(named)
+        return
     for name, classes in named.items():
         other, first = next(iter(named.items()))
         if classes == first:
@@ -135,4 +140,18 @@ def _check_same_classes(names: list[str], field: str) -> None:
             fix += f", or add CLASSES: [{every}] to both of DATASETS.FOLDERS"
         raise InputError(
             f"dataset {name!r} has the classes {classes}, but {other!r} has {first}: {fix}"
+        )
+
+
+def _check_same_folders(named: dict[str, list[str]]) -> None:
+    """_check_same_classes of class folders, of which there may be a thousand."""
+    for name, classes in named.items():
+        other, first = next(iter(named.items()))
+        if classes == first:
+            continue
+        lacks, more = (sorted({*a} - {*b}) for a, b in ((first, classes), (classes, first)))
+        raise InputError(
+            f"dataset {name!r} has other classes than {other!r}: it lacks {summarize(lacks)}, and "
+            f"has besides {summarize(more)}. Make their folders the same, or name all of them in "
+            "the same order as CLASSES in both of DATASETS.FOLDERS"
         )

@@ -15,8 +15,9 @@ from ..config import after_loading, complete_config, model_tasks
 from ..errors import InputError
 from ..files import Stamp, file_stamp
 from ..logs import get_logger
-from ..tasks import BOXES, PIXELS, TASKS, Task
+from ..tasks import ALL_TASKS, BOXES, PIXELS, TASKS, Task
 from .categories import Categories
+from .class_folders import ClassFolders, register_class_folders
 from .class_list import read_classes
 from .labelled import has_task
 from .labelling import DatasetProblems, Entry, LabelledFolder
@@ -35,7 +36,8 @@ def use_folders(cfg: CfgNode) -> None:
     """Register DATASETS.FOLDERS, and give the model as many classes as they have.
 
     The first dataset of DATASETS.TRAIN, then of DATASETS.TEST, that has pixel labels decides for
-    the pixels, the first that has boxes for the objects; each if it is one of DATASETS.FOLDERS.
+    the pixels, the first that has boxes for the objects, and the first of class folders for a
+    classifier; each if it is one of DATASETS.FOLDERS.
 
     Raises:
         InputError: as register_folders.
@@ -43,7 +45,7 @@ def use_folders(cfg: CfgNode) -> None:
     register_folders(cfg)
     registered = DatasetCatalog.list()
     names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
-    for task in TASKS.values():
+    for task in ALL_TASKS.values():
         first = next((name for name in names if has_task(name, task.name)), None)
         if first not in cfg.DATASETS.FOLDERS:
             continue
@@ -72,7 +74,9 @@ def register_folders(cfg: CfgNode) -> None:
             continue
         if not name:
             raise InputError("DATASETS.FOLDERS has an entry without a name: give it one")
-        entry, definition = Entry.parse(name, folders[name]), dict(folders[name])
+        of_classes = ClassFolders.is_named(folders[name])
+        kind = ClassFolders if of_classes else Entry
+        entry, definition = kind.parse(name, folders[name]), dict(folders[name])
         cache = os.path.join(cfg.OUTPUT_DIR, CACHE, name)
         with_outlines = name in cfg.DATASETS.TRAIN and needs_outlines(cfg)
         stamps = (*_stamps(entry), cache, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE, with_outlines)
@@ -90,12 +94,15 @@ def register_folders(cfg: CfgNode) -> None:
                 logger.info("dataset %r has other files than before: using %s", name, definition)
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        register_folder(
-            *(name, definition, cache),
-            ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
-            with_outlines=with_outlines,
-            when_missing=partial(_known_classes, name, cfg),
-        )
+        if of_classes:
+            register_class_folders(name, definition)
+        else:
+            register_folder(
+                *(name, definition, cache),
+                ignore_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+                with_outlines=with_outlines,
+                when_missing=partial(_known_classes, name, cfg),
+            )
         MetadataCatalog.get(name).stamp = stamps
 
 
@@ -183,10 +190,11 @@ def _check_output(entry: Entry, cache: str) -> None:
             )
 
 
-def _stamps(entry: Entry) -> list[Stamp]:
+def _stamps(entry: Entry | ClassFolders) -> list[Stamp]:
     """What changes with the files that name the classes, and with the lists of the others."""
     stamps: list[Stamp] = []
-    for path in (entry.classes, entry.labels, entry.boxes):
+    named = (entry.root,) if isinstance(entry, ClassFolders) else (entry.labels, entry.boxes)
+    for path in (entry.classes, *named):
         if isinstance(path, str) and path:
             is_folder = os.path.isdir(path)
             stamps.append((path, os.stat(path).st_mtime_ns) if is_folder else file_stamp(path))

@@ -1,4 +1,4 @@
-"""Which tasks a record has labels for: "sem_seg" (pixels), "instances" (boxes), or both."""
+"""Which tasks a record has labels for: "sem_seg" (pixels), "instances" (boxes), both, or "cls"."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
-from ..tasks import TASKS
+from ..tasks import ALL_TASKS, TASKS
 
 # What a dataset has by its evaluator_type, unless its metadata have "tasks".
 _TASKS_OF_TYPE: dict[str, tuple[str, ...]] = {
-    kind: (t.name,) for t in TASKS.values() for kind in t.evaluator_types
+    kind: (t.name,) for t in ALL_TASKS.values() for kind in t.evaluator_types
 }
 _TASKS_OF_TYPE["multitask"] = tuple(TASKS)  # of a program's own registration
 
@@ -20,7 +20,7 @@ def tasks_of(records: Sequence[dict]) -> tuple[str, ...]:
     """The tasks that a dataset has labels for: those that any of its records has."""
     return tuple(
         name
-        for name, task in TASKS.items()
+        for name, task in ALL_TASKS.items()
         if any(name in r["tasks"] if "tasks" in r else task.record_key in r for r in records)
     )
 
@@ -36,7 +36,7 @@ def flag_tasks(records: Sequence[dict]) -> list[dict]:
     """
     tasks = tasks_of(records)
     for record in records if len(tasks) > 1 else ():
-        keys = [TASKS[task].record_key for task in tasks]
+        keys = [ALL_TASKS[task].record_key for task in tasks]
         without = [key for key in keys if key not in record]
         if without and "tasks" not in record:
             raise InputError(
@@ -68,5 +68,7 @@ def has_task(name: str, task: str) -> bool:
     """
     tasks = registered_tasks(name)
     return (
-        task in tasks if tasks else bool(MetadataCatalog.get(name).get(TASKS[task].classes_field))
+        task in tasks
+        if tasks
+        else bool(MetadataCatalog.get(name).get(ALL_TASKS[task].classes_field))
     )

@@ -30,7 +30,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..config import model_tasks
 from ..errors import InputError
 from ..logs import get_logger
+from ..tasks import IMAGES
 from .boxes import clean_boxes
+from .class_mapper import ClassMapper
 from .config_checks import train_weights
 from .folders import needs_outlines, register_folders
 from .labelled import tasks_of
@@ -41,6 +43,8 @@ from .registered import load_records
 logger = get_logger(__name__)
 
 Mapper = Callable[..., dict]  # from a record to a sample
+# Test images of a classifier in a batch.
+_CLASS_BATCH = 32
 
 
 class SeededMap(Dataset):
@@ -231,13 +235,18 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     weights = train_weights(cfg)
     return TrainLoader(
         list(itertools.chain.from_iterable(datasets)),
-        TaskMapper(cfg, is_train=True),
+        _build_mapper(cfg, is_train=True),
         total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
         group_by_shape=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
         parts=list(zip(map(len, datasets), weights, strict=True)) if weights else (),
     )
+
+
+def _build_mapper(cfg: CfgNode, *, is_train: bool) -> Mapper:
+    kind = ClassMapper if model_tasks(cfg) == (IMAGES.name,) else TaskMapper
+    return kind(cfg, is_train=is_train)
 
 
 def _train_records(cfg: CfgNode, name: str) -> list[dict]:
@@ -264,13 +273,16 @@ def _train_records(cfg: CfgNode, name: str) -> list[dict]:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
-    """All images of a registered dataset, one at a time, resized as the protocol says."""
+    """All images of a registered dataset, resized as the protocol says, one at a time.
+
+    A classifier's images have one size, and come in batches.
+    """
     register_folders(cfg)  # another config may have been loaded since
     records = DatasetFromList(load_records(dataset_name), copy=False)
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(
-        MapDataset(records, TaskMapper(cfg, is_train=False)),
-        batch_size=1,
+        MapDataset(records, _build_mapper(cfg, is_train=False)),
+        batch_size=_CLASS_BATCH if model_tasks(cfg) == (IMAGES.name,) else 1,
         sampler=InferenceSampler(len(records)),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=trivial_batch_collator,

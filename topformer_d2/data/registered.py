@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError, did_you_mean
-from ..tasks import TASKS
+from ..tasks import ALL_TASKS
 from .labelled import flag_tasks
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _PATH_FIELDS = (
     "classes_file",
 )
 # Keys of an entry of DATASETS.FOLDERS that are paths; CLASSES may be names.
-_PATH_KEYS = ("IMAGES", "LABELS", "BOXES", "LIST", "CLASSES")
+_PATH_KEYS = ("IMAGES", "LABELS", "BOXES", "LIST", "CLASSES", "CLASS_FOLDERS")
 
 
 def register_dataset(
@@ -38,13 +38,13 @@ def register_dataset(
     Args:
         name: what DATASETS.TRAIN and DATASETS.TEST call it.
         load: its records.
-        tasks: "sem_seg", "instances" or both, in this order.
+        tasks: "sem_seg", "instances" or both, in this order; or "cls".
         metadata: further fields of its Detectron2 metadata.
     """
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(
         # Of both, what Detectron2's own tools can evaluate; "tasks" is for this toolkit.
-        evaluator_type=TASKS[tasks[-1]].evaluator_types[0],
+        evaluator_type=ALL_TASKS[tasks[-1]].evaluator_types[0],
         tasks=tuple(tasks),
         **metadata,
     )

@@ -6,6 +6,7 @@ from .coco import BoxEvaluator, coco_results, evaluate_boxes
 from .confusion import ConfusionEvaluator, format_table
 from .needs import check_needs, needs_of
 from .pixel_mistakes import PixelMistakes
+from .top_accuracy import TopAccuracy
 from .tta import SegmentationTTA, evaluate_with_tta
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ConfusionEvaluator",
     "PixelMistakes",
     "SegmentationTTA",
+    "TopAccuracy",
     "build_evaluator",
     "check_needs",
     "coco_results",

@@ -9,14 +9,19 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from ..config import model_tasks
 from ..data.labelled import known_evaluator_types, registered_tasks
 from ..errors import InputError
-from ..tasks import BOXES, PIXELS
+from ..tasks import BOXES, IMAGES, PIXELS
 from .box_mistakes import BoxMistakes
 from .coco import BoxEvaluator
 from .confusion import ConfusionEvaluator
 from .pixel_mistakes import PixelMistakes
+from .top_accuracy import TopAccuracy
 
 # The evaluator of each task's labels, and the one that also gathers what is wrong.
-_EVALUATORS = {PIXELS.name: ConfusionEvaluator, BOXES.name: BoxEvaluator}
+_EVALUATORS = {
+    PIXELS.name: ConfusionEvaluator,
+    BOXES.name: BoxEvaluator,
+    IMAGES.name: TopAccuracy,
+}
 _MISTAKES = {PIXELS.name: PixelMistakes, BOXES.name: BoxMistakes}
 
 
@@ -49,5 +54,10 @@ def build_evaluator(
     if len(tasks) > 1:
         tasks = model_tasks(cfg)
     kinds = _MISTAKES if mistakes else _EVALUATORS
+    if unknown := [task for task in tasks if task not in kinds]:
+        raise InputError(
+            f"there is no report of what a model of {unknown[0]!r} gets wrong: evaluate it without "
+            "one"
+        )
     evaluators = [kinds[task](dataset_name, output_dir=output_dir) for task in tasks]
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -13,12 +13,16 @@ from detectron2.evaluation import (
 )
 
 from ..errors import InputError
-from ..tasks import BOXES, PIXELS
+from ..tasks import BOXES, IMAGES, PIXELS
 
 # What an evaluator's `needs` may name, and the task whose answer it is. A label map is a class
 # index for each pixel, which is far cheaper than the logits; with "confidence" comes the
 # probability of the class at every fourth row and column, as "sem_seg_confidence".
-NEEDS = {"label_map": PIXELS, "confidence": PIXELS, "logits": PIXELS, "boxes": BOXES}
+NEEDS = {
+    **dict.fromkeys(("label_map", "confidence", "logits"), PIXELS),
+    "boxes": BOXES,
+    "image_logits": IMAGES,
+}
 
 # Of Detectron2's evaluators, which do not say it themselves.
 _OF_DETECTRON2 = {SemSegEvaluator: "logits", COCOEvaluator: "boxes"}

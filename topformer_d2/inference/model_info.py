@@ -52,6 +52,13 @@ class ModelInfo:
         """
         cfg = complete_config(cfg)
         tasks = model_tasks(cfg)
+        if unknown := [task for task in tasks if task not in TASKS]:
+            raise InputError(
+                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, whose task is "
+                f"{unknown[0]!r}: classifiers are for pretraining, and neither predict nor are "
+                "exported or timed here. Train a segmenter or a detector that starts from the "
+                "checkpoint (MODEL.WEIGHTS)"
+            )
         named = [dataset_name] if dataset_name else []
         sets = cfg.DATASETS
         datasets = [*named, *sets.TEST, *sets.TRAIN] or list(sets.get("FOLDERS", ()))

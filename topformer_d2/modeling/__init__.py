@@ -6,10 +6,12 @@ from .backbone import (
     LitePyramid,
     TopFormer,
     TopFormerFPN,
+    TopFormerTrunk,
     Variant,
     build_retinanet_topformer_fpn_backbone,
     build_retinanet_topformer_lite_backbone,
     build_topformer_backbone,
+    build_topformer_trunk,
 )
 from .build import build_model
 from .freezing import freeze_parts
@@ -20,21 +22,32 @@ from .losses import (
     UncertaintyWeighting,
     pixel_cross_entropy,
 )
-from .meta_arch import LiteRetinaNet, RawOutput, TopFormerMultiTask, TopFormerSegmentor, adapt
+from .meta_arch import (
+    ClassificationHead,
+    LiteRetinaNet,
+    RawOutput,
+    TopFormerClassifier,
+    TopFormerMultiTask,
+    TopFormerSegmentor,
+    adapt,
+)
 
 __all__ = [
     "SEGMENTATION_LOSS_REGISTRY",
     "VARIANTS",
+    "ClassificationHead",
     "LitePyramid",
     "LiteRetinaNet",
     "LiteRetinaNetHead",
     "RawOutput",
     "SegmentationLoss",
     "TopFormer",
+    "TopFormerClassifier",
     "TopFormerFPN",
     "TopFormerMultiTask",
     "TopFormerSegmentationHead",
     "TopFormerSegmentor",
+    "TopFormerTrunk",
     "UncertaintyWeighting",
     "Variant",
     "adapt",
@@ -43,6 +56,7 @@ __all__ = [
     "build_retinanet_topformer_fpn_backbone",
     "build_retinanet_topformer_lite_backbone",
     "build_topformer_backbone",
+    "build_topformer_trunk",
     "freeze_parts",
     "pixel_cross_entropy",
 ]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, did_you_mean
 from ..logs import get_logger
-from .backbone import TopFormer
+from .backbone.trunk import TopFormerBase
 
 logger = get_logger(__name__)
 
@@ -54,7 +54,7 @@ def freeze_parts(model: nn.Module, parts: Sequence[str]) -> nn.Module:
 def _parts_of(model: nn.Module) -> dict[str, list[nn.Module]]:
     """The modules of each part that has parameters."""
     parts: dict[str, list[nn.Module]] = {}
-    for topformer in (m for m in model.modules() if isinstance(m, TopFormer)):
+    for topformer in (m for m in model.modules() if isinstance(m, TopFormerBase)):
         parts["stem"] = [topformer.pyramid.stem]
         parts["pyramid"] = [topformer.pyramid]
         parts["extractor"] = [topformer.pool, topformer.semantics]

@@ -16,7 +16,7 @@ _PATHS = ("IMAGES", "LABELS", "BOXES", "LIST")
 KEYS = (*_PATHS, "CLASSES", "FORMAT", "LABEL_MAP", "IGNORE", "SHARE", "GROUP", "SPLIT_SEED")
 _TAKES = (
     "it takes IMAGES with LABELS (pixels), BOXES (objects) or both, and where they are needed "
-    f"{', '.join(KEYS[3:])}"
+    f"{', '.join(KEYS[3:])}; or CLASS_FOLDERS for a classifier"
 )
 
 
