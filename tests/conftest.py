@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from tests.helpers import SMALL_DETECTOR
+from tests.helpers import REPOSITORY, SMALL_DETECTOR
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
 os.environ["DETECTRON2_DATASETS"] = _FOLDER.name
@@ -45,5 +45,31 @@ def tiny_detector(tmp_path):
         small += ["MODEL.DEVICE", "cpu", "TEST.EVAL_PERIOD", "0"]
         small += ["OUTPUT_DIR", str(tmp_path / "output")]
         return get_config(f"det_retinanet_{kind}topformer_t", [*small, *opts])
+
+    return make
+
+
+@pytest.fixture
+def tiny_classifier(tmp_path):
+    """The same for a classifier of 2 classes with 3 images of 40x48 each; `opts` come last."""
+    from tests.helpers import write_class_folders
+    from topformer_d2.config import load_config
+
+    for split, seed in (("train", 0), ("val", 100)):
+        write_class_folders(tmp_path / split, ("cat", "dog"), 3, seed)
+    file = tmp_path / "cls.yaml"
+    file.write_text(
+        "DATASETS:\n  TRAIN: [pets_train]\n  TEST: [pets_val]\n  FOLDERS:\n"
+        f"    pets_train: {{CLASS_FOLDERS: {tmp_path / 'train'}}}\n"
+        f"    pets_val: {{CLASS_FOLDERS: {tmp_path / 'val'}}}\n"
+        f"_BASE_: {REPOSITORY / 'configs/cls_topformer_t.yaml'}\n"
+    )
+
+    def make(*opts):
+        small = ["INPUT.CLS.SIZE", "32", "INPUT.MIN_SIZE_TEST", "36"]
+        small += ["SOLVER.IMS_PER_BATCH", "4", "SOLVER.REFERENCE_BATCH", "0"]
+        small += ["SOLVER.WARMUP_ITERS", "0", "DATALOADER.NUM_WORKERS", "0", "SEED", "0"]
+        small += ["MODEL.DEVICE", "cpu", "TEST.EVAL_PERIOD", "0", "TEST.BEST_METRICS", "[]"]
+        return load_config(file, [*small, "OUTPUT_DIR", str(tmp_path / "output"), *opts])
 
     return make

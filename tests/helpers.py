@@ -125,6 +125,14 @@ def photo(path: Path | str, height: int = 90, width: int = 120, seed: int = 0) -
     return str(path)
 
 
+def write_class_folders(root: Path, names: tuple[str, ...], count: int, seed: int = 0) -> None:
+    """`count` images of noise of 40x48 in a folder for each name."""
+    for i, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for n in range(count):
+            photo(root / name / f"{n}.png", 40, 48, seed + count * i + n)
+
+
 _EXPORTED = tempfile.TemporaryDirectory(prefix="topformer_d2_exported_")
 
 

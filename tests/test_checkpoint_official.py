@@ -11,6 +11,7 @@ from tests.helpers import (
     VARIANT_OF,
     Segmenter,
     default_predictor,
+    formula_weight,
     official_state_dict,
     topformer,
 )
@@ -65,6 +66,51 @@ def test_round_trip_of_backbones_is_exact(letter):
     back, report = convert_official_state_dict(convert_to_official(backbone))
     check_equal(back, {f"backbone.{key}": value for key, value in backbone.items()})
     assert all(key.startswith("sem_seg_head.") for key in report.missing)
+
+
+@pytest.mark.parametrize("letter", VARIANT_OF)
+def test_round_trip_of_classifiers_is_exact(letter):
+    official = imagenet_weights(official_state_dict(letter))
+    channels = {"t": 208, "s": 296, "b": 384}[letter]
+    head = {"weight": [channels], "bias": [channels], "running_mean": [channels]}
+    head |= {"running_var": [channels], "num_batches_tracked": []}
+    official |= {f"head.bn.{key}": formula_weight(f"head.bn.{key}", head[key]) for key in head}
+    official["head.l.weight"] = formula_weight("head.l.weight", [1000, channels])
+    official["head.l.bias"] = formula_weight("head.l.bias", [1000])
+    ours, report = convert_official_state_dict({"state_dict_ema": official})
+    assert report.left == [] and len(report.used) == len(official)
+    check_equal(convert_to_official(ours), official)
+    # It is the whole of a classifier, and what comes out of one is an official file.
+    cfg = get_config(f"cls_topformer_{letter}", ["MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    assert ours.keys() == model.state_dict().keys()
+    check_equal(
+        convert_official_state_dict(convert_to_official(model.state_dict()))[0], model.state_dict()
+    )
+    assert {key.split(".")[0] for key in convert_to_official(model.state_dict())} == {
+        *("tpm", "trans", "head"),
+    }
+
+
+def test_a_classifier_reads_an_official_file_whole(tmp_path):
+    model = build_model(get_config("cls_topformer_t", ["MODEL.DEVICE", "cpu"]))
+    path = str(tmp_path / "official.pth")
+    torch.save({"state_dict_ema": convert_to_official(model.state_dict())}, path)
+    other = build_model(get_config("cls_topformer_t", ["MODEL.DEVICE", "cpu"]))
+    assert not torch.equal(other.cls_head.linear.weight, model.cls_head.linear.weight)
+    SafeCheckpointer(other, require_all=True).load(path)
+    check_equal(other.state_dict(), model.state_dict())
+    # Without the classifier nothing says which class is which.
+    torch.save(imagenet_weights(official_state_dict("t")), path)
+    with pytest.raises(InputError, match=r"cls_head\.norm.*MODEL\.CLS_HEAD"):
+        SafeCheckpointer(other, require_all=True).load(path)
+
+
+def test_a_classifier_and_a_segmenter_in_one_file_are_refused():
+    weights = dict(Segmenter("tiny").state_dict())
+    weights["cls_head.linear.bias"] = torch.zeros(3)
+    with pytest.raises(InputError, match=r"cls_head\.linear\.bias"):
+        convert_to_official(weights)
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def convert_official_state_dict(
 
     Args:
         state_dict: an official segmentation checkpoint (keys "backbone.*", "decode_head.*") or
-            ImageNet checkpoint (the backbone's keys without "backbone.", and those of its classifier
-            where they are there), bare or wrapped under
+            ImageNet checkpoint (the backbone's keys without "backbone.", and its classifier's,
+            "head.*", where they are there), bare or wrapped under
             "state_dict", "state_dict_ema", "model" or, where it is the only dict of tensors, any
             other key; "module." prefixes allowed. A segmentation
             checkpoint's "state_dict" comes before its EMA; an ImageNet checkpoint's EMA first.
@@ -101,8 +101,8 @@ def convert_to_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     default ones.
 
     Args:
-        state_dict: a segmenter's of this toolkit, a TopFormerClassifier's, or TopFormer's alone under
-            any prefix.
+        state_dict: a segmenter's of this toolkit, a TopFormerClassifier's, or TopFormer's alone
+            under any prefix.
 
     Returns:
         with a head, an official segmentation model's state dict ("backbone.*", "decode_head.*");

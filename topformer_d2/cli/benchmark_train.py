@@ -27,7 +27,7 @@ from ..analysis.training import (
     training_records,
     write_training_images,
 )
-from ..config import load_config, model_tasks
+from ..config import check_dense, load_config, model_tasks
 from ..errors import InputError, printable
 from ..files import check_output, write_json
 from .parsing import Parser, add_opts
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     if args.json:
         check_output(args.json, "json")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
+    check_dense(cfg)
     if args.compare and model_tasks(cfg) != ("sem_seg",):
         raise InputError("--compare is for segmentation: name a seg_*.yaml config")
     steps = make_steps(cfg, with_peers=args.compare)

@@ -14,12 +14,20 @@ from .loading import (
     when_building,
 )
 from .merging import flat_keys
-from .model import SCHEDULE_FALLBACK, check_parts, model_tasks, schedule_name, single_task_opts
+from .model import (
+    SCHEDULE_FALLBACK,
+    check_dense,
+    check_parts,
+    model_tasks,
+    schedule_name,
+    single_task_opts,
+)
 
 __all__ = [
     "SCHEDULE_FALLBACK",
     "add_topformer_config",
     "after_loading",
+    "check_dense",
     "check_parts",
     "check_values",
     "complete_config",

@@ -12,7 +12,7 @@ from detectron2.modeling import (
 from fvcore.common.registry import Registry
 
 from ..errors import InputError, did_you_mean
-from ..tasks import BOXES, PIXELS, TASKS
+from ..tasks import BOXES, IMAGES, PIXELS, TASKS
 
 # What Detectron2's own trainers run in place of SOLVER.SCHEDULE: both fall smoothly to 0.
 SCHEDULE_FALLBACK = "WarmupCosineLR"
@@ -46,6 +46,16 @@ def model_tasks(cfg: CN) -> tuple[str, ...]:
             "such as RetinaNet nor TopFormerClassifier, which are what is trained here"
         )
     return tasks
+
+
+def check_dense(cfg: CN) -> None:
+    """Raise InputError where the model is a classifier, which is not for use by itself."""
+    if IMAGES.name in model_tasks(cfg):
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}: classifiers are for "
+            "pretraining, and are trained, evaluated and converted alone. Train a segmenter or a "
+            "detector that starts from the checkpoint (MODEL.WEIGHTS)"
+        )
 
 
 def check_parts(cfg: CN) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-from ..config import complete_config, model_tasks
+from ..config import check_dense, complete_config, model_tasks
 from ..data.augmentation import FitForTest
 from ..data.class_table import ClassTable
 from ..errors import InputError
@@ -52,13 +52,7 @@ class ModelInfo:
         """
         cfg = complete_config(cfg)
         tasks = model_tasks(cfg)
-        if unknown := [task for task in tasks if task not in TASKS]:
-            raise InputError(
-                f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, whose task is "
-                f"{unknown[0]!r}: classifiers are for pretraining, and neither predict nor are "
-                "exported or timed here. Train a segmenter or a detector that starts from the "
-                "checkpoint (MODEL.WEIGHTS)"
-            )
+        check_dense(cfg)
         named = [dataset_name] if dataset_name else []
         sets = cfg.DATASETS
         datasets = [*named, *sets.TEST, *sets.TRAIN] or list(sets.get("FOLDERS", ()))
