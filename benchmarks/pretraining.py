@@ -5,9 +5,8 @@
 
 A classifier (TopFormer-T) learns images of one of 150 textures each, in a folder for each texture.
 Then T learns to segment images of four textures each, from a tenth of the labelled images: from
-random weights, and from the classifier's. Both see equal crops for as many iterations. For
-comparison, from random weights with all the labelled images. Prints a Markdown table. A run that
-was stopped goes on, and one that is done is not repeated.
+random weights, and from the classifier's. Both see equal crops for as many iterations. Prints a
+Markdown table. A run that was stopped goes on, and one that is done is not repeated.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ from topformer_d2.files import write_json
 from topformer_d2.tasks import IMAGES, PIXELS, Task
 
 NAMES = [f"texture_{kind:03d}" for kind in range(NUM_TEXTURES)]
-CLASS_SIZE, SIZE, REGIONS = 64, 128, 4
+# Sides of the images that are classified, and of those that are segmented.
+CLASS_SIZE, SIZE, REGIONS = 32, 64, 4
 
 
 def write_classes(folder: Path, seeds: range) -> None:
@@ -54,9 +54,8 @@ def make_data(folder: Path, images: int, labelled: int) -> None:
         return
     write_classes(folder / "classes/train", range(images))
     write_classes(folder / "classes/val", range(10**6, 10**6 + images // 5))
-    write_pixels(folder / "all", range(2 * 10**6, 2 * 10**6 + labelled))
-    write_pixels(folder / "tenth", range(2 * 10**6, 2 * 10**6 + labelled // 10))
-    write_pixels(folder / "val", range(3 * 10**6, 3 * 10**6 + 100))
+    write_pixels(folder / "labelled", range(2 * 10**6, 2 * 10**6 + labelled))
+    write_pixels(folder / "val", range(3 * 10**6, 3 * 10**6 + 200))
     (folder / "done").touch()
 
 
@@ -91,19 +90,26 @@ def pretraining_config(path: Path, data: Path, iterations: int) -> str:
     )
 
 
-def segmentation_config(path: Path, data: Path, split: str, iterations: int, rate: float) -> str:
-    """The segmenter's: the synthetic dataset's recipe."""
+def segmentation_config(path: Path, data: Path, iterations: int, rate: float) -> str:
+    """The segmenter's: the synthetic dataset's recipe, on a tenth of the labelled images."""
     folders = {
         name: {"IMAGES": str(data / part / "images"), "LABELS": str(data / part / "labels")}
-        | {"CLASSES": NAMES}
-        for name, part in (("train", split), ("val", "val"))
+        | {"CLASSES": NAMES, **share}
+        for name, part, share in (
+            ("train", "labelled", {"SHARE": [0.0, 0.1]}),
+            ("val", "val", {}),
+        )
     }
     solver = {"IMS_PER_BATCH": 8, "BASE_LR": rate, **_length(iterations)}
     return write_config(
         path,
         "seg_topformer_t_synthetic",
         folders,
-        {"DATALOADER": {"NUM_WORKERS": 0}, "SOLVER": solver, "TEST": {"EVAL_PERIOD": 0}},
+        {
+            "INPUT": {"CROP": {"SIZE": [SIZE, SIZE]}, "MIN_SIZE_TEST": SIZE},
+            "DATALOADER": {"NUM_WORKERS": 0},
+            "SOLVER": solver,
+        },
     )
 
 
@@ -142,9 +148,11 @@ def main() -> None:
     parser.add_argument("--output", required=True, metavar="DIR", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=3000, help="of classes; default: 3000")
-    parser.add_argument("--labelled", type=int, default=2000, help="images; default: 2000")
-    parser.add_argument("--pretraining", type=int, default=500, help="iterations; default: 500")
-    parser.add_argument("--iterations", type=int, default=600, help="of segmentation; default: 600")
+    parser.add_argument(
+        "--labelled", type=int, default=2000, help="images, a tenth of them used; default: 2000"
+    )
+    parser.add_argument("--pretraining", type=int, default=400, help="iterations; default: 400")
+    parser.add_argument("--iterations", type=int, default=400, help="of segmentation; default: 400")
     parser.add_argument("--rate", type=float, default=0.01, help="of segmentation; default: 0.01")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -156,30 +164,22 @@ def main() -> None:
         check_settings(out / "settings.json", settings)
         make_data(data, args.images, args.labelled)
         classes = pretraining_config(out / "cls.yaml", data, args.pretraining)
-        arms = {
-            "random": ("tenth", False),
-            "the classifier's": ("tenth", True),
-            "random, all labels": ("all", False),
-        }
-        found: dict[str, list[float]] = {name: [] for name in (*arms, "top1")}
+        pixels = segmentation_config(out / "seg.yaml", data, args.iterations, args.rate)
+        found: dict[str, list[float]] = {"random weights": [], "the classifier's": []}
+        top1 = []
         for seed in args.seeds:
-            start = out / f"cls_seed{seed}"
-            found["top1"].append(train(classes, start, IMAGES, seed))
-            for name, (split, pretrained) in arms.items():
-                config = segmentation_config(
-                    out / f"{split}.yaml", data, split, args.iterations, args.rate
-                )
-                weights = str(start / "model_final.pth") if pretrained else ""
-                folder = out / f"{split}{'_pretrained' * pretrained}_seed{seed}"
-                found[name].append(train(config, folder, PIXELS, seed, weights))
-    print(f"top-1 of the classifier: {', '.join(f'{v:.1f}' for v in found.pop('top1'))}\n")
-    seeds = " | ".join(f"seed {seed}" for seed in args.seeds)
-    print(f"| starts from | labelled images | {seeds} | mean mIoU |")
-    print("|---" * (len(args.seeds) + 3) + "|")
+            start = out / f"classifier_seed{seed}"
+            top1.append(train(classes, start, IMAGES, seed))
+            weights = ("", str(start / "model_final.pth"))
+            for name, path, kind in zip(found, weights, ("random", "pretrained"), strict=True):
+                folder = out / f"{kind}_seed{seed}"
+                found[name].append(train(pixels, folder, PIXELS, seed, path))
+    print(f"top-1 of the classifiers: {', '.join(f'{value:.1f}' for value in top1)}\n")
+    print(f"| mIoU from | {' | '.join(f'seed {seed}' for seed in args.seeds)} | mean |")
+    print("|---" * (len(args.seeds) + 2) + "|")
     for name, values in found.items():
-        count = args.labelled if arms[name][0] == "all" else args.labelled // 10
         cells = " | ".join(f"{value:.1f}" for value in values)
-        print(f"| {name.split(',')[0]} | {count} | {cells} | {np.mean(values):.1f} |")
+        print(f"| {name} | {cells} | {np.mean(values):.1f} |")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ def test_names_of_the_tasks_and_back_from_json(config, pixels, objects):
     assert ModelInfo.from_json(info.to_json()) == info
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("cls_")])
 def test_every_shipped_config_comes_back(name):
     info = ModelInfo.from_config(get_config(name))
     assert ModelInfo.from_json(info.to_json()) == info

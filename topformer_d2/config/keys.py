@@ -85,7 +85,7 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.MODEL.CLS_HEAD = CN()
     # Classes of the images; follows from DATASETS.FOLDERS.
     cfg.MODEL.CLS_HEAD.NUM_CLASSES = 1000
-    # Normalisation of the head's pooled features, as MODEL.TOPFORMER.NORM.
+    # Normalisation of the head's pooled features: SyncBN | BN | FrozenBN
     cfg.MODEL.CLS_HEAD.NORM = "SyncBN"
     # Share of the truth that all classes get alike.
     cfg.MODEL.CLS_HEAD.LABEL_SMOOTHING = 0.1

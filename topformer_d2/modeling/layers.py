@@ -166,17 +166,22 @@ def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:
         x: the batch of images (N, 3, H, W).
         stride: of the module's coarsest maps.
     """
-    if not module.training or x.shape[0] > 1 or max(x.shape[2:]) > stride:
+    if x.shape[0] > 1 or max(x.shape[2:]) > stride:
         return
-    if any(
-        isinstance(m, _BatchNorm) and not isinstance(m, _SYNCHRONIZED) and m.training
-        for m in module.modules()
-    ):
+    if trains_batch_norm(module):
         raise InputError(
             f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels leaves a single "
             f"value at stride {stride}, from which BatchNorm cannot compute a variance: raise "
             f"SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (above {stride}), or set the norm to FrozenBN"
         )
+
+
+def trains_batch_norm(module: nn.Module) -> bool:
+    """Whether a module is in training with a BatchNorm over the batch of this process alone."""
+    return module.training and any(
+        isinstance(m, _BatchNorm) and not isinstance(m, _SYNCHRONIZED) and m.training
+        for m in module.modules()
+    )
 
 
 class DropPath(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from torchvision.transforms import v2
 from ...config import complete_config
 from ...errors import InputError
 from ...tasks import IMAGES
-from ..layers import check_batch_norm, resolve_norm
+from ..layers import resolve_norm, trains_batch_norm
 from .batching import FinishLogits, check_inference, resize_logits, run_by_size, to_device
 from .contract import RawOutput
 
@@ -41,7 +40,16 @@ class ClassificationHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, feature: Tensor) -> Tensor:
-        """(N, channels, h, w) to logits (N, K)."""
+        """(N, channels, h, w) to logits (N, K).
+
+        Raises:
+            InputError: in training, the batch is of one image.
+        """
+        if len(feature) == 1 and trains_batch_norm(self):
+            raise InputError(
+                "training on a batch of one image leaves the classifier's BatchNorm a single value "
+                "a channel: raise SOLVER.IMS_PER_BATCH"
+            )
         return self.linear(self.norm(feature.mean((2, 3), keepdim=True)).flatten(1))
 
 
@@ -132,7 +140,6 @@ class TopFormerClassifier(nn.Module):
         images = self._batch(batched_inputs)
         classes = [x[IMAGES.name] for x in batched_inputs]
         truth = to_device(torch.tensor(classes, dtype=torch.int64), self.device)
-        check_batch_norm(self.cls_head, images, math.inf)
         if self.mixing is not None:
             # PyTorch's generator is seeded before each iteration (SeedEachStep).
             images, truth = self.mixing(images, truth)
