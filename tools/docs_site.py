@@ -126,8 +126,9 @@ class Key:
 
 
 def config_keys() -> Iterator[Key]:
-    """The keys that topformer_d2/config/keys.py and loss_keys.py add, in their order."""
+    """The keys that the modules of topformer_d2/config add, in their order."""
     yield from _keys_of("config/keys.py", "add_topformer_config")
+    yield from _keys_of("config/input_keys.py", "add_input_config")
     yield from _keys_of("config/loss_keys.py", "add_loss_config")
 
 
