@@ -69,7 +69,7 @@ def test_a_joint_model_has_it_as_well():
         for i, name in enumerate(model.sem_seg_head.in_features)
     }
     classes = model.sem_seg_head.classifier.out_channels
-    losses = model._segment(features)(torch.randint(0, classes, (1, 64, 64)))
+    losses = model._segment(features)[1](torch.randint(0, classes, (1, 64, 64)))
     assert [*losses] == ["loss_sem_seg", "loss_auxiliary"] and losses["loss_auxiliary"] > 0
 
 

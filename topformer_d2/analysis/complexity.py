@@ -44,6 +44,8 @@ class Network(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = copy.deepcopy(adapt(model)).eval()
+        if hasattr(self.model, "distillation"):
+            del self.model.distillation
         for module in self.model.modules():
             if isinstance(module, SegmentationHead):
                 module.drop_training_parts()

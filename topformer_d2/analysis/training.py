@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import RetinaNet, build_model
+from detectron2.modeling import RetinaNet
 from detectron2.structures import BoxMode
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
@@ -28,15 +28,16 @@ from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
 from ..data.synthetic import make_sample
 from ..engine.solver import build_optimizer
+from ..engine.teachers import attach_teachers
 from ..inference.threads import threads
-from ..modeling.freezing import freeze_parts
+from ..modeling import build_model, freeze_parts
 from ..modeling.layers import IN_PLACE, resize
 from ..modeling.losses import SegmentationLoss
 from ..modeling.meta_arch.batching import pad_labels
 from .memory import added_memory
 from .peers import PEERS, build_peer
 
-PARTS = ("data", "forward", "loss", "backward", "optimizer")
+PARTS = ("data", "forward", "teacher", "loss", "backward", "optimizer")
 TRAINED_PEERS = (PEERS[0], PEERS[2])
 # Ours and what it is compared with.
 OURS, STRAIGHT = "ours", "straight"
@@ -51,28 +52,31 @@ class TrainingStep:
         model: from Detectron2's dicts to losses by name.
         optimizer: of its parameters.
         loss_seconds: what its losses took in the last step.
+        teacher_seconds: what its teachers and their losses took in the last step.
     """
 
     name: str
     model: nn.Module
     optimizer: torch.optim.Optimizer
     loss_seconds: float = field(default=0.0, init=False)
+    teacher_seconds: float = field(default=0.0, init=False)
 
-    def time_losses(self, function: Callable) -> Callable:
-        """`function`, whose time counts as the loss's and not as the forward pass's."""
+    def timed(self, function: Callable, counter: str = "loss_seconds") -> Callable:
+        """`function`, whose time is added to `counter` and not to the forward pass's."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.loss_seconds += time.perf_counter() - start
+                seconds = time.perf_counter() - start
+                setattr(self, counter, getattr(self, counter) + seconds)
 
         return timed
 
     def run(self, batch: list[dict]) -> tuple[float, ...]:
         """One update; the milliseconds of PARTS but for the first."""
-        self.loss_seconds = 0.0
+        self.loss_seconds = self.teacher_seconds = 0.0
         times = [time.perf_counter()]
         total = sum(self.model(batch).values())
         times.append(time.perf_counter())
@@ -82,7 +86,8 @@ class TrainingStep:
         self.optimizer.step()
         times.append(time.perf_counter())
         forward, backward, optimizer = np.diff(times).tolist()
-        parts = (forward - self.loss_seconds, self.loss_seconds, backward, optimizer)
+        beside = self.teacher_seconds, self.loss_seconds
+        parts = (forward - sum(beside), *beside, backward, optimizer)
         return tuple(1e3 * seconds for seconds in parts)
 
 
@@ -141,7 +146,8 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
         cfg: MODEL.DEVICE is "cpu".
         with_peers: add TRAINED_PEERS, for a config of segmentation alone.
     """
-    model = freeze_parts(build_model(cfg), complete_config(cfg).MODEL.FREEZE).train()
+    model = freeze_parts(build_model(cfg), complete_config(cfg).MODEL.FREEZE)
+    model = attach_teachers(model, cfg).train()
     straight = copy.deepcopy(model)
     # Which come before the model makes its maps.
     straight.backbone.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]))
@@ -167,10 +173,13 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
     for step in steps:
         for owner in (step.model, getattr(step.model, "sem_seg_head", None)):
             if isinstance(getattr(owner, "loss", None), SegmentationLoss):
-                owner.loss.forward = step.time_losses(owner.loss.forward)
+                owner.loss.forward = step.timed(owner.loss.forward)
         for method in ("losses", "label_anchors"):  # a detector's
             if hasattr(step.model, method):
-                setattr(step.model, method, step.time_losses(getattr(step.model, method)))
+                setattr(step.model, method, step.timed(getattr(step.model, method)))
+        if hasattr(step.model, "distillation"):
+            own = step.model.distillation
+            own.forward = step.timed(own.forward, "teacher_seconds")
     return steps
 
 
@@ -265,11 +274,12 @@ def _results(times: dict, peaks: dict[str, float | None]) -> Iterator[TrainingRe
 
 
 def format_training(results: Sequence[TrainingResult]) -> str:
-    """A table of time_training's results."""
+    """A table of time_training's results; without a teacher, it has no column of that."""
+    parts = [part for part in PARTS if any(result.ms[part] for result in results)]
     rows = [
         {
             "": result.name,
-            **{f"{part}, ms": f"{result.ms[part]:.0f}" for part in PARTS},
+            **{f"{part}, ms": f"{result.ms[part]:.0f}" for part in parts},
             "step, ms": f"{result.total_ms:.0f}",
             "of straight": f"{result.ratio:.2f}",
             "peak, MiB": "" if result.peak_mib is None else f"{result.peak_mib:.0f}",

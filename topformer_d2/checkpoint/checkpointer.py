@@ -85,14 +85,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         # The model, or a part of it, may be wrapped here as well.
         names = dict(zip(strip_wrappers(own), own, strict=True))
         weights = place_topformer(strip_prefix(checkpoint["model"], names), names)
-        if not any(key.startswith(AUXILIARY) for key in names):
-            weights = {k: v for k, v in weights.items() if not k.startswith(AUXILIARY)}
+        unknown = tuple(part for part in AUXILIARY if not any(k.startswith(part) for k in names))
+        weights = {k: v for k, v in weights.items() if not k.startswith(unknown)}
         checkpoint["model"] = {names.get(key, key): value for key, value in weights.items()}
         check_kinds(checkpoint["model"], own)
         incompatible = super()._load_model(checkpoint)
-        # A training may add its auxiliary loss to weights that were trained without.
+        # A training may add its auxiliary loss or a teacher to weights that were trained without.
         missing = incompatible.missing_keys
-        missing[:] = [key for key in missing if AUXILIARY not in key]
+        missing[:] = [key for key in missing if not any(part in key for part in AUXILIARY)]
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
             for key, given, own in incompatible.incorrect_shapes

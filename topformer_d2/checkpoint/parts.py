@@ -16,8 +16,9 @@ from ..tasks import BOXES, TASKS
 
 _TOPFORMER = ("pyramid.", "semantics.", "injection.")
 _MARKER = "pyramid.stem.weight"
-# Classifiers of the auxiliary loss, which training alone has.
-AUXILIARY = "sem_seg_head.auxiliary."
+# What training alone has: the classifiers of the auxiliary loss, and what is learnt beside a
+# teacher.
+AUXILIARY = ("sem_seg_head.auxiliary.", "distillation.")
 
 
 def topformer_prefix(keys: Iterable[str]) -> str | None:
@@ -46,7 +47,7 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
     Returns:
         "TopFormer", whose keys are without the prefix that it has in the model; "pyramid", what
         else is below "backbone."; every other part under the first word of its keys, such as
-        "head" and "sem_seg_head". The classifiers of the auxiliary loss are left out.
+        "head" and "sem_seg_head". What AUXILIARY names is left out.
 
     Raises:
         InputError: there is no TopFormer with this toolkit's keys.

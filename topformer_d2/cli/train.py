@@ -31,6 +31,7 @@ from ..engine.processes import check_processes, check_single_run
 from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
+from ..modeling import build_model
 from .parsing import Parser
 from .reporting import test_and_report
 
@@ -127,7 +128,7 @@ def evaluate(cfg: CfgNode, resume: bool, report: str | None = None) -> dict:
     With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well. What the
     model gets wrong is shown in the folder `report`, where one is named.
     """
-    model = Trainer.build_model(cfg)
+    model = build_model(cfg)  # without a teacher
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
     if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
         raise InputError("there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command")

@@ -109,6 +109,12 @@ def load_config(
     return cfg
 
 
+def find_config(name: str, opts: Sequence[str] = ()) -> CN:
+    """As load_config of a file, or as get_config where the name has no extension."""
+    is_file = bool(Path(name).suffix) or (name not in list_configs() and os.path.lexists(name))
+    return load_config(name, opts) if is_file else get_config(name, opts)
+
+
 def fit_device(cfg: CN) -> None:
     """Fall back from a GPU that this machine lacks to the CPU, and say so in the log.
 

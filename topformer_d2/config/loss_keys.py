@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_loss_config(cfg: CN) -> None:
-    """Add MODEL.SEM_SEG_LOSS, and what losses of RetinaNet lack; the defaults change nothing."""
+    """Add MODEL.SEM_SEG_LOSS, MODEL.TEACHER, and what RetinaNet lacks; the defaults are off."""
     # What the loss PixelCrossEntropy has beyond the cross entropy, for rare classes and small
     # things. MODEL.SEM_SEG_HEAD.LOSS_WEIGHT is a factor of all of it.
     cfg.MODEL.SEM_SEG_LOSS = CN()
@@ -42,3 +42,33 @@ def add_loss_config(cfg: CN) -> None:
     # Quality focal loss (Li et al., 2020): a RetinaNet's score is trained to be the IoU of its box.
     # FOCAL_LOSS_GAMMA is its exponent, and FOCAL_LOSS_ALPHA has no effect.
     cfg.MODEL.RETINANET.QUALITY_TARGETS = False
+
+    # Distillation: a trained model teaches this one while it trains, by its config and its weights.
+    cfg.MODEL.TEACHER = CN()
+    # The teacher of the pixels; it has the same classes.
+    cfg.MODEL.TEACHER.PIXELS = CN()
+    # Config file, or name of a shipped config. "" = no teacher.
+    cfg.MODEL.TEACHER.PIXELS.CONFIG = ""
+    # File with all of its weights. "" = MODEL.WEIGHTS of its config.
+    cfg.MODEL.TEACHER.PIXELS.WEIGHTS = ""
+    # Weight of the divergence of the softened logits ("loss_distill_sem_seg"). 0.0 = off.
+    cfg.MODEL.TEACHER.PIXELS.LOGITS_WEIGHT = 1.0
+    # The logits of both are divided by this before the softmax.
+    cfg.MODEL.TEACHER.PIXELS.TEMPERATURE = 2.0
+    # Weight of the distance of the segmentation heads' features, scaled to the norm 1
+    # ("loss_distill_features"). 0.0 = off.
+    cfg.MODEL.TEACHER.PIXELS.FEATURES_WEIGHT = 0.0
+    # The teacher of the boxes; it has the same classes and the same anchors. A joint model may be
+    # named here and in PIXELS.
+    cfg.MODEL.TEACHER.BOXES = CN()
+    # Config file, or name of a shipped config. "" = no teacher.
+    cfg.MODEL.TEACHER.BOXES.CONFIG = ""
+    # File with all of its weights. "" = MODEL.WEIGHTS of its config.
+    cfg.MODEL.TEACHER.BOXES.WEIGHTS = ""
+    # Weight of the quality focal loss of its scores ("loss_distill_scores"). 0.0 = off.
+    cfg.MODEL.TEACHER.BOXES.SCORES_WEIGHT = 1.0
+    # Weight of the distance of the boxes that it is sure of ("loss_distill_boxes"). 0.0 = off.
+    cfg.MODEL.TEACHER.BOXES.BOXES_WEIGHT = 1.0
+    # Weight of the distance of the detection heads' features, scaled to the norm 1
+    # ("loss_distill_levels"). 0.0 = off.
+    cfg.MODEL.TEACHER.BOXES.FEATURES_WEIGHT = 0.0

@@ -33,6 +33,8 @@ _SHAPED = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 _NOT_OF_TRAINING = {
     *("CUDNN_BENCHMARK", "DATALOADER.NUM_WORKERS", "DATASETS.TEST", "INPUT.TEST_SIZE_DIVISOR"),
     *("LOGGERS", "MODEL.BASELINE.PRETRAINED", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR"),
+    # What is in these files is compared (teacher_digests).
+    *("MODEL.TEACHER.PIXELS.WEIGHTS", "MODEL.TEACHER.BOXES.WEIGHTS"),
     *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "VERSION", "VIS_PERIOD"),
 }
 # What the optimizer's state has, and goes on with.
@@ -123,8 +125,8 @@ def check_same_training(state: Mapping[str, Any], trainer: Any, batch_scale: flo
     if [(g.keys(), len(g["params"])) for g in saved] != [(g.keys(), len(g["params"])) for g in own]:
         raise InputError(
             f"{folder} was trained with another SOLVER.OPTIMIZER, another MODEL.FREEZE, or other "
-            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING and "
-            "MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT add some: resume "
+            "rates and decays by group, as MODEL.MULTITASK.UNCERTAINTY_WEIGHTING, "
+            "MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT and a teacher's FEATURES_WEIGHT add some: resume "
             "with its config, or start anew in another OUTPUT_DIR with its last checkpoint as "
             "MODEL.WEIGHTS"
         )

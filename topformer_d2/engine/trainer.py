@@ -58,6 +58,7 @@ from .solver import (
     check_solver,
     scale_to_batch,
 )
+from .teachers import attach_teachers, teacher_digests
 from .train_loop import AccumulatingTrainer
 
 logger = get_logger(__name__)
@@ -111,6 +112,7 @@ class Trainer(RecoveringTrainer):
         self._training_keys = training_keys(cfg)
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
+        self._training_keys |= teacher_digests(self.checkpointer.model)
         self._trainer = AccumulatingTrainer(
             *(self.model, self.data_loader, self.optimizer),
             num_parts=cfg.SOLVER.ACCUMULATION_STEPS,
@@ -229,7 +231,7 @@ class Trainer(RecoveringTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         with checking_parts(cfg):
             model = finish_model(super().build_model(cfg), cfg)
-        return freeze_parts(model, complete_config(cfg).MODEL.FREEZE)
+        return attach_teachers(freeze_parts(model, complete_config(cfg).MODEL.FREEZE), cfg)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from detectron2.config import CfgNode
 from torch import Tensor
 
 from ..checkpoint import SafeCheckpointer
-from ..config import get_config, list_configs, load_config
+from ..config import find_config
 from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
@@ -217,7 +216,7 @@ def open_backend(
     """
     name = _choose(model, name)
     if name == "torch":
-        cfg = model if isinstance(model, CfgNode) else _read_config(model)
+        cfg = model if isinstance(model, CfgNode) else find_config(model)
         return TorchBackend(cfg, weights or cfg.MODEL.WEIGHTS)
     if weights is not None:
         raise InputError(f"{model} has its weights inside: leave {weights} out")
@@ -240,9 +239,3 @@ def _choose(model: CfgNode | str, name: str | None) -> str:
         f"`backend` {name!r} does not run {model if suffix else 'a config'}: "
         "`topformer export` writes the file that it runs"
     )
-
-
-def _read_config(name: str) -> CfgNode:
-    """Of a file, or as get_config where the name has no extension."""
-    is_file = bool(Path(name).suffix) or (name not in list_configs() and os.path.lexists(name))
-    return load_config(name) if is_file else get_config(name)

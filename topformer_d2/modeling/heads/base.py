@@ -35,16 +35,22 @@ class SegmentationHead:
     def forward(
         self, features: dict[str, Tensor], targets: Tensor | None = None
     ) -> tuple[Any, dict]:
-        """(None, losses) in training, (logits of `layers`, {}) in inference."""
+        """(logits of `layers`, losses) in training, (the same logits, {}) in inference."""
         if self.training:
-            return None, self.start_training(features)(targets)
+            logits, losses = self.start_training(features)
+            return logits, losses(targets)
         return self.layers(features), {}
 
     def start_training(
         self, features: dict[str, Tensor]
-    ) -> Callable[[Tensor | None], dict[str, Tensor]]:
-        """Run the layers on a training batch; returns the function from targets to losses."""
-        return partial(self.losses, self.layers(features))
+    ) -> tuple[Tensor, Callable[[Tensor | None], dict[str, Tensor]]]:
+        """Run the layers on a training batch.
+
+        Returns:
+            their logits (N, K, h, w), and the function from targets to losses.
+        """
+        logits = self.layers(features)
+        return logits, partial(self.losses, logits)
 
     def drop_training_parts(self) -> None:
         """Remove what is used in training alone; a head that has such parts overrides it."""

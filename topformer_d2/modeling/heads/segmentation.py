@@ -116,19 +116,19 @@ class TopFormerSegmentationHead(SegmentationHead, nn.Module):
 
     def start_training(
         self, features: dict[str, Tensor]
-    ) -> Callable[[Tensor | None], dict[str, Tensor]]:
+    ) -> tuple[Tensor, Callable[[Tensor | None], dict[str, Tensor]]]:
         """As SegmentationHead's; the losses have "loss_auxiliary" where it has a weight."""
-        main = super().start_training(features)
+        logits, main = super().start_training(features)
         if self.auxiliary is None:
-            return main
+            return logits, main
         others = [classify(features[name]) for name, classify in self.auxiliary.items()]
 
         def losses(targets: Tensor | None) -> dict[str, Tensor]:
             found = main(targets)
-            further = [sum(self.losses(logits, targets).values()) for logits in others]
+            further = [sum(self.losses(each, targets).values()) for each in others]
             return {**found, "loss_auxiliary": sum(further) * (self.auxiliary_weight / len(others))}
 
-        return losses
+        return logits, losses
 
     def drop_training_parts(self) -> None:
         self.auxiliary = None

@@ -50,6 +50,35 @@ class RawOutput(NamedTuple):
         return [*logits, *(self.class_logits or ()), *(self.box_deltas or ()), *of_images]
 
 
+class Seen(NamedTuple):
+    """What a model's heads give for a training batch, and what they get.
+
+    Attributes:
+        raw: what they give.
+        features: what the segmentation head gets, maps by name.
+        levels: what the detection head gets, finest first.
+    """
+
+    raw: RawOutput
+    features: Any = None
+    levels: Any = None
+
+
+def taught_losses(
+    model: nn.Module, images: Tensor, sizes: Sequence[Sequence[int]], seen: Seen
+) -> dict[str, Tensor]:
+    """The losses of a model's teachers (modeling.distillation); none where it has no teacher.
+
+    Args:
+        model: in training; a teacher is in its attribute `distillation`.
+        images: (N, 3, H, W), normalised.
+        sizes: (height, width) of each image without the padding.
+        seen: of that batch.
+    """
+    distillation = getattr(model, "distillation", None)
+    return {} if distillation is None else distillation(images, sizes, seen)
+
+
 if TYPE_CHECKING:  # the classes with which these are mixed
     from detectron2.modeling import SemanticSegmentor as _Segmenter
     from detectron2.modeling.meta_arch.dense_detector import DenseDetector as _Detector
@@ -69,6 +98,15 @@ class DetectorContract(_Detector):
         if self.quality_targets:
             return quality_losses(cast(RetinaNet, self), *args)
         return super().losses(*args)
+
+    def forward_training(
+        self, images: Any, features: list[Tensor], predictions: Any, gt_instances: Any
+    ) -> dict[str, Tensor]:
+        """As the class's own, and the losses of a teacher where it has one."""
+        losses = super().forward_training(images, features, predictions, gt_instances)
+        raw = RawOutput(class_logits=predictions[0], box_deltas=predictions[1])
+        seen = Seen(raw, levels=features)
+        return losses | taught_losses(self, images.tensor, images.image_sizes, seen)
 
     @property
     def size_divisor(self) -> int:

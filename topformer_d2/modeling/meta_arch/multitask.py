@@ -26,7 +26,7 @@ from .batching import (
     resize_logits,
     run_by_size,
 )
-from .contract import RawOutput
+from .contract import RawOutput, Seen, taught_losses
 from .head_contract import head_divisor, pad_to_multiple, run_head
 from .retinanet import FastRetinaNet, LiteRetinaNet
 
@@ -109,9 +109,9 @@ class TopFormerMultiTask(FastRetinaNet):
 
         Returns:
             in training {"loss_sem_seg", "loss_cls", "loss_box_reg": scalar}, 0 where no image has
-            the labels, and "loss_uncertainty" with uncertainty weighting; in inference one dict an
-            image with "sem_seg", the logits (K, height, width), and "instances" with pred_boxes,
-            scores and pred_classes.
+            the labels, "loss_uncertainty" with uncertainty weighting, and the losses of teachers
+            where it has some; in inference one dict an image with "sem_seg", the logits
+            (K, height, width), and "instances" with pred_boxes, scores and pred_classes.
 
         Raises:
             InputError: a training image has no labels at all, or a term of the segmentation's loss
@@ -126,19 +126,22 @@ class TopFormerMultiTask(FastRetinaNet):
                 raise InputError(f"{x.get('file_name', 'an image')} has no labels to train on")
         batch = self.preprocess_image(batched_inputs)
         features, levels = self._features(batch.tensor)
-        pixel_losses = self._segment(features)
+        logits, pixel_losses = self._segment(features)
         ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         targets = pad_labels(pixels, batch.tensor.shape[-2:], ignored, self.device)
         truth = [None if x is None else x.to(self.device) for x in objects]
-        found = self.forward_training(batch, levels, self.head(levels), truth)
+        predictions = self.head(levels)
+        # Without the losses of teachers, which see both tasks at once.
+        found = RetinaNet.forward_training(self, batch, levels, predictions, truth)
         losses = pixel_losses(targets)
         self._check_names(losses, found)
         losses |= {name: loss * self.instance_loss_weight for name, loss in found.items()}
-        if self.loss_weighting is None:
-            return losses
-        labels_of = {"loss_sem_seg": pixels, **dict.fromkeys(_INSTANCE_LOSSES, objects)}
-        present = [n for n, labels in labels_of.items() if any(x is not None for x in labels)]
-        return self.loss_weighting(losses, present)
+        if self.loss_weighting is not None:
+            labels_of = {"loss_sem_seg": pixels, **dict.fromkeys(_INSTANCE_LOSSES, objects)}
+            present = [n for n, labels in labels_of.items() if any(x is not None for x in labels)]
+            losses = self.loss_weighting(losses, present)
+        seen = Seen(RawOutput(logits, *predictions), features, levels)
+        return losses | taught_losses(self, batch.tensor, batch.image_sizes, seen)
 
     def _check_names(self, losses: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
         """InputError where a term of the segmentation's losses has the name of another loss."""
@@ -153,12 +156,17 @@ class TopFormerMultiTask(FastRetinaNet):
                 "a loss of the model's other part: give that term another name"
             )
 
-    def _segment(self, features: dict[str, Tensor]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """In training: from targets to the segmentation head's losses."""
+    def _segment(
+        self, features: dict[str, Tensor]
+    ) -> tuple[Tensor | None, Callable[[Tensor], dict[str, Tensor]]]:
+        """In training: the segmentation head's logits, and from targets to its losses.
+
+        Without logits, None, where the head is not this toolkit's.
+        """
         head = self.sem_seg_head
         if isinstance(head, SegmentationHead):
             return head.start_training(features)
-        return lambda targets: head(features, targets)[1]
+        return None, lambda targets: head(features, targets)[1]
 
     def label_anchors(
         self, anchors: list[Boxes], gt_instances: list[Instances | None]

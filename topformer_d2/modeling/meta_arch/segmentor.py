@@ -20,7 +20,7 @@ from .batching import (
     to_device,
     training_layout,
 )
-from .contract import SegmenterContract
+from .contract import RawOutput, Seen, SegmenterContract, taught_losses
 from .head_contract import pad_to_multiple
 
 
@@ -68,8 +68,8 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
                 the output in inference (default: the image's).
 
         Returns:
-            in training the dict of losses; in inference one dict an image with "sem_seg", the
-            logits (K, height, width).
+            in training the dict of losses, with those of a teacher where it has one; in inference
+            one dict an image with "sem_seg", the logits (K, height, width).
         """
         if not self.training:
             return self.predict(batched_inputs)
@@ -78,7 +78,11 @@ class TopFormerSegmentor(SegmenterContract, SemanticSegmentor):
         ignored = getattr(self.sem_seg_head, "ignore_value", 255)
         labels = [x["sem_seg"] for x in batched_inputs]
         targets = pad_labels(labels, batch.shape[-2:], ignored, self.device)
-        return self.sem_seg_head(self.backbone(batch), targets)[1]
+        features = self.backbone(batch)
+        logits, losses = self.sem_seg_head(features, targets)
+        sizes = [image.shape[-2:] for image in images]
+        seen = Seen(RawOutput(logits), features)
+        return {**losses, **taught_losses(self, batch, sizes, seen)}
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits

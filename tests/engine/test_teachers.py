@@ -1,0 +1,140 @@
+"""MODEL.TEACHER: a run with a teacher, its exact resuming, its checkpoints, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from tests.engine.test_resume import run
+from topformer_d2.checkpoint import SafeCheckpointer, save_state_dict
+from topformer_d2.engine import Trainer
+from topformer_d2.engine.teachers import attach_teachers
+from topformer_d2.errors import InputError
+from topformer_d2.modeling import build_model
+
+PIXELS, BOXES = "MODEL.TEACHER.PIXELS.", "MODEL.TEACHER.BOXES."
+
+
+def saved(cfg, folder, seed=7):
+    """A teacher as a run leaves it: its config and weights, as values of CONFIG and WEIGHTS."""
+    torch.manual_seed(seed)
+    folder.mkdir()
+    (folder / "config.yaml").write_text(cfg.dump())
+    weights = str(folder / "model_final.pth")
+    save_state_dict(build_model(cfg).state_dict(), weights)
+    return str(folder / "config.yaml"), weights
+
+
+def teacher_keys(node, files):
+    return [node + "CONFIG", files[0], node + "WEIGHTS", files[1]]
+
+
+def test_a_run_with_a_teacher_resumes_exactly(tiny_config, tmp_path, caplog):
+    files = saved(tiny_config("MODEL.TOPFORMER.VARIANT", "small"), tmp_path / "teacher")
+    opts = [
+        *teacher_keys(PIXELS, files),
+        *(PIXELS + "FEATURES_WEIGHT", "1.0", "SOLVER.EMA_DECAY", "0.9"),
+        *("MODEL.TOPFORMER.DROP_PATH_RATE", "0.3", "SOLVER.MAX_ITER", "3"),
+        *("DATASETS.TEST", "()", "OUTPUT_DIR"),
+    ]
+    losses, weights = run(tiny_config(*opts, str(tmp_path / "whole")))
+    cut = tiny_config(*opts, str(tmp_path / "cut"))
+    first, _ = run(cut, stop_after=1)
+    assert "the weights of MODEL.TEACHER" not in caplog.text
+    rest, resumed = run(cut, resume=True)
+    assert "goes on with another config" not in caplog.text
+    assert first | rest == losses and all(math.isfinite(loss) for loss in losses.values())
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    of_teacher = [key for key in weights if "distillation" in key]
+    # The features alone, whose widths are 128 and 192.
+    assert len(of_teacher) == 2 * 3 and all(".adapters.sim" in key for key in of_teacher)
+
+    # Inference needs no teacher, and reads what was trained with one.
+    model = build_model(cut)
+    SafeCheckpointer(model, require_all=True).load(str(tmp_path / "whole" / "model_final.pth"))
+    assert not hasattr(model, "distillation") and "distillation" not in caplog.text
+
+    save_state_dict(model.state_dict(), files[1])  # of another variant
+    with pytest.raises(InputError, match=r"TEACHER\.PIXELS\.CONFIG .*do not fit"):
+        Trainer(cut)
+    saved(tiny_config("MODEL.TOPFORMER.VARIANT", "small"), tmp_path / "other", seed=8)
+    (tmp_path / "other" / "model_final.pth").replace(files[1])
+    run(cut, resume=True)
+    assert "the weights of MODEL.TEACHER.PIXELS (SHA-256)" in caplog.text
+
+
+def test_a_detector_learns_from_a_wider_one(tiny_detector, tmp_path):
+    wide = tiny_detector("MODEL.TOPFORMER.VARIANT", "small")
+    keys = teacher_keys(BOXES, saved(wide, tmp_path / "teacher"))
+    cfg = tiny_detector(*keys, BOXES + "FEATURES_WEIGHT", "1.0", "SOLVER.MAX_ITER", "2")
+    trainer = Trainer(cfg)
+    trainer.train()
+    found = {name: history.latest() for name, history in trainer.storage.histories().items()}
+    assert all(found[f"loss_distill_{name}"] > 0 for name in ("scores", "levels"))
+    assert found["loss_distill_boxes"] >= 0
+    assert len(trainer.model.distillation.lessons["instances"].adapters) == 5
+
+
+CLASSES = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "7"]
+OTHER_TASK = r"BOXES\.CONFIG .*boxes.*'TopFormerSegmentor' does not learn"
+
+
+@pytest.mark.parametrize(
+    ("node", "teacher", "student", "message"),
+    [
+        (PIXELS, ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", *CLASSES], [], r"7 .* 6 .*NUM_CL"),
+        (BOXES, [], [], OTHER_TASK),
+        (PIXELS, [], [PIXELS + "WEIGHTS", ""], r"PIXELS\.CONFIG .*no weights.*WEIGHTS"),
+        (PIXELS, [], [PIXELS + "CONFIG", "seg_topformr_t"], r"no config 'seg_topformr_t'"),
+        (
+            *(PIXELS, [], ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]),
+            r"PIXELS\.CONFIG .*'SemanticSegmentor'.*use TopFormerSegmentor",
+        ),
+        (
+            PIXELS,
+            ["MODEL.SEM_SEG_HEAD.IN_FEATURES", "['sim3']"],
+            [
+                *(PIXELS + "FEATURES_WEIGHT", "1.0"),
+                *("MODEL.SEM_SEG_HEAD.IN_FEATURES", "['sim4', 'sim5']"),
+            ],
+            r"FEATURES_WEIGHT is 1\.0, .*strides \[8\].*\[16, 32\]",
+        ),
+    ],
+    ids=["number", "task", "weights", "name", "architecture", "features"],
+)
+def test_what_does_not_fit_is_named(tiny_config, tmp_path, node, teacher, student, message):
+    files = saved(tiny_config(*teacher), tmp_path / "teacher")
+    cfg = tiny_config(*teacher_keys(node, files), *student)
+    with pytest.raises(InputError, match=message):
+        attach_teachers(build_model(cfg), cfg)
+
+
+def test_other_class_names_and_a_teacher_without_the_task_are_named(
+    tiny_config, tiny_detector, tmp_path
+):
+    cfg = tiny_config()
+    names = list(cfg.DATASETS.STUFF_CLASSES)
+    cfg.DATASETS.STUFF_CLASSES = [names[1], names[0], *names[2:]]
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
+    student = tiny_config(*teacher_keys(PIXELS, saved(cfg, tmp_path / "pixels")))
+    with pytest.raises(InputError, match=rf"CONFIG .*{names[1]!r} there and {names[0]!r} here"):
+        attach_teachers(build_model(student), student)
+    student = tiny_config(*teacher_keys(PIXELS, saved(tiny_detector(), tmp_path / "boxes")))
+    with pytest.raises(InputError, match=r"has no pixel labels: .*'LiteRetinaNet'"):
+        attach_teachers(build_model(student), student)
+
+
+@pytest.mark.parametrize(
+    ("opts", "named"),
+    [
+        (["MODEL.ANCHOR_GENERATOR.OFFSET", "0.25"], r"OFFSET is 0\.25 there"),
+        (["MODEL.RETINANET.BBOX_REG_WEIGHTS", "(2.0, 2.0, 1.0, 1.0)"], "BBOX_REG_WEIGHTS"),
+        (["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0]]"], "number of anchors"),
+    ],
+    ids=["offset", "weights", "ratios"],
+)
+def test_other_anchors_are_named(tiny_detector, tmp_path, opts, named):
+    files = saved(tiny_detector(*opts), tmp_path / "teacher")
+    cfg = tiny_detector(*teacher_keys(BOXES, files))
+    with pytest.raises(InputError, match=rf"BOXES\.CONFIG .*other anchors .*{named}"):
+        attach_teachers(build_model(cfg), cfg)
