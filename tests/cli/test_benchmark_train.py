@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from tests.helpers import topformer
+from tests.helpers import save_untrained, topformer
 from topformer_d2 import get_config
 from topformer_d2.analysis import training
 from topformer_d2.analysis.training import (
@@ -73,6 +73,22 @@ def test_parts_add_up_and_ratios_are_of_the_same_repetition(tmp_path, monkeypatc
     assert 0 < ours.ratio <= 1 and straight.ratio == 1
     assert (ours.memory_ratio, straight.peak_mib) == (0.25, 20)
     assert format_training([ours, straight]).count("\n") == 3
+
+
+def test_a_teacher_has_a_column_of_its_own(tmp_path):
+    cfg = get_config("seg_topformer_t", SMALL)
+    weights = save_untrained(cfg, tmp_path / "t.pth")
+    keys = ["MODEL.TEACHER.PIXELS.CONFIG", "seg_topformer_t"]
+    cfg = get_config("seg_topformer_t", [*SMALL, *keys, "MODEL.TEACHER.PIXELS.WEIGHTS", weights])
+    records = write_training_images(cfg, str(tmp_path), 2)
+    steps = make_steps(cfg, with_peers=False)
+    results = time_training(cfg, steps, records, repetitions=1, num_threads=1)
+    for result in results:
+        assert 0 < result.ms["teacher"] < result.total_ms and result.ms["forward"] > 0
+    assert "teacher, ms" in format_training(results)
+    without = {part: 0.0 if part == "teacher" else ms for part, ms in results[0].ms.items()}
+    results[0].ms = without
+    assert "teacher, ms" not in format_training(results[:1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")

@@ -238,10 +238,9 @@ class BoxLesson(Lesson):
             if self.boxes_weight:
                 found["loss_distill_boxes"] = boxes * self.boxes_weight
         if self.features_weight:
-            levels = [{str(i): x for i, x in enumerate(seen.levels)} for seen in (own, taught)]
-            found["loss_distill_levels"] = (
-                self._feature_loss(*levels, sizes, of) * self.features_weight
-            )
+            ours, theirs = ({str(i): x for i, x in enumerate(s.levels)} for s in (own, taught))
+            distance = self._feature_loss(ours, theirs, sizes, of)
+            found["loss_distill_levels"] = distance * self.features_weight
         return found
 
 
