@@ -1,12 +1,16 @@
 """MODEL.TEACHER: a run with a teacher, its exact resuming, its checkpoints, and what is refused."""
 
 import math
+import os
 
 import pytest
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tests.engine.test_resume import run
 from topformer_d2.checkpoint import SafeCheckpointer, save_state_dict
+from topformer_d2.config import load_config
 from topformer_d2.engine import Trainer
 from topformer_d2.engine.teachers import attach_teachers
 from topformer_d2.errors import InputError
@@ -126,6 +130,34 @@ def test_other_class_names_and_a_teacher_without_the_task_are_named(
     student = tiny_config(*teacher_keys(PIXELS, saved(tiny_detector(), tmp_path / "boxes")))
     with pytest.raises(InputError, match=r"has no pixel labels: .*'LiteRetinaNet'"):
         attach_teachers(build_model(student), student)
+
+
+def test_a_dataset_of_the_students_config_stays_its_own(tiny_config, tmp_path):
+    """Both configs name their training data the same, and mean other folders."""
+    root = os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic")
+    (tmp_path / "classes.txt").write_text("\n".join(tiny_config().DATASETS.STUFF_CLASSES))
+
+    def config(split, *opts):
+        entry = {
+            "IMAGES": f"{root}/images/{split}",
+            "LABELS": f"{root}/annotations_detectron2/{split}",
+            "CLASSES": str(tmp_path / "classes.txt"),
+        }
+        written = tmp_path / f"{split}.yaml"
+        base = tiny_config("DATASETS.TRAIN", "('own_teachers',)", "DATASETS.TEST", "()", *opts)
+        base.DATASETS.FOLDERS = CfgNode({"own_teachers": entry})
+        written.write_text(base.dump())
+        return load_config(str(written))
+
+    files = saved(config("val"), tmp_path / "teacher")
+    cfg = config("train", *teacher_keys(PIXELS, files))
+    try:
+        attach_teachers(build_model(cfg), cfg)
+        assert MetadataCatalog.get("own_teachers").folders["IMAGES"] == f"{root}/images/train"
+        assert len(DatasetCatalog.get("own_teachers")) == 12
+    finally:
+        DatasetCatalog.remove("own_teachers")
+        MetadataCatalog.remove("own_teachers")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@
   topformer benchmark train --config-file C --compare --json times.json
 
 The parts are data (reading and augmenting the batch, in this process), forward, loss, backward and
-optimizer. The batch is synthetic, at the config's sizes; the weights are untrained. "straight" is
-the same network as one would write it: PyTorch's usual layout, activations that make new maps, a
-loss that resizes all logits, an optimizer that is not fused. "Peak" is what a step adds to the
-memory of the process.
+optimizer; with MODEL.TEACHER also teacher, its forward pass and its losses. The batch is synthetic,
+at the config's sizes; the weights are untrained. "straight" is the same network as one would write
+it: PyTorch's usual layout, activations that make new maps, a loss that resizes all logits, an
+optimizer that is not fused. "Peak" is what a step adds to the memory of the process.
 
 --compare adds torchvision's LR-ASPP and transformers' SegFormer-B0 with the same plain loss. All
 steps alternate, so that what else the machine does falls on all alike; times are medians, ratios
