@@ -12,12 +12,9 @@ from torch.nn import functional as F
 from topformer_d2 import get_config
 from topformer_d2.analysis.complexity import Network, complexity
 from topformer_d2.modeling import RawOutput, build_model
-from topformer_d2.modeling.distillation import (
-    BoxLesson,
-    Distillation,
-    PixelLesson,
+from topformer_d2.modeling.distillation import BoxLesson, Distillation, PixelLesson, Teacher
+from topformer_d2.modeling.distillation.losses import (
     Sizes,
-    Teacher,
     anchor_losses,
     cells_of_images,
     feature_distance,

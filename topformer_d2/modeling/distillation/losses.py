@@ -1,0 +1,117 @@
+"""How far a student's outputs are from a teacher's, and which cells of a map count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..layers import resize
+from ..meta_arch.batching import to_device
+from ..meta_arch.contract import RawOutput
+from ..meta_arch.quality import quality_focal_loss
+
+Size = Sequence[int]
+# From this score on, an anchor of the teacher's is one that has found something.
+_FOUND = 0.3
+# Least norm of a feature that is scaled to the norm 1; its inverse bounds the gradient.
+_LEAST_NORM = 1e-2
+
+
+def softened_divergence(own: Tensor, taught: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(softmax(taught / T) || softmax(own / T)), mean over cells (Hinton et al., 2015).
+
+    Args:
+        own, taught: logits (N, K, h, w).
+        mask: (N, h, w), 1 for the cells that count and 0 for the others.
+        temperature: T.
+    """
+    log_own = F.log_softmax(own.float() / temperature, dim=1)
+    log_taught = F.log_softmax(taught.float() / temperature, dim=1)
+    each = F.kl_div(log_own, log_taught, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * _mean(each, mask)
+
+
+def feature_distance(own: Tensor, taught: Tensor, mask: Tensor) -> Tensor:
+    """The squared distance of features of norm 1, from 0 to 4, mean over cells.
+
+    Args:
+        own, taught: (N, C, h, w).
+        mask: as for softened_divergence.
+    """
+    units = [F.normalize(x.float(), dim=1, eps=_LEAST_NORM) for x in (own, taught)]
+    return _mean((units[0] - units[1]).square().sum(dim=1), mask)
+
+
+def anchor_losses(own: RawOutput, taught: RawOutput) -> tuple[Tensor, Tensor]:
+    """How far a detector's scores and boxes are from those of a teacher with the same anchors.
+
+    An anchor of the teacher's whose best score is 0.3 or more has that score as its weight; others
+    have the weight 0. Both losses are sums over all anchors, those over the padding too, as
+    RetinaNet's, divided by the sum of the weights, at least 1.
+
+    - Scores: the quality focal loss (Li et al., 2020, with beta 2) of the teacher's scores.
+    - Boxes: the L1 distance of the four deltas, times the weight.
+
+    Args:
+        own, taught: class_logits and box_deltas; a level of the teacher's may be padded further.
+    """
+    scores, boxes, total = [], [], []
+    assert own.class_logits and own.box_deltas and taught.class_logits and taught.box_deltas
+    for logits, deltas, other_logits, other_deltas in zip(
+        *(own.class_logits, own.box_deltas, taught.class_logits, taught.box_deltas), strict=True
+    ):
+        n, channels, h, w = deltas.shape
+        targets = other_logits[..., :h, :w].float().sigmoid()
+        scores.append(quality_focal_loss(logits.float(), targets, 2.0))
+        best = targets.reshape(n, channels // 4, -1, h, w).amax(dim=2)
+        weights = best * (best >= _FOUND)
+        distance = (deltas.float() - other_deltas[..., :h, :w].float()).abs()
+        boxes.append((distance.reshape(n, -1, 4, h, w).sum(dim=2) * weights).sum())
+        total.append(weights.sum())
+    normalizer = torch.stack(total).sum().clamp(min=1)
+    return torch.stack(scores).sum() / normalizer, torch.stack(boxes).sum() / normalizer
+
+
+def cells_of_images(
+    sizes: Sequence[Size], batch: Size, cells: Size, device: torch.device
+) -> Tensor:
+    """(N, h, w) float32: 1 where a cell begins inside its image, 0 in the padding.
+
+    Args:
+        sizes: (height, width) of each image.
+        batch: that of the padded batch.
+        cells: (h, w) of a map of the whole batch.
+    """
+    mask = torch.zeros(len(sizes), *cells)
+    for image, size in zip(mask, sizes, strict=True):
+        height, width = (
+            math.ceil(int(side) * n / whole)
+            for side, n, whole in zip(size, cells, batch, strict=True)
+        )
+        image[:height, :width] = 1
+    return to_device(mask, device)
+
+
+def _mean(each: Tensor, mask: Tensor) -> Tensor:
+    return (each * mask).sum() / mask.sum()
+
+
+class Sizes:
+    """The (height, width) of a student's batch, and that to which the teacher padded it."""
+
+    def __init__(self, batch: Size, padded: Size):
+        self.batch, self.padded = tuple(batch), tuple(padded)
+
+    def at_cells(self, taught: Tensor, cells: Size) -> Tensor:
+        """A teacher's maps (N, C, h', w') at the student's cells (h, w), bilinearly."""
+        if self.padded == self.batch:
+            return resize(taught, cells)
+        # The student's stride, a power of two. The padding is cut off where both grids agree.
+        most = max(side / n for side, n in zip(self.batch, cells, strict=True))
+        stride = 2 ** math.ceil(math.log2(most))
+        whole = [max(n, -(-side // stride)) for n, side in zip(cells, self.padded, strict=True)]
+        return resize(taught, whole)[..., : cells[0], : cells[1]]
