@@ -18,7 +18,7 @@ from ..logs import get_logger
 from .contents import strip_prefix, strip_wrappers, weights_of
 from .files import local_file, read_state_dict, save_file
 from .official import convert_official_state_dict, is_official
-from .parts import AUXILIARY, place_topformer
+from .parts import TRAINING_ALONE, place_topformer
 from .values import check_kinds, check_values
 
 logger = get_logger(__name__)
@@ -85,14 +85,16 @@ class SafeCheckpointer(DetectionCheckpointer):
         # The model, or a part of it, may be wrapped here as well.
         names = dict(zip(strip_wrappers(own), own, strict=True))
         weights = place_topformer(strip_prefix(checkpoint["model"], names), names)
-        unknown = tuple(part for part in AUXILIARY if not any(k.startswith(part) for k in names))
+        unknown = tuple(
+            part for part in TRAINING_ALONE if not any(k.startswith(part) for k in names)
+        )
         weights = {k: v for k, v in weights.items() if not k.startswith(unknown)}
         checkpoint["model"] = {names.get(key, key): value for key, value in weights.items()}
         check_kinds(checkpoint["model"], own)
         incompatible = super()._load_model(checkpoint)
         # A training may add its auxiliary loss or a teacher to weights that were trained without.
         missing = incompatible.missing_keys
-        missing[:] = [key for key in missing if not any(part in key for part in AUXILIARY)]
+        missing[:] = [key for key in missing if not any(part in key for part in TRAINING_ALONE)]
         wrong = [
             f"{key} is {tuple(given)} there and {tuple(own)} here"
             for key, given, own in incompatible.incorrect_shapes

@@ -18,7 +18,7 @@ _TOPFORMER = ("pyramid.", "semantics.", "injection.")
 _MARKER = "pyramid.stem.weight"
 # What training alone has: the classifiers of the auxiliary loss, and what is learnt beside a
 # teacher.
-AUXILIARY = ("sem_seg_head.auxiliary.", "distillation.")
+TRAINING_ALONE = ("sem_seg_head.auxiliary.", "distillation.")
 
 
 def topformer_prefix(keys: Iterable[str]) -> str | None:
@@ -47,7 +47,7 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
     Returns:
         "TopFormer", whose keys are without the prefix that it has in the model; "pyramid", what
         else is below "backbone."; every other part under the first word of its keys, such as
-        "head" and "sem_seg_head". What AUXILIARY names is left out.
+        "head" and "sem_seg_head". What TRAINING_ALONE names is left out.
 
     Raises:
         InputError: there is no TopFormer with this toolkit's keys.
@@ -60,7 +60,7 @@ def split_parts(state_dict: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]
         )
     parts: dict[str, dict[str, Tensor]] = {"TopFormer": {}}
     for key, value in state_dict.items():
-        if key.startswith(AUXILIARY):
+        if key.startswith(TRAINING_ALONE):
             continue
         if key.startswith(tuple(prefix + part for part in _TOPFORMER)):
             parts["TopFormer"][key.removeprefix(prefix)] = value
