@@ -46,6 +46,46 @@ def test_a_loss_of_ones_own_reaches_every_head(name, monkeypatch):
     torch.testing.assert_close(losses["loss_sem_seg"], logits.mean() * head.loss.weight)
 
 
+@pytest.mark.parametrize(
+    ("config", "head", "key"),
+    [
+        ("baseline_semantic_fpn_mobilenetv2", "SemanticFPNHead", "AUXILIARY_WEIGHT"),
+        ("seg_topformer_t", "SemSegFPNHead", "SMOOTHING"),  # Detectron2's, with its own loss
+    ],
+)
+def test_a_key_that_the_head_does_not_train_with_is_named(config, head, key):
+    opts = ["MODEL.SEM_SEG_HEAD.NAME", head]
+    build(config, *opts)
+    with pytest.raises(InputError, match=rf"SEM_SEG_LOSS has {key}, .*NAME '{head}'"):
+        build(config, *opts, f"MODEL.SEM_SEG_LOSS.{key}", "0.3")
+
+
+def test_a_key_that_ones_own_loss_does_not_read_is_named(monkeypatch):
+    class Own(SegmentationLoss):
+        def pixel_loss(self, logits, targets):
+            return logits.mean()
+
+    class Reading(Own):
+        @classmethod
+        def from_config(cls, cfg):
+            return cls(weight=cfg.MODEL.SEM_SEG_LOSS.SMOOTHING)
+
+    registry = {**SEGMENTATION_LOSS_REGISTRY._obj_map, "Own": Own, "Reading": Reading}
+    monkeypatch.setattr(SEGMENTATION_LOSS_REGISTRY, "_obj_map", registry)
+    opts = ["MODEL.SEM_SEG_LOSS.SMOOTHING", "0.25", "MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT", "0.4"]
+    with pytest.raises(InputError, match=r"SEM_SEG_LOSS has SMOOTHING, .*LOSS 'Own'"):
+        build("seg_topformer_t", *opts, "MODEL.SEM_SEG_HEAD.LOSS", "Own")
+    head = build("seg_topformer_t", *opts, "MODEL.SEM_SEG_HEAD.LOSS", "Reading")
+    assert head.loss.weight == 0.25
+
+
+def test_class_weights_of_zeros_are_refused():
+    keys = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "2", "MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS"]
+    assert build("seg_topformer_t", *keys, "[0.0, 1.0]").loss.class_weights.tolist() == [0, 1]
+    with pytest.raises(InputError, match=r"CLASS_WEIGHTS are all 0"):
+        build("seg_topformer_t", *keys, "[0.0, 0.0]")
+
+
 def test_an_unknown_loss_is_named():
     with pytest.raises(InputError, match=r"LOSS is 'PixelCrossEntrophy' .*'PixelCrossEntropy'"):
         build("seg_topformer_t", "MODEL.SEM_SEG_HEAD.LOSS", "PixelCrossEntrophy")

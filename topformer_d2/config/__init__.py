@@ -14,6 +14,7 @@ from .loading import (
     load_config,
     when_building,
 )
+from .loss_keys import changed_loss_keys
 from .merging import flat_keys
 from .model import (
     SCHEDULE_FALLBACK,
@@ -28,6 +29,7 @@ __all__ = [
     "SCHEDULE_FALLBACK",
     "add_topformer_config",
     "after_loading",
+    "changed_loss_keys",
     "check_dense",
     "check_parts",
     "check_values",

@@ -72,3 +72,11 @@ def add_loss_config(cfg: CN) -> None:
     # Weight of the distance of the detection heads' features, scaled to the norm 1
     # ("loss_distill_levels"). 0.0 = off.
     cfg.MODEL.TEACHER.BOXES.FEATURES_WEIGHT = 0.0
+
+
+def changed_loss_keys(cfg: CN) -> list[str]:
+    """The keys of MODEL.SEM_SEG_LOSS, without that, whose values are not the defaults."""
+    default = CN({"MODEL": {"RETINANET": {}}})
+    add_loss_config(default)
+    defaults = default.MODEL.SEM_SEG_LOSS
+    return [key for key, value in cfg.MODEL.SEM_SEG_LOSS.items() if value != defaults[key]]

@@ -10,7 +10,7 @@ from detectron2.modeling import RetinaNet
 from detectron2.modeling import build_model as build_detectron2_model
 from torch import nn
 
-from ..config import check_parts, complete_config
+from ..config import changed_loss_keys, check_parts, complete_config
 from ..errors import InputError
 from .meta_arch import adapt
 
@@ -31,10 +31,13 @@ def finish_model(model: nn.Module, cfg: CfgNode) -> nn.Module:
     It is adapted to meta_arch.contract, and gets MODEL.RETINANET.QUALITY_TARGETS.
 
     Raises:
-        InputError: it cannot be adapted, or is no RetinaNet and is to have quality targets.
+        InputError: it cannot be adapted, is no RetinaNet and is to have quality targets, or has a
+            segmentation head that knows nothing of a key of MODEL.SEM_SEG_LOSS.
     """
     model = adapt(model)
-    if complete_config(cfg).MODEL.RETINANET.QUALITY_TARGETS:
+    cfg = complete_config(cfg)
+    _check_loss_keys(model, cfg)
+    if cfg.MODEL.RETINANET.QUALITY_TARGETS:
         if not isinstance(model, RetinaNet):
             raise InputError(
                 "MODEL.RETINANET.QUALITY_TARGETS is True, but MODEL.META_ARCHITECTURE "
@@ -42,6 +45,23 @@ def finish_model(model: nn.Module, cfg: CfgNode) -> nn.Module:
             )
         model.quality_targets = True
     return model
+
+
+def _check_loss_keys(model: nn.Module, cfg: CfgNode) -> None:
+    head = getattr(model, "sem_seg_head", None)
+    if head is None:
+        return
+    unused = []
+    if type(head).__module__.startswith("detectron2."):  # with a loss of its own
+        unused = changed_loss_keys(cfg)
+    elif cfg.MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT and not hasattr(head, "auxiliary_weight"):
+        unused = ["AUXILIARY_WEIGHT"]
+    if unused:
+        raise InputError(
+            f"MODEL.SEM_SEG_LOSS has {', '.join(unused)}, which MODEL.SEM_SEG_HEAD.NAME "
+            f"{cfg.MODEL.SEM_SEG_HEAD.NAME!r} does not train with, as TopFormerSegmentationHead "
+            "does: leave out what the config sets there"
+        )
 
 
 @contextmanager

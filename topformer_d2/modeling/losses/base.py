@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ...config import complete_config
+from ...config import changed_loss_keys, complete_config
 from ...errors import InputError, did_you_mean
 
 SEGMENTATION_LOSS_REGISTRY = Registry("SEGMENTATION_LOSS")
@@ -60,7 +60,8 @@ def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
     """The loss that MODEL.SEM_SEG_HEAD.LOSS names.
 
     Raises:
-        InputError: it is not registered in SEGMENTATION_LOSS_REGISTRY, or lacks what each has.
+        InputError: it is not registered in SEGMENTATION_LOSS_REGISTRY, lacks what each has, or
+            reads none of MODEL.SEM_SEG_LOSS, of which the config sets some.
     """
     cfg = complete_config(cfg)
     name = cfg.MODEL.SEM_SEG_HEAD.LOSS
@@ -71,14 +72,22 @@ def build_segmentation_loss(cfg: CfgNode) -> SegmentationLoss:
     kind = SEGMENTATION_LOSS_REGISTRY.get(name)
     if not hasattr(kind, "from_config"):
         raise _lacks(name, "`from_config`, a class method that takes the config")
+    own = getattr(kind.from_config, "__func__", None)
+    # The auxiliary weight is the head's.
+    unread = [key for key in changed_loss_keys(cfg) if key != "AUXILIARY_WEIGHT"]
+    if unread and own is SegmentationLoss.from_config.__func__:  # type: ignore[attr-defined]
+        raise InputError(
+            f"MODEL.SEM_SEG_LOSS has {', '.join(unread)}, which MODEL.SEM_SEG_HEAD.LOSS {name!r} "
+            "does not read: leave them out, or give it a `from_config` that reads them"
+        )
     loss = kind.from_config(cfg)
     if not hasattr(loss, "ignore_value"):
         raise _lacks(name, "`ignore_value`, the label of pixels without a loss")
     forward = getattr(type(loss), "forward", nn.Module.forward)
     if forward is nn.Module.forward:
         raise _lacks(name, "`forward`, from logits and targets to a dict of losses")
-    own = getattr(type(loss), "pixel_loss", None)
-    if forward is SegmentationLoss.forward and own is SegmentationLoss.pixel_loss:
+    pixel_loss = getattr(type(loss), "pixel_loss", None)
+    if forward is SegmentationLoss.forward and pixel_loss is SegmentationLoss.pixel_loss:
         raise _lacks(name, "`pixel_loss`, from logits and targets to a scalar")
     return loss
 

@@ -77,7 +77,7 @@ class PixelCrossEntropy(SegmentationLoss):
         """By MODEL.SEM_SEG_LOSS, and MODEL.SEM_SEG_HEAD's LOSS_WEIGHT and IGNORE_VALUE.
 
         Raises:
-            InputError: MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS are not as many as the classes.
+            InputError: MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS are not as many as the classes, or all 0.
         """
         model = complete_config(cfg).MODEL
         head, keys = model.SEM_SEG_HEAD, model.SEM_SEG_LOSS
@@ -86,6 +86,11 @@ class PixelCrossEntropy(SegmentationLoss):
             raise InputError(
                 f"MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS has {len(weights)} numbers; it takes "
                 f"{head.NUM_CLASSES}, one for each of MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+            )
+        if weights and not any(weights):
+            raise InputError(
+                "MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS are all 0, with which nothing is trained: give "
+                "the classes to learn a weight above 0"
             )
         loss = cls(
             weight=head.LOSS_WEIGHT,
