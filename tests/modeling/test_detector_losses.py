@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.modeling import build_model as build_detectron2_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
@@ -89,6 +90,13 @@ def test_targets_are_the_ious_of_decoded_boxes():
     normalizer = 0.9 * 100 + 0.1 * 2  # a running mean
     torch.testing.assert_close(found["loss_cls"], expected / normalizer)
     assert 0 < ious[0] < 1 and 0 < ious[3] < 1
+
+
+@pytest.mark.parametrize("name", [*CONFIGS[1:], "multitask_topformer_t"])
+def test_detectron2s_builder_gives_quality_targets_as_well(name):
+    for value in (True, False):
+        opts = ["MODEL.DEVICE", "cpu", KEYS + "QUALITY_TARGETS", str(value)]
+        assert build_detectron2_model(get_config(name, opts)).quality_targets is value
 
 
 def test_a_segmenter_has_no_quality_targets():

@@ -81,7 +81,8 @@ class TopFormerMultiTask(FastRetinaNet):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        keys = complete_config(cfg).MODEL.MULTITASK
+        cfg = complete_config(cfg)
+        keys = cfg.MODEL.MULTITASK
         if keys.DETECTOR not in _DETECTORS:
             raise InputError(
                 f"MODEL.MULTITASK.DETECTOR is {keys.DETECTOR!r}; known: {[*_DETECTORS]}"
@@ -94,6 +95,7 @@ class TopFormerMultiTask(FastRetinaNet):
             )
         return {
             **args,
+            "quality_targets": cfg.MODEL.RETINANET.QUALITY_TARGETS,
             "sem_seg_head": build_sem_seg_head(cfg, args["backbone"].bottom_up.output_shape()),
             "instance_loss_weight": keys.INSTANCE_LOSS_WEIGHT,
             "uncertainty_weighting": keys.UNCERTAINTY_WEIGHTING,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.modeling.box_regression import _dense_box_regression_loss
@@ -33,6 +33,21 @@ class FastRetinaNet(DetectorContract, RetinaNet):
     - No test image is padded: images of equal size share a batch, others run on their own, so no
       result depends on its neighbours.
     """
+
+    @configurable
+    def __init__(self, *, quality_targets: bool = False, **kwargs: Any):
+        """
+        Args:
+            quality_targets: train the scores to be IoUs (quality_losses).
+            kwargs: as for RetinaNet.
+        """
+        super().__init__(**kwargs)
+        self.quality_targets = quality_targets
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        keys = complete_config(cfg).MODEL.RETINANET
+        return {**super().from_config(cfg), "quality_targets": keys.QUALITY_TARGETS}
 
     def forward(self, batched_inputs: list[dict]) -> dict[str, Tensor] | list[dict]:
         """As RetinaNet's; in inference, images of differing sizes do not share a batch."""
