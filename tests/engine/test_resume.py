@@ -135,6 +135,10 @@ def resumed(cfg, changes):
     [
         ({"A.NEW": 1}, {}, False),  # another version's
         ({"DATASETS.FOLDERS.a.LIST": "x"}, {}, True),
+        ({"DATASETS.FOLDERS.a.IGNORE": []}, {}, False),
+        ({"DATASETS.FOLDERS.a.IMAGES": "x"}, {"DATASETS.FOLDERS.a.IMAGES": "y"}, True),
+        ({"DATASETS.FOLDERS.a.IMAGES": "x"}, {"DATASETS.FOLDERS.a.IMAGES": "./x/"}, False),
+        ({"DATASETS.FOLDERS.a.FORMAT": "x"}, {"DATASETS.FOLDERS.a.FORMAT": "./x"}, True),
         ({"A.B": [1]}, {"A.B": [1]}, False),
         ({"A.B": [1]}, {"A.B": [2]}, True),
     ],
@@ -142,6 +146,13 @@ def resumed(cfg, changes):
 def test_a_key_of_another_version_is_no_change(caplog, earlier, now, named):
     warn_of_changes(earlier, now, "out")
     assert [*changed_keys(caplog)] == [*earlier] * named
+
+
+def test_a_dataset_that_is_not_trained_on_may_change(caplog):
+    rest = {"DATASETS.TRAIN": ["a"]}
+    keys = [f"DATASETS.FOLDERS.{name}.IMAGES" for name in ("a", "val")]
+    warn_of_changes(rest | dict.fromkeys(keys, "x"), rest | dict.fromkeys(keys, "y"), "out")
+    assert [*changed_keys(caplog)] == keys[:1]
 
 
 def test_a_checkpoint_without_its_config_is_gone_on_from(trained, caplog):

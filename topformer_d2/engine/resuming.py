@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -45,6 +46,11 @@ _OF_OPTIMIZER = (
 OF_OPTIMIZER = frozenset(f"SOLVER.{key}" for key in _OF_OPTIMIZER)
 
 
+_FOLDERS = "DATASETS.FOLDERS."
+# Keys of an entry there whose values are paths; CLASSES may be names.
+_PATHS = (".IMAGES", ".LABELS", ".BOXES", ".CLASSES", ".LIST")
+
+
 def training_keys(cfg: CfgNode) -> dict[str, Any]:
     """The keys of a config that change what is trained, as plain values by their whole names."""
     return {
@@ -67,13 +73,7 @@ def warn_of_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: 
         now: those of this run.
         folder: OUTPUT_DIR.
     """
-    # A key that only one of them has is another version's, but entries of FOLDERS differ in keys.
-    names = [
-        name
-        for name in {**now, **earlier}
-        if earlier.get(name) != now.get(name)
-        and ((name in earlier and name in now) or name.startswith("DATASETS.FOLDERS."))
-    ]
+    names = [name for name in {**now, **earlier} if _has_changed(name, earlier, now)]
     if not names:
         return
     changed = "; ".join(
@@ -88,6 +88,22 @@ def warn_of_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: 
         "%s goes on with another config than its checkpoint has: %s%s",
         *(folder, changed, ending if kept else ""),
     )
+
+
+def _has_changed(name: str, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    old, new = earlier.get(name), now.get(name)
+    if not name.startswith(_FOLDERS):
+        # A key that only one of them has is another version's.
+        return name in earlier and name in now and old != new
+    # Entries differ in keys; one that is not written is an empty one. Of those that are not
+    # trained on nothing is trained.
+    dataset = name.removeprefix(_FOLDERS).split(".")[0]
+    trained = {*earlier.get("DATASETS.TRAIN", (dataset,)), *now.get("DATASETS.TRAIN", (dataset,))}
+    if dataset not in trained or not (old or new):
+        return False
+    if name.endswith(_PATHS) and isinstance(old, str) and isinstance(new, str):
+        return old != new and (is_remote(old) or os.path.realpath(old) != os.path.realpath(new))
+    return bool(old != new)
 
 
 def warn_of_earlier_run(folder: str) -> None:
