@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from tests.data.labelling.writers import write_image, write_labelme
@@ -75,6 +76,25 @@ def test_the_entries_of_the_splits_are_printed_and_work(tmp_path, register, writ
         assert {*split} == {*entry} and split.items() >= keys.items()
         register(**split)
         assert len(load_records("own")) == COUNTS[name.removeprefix("own_")]
+
+
+def test_each_entry_has_a_label_map_of_its_own(tmp_path, register):
+    keys = {"LABEL_MAP": CfgNode({"cat": "animal"}), "IGNORE": ["dog"]}
+    with pytest.raises(InputError) as told:
+        register(**parts(tmp_path / "data", keys), FORMAT="coco")
+    written = str(told.value).partition("DATASETS.FOLDERS: ")[2]
+    maps = [entry["LABEL_MAP"] for entry in yaml.safe_load(written).values()]
+    assert maps == [{"cat": "animal"}] * 2
+    assert "&" not in written  # which could not be pasted elsewhere
+
+
+def test_an_entry_of_one_split_is_not_taken_for_several(tmp_path, register):
+    labels = parts(tmp_path / "data", {})["LABELS"]
+    with pytest.raises(InputError) as told:
+        keys = {"LABEL_MAP": CfgNode({"cat": "cow"}), "CLASSES": ["dog"]}
+        register(IMAGES=str(tmp_path / "data/images/train"), LABELS=f"{labels}/train", **keys)
+        load_records("own")
+    assert "'cow'" in str(told.value) and "splits" not in str(told.value)
 
 
 def test_the_check_prints_them(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from copy import copy
 from itertools import product
 from typing import Any
 
@@ -38,8 +39,13 @@ def describe_splits(name: str, definition: Mapping[str, Any]) -> str:
     found = {}
     for split in _SPLITS:
         keys = _keys_of(split, entry)
-        if keys:
-            found[f"{name}_{split}"] = {**definition, **keys}
+        if not keys:
+            continue
+        if all(os.path.normpath(definition[key]) == os.path.normpath(keys[key]) for key in keys):
+            return ""  # it names one split
+        # Copies, which YAML writes out each time; LABEL_MAP is a node of a config.
+        own = {k: dict(v) if isinstance(v, Mapping) else copy(v) for k, v in definition.items()}
+        found[f"{name}_{split}"] = own | keys
     if len(found) < 2:
         return ""
     written = yaml.safe_dump(found, default_flow_style=True, sort_keys=False, width=1 << 20)
