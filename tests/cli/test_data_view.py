@@ -198,3 +198,21 @@ def test_an_option_without_effect_is_refused(tmp_path, words, named):
     result = topformer("data", "view", *config, "--output", tmp_path / "sheet.png", *words)
     assert result.returncode == 1 and named in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_does_not_replace_a_file_of_the_dataset(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    files = [tmp_path / "images/a.png", tmp_path / "labels/a.png"]
+    for file in files:
+        cv2.imwrite(str(file), np.zeros((8, 9, 3 if file.parent.name == "images" else 1), np.uint8))
+    (tmp_path / "classes.txt").write_text("road\n")
+    words = ["--images", files[0].parent, "--labels", files[1].parent]
+    words += ["--classes", tmp_path / "classes.txt", "--output"]
+    (tmp_path / "link.png").symlink_to(files[0])
+    for target in (*files, tmp_path / "link.png"):
+        before = target.read_bytes()
+        result = topformer("data", "view", *words, target)
+        assert result.returncode == 1 and f"--output {target} is a file" in result.stderr
+        assert target.read_bytes() == before
+    assert topformer("data", "view", *words, tmp_path / "sheet.png").returncode == 0

@@ -18,6 +18,7 @@ each image. --list draws the first --num-images suspected label errors that
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import ExitStack
 
 from detectron2.data import MetadataCatalog
@@ -25,11 +26,11 @@ from detectron2.data import MetadataCatalog
 from ..config import load_config
 from ..data import check_config
 from ..data.images import check_image_name, write_image
-from ..data.registered import check_dataset_present
+from ..data.registered import check_dataset_present, load_records
 from ..data.suspects import read_suspects
 from ..errors import InputError, printable, shortened, shown
 from ..inference import Predictor
-from ..tasks import TASKS
+from ..tasks import PIXELS, TASKS
 from ..visualization import dataset_sheet, prediction_sheet, sample_sheet, suspect_sheet
 from .folder_options import add_folder_options, folder_dataset, has_folder_options
 from .parsing import Parser, add_min_score, add_opts, min_score_of
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         if not suspects:
             raise InputError(f"--list {args.list} is empty: there is nothing to draw")
         cfg, name = load_dataset(args, "TEST")
+        check_no_source(args.output, name)
         sheet = suspect_sheet(cfg, name, suspects)
         files = [f"{suspect.file_name}: {suspect.text}" for suspect in suspects]
     elif has_model:
@@ -102,19 +104,32 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
             if has_folder_options(args):
                 args.dataset = stack.enter_context(folder_dataset(args))
             predictor, name = load_model(args)
+            check_no_source(args.output, name)
             sheet = prediction_sheet(predictor, name, args.num_images, min_score=min_score)
         files = []
     elif has_folder_options(args):
         with folder_dataset(args) as name:
+            check_no_source(args.output, name)
             sheet, files = dataset_sheet(name, args.num_images)
     else:
         cfg, name = load_dataset(args, "TRAIN")
+        check_no_source(args.output, name)
         draws = DRAWS if args.augmented else 0
         sheet, files = sample_sheet(cfg, name, args.num_images, draws=draws, seed=seed)
     write_image(args.output, sheet[:, :, ::-1])
     for row, file in enumerate(files, start=1):
         print(f"row {row}: {printable(file, newlines=True)}")
     print(f"wrote {shown(args.output)}")
+
+
+def check_no_source(output: str, dataset_name: str) -> None:
+    """InputError where the picture would replace an image or a label map of the dataset."""
+    if not os.path.exists(output):
+        return
+    for record in load_records(dataset_name):
+        for key in ("file_name", PIXELS.record_key):
+            if key in record and os.path.realpath(record[key]) == os.path.realpath(output):
+                raise InputError(f"--output {output} is a file of the dataset: name another file")
 
 
 def load_dataset(args: argparse.Namespace, split: str) -> tuple:
