@@ -178,14 +178,17 @@ def test_a_cache_without_outlines_or_with_damaged_ones_is_made_anew(discs, own, 
 
 def test_segmentations_that_are_none_leave_the_box(discs, own, caplog):
     root, truth = discs
-    bad = iter([[[1, 2, 3]], [["a"] * 6], {"size": [1, 1], "counts": "x"}, 7, None, [], [[1, 1]]])
+    wrong = [[[1, 2, 3]], [["a"] * 6], {"size": [1, 1], "counts": "x"}, 7]
+    wrong.append({"size": [3, 2], "counts": [2, 4]})  # of an image of another size
+    none = [None, [], [[1, 1]]]
+    bad = iter(wrong + none)
     path = write_coco(root.parent / "boxes.json", truth, lambda polygon: next(bad, [polygon]))
     with caplog.at_level("WARNING", "topformer_d2"):
         records = load_boxes("outlines_that_are_none", path, str(root), with_outlines=True)
     MetadataCatalog.remove("outlines_that_are_none")
     have = ["segmentation" in a for record in records for a in record["annotations"]]
-    assert have == [False] * 7 + [True] * (IMAGES * OBJECTS - 7)
-    assert f"{path}: 4 of 12" in caplog.text
+    assert have == [False] * 8 + [True] * (IMAGES * OBJECTS - 8)
+    assert f"{path}: 5 of 12" in caplog.text
 
 
 def boxes_mapper(*opts):

@@ -104,8 +104,8 @@ def _add_outlines(annotations: list[dict], json_file: str) -> None:
             annotation["segmentation"] = outline
     if num_wrong:
         logger.warning(
-            "%s: %d of %d segmentations are neither polygons nor an RLE; these objects are their "
-            "boxes",
+            "%s: %d of %d segmentations are neither polygons nor an RLE of the image; these "
+            "objects are their boxes",
             *(printable(json_file), num_wrong, len(found)),
         )
 

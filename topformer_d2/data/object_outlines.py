@@ -99,21 +99,27 @@ def read_outlines(json_file: str) -> tuple[list[Any], int]:
 def _parse_outlines(json_file: str) -> tuple[list[Any], int]:
     found: list[Any] = []
     num_wrong = 0
-    for annotation in read_json(json_file)["annotations"]:
+    content = read_json(json_file)
+    sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+    for annotation in content["annotations"]:
         try:
-            found.append(None if annotation.get("iscrowd") else _usable(annotation))
+            is_crowd = annotation.get("iscrowd")
+            found.append(None if is_crowd else _usable(annotation, sizes[annotation["image_id"]]))
         except (InputError, TypeError, ValueError):
             found.append(None)
             num_wrong += 1
     return found, num_wrong
 
 
-def _usable(annotation: dict) -> Any:
+def _usable(annotation: dict, size: list[int]) -> Any:
     value = annotation.get("segmentation")
     if not value:
         return None
     if isinstance(value, dict):
-        return check_rle(value, "the segmentation")
+        checked = check_rle(value, "the segmentation")
+        if checked["size"] != size:  # which would stop a training at the image
+            raise InputError(f"it is for {checked['size']}, and its image is {size}")
+        return checked
     if not isinstance(value, list):
         raise InputError("it is neither polygons nor an RLE")
     # One polygon alone is written by some tools.
