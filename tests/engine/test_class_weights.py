@@ -113,6 +113,14 @@ def test_resuming_uses_the_same_weights(tiny_config, tmp_path, monkeypatch):
     assert first | rest == losses
 
 
+def test_given_weights_are_not_said_to_be_computed(tiny_config, tmp_path):
+    given = ["MODEL.SEM_SEG_HEAD.NUM_CLASSES", "6", KEY.removesuffix("_FROM"), str([2.0] * 6)]
+    setup_run(tiny_config(KEY, "inverse_log", *given))
+    log = (tmp_path / "output/log.txt").read_text()
+    assert "weights of the classes by inverse_log" not in log.lower()
+    assert "CLASS_WEIGHTS has them" in log
+
+
 def test_a_trainer_alone_counts_as_well(tiny_config):
     from topformer_d2.engine import Trainer
 

@@ -17,7 +17,7 @@ from ..tasks import PIXELS
 logger = get_logger(__name__)
 
 
-def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> None:
+def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> bool:
     """Write MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS, where they are to be computed, into the config.
 
     All processes of a run call it together; one of them counts.
@@ -26,12 +26,15 @@ def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> None:
         cfg: complete; a frozen one stays frozen.
         resume: take those of OUTPUT_DIR/config.yaml, where a run with the same keys left it.
 
+    Returns:
+        Whether it was; False where there is nothing to compute, or weights are given.
+
     Raises:
         InputError: a label map cannot be counted.
     """
     keys = cfg.MODEL.SEM_SEG_LOSS
     if not keys.CLASS_WEIGHTS_FROM or keys.CLASS_WEIGHTS or PIXELS.name not in model_tasks(cfg):
-        return
+        return False
     weights: list[float] = []
     if comm.is_main_process():
         weights = _earlier(cfg) if resume else []
@@ -43,17 +46,25 @@ def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> None:
     keys.CLASS_WEIGHTS = weights
     if was_frozen:
         cfg.freeze()
+    return True
 
 
-def log_class_weights(cfg: CfgNode) -> None:
-    """Say in the log which weights were computed."""
+def log_class_weights(cfg: CfgNode, computed: bool) -> None:
+    """Say in the log which weights were computed, as fill_class_weights says, or given."""
     keys = cfg.MODEL.SEM_SEG_LOSS
     if not keys.CLASS_WEIGHTS_FROM or not keys.CLASS_WEIGHTS:
         return
     names = list(cfg.DATASETS[PIXELS.classes_key])
     names += [f"class {i}" for i in range(len(names), len(keys.CLASS_WEIGHTS))]
     shown = ", ".join(f"{n} {w:.3g}" for n, w in zip(names, keys.CLASS_WEIGHTS, strict=False))
-    logger.info("Weights of the classes by %s: %s", keys.CLASS_WEIGHTS_FROM, shown)
+    if computed:
+        logger.info("Weights of the classes by %s: %s", keys.CLASS_WEIGHTS_FROM, shown)
+    else:  # perhaps by another formula, or of other data
+        logger.info(
+            "Weights of the classes as MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS has them: %s. "
+            "CLASS_WEIGHTS_FROM %s is computed where that is []",
+            *(shown, keys.CLASS_WEIGHTS_FROM),
+        )
 
 
 def with_class_weights(cfg: CfgNode) -> CfgNode:
@@ -62,8 +73,7 @@ def with_class_weights(cfg: CfgNode) -> CfgNode:
     if not keys.CLASS_WEIGHTS_FROM or keys.CLASS_WEIGHTS:
         return cfg
     cfg = cfg.clone()
-    fill_class_weights(cfg)
-    log_class_weights(cfg)
+    log_class_weights(cfg, fill_class_weights(cfg))
     return cfg
 
 

@@ -62,7 +62,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
         _check_scheme(cfg.OUTPUT_DIR)
         is_weighted = not args.eval_only and "SEM_SEG_LOSS" in cfg.MODEL
         if is_weighted:
-            fill_class_weights(cfg, resume=getattr(args, "resume", False))
+            computed = fill_class_weights(cfg, resume=getattr(args, "resume", False))
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -81,7 +81,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     for record in held:
         logging.getLogger(record.name).handle(record)
     if is_weighted:
-        log_class_weights(cfg)
+        log_class_weights(cfg, computed)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
 
