@@ -73,3 +73,18 @@ def tiny_classifier(tmp_path):
         return load_config(file, [*small, "OUTPUT_DIR", str(tmp_path / "output"), *opts])
 
     return make
+
+
+@pytest.fixture(params=["compiled", "python"])
+def native_form(request, tmp_path, monkeypatch):
+    """The compiled library, or Python without it."""
+    from topformer_d2.native import library
+
+    from .native.library import compiled_folder
+
+    folder = compiled_folder() if request.param == "compiled" else tmp_path
+    if folder is None:
+        pytest.skip("there is no C compiler")
+    monkeypatch.setattr(library, "FOLDER", folder)
+    assert library.native_status().startswith(request.param.replace("python", "in Python"))
+    return request.param

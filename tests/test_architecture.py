@@ -10,7 +10,7 @@ PACKAGE = REPOSITORY / "topformer_d2"
 PAGE = (REPOSITORY / "docs/architecture.md").read_text()
 FLOORS = (
     ("errors", "tasks", "install_detectron2"),
-    ("logs", "files"),
+    ("logs", "files", "native"),
     ("config",),
     ("data",),
     ("modeling",),

@@ -170,7 +170,7 @@ def _interpolate(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def largest(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of finite values (C, ...), and its class.
+    """The largest of finite values (C, ...), and its class, the lowest of equal ones.
 
     NumPy compares several times faster than PyTorch and than either finds an index.
 
@@ -179,4 +179,7 @@ def largest(values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """
     best = values.amax(dim=0)
     is_best = np.equal(values.numpy(), best.numpy()).view(np.uint8)
-    return best, torch.from_numpy((is_best * classes.numpy()).max(axis=0))
+    numbers = classes.numpy()
+    # The largest product is that of the lowest class.
+    most = numbers.max()
+    return best, torch.from_numpy(most - (is_best * (most - numbers)).max(axis=0))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..modeling.layers import resize
+from ..native.labels import native_label_map
 from .cells import Band
 from .resampling import compose_axis
 from .tiles import TiledLogits
@@ -21,6 +22,9 @@ _RESIZED_ELSEWHERE = 1 << 26
 # Output pixels for each low-resolution pixel. Up to this ratio all logits are resized, which is
 # then faster than finding out which of them need not be (see cells.py).
 _DENSE = 8
+_NOT_FINITE = (
+    "the logits have NaN or infinite values: the weights or the image do not fit the model"
+)
 
 
 @torch.no_grad()
@@ -34,12 +38,14 @@ def label_map(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The class with the largest resized logit at each pixel.
 
-    It is the argmax of the bilinearly resized logits (align_corners=False), ties and float32
-    rounding aside, but on a CPU those are not computed: each is a convex combination of a few nodes
-    of the low-resolution map. A class that is the largest at all of them is the answer. Where they
+    It is the argmax of the bilinearly resized logits (align_corners=False), float32 rounding aside,
+    but on a CPU those are not computed: each is a convex combination of a few nodes of the
+    low-resolution map. A class that is the largest at all of them is the answer. Where they
     differ, a class that is below one weighted mean of two winners at every node is below the larger
-    of the two everywhere between the nodes; few classes are left, and these are resized. On another
-    device, or to few pixels, all logits are, some classes at a time.
+    of the two everywhere between the nodes; few classes are left, and these are resized. The
+    library of topformer_d2/native does this where it was compiled (native_status), else PyTorch and
+    NumPy do. On another device all logits are resized, some classes at a time; without the library
+    so they are to few pixels.
 
     Args:
         logits: (K, h, w), finite, of magnitudes below 1e38; a tensor or, on a CPU, TiledLogits.
@@ -58,6 +64,13 @@ def label_map(
         InputError: a logit is NaN or infinite, or a size does not fit.
     """
     _check(logits, size, input_size, valid_size)
+    if logits.device.type == "cpu":
+        try:
+            found = native_label_map(logits, size, input_size, valid_size, confidence)
+        except FloatingPointError:
+            raise InputError(_NOT_FINITE) from None
+        if found is not None:
+            return found if confidence else found[0]
     # One (size, kept) a resize.
     steps: list[tuple[tuple[int, int], ...]] = [((int(side), int(side)),) for side in size]
     if input_size is not None:
@@ -112,9 +125,7 @@ def _check(
 def _check_finite(logits: Tensor) -> None:
     # The sum is faster to have; that of finite values may yet be too large.
     if not logits.sum().isfinite() and not logits.isfinite().all():
-        raise InputError(
-            "the logits have NaN or infinite values: the weights or the image do not fit the model"
-        )
+        raise InputError(_NOT_FINITE)
 
 
 def _label_type(num_classes: int) -> torch.dtype:
