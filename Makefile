@@ -18,7 +18,7 @@ DOCS_READY := $(DOCS_VENV)/.ready
 
 env: $(READY)
 
-$(READY): requirements.lock setup.py topformer_d2/install_detectron2.py
+$(READY): requirements.lock setup.py topformer_d2/install_detectron2.py $(wildcard topformer_d2/native/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python >= 3.10 is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(if $(filter-out $(READY),$(MARKS)),$(BIN)/python -m pip uninstall -q -y detectron2)

@@ -1,15 +1,74 @@
 """Package metadata; tool settings live in pyproject.toml, exact versions in requirements.lock."""
 
+import importlib.util
 import re
+import sys
+import tempfile
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext, customize_compiler, new_compiler
 
 ROOT = Path(__file__).parent
 # The package cannot be imported here: PyTorch may not be installed yet.
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "topformer_d2/__init__.py").read_text())[1]
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
+NATIVE = ROOT / "topformer_d2/native"
+
+
+def native_extension() -> list[Extension]:
+    """The C files as a library, if a C compiler is found; if not, the wheel is a pure one."""
+    try:
+        compiler = new_compiler()
+        customize_compiler(compiler)
+        with tempfile.TemporaryDirectory() as folder:
+            trial = Path(folder) / "trial.c"
+            trial.write_text("#include <stdlib.h>\nint main(void) { return 0; }\n")
+            compiler.compile([str(trial)], output_dir=folder)
+    except Exception as e:  # each platform's tools raise their own
+        print(f"no C compiler ({e}): topformer_d2 does all in Python", file=sys.stderr)
+        return []
+    spec = importlib.util.spec_from_file_location("library", NATIVE / "library.py")
+    library = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(library)
+    is_msvc = compiler.compiler_type == "msvc"
+    return [
+        Extension(
+            "topformer_d2.native._native",
+            [f"topformer_d2/native/{path.name}" for path in sorted(NATIVE.glob("*.c"))],
+            depends=[f"topformer_d2/native/{path.name}" for path in sorted(NATIVE.glob("*.h"))],
+            define_macros=[("TOPFORMER_DIGEST", f'"{library.sources_digest(NATIVE)}"')],
+            extra_compile_args=["/O2"] if is_msvc else ["-std=c99", "-O3"],
+            libraries=[] if is_msvc else ["m"],
+            export_symbols=re.findall(
+                r"(topformer_\w+)\(", "".join(path.read_text() for path in NATIVE.glob("*.h"))
+            ),
+            optional=True,  # a failure is a warning
+        )
+    ]
+
+
+class BuildNative(build_ext):
+    """Of a library that ctypes opens, which is no module of Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Without the version of Python."""
+        return fullname.replace(".", "/") + (".pyd" if sys.platform == "win32" else ".so")
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """Without a module's PyInit function."""
+        return [*ext.export_symbols, "topformer_native_digest"]
+
+
+class NativeWheel(bdist_wheel):
+    """A wheel with the library, for any Python of the platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        tag = super().get_tag()
+        return tag if self.root_is_pure else ("py3", "none", tag[2])
+
 
 setup(
     name="topformer_d2",
@@ -22,11 +81,14 @@ setup(
     packages=[*find_packages(include=["topformer_d2", "topformer_d2.*"]), "topformer_d2.configs"],
     # configs/ stands beside the package in a checkout and inside it in a wheel.
     package_dir={"topformer_d2.configs": "configs"},
+    ext_modules=native_extension(),
+    cmdclass={"build_ext": BuildNative, "bdist_wheel": NativeWheel},
     package_data={
         "topformer_d2": ["py.typed"],
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
         "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
+        "topformer_d2.native": ["*.c", "*.h"],
         "topformer_d2.visualization.report": ["*.css", "*.js"],
     },
     entry_points={"console_scripts": ["topformer = topformer_d2.cli:main"]},

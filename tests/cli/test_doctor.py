@@ -23,6 +23,16 @@ def test_healthy():
     assert len(result.stdout.splitlines()) <= 40  # one screen
 
 
+def test_the_form_of_label_maps(native_form):
+    lines = topformer("doctor").stdout.splitlines()
+    (line,) = (i for i, text in enumerate(lines) if "] label maps " in text)
+    if native_form == "compiled":
+        assert "[ ok ]" in lines[line] and "compiled: _native.so" in lines[line]
+    else:
+        assert "[none]" in lines[line] and "in Python" in lines[line]
+        assert "C compiler" in lines[line + 1]
+
+
 def test_without_detectron2(tmp_path):
     (tmp_path / "detectron2.py").write_text("raise ImportError('not installed')")
     result = start_topformer("doctor", PYTHONPATH=str(tmp_path))

@@ -142,11 +142,14 @@ class Doctor:
             import topformer_d2
             from topformer_d2.data.builtin import datasets_root
             from topformer_d2.data.registered import dataset_paths, missing_paths
+            from topformer_d2.native.library import native_library, native_status
         except Exception as e:
             fix = INSTALL_DETECTRON2
             self.report("FAIL", "topformer_d2", f"cannot be imported: {e}".splitlines()[0], fix)
             return
         self.report("ok", "topformer_d2", topformer_d2.__version__)
+        fix = "" if native_library() else "label maps take longer; install a C compiler, then again"
+        self.report("none" if fix else "ok", "label maps", native_status(), fix)
         origin = "DETECTRON2_DATASETS" if "DETECTRON2_DATASETS" in os.environ else "default"
         print(f"\ndatasets below {shown(datasets_root())} ({origin})")
         present: dict[str, list[str]] = {}  # by the command that prepares them
