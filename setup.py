@@ -84,8 +84,8 @@ setup(
     ext_modules=native_extension(),
     cmdclass={"build_ext": BuildNative, "bdist_wheel": NativeWheel},
     package_data={
-        "topformer_d2": ["py.typed"],
         "topformer_d2.configs": ["*.yaml", "base/*.yaml"],
+        "topformer_d2": ["py.typed", "zoo/*"],
         "topformer_d2.analysis": ["*.json"],
         "topformer_d2.data.categories": ["*.json"],
         "topformer_d2.native": ["*.c", "*.h"],

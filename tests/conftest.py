@@ -8,6 +8,7 @@ import pytest
 from tests.helpers import REPOSITORY, SMALL_DETECTOR
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
+USERS_DATASETS = os.environ.get("DETECTRON2_DATASETS", "datasets")
 os.environ["DETECTRON2_DATASETS"] = _FOLDER.name
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 

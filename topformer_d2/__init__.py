@@ -28,6 +28,7 @@ __all__ = [
     "get_config",
     "inference",
     "label_map",
+    "list_models",
     "modeling",
 ]
 

@@ -20,6 +20,7 @@ from . import inference as inference
 from . import modeling as modeling
 from .config import add_topformer_config as add_topformer_config
 from .config import get_config as get_config
+from .config import list_models as list_models
 from .errors import InputError as InputError
 from .inference import Predictor as Predictor
 from .inference import Scene as Scene

@@ -25,12 +25,15 @@ import argparse
 from ..config import load_config
 from ..errors import printable, shown
 from ..export import FORMATS, export_model
-from .parsing import Parser, model_parser
+from .parsing import Parser, config_parser
 
 
 def make_parser() -> Parser:
     """The arguments of `topformer export`."""
-    parser = model_parser(__doc__, {"path": "--output", "file_format": "--format"})
+    parser = config_parser(__doc__, {"path": "--output", "file_format": "--format"})
+    parser.add_argument(
+        "--weights", metavar="FILE", help=".pth or .safetensors; default: MODEL.WEIGHTS"
+    )
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--output", required=True, metavar="FILE", help=".onnx, or .xml and .bin")
     parser.add_argument(
@@ -49,9 +52,10 @@ def make_parser() -> Parser:
 
 def run(args: argparse.Namespace, parser: Parser) -> None:
     """Export, and print how far the file's numbers are from PyTorch's."""
+    cfg = load_config(args.config_file, args.opts)
     _, differences = export_model(
-        load_config(args.config_file, args.opts),
-        args.weights,
+        cfg,
+        args.weights or cfg.MODEL.WEIGHTS,
         args.output,
         file_format=args.format,
         size=args.size and tuple(args.size),

@@ -116,13 +116,6 @@ def config_parser(description: str, names: Mapping[str, str] | None = None) -> P
     return parser
 
 
-def model_parser(description: str, names: Mapping[str, str] | None = None) -> Parser:
-    """config_parser, with --weights."""
-    parser = config_parser(description, names)
-    parser.add_argument("--weights", required=True, metavar="FILE", help=".pth or .safetensors")
-    return parser
-
-
 def add_opts(parser: argparse.ArgumentParser) -> None:
     """KEY VALUE pairs at the end, as `opts`."""
     parser.add_argument(

@@ -2,6 +2,7 @@
 
   topformer predict --config-file configs/seg_topformer_t_camvid.yaml \\
     --weights output/seg_topformer_t_camvid/model_final.pth --input photos/ --output predictions/
+  topformer predict --model camvid_t --input street.jpg --output predictions/
   topformer predict --model model.onnx --input street.mp4 --output predictions/street.mp4
 
   topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
@@ -21,7 +22,7 @@ import re
 import sys
 from typing import Any
 
-from ..config import load_config
+from ..config import list_models, load_config
 from ..data.image_files import list_images, looks_like_image
 from ..data.images import MAX_PIXELS
 from ..errors import InputError, printable, shown
@@ -47,7 +48,8 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, NAMES)
     parser.add_argument("--config-file", metavar="FILE")
     parser.add_argument("--weights", metavar="FILE", help="of the config: .pth or .safetensors")
-    parser.add_argument("--model", metavar="FILE", help="instead: what `topformer export` wrote")
+    parser.add_argument("--model", metavar="FILE_OR_NAME", help="instead: what `topformer export` wrote, or a model that comes with the package: "
+        + ", ".join(list_models()))
     parser.add_argument("--backend", choices=BACKENDS, help="default: by the model's extension")
     parser.add_argument("--threads", type=int, help="default: as the libraries choose")
     parser.add_argument(

@@ -24,6 +24,7 @@ from .model import (
     schedule_name,
     single_task_opts,
 )
+from .zoo import is_model, list_models, model_card, model_files
 
 __all__ = [
     "SCHEDULE_FALLBACK",
@@ -40,8 +41,12 @@ __all__ = [
     "fit_device",
     "flat_keys",
     "get_config",
+    "is_model",
     "list_configs",
+    "list_models",
     "load_config",
+    "model_card",
+    "model_files",
     "model_tasks",
     "read_config",
     "schedule_name",

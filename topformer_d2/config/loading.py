@@ -15,6 +15,7 @@ from ..logs import get_logger
 from .checking import check_values
 from .keys import add_topformer_config
 from .merging import merge_file, merge_opts
+from .zoo import is_model, list_models, model_files
 
 logger = get_logger(__name__)
 
@@ -62,7 +63,7 @@ def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """A shipped config, ready to use: `get_config("seg_topformer_t")`.
 
     Args:
-        name: file name below configs/, with or without ".yaml".
+        name: file name below configs/, with or without ".yaml", or a model of list_models().
         opts: KEY VALUE pairs that override it, as on Detectron2's command lines.
 
     Returns:
@@ -72,9 +73,11 @@ def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
         InputError: no such config, or `opts` holds an unknown key or a value that it does not take.
     """
     name = os.fspath(name)
+    if name in list_models():
+        return load_config(name, opts)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not os.path.isfile(path):  # path.is_file() raises where a name is too long
-        known = list_configs()
+        known = [*list_configs(), *list_models()]
         raise InputError(f"no config {name!r}{did_you_mean(name, known)}; known: {known}")
     return load_config(str(path), opts)
 
@@ -88,7 +91,8 @@ def load_config(
     is refused (docs/security.md). The datasets of its DATASETS.FOLDERS are registered.
 
     Args:
-        config_file: path of a YAML file; "" = none.
+        config_file: path of a YAML file, or the name of a model of list_models(), whose weights
+            MODEL.WEIGHTS then names; "" = none.
         opts: KEY VALUE pairs.
         allow_remote: fetch files whose path has a scheme, such as https://.
 
@@ -99,7 +103,11 @@ def load_config(
     config_file = os.fspath(config_file)
     cfg = get_cfg()
     add_topformer_config(cfg)
-    if config_file:
+    if is_model(config_file):
+        config_file, weights = model_files(config_file)
+        merge_file(cfg, config_file)
+        cfg.MODEL.WEIGHTS = weights
+    elif config_file:
         merge_file(cfg, config_file, allow_remote=allow_remote)
     merge_opts(cfg, opts)
     check_values(cfg)
@@ -111,7 +119,8 @@ def load_config(
 
 def find_config(name: str, opts: Sequence[str] = ()) -> CN:
     """As load_config of a file, or as get_config where the name has no extension."""
-    is_file = bool(Path(name).suffix) or (name not in list_configs() and os.path.lexists(name))
+    known = [*list_configs(), *list_models()]
+    is_file = bool(Path(name).suffix) or (name not in known and os.path.lexists(name))
     return load_config(name, opts) if is_file else get_config(name, opts)
 
 

@@ -20,7 +20,7 @@ from detectron2.utils import logger as logger_module
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
-from ..config import check_values
+from ..config import check_values, is_model, model_files
 from ..data import check_config
 from ..data.inspection import check_samples
 from ..errors import InputError, printable
@@ -66,7 +66,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        default_setup(cfg, args)
+        default_setup(cfg, _with_file(args))
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
     except OSError as e:  # a full disk's does not say of which file
         raise OSError(e.errno, e.strerror, e.filename or cfg.OUTPUT_DIR) from e
@@ -84,6 +84,13 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
         log_class_weights(cfg, computed)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
+
+
+def _with_file(args: argparse.Namespace) -> argparse.Namespace:
+    """With the path of a model's config for its name, as Detectron2 logs the file."""
+    if not is_model(args.config_file):
+        return args
+    return argparse.Namespace(**{**vars(args), "config_file": model_files(args.config_file)[0]})
 
 
 class _HeldLines(logging.Handler):

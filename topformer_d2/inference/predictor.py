@@ -63,8 +63,9 @@ class Predictor:
     ):
         """
         Args:
-            model: a config with the toolkit's keys, a config file, the name of a shipped one, or a
-                file that `topformer export` wrote, which needs nothing else.
+            model: the name of a model of list_models(), as "camvid_t", or a file that `topformer
+                export` wrote, which need nothing else; a config with the toolkit's keys, a config
+                file, or the name of a shipped one.
             weights: of a config's model: .pth (no pickled code) or .safetensors; None = its
                 MODEL.WEIGHTS.
             backend: "torch" for a config, "onnxruntime" or "openvino" for a file; None = by the
