@@ -12,7 +12,7 @@ import yaml
 
 from tests.helpers import REPOSITORY
 from topformer_d2.cli import VERBS
-from topformer_d2.config import list_configs
+from topformer_d2.config import list_configs, list_models
 
 
 @pytest.mark.slow
@@ -33,6 +33,10 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
         archive.extractall(tmp_path / "installed")
     assert {f"topformer_d2/configs/{name}.yaml" for name in list_configs()} <= set(names)
     assert "topformer_d2/data/categories/ade20k.json" in names
+    kinds = ("safetensors", "yaml", "json")
+    assert {f"topformer_d2/zoo/{name}.{kind}" for name in list_models() for kind in kinds} <= set(
+        names
+    )
     assert "topformer_d2/analysis/paper_tables.json" in names
     assert "topformer_d2/install_detectron2.py" in names
     modules = {module for module, _ in VERBS.values()}
