@@ -48,8 +48,12 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, NAMES)
     parser.add_argument("--config-file", metavar="FILE")
     parser.add_argument("--weights", metavar="FILE", help="of the config: .pth or .safetensors")
-    parser.add_argument("--model", metavar="FILE_OR_NAME", help="instead: what `topformer export` wrote, or a model that comes with the package: "
-        + ", ".join(list_models()))
+    parser.add_argument(
+        "--model",
+        metavar="FILE_OR_NAME",
+        help="instead: what `topformer export` wrote, or a model that comes with the package: "
+        + ", ".join(list_models()),
+    )
     parser.add_argument("--backend", choices=BACKENDS, help="default: by the model's extension")
     parser.add_argument("--threads", type=int, help="default: as the libraries choose")
     parser.add_argument(
