@@ -154,9 +154,9 @@ def test_nan_is_kept():
 
 def test_tables_of_a_size_are_made_once():
     cpu = torch.device("cpu")
-    tables = module._resizing(4, 32, torch.float32, cpu)
-    assert tables is module._resizing(4, 32, torch.float32, cpu)
-    assert tables is not module._resizing(4, 32, torch.float64, cpu)
+    tables = module.resizing(4, 32, torch.float32, cpu)
+    assert tables is module.resizing(4, 32, torch.float32, cpu)
+    assert tables is not module.resizing(4, 32, torch.float64, cpu)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

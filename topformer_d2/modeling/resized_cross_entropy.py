@@ -18,13 +18,13 @@ the label has its own. The loss of a pixel is then w (sum t (log t - z) + log su
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from .resizing_of_sides import Resizing, resizing
 
 # Numbers in a tensor of a band, of which six are held. One thread of a CPU is fastest where they
 # fit into its cache. Several threads wait for each other in each operation, and a GPU takes time to
@@ -137,7 +137,7 @@ def _forward(
     # The softmax does not change when a constant is subtracted at a place.
     values = F.pad(values - values.amax(dim=1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     rows, columns = (
-        _resizing(length, count, dtype, values.device)
+        resizing(length, count, dtype, values.device)
         for length, count in ((height, targets.shape[1]), (width, targets.shape[2]))
     )
     is_cpu = _is_on_cpu(values)
@@ -173,68 +173,6 @@ def _numbers_of_band(is_cpu: bool) -> int:
 
 def _is_on_cpu(values: Tensor) -> bool:
     return values.device.type == "cpu"
-
-
-@dataclass(frozen=True)
-class _Resizing:
-    """Bilinear resizing of one side, without aligned corners, of values repeated at both ends.
-
-    Each output lies between two neighbours; of L values there are L + 1 intervals between them.
-
-    Attributes:
-        count: outputs.
-        matrix: (count, L + 2) from the values to the outputs.
-        starts: (count,) the interval of each output, on the CPU.
-        places: (slots, intervals) the outputs of each interval in their order; where it has fewer,
-            `count`.
-        shares: (slots, intervals) where each output lies in its interval, from 0 to 1.
-        step: from an output to the next.
-    """
-
-    count: int
-    matrix: Tensor
-    starts: Tensor
-    places: Tensor
-    shares: Tensor
-    step: float
-
-    def band(self, outputs: slice) -> tuple[slice, Tensor]:
-        """The values that some outputs are made of, and the matrix that makes them."""
-        sources = slice(int(self.starts[outputs.start]), int(self.starts[outputs.stop - 1]) + 2)
-        return sources, self.matrix[outputs, sources]
-
-    def split(self, outputs: Tensor) -> Tensor:
-        """(N, H, count) to (N, slots, H, intervals), with 0 where there is no output."""
-        return F.pad(outputs, (0, 1))[:, :, self.places].transpose(1, 2)
-
-    def join(self, slots: list[Tensor]) -> Tensor:
-        """The slots (N, H, intervals) that split has made, back to (N, H, count)."""
-        joined = slots[0].new_zeros(*slots[0].shape[:2], self.count + 1)
-        for places, values in zip(self.places, slots, strict=True):
-            joined[..., places] = values
-        return joined[..., :-1]
-
-
-@lru_cache(maxsize=32)  # crops have one size, and each copy to a GPU would wait for it
-def _resizing(length: int, count: int, dtype: torch.dtype, device: torch.device) -> _Resizing:
-    """From `length` to `count` values."""
-    step = length / count
-    outputs = torch.arange(count)
-    position = (outputs.double() + 0.5) * step + 0.5
-    starts = position.floor().long().clamp(max=length)
-    share = position - starts
-    matrix = torch.zeros(count, length + 2, dtype=torch.float64)
-    matrix[outputs, starts] = 1 - share
-    matrix[outputs, starts + 1] = share
-    counts = torch.bincount(starts, minlength=length + 1)
-    before = counts.cumsum(0) - counts
-    places = torch.full((int(counts.max()), length + 1), count)
-    places[outputs - before[starts], starts] = outputs
-    first = (before.double() + 0.5) * step + 0.5 - torch.arange(length + 1)
-    shares = first.to(dtype) + step * torch.arange(len(places)).to(dtype)[:, None]
-    return _Resizing(
-        count, matrix.to(device, dtype), starts, places.to(device), shares.to(device), step
-    )
 
 
 class _Pixels:
@@ -295,7 +233,7 @@ class _Pixels:
 def _band(
     resized: Tensor,
     pixels: _Pixels,
-    columns: _Resizing,
+    columns: Resizing,
     is_series: bool,
     with_gradient: bool,
 ) -> tuple[Tensor, Tensor | None]:
@@ -352,7 +290,7 @@ def _band(
 
 
 def _series(
-    left: Tensor, growth: Tensor, columns: _Resizing, shares: Tensor
+    left: Tensor, growth: Tensor, columns: Resizing, shares: Tensor
 ) -> Iterator[tuple[Tensor, float]]:
     """For each slot exp of the logits (n, K, r, w + 1), changed in place, and 0."""
     powers = torch.addcmul(left, growth, columns.shares[0]).exp_()
@@ -362,7 +300,7 @@ def _series(
 
 
 def _one_by_one(
-    left: Tensor, growth: Tensor, columns: _Resizing, shares: Tensor
+    left: Tensor, growth: Tensor, columns: Resizing, shares: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """For each slot exp of the logits less their largest, and that (n, r, w + 1)."""
     for share in shares:
