@@ -40,7 +40,7 @@ def test_sizes(letter, channels, parameters):
         feature = model.backbone(torch.rand(2, 3, 224, 224))["semantics"]
         raw = model.network(torch.rand(2, 3, 224, 224))
     assert feature.shape == (2, channels, 7, 7)
-    assert raw.image_logits.shape == (2, 1000) and len(raw.tensors()) == 1
+    assert raw.logits.shape == (2, 1000) and len(raw.tensors()) == 1
 
 
 def test_logits_are_of_pooled_normalised_features():
@@ -65,7 +65,7 @@ def test_the_loss_is_the_smoothed_cross_entropy():
     model = classifier("MODEL.CLS_HEAD.NUM_CLASSES", "4", "MODEL.TOPFORMER.DROP_PATH_RATE", "0.0")
     batch = samples(3)
     loss = model(batch)["loss_cls"]
-    logits = model.network(model._batch(batch)).image_logits
+    logits = model.network(model._batch(batch)).logits
     truth = 0.9 * F.one_hot(torch.tensor([0, 1, 2]), 4) + 0.1 / 4
     expected = -(truth * logits.log_softmax(1)).sum(1).mean()
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)

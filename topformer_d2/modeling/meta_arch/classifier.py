@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -18,7 +18,6 @@ from ...errors import InputError
 from ...tasks import IMAGES
 from ..layers import resolve_norm, trains_batch_norm
 from .batching import FinishLogits, check_inference, resize_logits, run_by_size, to_device
-from .contract import RawOutput
 
 _FEATURE = "semantics"
 
@@ -51,6 +50,16 @@ class ClassificationHead(nn.Module):
                 "a channel: raise SOLVER.IMS_PER_BATCH"
             )
         return self.linear(self.norm(feature.mean((2, 3), keepdim=True)).flatten(1))
+
+
+class ImageOutput(NamedTuple):
+    """What a classifier gives in place of a RawOutput: logits (N, K) of whole images."""
+
+    logits: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        """The logits, as of a RawOutput."""
+        return [self.logits]
 
 
 @META_ARCH_REGISTRY.register()
@@ -143,12 +152,12 @@ class TopFormerClassifier(nn.Module):
         if self.mixing is not None:
             # PyTorch's generator is seeded before each iteration (SeedEachStep).
             images, truth = self.mixing(images, truth)
-        logits = self.network(images).image_logits
+        logits = self.network(images).logits
         return {"loss_cls": F.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)}
 
-    def network(self, images: Tensor) -> RawOutput:
+    def network(self, images: Tensor) -> ImageOutput:
         """Normalised images (N, 3, H, W) to logits (N, K)."""
-        return RawOutput(image_logits=self.cls_head(self.backbone(images)[_FEATURE]))
+        return ImageOutput(self.cls_head(self.backbone(images)[_FEATURE]))
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
@@ -158,7 +167,7 @@ class TopFormerClassifier(nn.Module):
         return run_by_size(self._predict, batched_inputs)
 
     def _predict(self, batched_inputs: list[dict]) -> list[dict]:
-        logits = self.network(self._batch(batched_inputs)).image_logits
+        logits = self.network(self._batch(batched_inputs)).logits
         return [{IMAGES.name: of_image} for of_image in logits]
 
     def _batch(self, batched_inputs: list[dict]) -> Tensor:

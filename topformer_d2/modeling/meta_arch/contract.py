@@ -35,19 +35,16 @@ class RawOutput(NamedTuple):
         logits: (N, K, h, w), of the pixels, at the segmentation head's stride.
         class_logits: of each level, finest first, (N, A K, h_i, w_i) for A anchors a position.
         box_deltas: of each level, (N, A 4, h_i, w_i).
-        image_logits: (N, K), of the classes of whole images.
     """
 
     logits: Tensor | None = None
     class_logits: list[Tensor] | None = None
     box_deltas: list[Tensor] | None = None
-    image_logits: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
         """All of them in this order, without the levels' lists."""
         logits = [] if self.logits is None else [self.logits]
-        of_images = [] if self.image_logits is None else [self.image_logits]
-        return [*logits, *(self.class_logits or ()), *(self.box_deltas or ()), *of_images]
+        return [*logits, *(self.class_logits or ()), *(self.box_deltas or ())]
 
 
 class Seen(NamedTuple):
