@@ -2,8 +2,8 @@
 """Time label_map beside resizing all logits and taking the argmax, on one thread.
 
 TopFormer-T is trained briefly on images of 150 textures that the project makes itself, for logits
-as a trained model gives them; beside them stands pure noise. Also the peak memory of a 4K label
-map.
+as a trained model gives them; beside them stands pure noise. label_map is timed as it is installed
+and, where that is the compiled library, in Python, too. Also the peak memory of a 4K label map.
 
   python benchmarks/benchmark_label_map.py --save-weights textures.pth
 """
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from topformer_d2.errors import show_input_errors
 from topformer_d2.files import check_output
 from topformer_d2.inference import label_map
 from topformer_d2.inference.allocator import keep_freed_memory
+from topformer_d2.native import library
 
 STRIDE = 8
 RATE = 1e-2
@@ -78,14 +80,25 @@ def plain(batch: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(batch, size=size, mode="bilinear", align_corners=False)[0].argmax(0)
 
 
+def in_python(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """label_map without the compiled library."""
+    folder, library.FOLDER = library.FOLDER, Path("without")
+    try:
+        return label_map(logits, size)
+    finally:
+        library.FOLDER = folder
+
+
 def compare(name: str, logits: Tensor, repetitions: int) -> None:
     """Print the times of both ways and where they differ."""
     batch = logits[None]
     channels_last = batch.contiguous(memory_format=torch.channels_last)
     calls = [partial(plain, batch), partial(plain, channels_last), partial(label_map, logits)]
+    calls.append(partial(in_python, logits))
     times = time_alternately([partial(call, SIZE) for call in calls], repetitions)
-    slow, slow_channels_last, fast = np.median(times, axis=0)
+    slow, slow_channels_last, fast, python = np.median(times, axis=0)
     ratio = np.median(times[:, 0] / times[:, 2])
+    gain = np.median(times[:, 3] / times[:, 2])
     differing = int((plain(batch, SIZE) != label_map(logits, SIZE)).sum())
     winners = logits.argmax(0)
     same = torch.ones(winners.shape[0] - 1, winners.shape[1] - 1, dtype=torch.bool)
@@ -93,7 +106,8 @@ def compare(name: str, logits: Tensor, repetitions: int) -> None:
         same &= shifted == winners[:-1, :-1]
     print(
         f"{name}: plain {slow:.1f} ms, of channels-last logits {slow_channels_last:.1f} ms, "
-        f"label_map {fast:.1f} ms ({ratio:.1f}x the first); "
+        f"label_map {fast:.2f} ms ({ratio:.1f}x the first; {library.native_status()}), "
+        f"in Python {python:.2f} ms ({gain:.1f}x); "
         f"{differing} of {SIZE[0] * SIZE[1]} pixels differ; "
         f"{100 * same.float().mean():.0f}% of cells decided at once"
     )

@@ -27,6 +27,10 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((REPOSITORY / name).read_bytes())
     subprocess.run([*build, "--wheel-dir", tmp_path, tmp_path / "source"], check=True)
+    shutil.rmtree(tmp_path / "source/build")
+    env = {**os.environ, "CC": "none"}
+    pure = [*build, "--wheel-dir", tmp_path / "pure", tmp_path / "source"]
+    subprocess.run(pure, check=True, env=env)
     wheel = next(tmp_path.glob("topformer_d2-*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -39,6 +43,12 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
     )
     assert "topformer_d2/analysis/paper_tables.json" in names
     assert "topformer_d2/install_detectron2.py" in names
+    assert "topformer_d2/native/label_map.c" in names and "topformer_d2/native/boxes.h" in names
+    assert ("topformer_d2/native/_native.so" in names) == (shutil.which("cc") is not None)
+    (without_compiler,) = (tmp_path / "pure").glob("*.whl")
+    assert without_compiler.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(without_compiler) as archive:
+        assert not [name for name in archive.namelist() if "_native" in name]
     modules = {module for module, _ in VERBS.values()}
     assert {f"topformer_d2/cli/{module}.py" for module in modules} <= set(names)
     (entries,) = (name for name in names if name.endswith("entry_points.txt"))
@@ -46,8 +56,9 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
     outside = ("tests/", "tools/", "benchmarks/")
     assert not [name for name in names if name.startswith(outside)]
     script = (
-        "import topformer_d2; print(topformer_d2.__file__);"
-        "print(topformer_d2.get_config('seg_topformer_s').MODEL.TOPFORMER.VARIANT)"
+        "import topformer_d2, topformer_d2.native.library; print(topformer_d2.__file__);"
+        "print(topformer_d2.get_config('seg_topformer_s').MODEL.TOPFORMER.VARIANT);"
+        "print(topformer_d2.native.library.native_status().split(':')[0])"
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
@@ -59,6 +70,7 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
     assert result.stdout.split() == [
         str(tmp_path / "installed/topformer_d2/__init__.py"),
         "small",
+        *("compiled" if shutil.which("cc") else "in Python").split(),
     ], result.stderr
 
 

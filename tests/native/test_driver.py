@@ -78,3 +78,15 @@ def test_a_c_program_gives_the_same(way, tmp_path, monkeypatch):
     shift = deltas[:2, best[1], best[2]] * 24
     middle = (np.array(best[:0:-1]) + 0.5) * 8 + shift
     assert (boxes[0, :2] + boxes[0, 2:]) / 2 == pytest.approx(middle, abs=1e-3)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_program_of_the_docs_runs(tmp_path):
+    page = (REPOSITORY / "docs/deploy.md").read_text()
+    program = page.split("```c\n")[1].split("```")[0]
+    (tmp_path / "program.c").write_text(program)
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]
+    files = [tmp_path / "program.c", SOURCES / "label_map.c"]
+    subprocess.run(["cc", *flags, *files, "-lm", "-o", tmp_path / "program"], check=True)
+    result = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True)
+    assert result.stdout == "7 0\n"
