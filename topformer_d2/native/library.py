@@ -38,7 +38,7 @@ def native_status() -> str:
 def _open(folder: Path) -> tuple[ctypes.CDLL | None, str]:
     path = next((folder / name for name in NAMES if (folder / name).exists()), None)
     if path is None:
-        return None, "in Python: no C compiler was found when the package was installed"
+        return None, "in Python: the C files were not compiled at installation"
     try:
         library = ctypes.CDLL(str(path))
         library.topformer_native_digest.restype = ctypes.c_char_p
