@@ -124,6 +124,7 @@ def test_curves_chart():
     assert len(charts.curves_chart({"total_loss": points}).axes) == 1
 
 
+@pytest.mark.slow
 def test_files_are_pictures_without_a_display(tmp_path):
     """In a process of its own, whose MPLBACKEND asks for a window."""
     write_evaluation(tmp_path, MATRIX, NAMES)

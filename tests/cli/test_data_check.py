@@ -8,6 +8,7 @@ import sys
 
 import cv2
 import numpy as np
+import pytest
 
 from tests.helpers import REPOSITORY, datasets_below, topformer
 from topformer_d2.data.synthetic import write_synthetic
@@ -39,6 +40,7 @@ def test_warnings_alone_exit_with_0(tmp_path):
     assert "in all: 0 errors, " in result.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_tool_with_130(tmp_path):
     write_synthetic(str(tmp_path), 1, 1, size=(1000, 1000))
     for folder in ("images/train", "annotations_detectron2/train"):

@@ -99,6 +99,7 @@ def test_what_an_earlier_run_wrote_is_not_predicted(joint, tmp_path, caplog):
         assert sorted(p.name for p in new.iterdir()) == ["a_label.png", "a_overlay.jpg"]
 
 
+@pytest.mark.slow
 def test_drawing_is_not_imported_without_overlays(joint, tmp_path):
     """Matplotlib, behind Detectron2's Visualizer, takes longer to import than some networks run."""
     photo(tmp_path / "a.png")

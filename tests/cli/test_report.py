@@ -49,7 +49,11 @@ def test_the_report_has_both_tasks_and_the_evaluations_figures(reports):
 
 @pytest.mark.parametrize(
     "ending, labels",
-    [(".onnx", False), (".onnx", True), pytest.param(".xml", False, marks=pytest.mark.slow)],
+    [
+        (".onnx", False),
+        pytest.param(".onnx", True, marks=pytest.mark.slow),
+        pytest.param(".xml", False, marks=pytest.mark.slow),
+    ],
 )
 def test_an_exported_file_has_a_report(tmp_path, ending, labels):
     kind, runtime = {".onnx": ("onnx", "onnxruntime"), ".xml": ("openvino", "openvino")}[ending]

@@ -154,7 +154,13 @@ def test_a_joint_model_takes_any_head(head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("config", ["seg_topformer_t_synthetic", "multitask_lite_topformer_t"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "seg_topformer_t_synthetic",
+        pytest.param("multitask_lite_topformer_t", marks=pytest.mark.slow),
+    ],
+)
 def test_cost_and_export_of_any_head(config, head):
     cfg = get_config(config, ["MODEL.SEM_SEG_HEAD.NAME", head, "MODEL.DEVICE", "cpu", *STOCK])
     model = build_model(cfg).eval()

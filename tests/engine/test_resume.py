@@ -267,14 +267,24 @@ def optimizer_of(content):
     [
         (lambda o: o["state"][0].update(exp_avg=torch.zeros(3)), r"stem\.weight.*\(3,\)"),
         (lambda o: o["state"][0].pop("exp_avg_sq"), "no 'exp_avg_sq'"),
-        (lambda o: o["state"][0].update(exp_avg="x"), "not a tensor"),
-        (lambda o: o["state"][0].update(step=torch.zeros(3)), "'step'"),
+        pytest.param(
+            lambda o: o["state"][0].update(exp_avg="x"), "not a tensor", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda o: o["state"][0].update(step=torch.zeros(3)), "'step'", marks=pytest.mark.slow
+        ),
         (lambda o: o["state"][0]["exp_avg"].fill_(torch.nan), "NaN"),
         (lambda o: o["state"].pop(0), "had 193"),
-        (lambda o: o["state"].update({9999: {}}), "9999"),
+        pytest.param(lambda o: o["state"].update({9999: {}}), "9999", marks=pytest.mark.slow),
         (lambda o: o["param_groups"][0].update(betas=(1,)), "'betas'"),
-        (lambda o: o["param_groups"][0].update(weight_decay="x"), "'weight_decay'"),
-        (lambda o: o["param_groups"][0]["params"].reverse(), "'params'"),
+        pytest.param(
+            lambda o: o["param_groups"][0].update(weight_decay="x"),
+            "'weight_decay'",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda o: o["param_groups"][0]["params"].reverse(), "'params'", marks=pytest.mark.slow
+        ),
         (lambda o: o.update(param_groups=[5]), "param_groups"),
     ],
 )

@@ -191,7 +191,7 @@ def official_file(path, num_classes, fuse_depthwise):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.slow if i > 1 else ()) for i, n in enumerate(RECIPES)],
+    [pytest.param(n, marks=pytest.mark.slow if i else ()) for i, n in enumerate(RECIPES)],
 )
 def test_train_net_evaluates_as_the_recipe_says(dataset, tmp_path, name):
     num_classes, short, long, divisor, images = RECIPES[name]

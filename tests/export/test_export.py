@@ -105,7 +105,7 @@ def test_segmenter_at_free_sizes_and_batches(trained, tmp_path, extension):
         ("", (77, 130)),
         pytest.param("", None, marks=pytest.mark.slow),
         pytest.param("lite_", (77, 130), marks=pytest.mark.slow),
-        ("lite_", None),
+        pytest.param("lite_", None, marks=pytest.mark.slow),
     ],
 )
 def test_detector(trained, tmp_path, kind, size):

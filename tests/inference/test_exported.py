@@ -64,7 +64,10 @@ def assert_same(scene, expected):
     np.testing.assert_allclose(scene.boxes, expected.boxes, atol=0.05)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize(
+    "file_format",
+    [pytest.param(f, marks=() if f == "onnx" else pytest.mark.slow) for f in FORMATS],
+)
 def test_any_size(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format)
