@@ -105,7 +105,11 @@ def test_what_nccl_said_is_in_the_message(monkeypatch, capsys):
     assert "machine" not in message
 
 
-@pytest.mark.parametrize(("images", "workers"), [(4, "0"), (40, "0"), (40, "2")])
+@pytest.mark.parametrize(
+    ("images", "workers"),
+    # PyTorch waits 5 s for each worker of a loader that is collected with its error.
+    [(4, "0"), (40, "0"), pytest.param(40, "2", marks=pytest.mark.slow)],
+)
 def test_a_corrupt_image_stops_training_with_its_name(tmp_path, images, workers):
     """Of 4 images it is among the samples that are looked at first, of 40 it is not."""
     root = tmp_path / "data"
