@@ -104,6 +104,7 @@ def test_parts_of_a_segmenter(tiny):
     assert shares(parts)["parameters"][1] == pytest.approx(1_037_056 / 1_389_654)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "labels"),
     [

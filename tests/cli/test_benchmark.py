@@ -120,6 +120,7 @@ def test_machine_has_cores_and_versions():
     assert f"PyTorch {torch.__version__}" in described
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["seg_topformer_t", "det_retinanet_lite_topformer_t"])
 def test_forms_of_a_gpu_run_on_a_cpu(tmp_path, name):
     cfg = get_config(name)

@@ -33,6 +33,7 @@ def test_the_form_of_label_maps(native_form):
         assert "C compiler" in lines[line + 1]
 
 
+@pytest.mark.slow
 def test_without_detectron2(tmp_path):
     (tmp_path / "detectron2.py").write_text("raise ImportError('not installed')")
     result = start_topformer("doctor", PYTHONPATH=str(tmp_path))

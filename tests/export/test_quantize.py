@@ -23,6 +23,7 @@ def images():
     return os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic", "images", "train")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "size"),
     [

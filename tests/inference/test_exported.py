@@ -104,6 +104,7 @@ def test_threads_share_a_predictor(export, tmp_path, file_format):
             assert_same(scene, predictor(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_predictor_is_sent_to_a_spawned_process(export, tmp_path, file_format):
     path = tmp_path / FORMATS[file_format]

@@ -29,6 +29,7 @@ def weights(tmp_path_factory):
     return save_untrained(get_config(CONFIG), tmp_path_factory.mktemp("weights") / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_default_predictor_in_a_script_of_its_own(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

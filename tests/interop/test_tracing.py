@@ -97,6 +97,7 @@ class Network(nn.Module):
         return self.model.network(x).tensors()
 
 
+@pytest.mark.slow
 def test_the_network_is_one_graph(model):
     network, x = Network(model), image(64, 96, 0)[None]
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")

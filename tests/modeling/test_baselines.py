@@ -114,6 +114,7 @@ def _two_boxes():
     return Instances((65, 97), gt_boxes=Boxes(boxes), gt_classes=torch.tensor([1, 79]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COSTS)
 def test_cost_at_512(name):
     assert complexity(build(name), 512, 512)[""].macs / 1e9 == pytest.approx(COSTS[name], abs=5e-4)
@@ -236,6 +237,7 @@ def test_a_missing_library_is_named(monkeypatch, config, package):
         build(config)
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_neither_library():
     script = "import sys, topformer_d2; print({'timm', 'transformers'} & set(sys.modules))"
     result = subprocess.run(
