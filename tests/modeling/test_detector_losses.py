@@ -11,7 +11,7 @@ from torchvision.ops import box_iou
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import build_model
-from topformer_d2.modeling.meta_arch.quality import quality_focal_loss
+from topformer_d2.modeling.meta_arch.detector_losses import quality_focal_loss
 
 KEYS = "MODEL.RETINANET."
 CONFIGS = [

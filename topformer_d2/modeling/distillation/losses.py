@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..layers import resize
 from ..meta_arch.batching import to_device
 from ..meta_arch.contract import RawOutput
-from ..meta_arch.quality import quality_focal_loss
+from ..meta_arch.detector_losses import quality_focal_loss
 
 Size = Sequence[int]
 # From this score on, an anchor of the teacher's is one that has found something.

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...tasks import BOXES, PIXELS
 from .batching import FinishLogits, check_inference, output_size, resize_logits, run_by_size
+from .detector_losses import ClassLoss, quality_class_loss, retinanet_losses
 from .finite import check_finite
 from .head_contract import head_divisor, run_head
-from .quality import quality_losses
 
 
 class RawOutput(NamedTuple):
@@ -87,14 +87,17 @@ class DetectorContract(_Detector):
     """The contract for Detectron2's dense detectors, for a class that is one of those as well."""
 
     tasks: tuple[str, ...] = (BOXES.name,)
-    # Of a RetinaNet: train the scores to be IoUs (quality_losses).
+    # Of a RetinaNet: another loss of the classes than Detectron2's; None = that.
+    class_loss: ClassLoss | None = None
+    # Of a RetinaNet: train the scores to be IoUs (quality_class_loss).
     quality_targets: bool = False
 
     def losses(self, *args: Any) -> dict[str, Tensor]:
-        """As the class's own, or with `quality_targets` quality_losses."""
-        if self.quality_targets:
-            return quality_losses(cast(RetinaNet, self), *args)
-        return super().losses(*args)
+        """As the class's own, with `class_loss` or, with `quality_targets`, quality_class_loss."""
+        class_loss = quality_class_loss if self.quality_targets else self.class_loss
+        if class_loss is None:
+            return super().losses(*args)
+        return retinanet_losses(cast(RetinaNet, self), *args, class_loss=class_loss)
 
     def forward_training(
         self, images: Any, features: list[Tensor], predictions: Any, gt_instances: Any
