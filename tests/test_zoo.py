@@ -1,6 +1,7 @@
 """The trained models that come with the package."""
 
 import os
+import pickle
 import re
 
 import cv2
@@ -55,6 +56,18 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "camvid_t").write_text("VERSION: 2\nMODEL: {WEIGHTS: mine.pth}\n")
     assert load_config("camvid_t").MODEL.WEIGHTS == "mine.pth"
+
+
+def test_an_output_folder_of_that_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "camvid_t").mkdir()
+    weights = model_files("camvid_t")[1]
+    assert load_config("camvid_t").MODEL.WEIGHTS == get_config("camvid_t").MODEL.WEIGHTS == weights
+    predictor = pickle.loads(pickle.dumps(Predictor("camvid_t")))
+    assert predictor.info.tasks == ("sem_seg",)
+    (tmp_path / "camvid_t").rmdir()
+    (tmp_path / "camvid_t").write_text("VERSION: 2\nMODEL: {WEIGHTS: mine.pth}\n")
+    assert weights == get_config("camvid_t").MODEL.WEIGHTS
 
 
 def test_an_unknown_name_is_told_the_nearest():

@@ -74,7 +74,8 @@ def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
     """
     name = os.fspath(name)
     if name in list_models():
-        return load_config(name, opts)
+        config_file, weights = model_files(name)
+        return _load(config_file, opts, weights=weights)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not os.path.isfile(path):  # path.is_file() raises where a name is too long
         known = [*list_configs(), *list_models()]
@@ -101,14 +102,21 @@ def load_config(
             wrong type or out of its range, or DATASETS.FOLDERS is wrong.
     """
     config_file = os.fspath(config_file)
+    if is_model(config_file):
+        return get_config(config_file, opts)
+    return _load(config_file, opts, allow_remote=allow_remote)
+
+
+def _load(
+    config_file: str, opts: Sequence[str], *, weights: str = "", allow_remote: bool = False
+) -> CN:
+    """As load_config of a file; `weights` are MODEL.WEIGHTS unless `opts` name others."""
     cfg = get_cfg()
     add_topformer_config(cfg)
-    if is_model(config_file):
-        config_file, weights = model_files(config_file)
-        merge_file(cfg, config_file)
-        cfg.MODEL.WEIGHTS = weights
-    elif config_file:
+    if config_file:
         merge_file(cfg, config_file, allow_remote=allow_remote)
+    if weights:
+        cfg.MODEL.WEIGHTS = weights
     merge_opts(cfg, opts)
     check_values(cfg)
     fit_device(cfg)

@@ -51,4 +51,4 @@ def model_files(name: str) -> tuple[str, str]:
 
 def is_model(name: str) -> bool:
     """Whether `name` is of a model, and not of a file in the working directory."""
-    return name in list_models() and not os.path.lexists(name)
+    return name in list_models() and not os.path.isfile(name)

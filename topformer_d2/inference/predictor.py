@@ -91,7 +91,7 @@ class Predictor:
         self._process = os.getpid()
         # Another process may stand in another folder.
         self._model = (
-            os.path.abspath(model) if isinstance(model, str) and os.path.exists(model) else model
+            os.path.abspath(model) if isinstance(model, str) and os.path.isfile(model) else model
         )
         self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
         self._backend_name = backend
