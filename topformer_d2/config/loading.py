@@ -78,8 +78,10 @@ def get_config(name: str | os.PathLike, opts: Sequence[str] = ()) -> CN:
         return _load(config_file, opts, weights=weights)
     path = config_folder() / f"{name.removesuffix('.yaml')}.yaml"
     if not os.path.isfile(path):  # path.is_file() raises where a name is too long
-        known = [*list_configs(), *list_models()]
-        raise InputError(f"no config {name!r}{did_you_mean(name, known)}; known: {known}")
+        hint = did_you_mean(name, [*list_configs(), *list_models()])
+        raise InputError(
+            f"no config {name!r}{hint}; topformer_d2.list_configs() and list_models() name all"
+        )
     return load_config(str(path), opts)
 
 
