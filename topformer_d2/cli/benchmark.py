@@ -140,7 +140,7 @@ def import_runtimes(args: argparse.Namespace) -> None:
     used = {*args.backends} | ({"onnxruntime"} if args.compare or args.reference else set())
     for kind in FORMATS.values():
         for library in kind.libraries if kind.runtime in used else ():
-            import_extra(library)
+            import_extra(library, kind.extra)
 
 
 def make_entries(

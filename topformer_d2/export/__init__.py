@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO files of trained models, each checked against the model that it came from."""
+"""Files of trained models for other runtimes, each checked against the model that it came from."""
 
 from ..inference.formats import FORMATS
 from .differences import TOLERANCE, Difference

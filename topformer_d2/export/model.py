@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from ..errors import InputError, look_up
 from ..files import check_local_output, check_output, folder_beside, naming_full_disks
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.formats import FORMATS, ExportFormat, import_extra
+from ..inference.formats.description_file import EXTENSION, check_takes_place
 from ..inference.model_info import ModelInfo
-from ..modeling import build_model
+from ..modeling import adapt, build_model
+from ..tasks import BOXES as BOX_TASK
 from .check import check, sample_images
 from .differences import Difference
 from .network import ExportNetwork, describe
@@ -40,11 +43,12 @@ def export_model(
     Args:
         cfg: a config with the toolkit's keys.
         weights: .pth or .safetensors file.
-        path: .onnx, or .xml, beside which a .bin is written.
-        file_format: "onnx" or "openvino".
-        size: (height, width) of the network's input; None = free.
+        path: of the file, with the format's extension; further files may be written beside it.
+        file_format: a name of FORMATS, as "onnx".
+        size: (height, width) of the network's input; None = free, where the format can.
         labels: for pixels, the label map at the input's size instead of the logits.
-        raw_boxes: for objects, what the head gives instead of boxes.
+        raw_boxes: for objects, what the head gives instead of boxes; a format whose graphs cannot
+            decode them gives that in any case.
         with_preprocessing: the input is an image as it is decoded.
         images: a folder of images to check on; None = synthetic ones.
 
@@ -55,20 +59,22 @@ def export_model(
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
             what counts as the same (compare, compare_boxes). A file at `path` is then as it was,
-            for only what was checked is moved there. (OpenVINO's two files are moved one by one.)
+            for only what was checked is moved there. (Several files are moved one by one.)
         OSError: it cannot be written, as on a full disk; it names `path`.
     """
     kind = look_up(FORMATS, file_format, "`file_format`")
+    _check_abilities(kind, size, labels=labels, with_preprocessing=with_preprocessing)
     target = Path(path)
     check_local_output(os.fspath(path), "path", kind.extension)
-    for suffix in kind.beside:
-        check_output(str(target.with_suffix(suffix)), "path")
+    _check_files_beside(kind, target)
     for library in kind.libraries:
-        import_extra(library)
+        import_extra(library, kind.extra)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg).eval()
+    if not kind.gives_boxes:
+        raw_boxes = raw_boxes or BOX_TASK.name in adapt(model).tasks
     info = describe(
         model,
         ModelInfo.from_config(cfg),
@@ -94,6 +100,46 @@ def export_model(
         for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, list(differences.values())
+
+
+def _check_abilities(
+    kind: ExportFormat, size: tuple[int, int] | None, *, labels: bool, with_preprocessing: bool
+) -> None:
+    """InputError where export_model is asked for what files of a format cannot do."""
+    for name, given, can in (
+        ("labels", labels, kind.gives_labels),
+        ("with_preprocessing", with_preprocessing, kind.takes_images),
+    ):
+        if given and not can:
+            able = [
+                each.name
+                for each in FORMATS.values()
+                if (each.gives_labels if name == "labels" else each.takes_images)
+            ]
+            raise InputError(
+                f"`{name}` does not go with `file_format` {kind.name!r}, whose graphs do not do "
+                f"that: leave it out (the Predictor does it), or take one of {able}"
+            )
+    if kind.fixed_size and size is None:
+        raise InputError(
+            f"`file_format` {kind.name!r} has files of one fixed size alone: give `size`, the "
+            "height and the width of the network's input"
+        )
+
+
+def _check_files_beside(kind: ExportFormat, target: Path) -> None:
+    """InputError where a file beside the target cannot be written, or is another model's."""
+    for suffix in kind.beside:
+        check_output(str(target.with_suffix(suffix)), "path")
+    for other in FORMATS.values():
+        common = {*kind.beside} & {*other.beside}
+        if other is not kind and common and target.with_suffix(other.extension).exists():
+            raise InputError(
+                f"`path` {target}: {target.stem}{min(common)} would be written over, which is of "
+                f"{target.stem}{other.extension}; give another name"
+            )
+    if EXTENSION in kind.beside:
+        check_takes_place(target)
 
 
 def _write_and_check(
@@ -124,10 +170,16 @@ def _write_and_check(
 def _versions(kind: ExportFormat) -> dict[str, str]:
     from .. import __version__
 
-    versions = {library: str(import_extra(library).__version__) for library in kind.libraries}
+    versions = {library: _version(library, kind.extra) for library in kind.libraries}
     return {
         "topformer_d2": __version__,
         "torch": torch.__version__,
         **versions,
         "exporter": kind.exporter,
     }
+
+
+def _version(library: str, extra: str) -> str:
+    """Of a library; some have it in the package's metadata alone."""
+    module = import_extra(library, extra)
+    return str(getattr(module, "__version__", None) or metadata.version(library))

@@ -1,4 +1,4 @@
-"""What runs a network: PyTorch, ONNX Runtime or OpenVINO, behind one call."""
+"""What runs a network: PyTorch, or the runtime of an exported file, behind one call."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..data.augmentation import ResizeTransform
 from ..errors import InputError
 from ..modeling import build_model
 from .allocator import keep_freed_memory
+from .boxes import boxes_of_outputs
 from .export_info import BOXES, LABELS, LOGITS
 from .formats import FORMATS, of_runtime, runtimes_of
 from .model_info import ModelInfo
@@ -129,30 +130,29 @@ def _from_detectron2(output: dict) -> NetworkOutput:
 
 
 class FileBackend:
-    """A file of `topformer export`, in another runtime."""
+    """A file of `topformer export`, in another runtime.
+
+    Attributes:
+        export: what the file says of itself.
+    """
 
     def __init__(self, path: str, runtime: str, num_threads: int | None = None):
         """
         Args:
-            path: .onnx file, or OpenVINO's .xml.
-            runtime: "onnxruntime" or "openvino".
+            path: of the file.
+            runtime: of an ExportFormat that reads such files.
             num_threads: of an operator; None = one for each core.
 
         Raises:
-            InputError: the file cannot be read or gives no answers, or the runtime is not
-                installed.
+            InputError: the file cannot be read, or the runtime is not installed.
         """
         self._session = of_runtime(runtime).session(path, num_threads)
-        export = self._session.export
+        self.export = export = self._session.export
         self.info = export.model
         self.size = export.size
         self.batch = export.batch or 1
         self.gives_labels = LABELS in export.outputs
         self.does_resizing = export.with_preprocessing
-        if export.has_raw_boxes:
-            raise InputError(
-                f"{path} gives raw detections, for other runtimes: export it with boxes"
-            )
         # From a byte to its normalised value, for each channel of the network's input: (3, 256).
         mean, std = np.array([self.info.pixel_mean, self.info.pixel_std], np.float32)[:, :, None]
         self._tables = (np.arange(256, dtype=np.float32) - mean) / std
@@ -160,13 +160,17 @@ class FileBackend:
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         if self.does_resizing:
             return [self._run_whole(image) for image in images]
-        outputs = self.infer(self.normalize(images))
-        return [self._unpack(outputs, n) for n in range(len(images))]
+        outputs, size = self.infer(self.normalize(images)), images[0].shape[:2]
+        return [self._unpack(outputs, n, size) for n in range(len(images))]
 
     def _run_whole(self, image: np.ndarray) -> NetworkOutput:
         """Of an image that the graph resizes."""
-        output = self._unpack(self.infer(np.ascontiguousarray(image)), 0)
-        output.network_size = self.size or self.info.resizing().sizes(*image.shape[:2])[-1]
+        height, width = image.shape[:2]
+        size = self.size or self.info.resizing().sizes(height, width)[-1]
+        output = self._unpack(self.infer(np.ascontiguousarray(image)), 0, size)
+        output.network_size = size
+        if self.export.has_raw_boxes and output.boxes is not None:
+            output.boxes *= np.array([width / size[1], height / size[0]] * 2, np.float32)
         return output
 
     def infer(self, x: np.ndarray) -> dict[str, np.ndarray]:
@@ -191,7 +195,8 @@ class FileBackend:
                 cv2.LUT(channel, table, dst=plane)
         return batch
 
-    def _unpack(self, outputs: dict[str, np.ndarray], n: int) -> NetworkOutput:
+    def _unpack(self, outputs: dict[str, np.ndarray], n: int, size: Sequence[int]) -> NetworkOutput:
+        """Of the image `n` of a batch; `size` is that of the network's input."""
         found = NetworkOutput()
         if LOGITS in outputs:
             found.logits = torch.from_numpy(outputs[LOGITS][n])
@@ -199,6 +204,11 @@ class FileBackend:
             found.labels = outputs[LABELS][n]
         if BOXES[0] in outputs:  # of a single image
             found.boxes, found.scores, found.classes = (outputs[name] for name in BOXES)
+        elif self.export.has_raw_boxes:
+            assert self.export.decoding is not None
+            found.boxes, found.scores, found.classes = boxes_of_outputs(
+                outputs, n, size, self.export.decoding, len(self.info.objects.names)
+            )
         return found
 
 

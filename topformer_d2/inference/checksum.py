@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ..errors import InputError
 
-# Under it the checksum stands in ONNX's metadata_props and in OpenVINO's rt_info.
+# Under it the checksum stands in ONNX's metadata_props, OpenVINO's rt_info, and a .json.
 CHECKSUM_KEY = "topformer_d2_sha256"
 # As long as a checksum; it stands there while the checksum is computed.
 PLACEHOLDER = "0" * 64
-# As ONNX (the tag and length of the value) and OpenVINO's XML have it.
-_PATTERN = re.compile(CHECKSUM_KEY.encode() + rb'(?:\x12\x40| value=")([0-9a-f]{64})')
+# As ONNX (the tag and length of the value), OpenVINO's XML and JSON have it.
+_PATTERN = re.compile(CHECKSUM_KEY.encode() + rb'(?:\x12\x40| value="|": ")([0-9a-f]{64})')
 
 
 def seal(path: Path, weights: Path | None = None) -> None:

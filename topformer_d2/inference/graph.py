@@ -62,6 +62,26 @@ def check_answer(info: ExportInfo, outputs: Mapping[str, np.ndarray], path: str)
             raise _differs(path, f"it gives boxes of shape {boxes.shape} to {len(scores)} scores")
         if classes.size and not 0 <= classes.min() <= classes.max() < objects:
             raise _differs(path, f"it gives class {classes.max()} of {objects} classes of objects")
+    if info.has_raw_boxes:
+        _check_raw_boxes(info, outputs, path)
+
+
+def _check_raw_boxes(info: ExportInfo, outputs: Mapping[str, np.ndarray], path: str) -> None:
+    """Before they are decoded: logits and deltas of each level, for each of its positions."""
+    expected = _expected_outputs(info)
+    for name in info.outputs:
+        if not name.startswith(CLASS_LOGITS):
+            continue
+        other = BOX_DELTAS + name.removeprefix(CLASS_LOGITS)
+        sides = [outputs[each].shape[2:] for each in (name, other)]
+        channels = [outputs[each].shape[1:2] for each in (name, other)]
+        if (
+            len(sides[0]) != 2
+            or sides[0] != sides[1]
+            or channels != [expected[each][1][1:2] for each in (name, other)]
+        ):
+            shapes = f"{outputs[name].shape} and {other} of shape {outputs[other].shape}"
+            raise _differs(path, f"it gives {name} of shape {shapes}")
 
 
 def _differs(path: str, how: str) -> InputError:

@@ -56,7 +56,8 @@ class ExportFormat:
     Attributes:
         name: as export_model's `file_format` takes it.
         extension: of its files.
-        beside: extensions of the files that are written beside one.
+        beside: extensions of the files that are written beside one; .json is a description
+            (description_file.py).
         write: from a network (export.ExportNetwork), its description and a path to the file.
         runtime: what runs its files, as Predictor's `backend` takes it.
         session: a Session of that runtime.
@@ -64,6 +65,11 @@ class ExportFormat:
         libraries: that are imported to write and run a file.
         exporter: what writes the graph, for the versions in the file.
         matrix_resizing: its runtime resizes faster by matrix products (export.resizing).
+        extra: of the package, which installs the libraries.
+        fixed_size: the size of a network's input must be given.
+        gives_boxes: decoding and NMS can be in the graph; else detectors give raw outputs.
+        gives_labels: label maps can be made in the graph.
+        takes_images: the preprocessing can be in the graph.
     """
 
     name: str
@@ -76,11 +82,22 @@ class ExportFormat:
     exporter: str
     beside: tuple[str, ...] = ()
     matrix_resizing: bool = False
+    extra: str = "export"
+    fixed_size: bool = False
+    gives_boxes: bool = True
+    gives_labels: bool = True
+    takes_images: bool = True
 
 
-def import_extra(module: str) -> ModuleType:
-    """A library that only exported files need; an InputError says what installs it."""
-    return import_optional(module, "export", "onnx onnxruntime openvino")
+def import_extra(module: str, extra: str = "export") -> ModuleType:
+    """A library that only exported files need; an InputError says what installs it.
+
+    Args:
+        module: to import.
+        extra: of the package, which installs it.
+    """
+    install = "onnx onnxruntime openvino" if extra == "export" else f"'topformer_d2[{extra}]'"
+    return import_optional(module, "export", install)
 
 
 def check_has_checksum(export: ExportInfo, has_checksum: bool, path: str) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import batched_nms
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor
@@ -17,6 +14,7 @@ from ...config import complete_config, describe_datasets
 from ..heads import LiteRetinaNetHead
 from .batching import training_layout
 from .contract import DetectorContract
+from .decoding import best_boxes, decode_level
 from .detector_losses import focal_class_loss
 from .finite import check_finite
 
@@ -25,9 +23,7 @@ class FastRetinaNet(DetectorContract, RetinaNet):
     """Detectron2's RetinaNet, with a loss and decoding that are faster and have the same results.
 
     - The loss of its classes makes no one-hot targets, and its gradient at once (focal_class_loss).
-    - It decodes to the same boxes, faster: at 80 classes and 512x512 there are 3.9 million scores,
-      and RetinaNet reorders, squashes and compares each of them. Here logits are compared where
-      they lie, and only those above the threshold are touched again.
+    - It decodes to the same boxes, faster (decoding.py).
     - No test image is padded: images of equal size share a batch, others run on their own, so no
       result depends on its neighbours.
     """
@@ -70,73 +66,27 @@ class FastRetinaNet(DetectorContract, RetinaNet):
         logits, deltas = predictions
         check_finite(logits, deltas)
         anchors = self.anchor_generator(features)
-        return [
-            self._select(
-                [
-                    self._decode_level(anchors_i.tensor, logits_i[n], deltas_i[n])
-                    for anchors_i, logits_i, deltas_i in zip(anchors, logits, deltas, strict=True)
-                ],
-                size,
+        found = []
+        for n, size in enumerate(images.image_sizes):
+            levels = [
+                decode_level(
+                    anchors_i.tensor,
+                    logits_i[n],
+                    deltas_i[n],
+                    self.box2box_transform,
+                    num_classes=self.num_classes,
+                    score_threshold=self.test_score_thresh,
+                    topk=self.test_topk_candidates,
+                )
+                for anchors_i, logits_i, deltas_i in zip(anchors, logits, deltas, strict=True)
+            ]
+            boxes, scores, classes = best_boxes(
+                levels, nms_threshold=self.test_nms_thresh, most=self.max_detections_per_image
             )
-            for n, size in enumerate(images.image_sizes)
-        ]
-
-    def _decode_level(
-        self, anchors: Tensor, logits: Tensor, deltas: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best candidates of one level of one image.
-
-        Args:
-            anchors: (H W A, 4).
-            logits: (A K, H, W).
-            deltas: (A 4, H, W).
-
-        Returns:
-            boxes (n, 4), scores (n,), classes (n,), with n up to TOPK_CANDIDATES_TEST.
-        """
-        num_positions = logits.shape[-2] * logits.shape[-1]
-        num_anchors = logits.shape[0] // self.num_classes
-        flat = logits.reshape(-1)
-        above = torch.nonzero(flat > _logit(self.test_score_thresh)).squeeze(1)
-        values = flat[above].float()
-        values, order = values.topk(_at_most(self.test_topk_candidates, values))
-        # Not torch.unravel_index, which can be neither traced nor exported.
-        row, position = _divmod(above[order], num_positions)
-        anchor, category = _divmod(row, self.num_classes)
-        boxes = self.box2box_transform.apply_deltas(
-            deltas.reshape(num_anchors, 4, num_positions)[anchor, :, position].float(),
-            anchors[position * num_anchors + anchor],
-        )
-        return boxes, values.sigmoid(), category
-
-    def _select(self, levels: list[tuple[Tensor, ...]], image_size: tuple[int, int]) -> Instances:
-        boxes, scores, classes = (torch.cat(parts) for parts in zip(*levels, strict=True))
-        keep = batched_nms(boxes, scores, classes, self.test_nms_thresh)
-        keep = keep[: self.max_detections_per_image]
-        return Instances(
-            image_size,
-            pred_boxes=Boxes(boxes[keep]),
-            scores=scores[keep],
-            pred_classes=classes[keep],
-        )
-
-
-def _logit(score: float) -> float:
-    if 0 < score < 1:
-        return math.log(score / (1 - score))
-    return -math.inf if score <= 0 else math.inf
-
-
-def _divmod(index: Tensor, divisor: int) -> tuple[Tensor, Tensor]:
-    """Of int64 indices, 0 or more."""
-    return torch.div(index, divisor, rounding_mode="floor"), index % divisor
-
-
-def _at_most(limit: int, values: Tensor) -> int:
-    """`limit` or the number of values, whichever is less; a trace computes it for its own input."""
-    if torch.jit.is_tracing():
-        return torch.minimum(torch.tensor(limit), torch._shape_as_tensor(values)[0])
-    return min(limit, len(values))
+            found.append(
+                Instances(size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
+            )
+        return found
 
 
 @META_ARCH_REGISTRY.register()
