@@ -113,6 +113,9 @@ setup(
     extras_require={
         "baselines": BASELINES,
         "export": EXPORT,
+        # Of further export formats.
+        "ncnn": ["ncnn>=1.0.20261020", "pnnx>=20261020"],
+        "mnn": ["MNN>=3.6", "onnx>=1.16"],
         # Not in "dev", nor in requirements.lock: both need opencv-python, which has the same files
         # as opencv-python-headless and, on a machine without a display's libraries, fails to load.
         "interop": ["sahi>=0.11.20", "supervision>=0.25"],

@@ -12,7 +12,7 @@ from topformer_d2.data.image_files import list_images
 from topformer_d2.data.images import read_image
 from topformer_d2.errors import InputError
 from topformer_d2.export import quantize
-from topformer_d2.export.quantize import quantize_onnx
+from topformer_d2.export.quantize import quantize_model
 from topformer_d2.inference import Predictor
 
 CONFIGS = ["seg_topformer_t_synthetic", "multitask_lite_topformer_t_synthetic"]
@@ -37,7 +37,7 @@ def test_it_answers_as_before(trained, tmp_path, images, config, size):
     cfg, _, weights = trained(config, "INPUT.MIN_SIZE_TEST", "64")
     path, output = str(tmp_path / "m.onnx"), str(tmp_path / "int8" / "m.onnx")
     exported(cfg, weights, path, size=size)
-    assert quantize_onnx(path, images, output) == 12
+    assert quantize_model(path, images, output) == 12
     assert os.listdir(tmp_path / "int8") == ["m.onnx"]
     assert os.path.getsize(output) < 0.6 * os.path.getsize(path)
     before, after = Predictor(path), Predictor(output)
@@ -62,24 +62,24 @@ def test_what_cannot_be_quantised(trained, tmp_path, images):
     exported(cfg, weights, path, with_preprocessing=True, size=(64, 64))
     output = str(tmp_path / "o.onnx")
     with pytest.raises(InputError, match="without `with_preprocessing`"):
-        quantize_onnx(path, images, str(tmp_path / "unmade" / "o.onnx"))
+        quantize_model(path, images, str(tmp_path / "unmade" / "o.onnx"))
     assert not (tmp_path / "unmade").exists()
     with pytest.raises(InputError, match="topformer export"):
-        quantize_onnx(weights, images, output)
+        quantize_model(weights, images, output)
     exported(cfg, weights, path, size=(64, 80))
     with pytest.raises(InputError, match=r"ends in \.onnx"):
-        quantize_onnx(path, images, str(tmp_path / "o.xml"))
+        quantize_model(path, images, str(tmp_path / "o.xml"))
     with pytest.raises(InputError, match="no image"):
-        quantize_onnx(path, str(tmp_path / "nowhere"), output)
+        quantize_model(path, str(tmp_path / "nowhere"), output)
     with pytest.raises(InputError, match="give it another name"):
-        quantize_onnx(path, images, str(tmp_path / "." / "m.onnx"))
+        quantize_model(path, images, str(tmp_path / "." / "m.onnx"))
     (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(InputError, match=r"`output` .* is a folder"):
-        quantize_onnx(path, images, str(tmp_path / "folder.onnx"))
+        quantize_model(path, images, str(tmp_path / "folder.onnx"))
     assert not os.path.exists(output)
-    quantize_onnx(path, images, output)
+    quantize_model(path, images, output)
     with pytest.raises(InputError, match="8-bit integers already"):
-        quantize_onnx(output, images, str(tmp_path / "again.onnx"))
+        quantize_model(output, images, str(tmp_path / "again.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_the_libraries_raise_is_told(trained, tmp_path, images, monkeypatch
 
     monkeypatch.setattr(quantize, "_write", fail)
     with pytest.raises(raised, match=str(error)) as found:
-        quantize_onnx(path, images, output)
+        quantize_model(path, images, output)
     assert raised is OSError or (path in str(found.value) and output in str(found.value))
     assert not os.path.exists(output)
 
@@ -113,7 +113,7 @@ def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
 
     monkeypatch.setattr(quantize, "read_image", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        quantize_onnx(path, images, str(folder / "m.onnx"))
+        quantize_model(path, images, str(folder / "m.onnx"))
     assert os.listdir(folder) == ["m.onnx"]
     assert (folder / "m.onnx").read_bytes() == b"before"
 

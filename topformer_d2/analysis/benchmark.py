@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -137,12 +138,19 @@ def describe_machine() -> str:
     except (OSError, StopIteration):
         pass
     libraries = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    libraries |= {"ncnn": "ncnn", "MNN": "MNN"}
     versions = [
-        f"{title} {sys.modules[module].__version__.partition('-')[0]}"
+        f"{title} {_version(module)}"
         for module, title in libraries.items()
         if module in sys.modules
     ]
     return ", ".join([name, f"{os.cpu_count()} cores", platform.system(), *versions])
+
+
+def _version(module: str) -> str:
+    """Of a module that was loaded; some have it in the package's metadata alone."""
+    found = getattr(sys.modules[module], "__version__", None) or metadata.version(module)
+    return found.partition("-")[0]
 
 
 def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
@@ -153,7 +161,7 @@ def draw_latency(results: Sequence[Result], title: str) -> np.ndarray:
     figure = Figure(figsize=(8.5, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     timed = [r for r in results if r.network_ms and r.gmacs]
-    markers = dict(zip(dict.fromkeys(r.backend for r in timed), "sD^ov", strict=False))
+    markers = dict(zip(dict.fromkeys(r.backend for r in timed), "sD^ovP*X", strict=False))
     models = dict.fromkeys(r.model for r in sorted(timed, key=lambda r: r.gmacs))
     for i, model in enumerate(models):
         own, color = [r for r in timed if r.model == model], COLORS[i % len(COLORS)]

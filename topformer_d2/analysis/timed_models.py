@@ -86,7 +86,7 @@ def own_entries(
         cfg: a config with the toolkit's keys.
         weights: file.
         image: (H, W, 3) uint8 BGR.
-        backends: "torch", "onnxruntime", "openvino".
+        backends: "torch", and runtimes of exported files.
         num_threads: of the network and of what stands around it.
         folder: for exported files.
     """
@@ -113,7 +113,8 @@ def own_entries(
             entries.append(Entry(name, backend, gmacs, network, whole))
             continue
         kind = of_runtime(backend)
-        path = str(folder / f"{name}_{size[0]}x{size[1]}{kind.extension}")
+        # A name of its own, as files of two formats beside it may have one name.
+        path = str(folder / f"{name}_{size[0]}x{size[1]}_{backend}{kind.extension}")
         export_model(cfg, weights, path, file_format=kind.name, size=size)
         predictor = Predictor(path, backend=backend, num_threads=num_threads)
         entries.append(file_entry(name, backend, predictor, image, num_threads, gmacs=gmacs))

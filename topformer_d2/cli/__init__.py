@@ -21,7 +21,7 @@ VERBS = {
     "compare": ("compare", "show what two evaluated models get wrong, side by side"),
     "predict": ("predict", "segment images or a video, or find objects in them"),
     "export": ("export", "write a trained model as an ONNX or OpenVINO file"),
-    "quantize": ("quantize", "write an exported .onnx file in 8-bit integers"),
+    "quantize": ("quantize", "write an exported file in 8-bit integers"),
     "convert": ("convert", "convert weights: official keys, one task out of two, two into one"),
     "analyze": ("analyze", "print what a model costs, or the paper's tables"),
     "analyze batch": ("analyze_batch", "find the largest training batch for a GPU's memory"),

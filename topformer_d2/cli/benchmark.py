@@ -4,8 +4,9 @@
   topformer benchmark --config-file C --weights W --size 512 704 --json times.json
 
 Each backend runs a file of that fixed size, written anew. "Network" is from the normalised image to
-raw outputs (an exported detector's are boxes, after NMS), "whole way" from the decoded image to
-label map or boxes. The first row is Detectron2's DefaultPredictor, with argmax for the label map.
+raw outputs (of an exported detector to boxes, after NMS, where the format has that in its graph),
+"whole way" from the decoded image to label map or boxes. The first row is Detectron2's
+DefaultPredictor, with argmax for the label map.
 All calls alternate, so that what else the machine does falls on all alike; times are medians,
 ratios medians over the repetitions, "network / reference" beside the row that --reference adds.
 
@@ -68,7 +69,13 @@ def make_parser() -> Parser:
     parser = Parser(__doc__)
     parser.add_argument("--config-file", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--weights", metavar="FILE", help="of a single config; default: untrained")
-    parser.add_argument("--backends", nargs="+", default=list(BACKENDS), choices=BACKENDS)
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=["torch", *(each.runtime for each in FORMATS.values() if each.extra == "export")],
+        choices=BACKENDS,
+        help="default: torch and those of the extra `export`",
+    )
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument(
         "--size", nargs=2, type=int, default=[512, 512], metavar=("HEIGHT", "WIDTH")

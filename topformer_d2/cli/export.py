@@ -35,7 +35,13 @@ def make_parser() -> Parser:
         "--weights", metavar="FILE", help=".pth or .safetensors; default: MODEL.WEIGHTS"
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
-    parser.add_argument("--output", required=True, metavar="FILE", help=".onnx, or .xml and .bin")
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="with the format's extension: "
+        + ", ".join(kind.extension for kind in FORMATS.values()),
+    )
     parser.add_argument(
         "--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of the network's input"
     )
@@ -45,6 +51,12 @@ def make_parser() -> Parser:
         "--with-preprocessing",
         action="store_true",
         help="resize (to --size, or as in evaluation) and normalise in the graph",
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=sorted({each for kind in FORMATS.values() for each in kind.precisions}),
+        help="of the weights; float16 halves the file; default: float32",
     )
     parser.add_argument("--images", metavar="DIR", help="to check on; default: synthetic images")
     return parser
@@ -62,6 +74,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         labels=args.labels,
         raw_boxes=args.raw_boxes,
         with_preprocessing=args.with_preprocessing,
+        precision=args.precision,
         images=args.images,
     )
     for found in differences:

@@ -1,13 +1,13 @@
-"""Write an exported .onnx file in 8-bit integers, calibrated on a folder of images.
+"""Write an exported .onnx or .mnn file in 8-bit integers, calibrated on a folder of images.
 
   topformer quantize --model topformer_t.onnx --images photos/ \\
     --output topformer_t_int8.onnx --dataset camvid_sem_seg_val
 
 The images are to be like those that the model will see; some of them are used. With --dataset the
-mIoU before and after is printed. The times are on one thread, with both files called in turn, and
-the ratios within a repetition; the reference is float32. Integers pay where the processor
-multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product). Files exported with --size gain most.
-OpenVINO runs the result as well.
+mIoU and the boxes' AP before and after are printed. The times are on one thread, with both files
+called in turn, and the ratios within a repetition; the reference is float32. Integers pay where the
+processor multiplies them (AVX-512 VNNI, AVX-VNNI, Arm's dot product). Files exported with --size
+gain most. OpenVINO runs an .onnx file's result as well.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ..analysis.benchmark import describe_machine, format_results, run_benchmark
 from ..analysis.timed_models import file_entry
 from ..data.image_files import list_images
 from ..data.images import read_image
-from ..errors import InputError, printable, shown
-from ..evaluation.predictions import evaluate_labels
-from ..export.quantize import check_files, quantize_onnx
+from ..errors import printable, shown
+from ..evaluation.predictions import evaluate_tasks
+from ..export.quantize import check_files, quantize_model
 from ..inference import Predictor
 from ..inference.backends import resize_for
+from ..tasks import TASKS
 from .parsing import Parser
 
 
@@ -33,17 +34,19 @@ def make_parser() -> Parser:
     """The arguments of `topformer quantize`."""
     parser = Parser(__doc__, {"path": "--model"})
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help=".onnx of `topformer export`"
+        "--model", required=True, metavar="FILE", help=".onnx or .mnn of `topformer export`"
     )
     parser.add_argument("--images", required=True, metavar="DIR", help="to calibrate on")
-    parser.add_argument("--output", required=True, metavar="FILE", help=".onnx to write")
-    parser.add_argument("--dataset", metavar="NAME", help="registered, with pixel labels")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="to write, with the same extension"
+    )
+    parser.add_argument("--dataset", metavar="NAME", help="registered, with labels")
     parser.add_argument("--repetitions", type=int, default=50, help="of the timing; default: 50")
     return parser
 
 
 def run(args: argparse.Namespace, parser: Parser) -> None:
-    """Quantise, and print the times and the mIoU of both files."""
+    """Quantise, and print the times and the mIoU and AP of both files."""
     if args.repetitions < 1:
         parser.error("--repetitions takes 1 or more")
     check_files(args.model, args.output)
@@ -51,17 +54,19 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     before = Predictor(args.model, num_threads=1)
     results = []
     if args.dataset:
-        if "sem_seg" not in before.info.tasks:
-            raise InputError(f"--dataset measures pixel labels; {args.model} gives none")
         # First, for it finds out whether the dataset fits.
-        results.append(evaluate_labels(before, args.dataset)["mIoU"])
-    count = quantize_onnx(args.model, args.images, args.output)
+        results.append(evaluate_tasks(before, args.dataset))
+    count = quantize_model(args.model, args.images, args.output)
     print(f"wrote {shown(args.output)}, calibrated on {count} images")
     after = Predictor(args.output, num_threads=1)
     print_times(Path(args.model).stem, before, after, image, args.repetitions)
     if args.dataset:
-        results.append(evaluate_labels(after, args.dataset)["mIoU"])
-        print(f"mIoU on {args.dataset}: {results[0]:.2f} in float32, {results[1]:.2f} in int8")
+        results.append(evaluate_tasks(after, args.dataset))
+        for task in TASKS.values():
+            if task.metrics in results[0]:
+                float32, int8 = (found[task.metrics][task.main_metric] for found in results)
+                figures = f"{float32:.2f} in float32, {int8:.2f} in int8"
+                print(f"{task.main_metric} on {args.dataset}: {figures}")
 
 
 def print_times(

@@ -1,4 +1,4 @@
-"""Evaluation of a Predictor's label maps on a dataset."""
+"""Evaluation of a Predictor's label maps and boxes on a dataset."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+
 from ..data.class_table import ClassTable
 from ..data.images import read_image
+from ..data.labelled import registered_tasks
 from ..data.registered import check_dataset_present, load_records
 from ..errors import InputError, about
 from ..inference import Predictor
 from ..inference.sampled_confidence import STRIDE
+from ..tasks import PIXELS, TASKS
+from .coco import BoxEvaluator
 from .confusion import ConfusionEvaluator
 from .pixel_mistakes import PixelMistakes
 
@@ -26,6 +32,46 @@ def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]
             labels no pixels, or not this image's.
     """
     return _evaluated(predictor, dataset_name, ConfusionEvaluator)[1]
+
+
+def evaluate_tasks(predictor: Predictor, dataset_name: str) -> dict[str, dict[str, float]]:
+    """The metrics of each task that the model has and the registered dataset has labels of.
+
+    Returns:
+        by the task's group of metrics, in percent: "sem_seg" as evaluate_labels, "bbox" as
+        BoxEvaluator.
+
+    Raises:
+        InputError: the dataset is not there, there is no such task, or its classes are others than
+            the model's.
+    """
+    check_dataset_present(dataset_name)
+    labelled = registered_tasks(dataset_name)
+    tasks = [task for name, task in TASKS.items() if name in predictor.info.tasks]
+    common = [task for task in tasks if task.name in labelled]
+    if not common:
+        raise InputError(
+            f"{dataset_name!r} has no {' and no '.join(task.labels for task in tasks)}, "
+            "which this model gives"
+        )
+    evaluators: dict[str, DatasetEvaluator] = {}
+    for task in common:
+        kind = ConfusionEvaluator if task is PIXELS else BoxEvaluator
+        evaluators[task.name] = kind(dataset_name, distributed=False)
+        names = list(MetadataCatalog.get(dataset_name).get(task.classes_field))
+        _check_classes(getattr(predictor.info, task.table), dataset_name, names)
+    for record in load_records(dataset_name):
+        image = read_image(record["file_name"])
+        with about(record["file_name"]):
+            scene = predictor(image)
+        for name, evaluator in evaluators.items():
+            found = scene.label if name == PIXELS.name else scene.to_instances()
+            if name in record["tasks"]:
+                evaluator.process([record], [{name: found}])
+    figures: dict[str, dict[str, float]] = {}
+    for evaluator in evaluators.values():
+        figures |= evaluator.evaluate()
+    return figures
 
 
 def find_label_mistakes(

@@ -57,7 +57,7 @@ def tolerance(expected: Tensor, rounding: float = 0.0) -> tuple[float, float]:
     TOLERANCE where their range, from the smallest to the largest, is the usual one. A share of it
     where it is below 1, as an untrained network's may be, and where it is above 100. Never less
     than _ROUNDING of the largest magnitude, nor than _OTHER_ROUNDING times `rounding`, which is how
-    far PyTorch's float32 is from double precision.
+    far PyTorch's float32 is from double precision, or its weights in float16 from those.
     """
     low, high = map(float, expected.aminmax())
     spread, scale = high - low, max(abs(low), abs(high))

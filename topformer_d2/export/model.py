@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def export_model(
     labels: bool = False,
     raw_boxes: bool = False,
     with_preprocessing: bool = False,
+    precision: str = "float32",
     images: str | None = None,
 ) -> tuple[ExportInfo, list[Difference]]:
     """Write a trained model as a file for another runtime, after a check that its outputs agree.
@@ -50,6 +52,7 @@ def export_model(
         raw_boxes: for objects, what the head gives instead of boxes; a format whose graphs cannot
             decode them gives that in any case.
         with_preprocessing: the input is an image as it is decoded.
+        precision: of the weights, "float32" or "float16"; a format says which it has.
         images: a folder of images to check on; None = synthetic ones.
 
     Returns:
@@ -64,6 +67,11 @@ def export_model(
     """
     kind = look_up(FORMATS, file_format, "`file_format`")
     _check_abilities(kind, size, labels=labels, with_preprocessing=with_preprocessing)
+    if precision not in kind.precisions:
+        raise InputError(
+            f"`precision` is {precision!r}; `file_format` {kind.name!r} has "
+            f"{' and '.join(kind.precisions)}"
+        )
     target = Path(path)
     check_local_output(os.fspath(path), "path", kind.extension)
     _check_files_beside(kind, target)
@@ -83,19 +91,26 @@ def export_model(
         raw_boxes=raw_boxes,
         with_preprocessing=with_preprocessing,
     )
+    info = replace(info, precision=precision)
     info.versions.update(_versions(kind))
     SafeCheckpointer(model, require_all=True).load(weights)
     samples = list(sample_images(images))
     differences: dict[str, Difference] = {}
     # Beside the target, to be moved when it is done.
     with folder_beside(target) as folder:
+        twin = None
         if BOXES[0] in info.outputs:
             # The threshold and the NMS can hide a network that is quite another: first without.
-            raw = describe(model, info.model, size=size, raw_boxes=True)
-            twin = folder / "raw"
-            twin.mkdir()
-            differences |= _write_and_check(model, raw, twin / target.name, target, kind, samples)
-            shutil.rmtree(twin)
+            twin = describe(model, info.model, size=size, raw_boxes=True)
+        elif precision != "float32":
+            # So can the wider limits of rounded weights.
+            twin = replace(info, precision="float32")
+        if twin is not None:
+            other = folder / "twin"
+            other.mkdir()
+            found = _write_and_check(model, twin, other / target.name, target, kind, samples)
+            differences |= found if precision == "float32" else {}
+            shutil.rmtree(other)
         differences |= _write_and_check(model, info, folder / target.name, target, kind, samples)
         for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))

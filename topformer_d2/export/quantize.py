@@ -1,4 +1,4 @@
-"""Exported networks in 8-bit integers: ONNX Runtime's static quantisation, calibrated on images."""
+"""Exported networks in 8-bit integers, calibrated on images by the runtimes' own tools."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from ..errors import InputError
 from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.export_info import METADATA_KEY
-from ..inference.formats import import_extra
+from ..inference.formats import import_extra, runtimes_of
+from ..inference.formats.description_file import check_takes_place
 from ..inference.formats.onnx import save_described
+from .quantize_mnn import write_mnn_int8
 
+_SUFFIXES = (".onnx", ".mnn")
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
 # What stays in float32, by the names of the graph's nodes.
@@ -32,17 +35,16 @@ _FLOAT = re.compile(
 )
 
 
-def quantize_onnx(path: str, images: str, output: str) -> int:
-    """Write an exported .onnx file with 8-bit weights and activations.
+def quantize_model(path: str, images: str, output: str) -> int:
+    """Write an exported file with 8-bit weights and activations.
 
-    Activations are unsigned and have a scale for each tensor, from the smallest and largest values
-    on the images; weights are signed and have one for each channel. The file can be run wherever
-    the other one can, and describes its model as that does.
+    Activations have a scale for each tensor, found on the images, and weights one for each channel.
+    The file can be run wherever the other one can, and describes its model as that does.
 
     Args:
-        path: .onnx file of `topformer export`, without preprocessing.
+        path: .onnx or .mnn file of `topformer export`, without preprocessing.
         images: a folder of images like those that it will see, or a glob.
-        output: .onnx file to write.
+        output: file of the same extension to write.
 
     Returns:
         the number of images used.
@@ -51,13 +53,12 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
         InputError: anything of this cannot be read or written so.
         OSError: `output` cannot be written, as on a full disk.
     """
-    import_extra("onnx")
-    import_extra("onnxruntime.quantization")
     backend = check_files(path, output)
     files = spread_evenly(list_images(images, "images"), MAX_IMAGES)
     target = Path(output)
+    write = _write if target.suffix == ".onnx" else write_mnn_int8
     try:
-        _write(path, backend, files, target)
+        write(path, backend, files, target)
     except (InputError, OSError, MemoryError):
         raise
     except Exception as e:  # the libraries' exceptions have no base of their own
@@ -66,7 +67,10 @@ def quantize_onnx(path: str, images: str, output: str) -> int:
 
 
 def _write(path: str, backend: FileBackend, files: list[str], target: Path) -> None:
-    """Quantise the file at `path`, calibrated on the images `files`, and write it to `target`."""
+    """Quantise an .onnx file, calibrated on the images `files`, and write it to `target`.
+
+    Activations are unsigned, with scales from their smallest and largest values.
+    """
     onnx = import_extra("onnx")
     quantization = import_extra("onnxruntime.quantization")
     size = 3 * os.path.getsize(path)
@@ -96,23 +100,37 @@ def _write(path: str, backend: FileBackend, files: list[str], target: Path) -> N
 def check_files(path: str, output: str) -> FileBackend:
     """The file at `path`, on one thread, where it can be quantised and `output` be written.
 
-    Arguments and errors are quantize_onnx's.
+    Arguments and errors are quantize_model's.
     """
-    if Path(path).suffix != ".onnx":
-        raise InputError(f"`path` {path}: an .onnx file of `topformer export` is quantised")
-    backend = FileBackend(path, "onnxruntime", num_threads=1)
+    suffix = Path(path).suffix
+    if suffix not in _SUFFIXES:
+        raise InputError(
+            f"`path` {path}: an {' or '.join(_SUFFIXES)} file of `topformer export` is quantised"
+        )
+    if suffix == ".onnx":
+        import_extra("onnxruntime.quantization")
+    backend = FileBackend(path, runtimes_of(suffix)[0], num_threads=1)
     if backend.does_resizing:
         raise InputError(
             f"{path} has the preprocessing inside: export it without `with_preprocessing` to "
             "quantise it"
         )
-    nodes = import_extra("onnx").load(path).graph.node
-    if any(node.op_type == "QuantizeLinear" for node in nodes):
+    precision = backend.export.precision
+    if precision == "int8" or (suffix == ".onnx" and _is_quantised(path)):
         raise InputError(f"`path` {path} is in 8-bit integers already: name the float32 file")
-    check_local_output(output, "output", ".onnx")
+    if precision != "float32":
+        raise InputError(f"`path` {path} has weights in {precision}: name the float32 file")
+    check_local_output(output, "output", suffix)
     if Path(output).exists() and os.path.samefile(path, output):
         raise InputError(f"`output` {output} is the file of `path`: give it another name")
+    if suffix == ".mnn":
+        check_takes_place(Path(output), "output")
     return backend
+
+
+def _is_quantised(path: str) -> bool:
+    nodes = import_extra("onnx").load(path).graph.node
+    return any(node.op_type == "QuantizeLinear" for node in nodes)
 
 
 def _inputs(backend: FileBackend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:

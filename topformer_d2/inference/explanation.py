@@ -20,7 +20,8 @@ def explain(info: ExportInfo) -> dict:
     """What `info` says, in sentences.
 
     Returns:
-        "input", "preprocessing" (steps in their order), "outputs" by name, and "boxes".
+        "input", "preprocessing" (steps in their order), "outputs" by name, "boxes", and
+        "precision" where the weights are not float32.
     """
     model = info.model
     sides = (
@@ -58,8 +59,12 @@ def explain(info: ExportInfo) -> dict:
             f"images: float32 (batch, 3, height, width), {count}, {sides}, preprocessed by the "
             "steps below."
         )
-    found = {"input": source, "preprocessing": steps, "outputs": _explain_outputs(info)}
-    return found | ({} if info.decoding is None else {"boxes": _explain_boxes(info)})
+    found: dict = {"input": source, "preprocessing": steps, "outputs": _explain_outputs(info)}
+    if info.decoding is not None:
+        found["boxes"] = _explain_boxes(info)
+    if info.precision != "float32":
+        found["precision"] = f"The weights are {info.precision}; inputs and outputs are float32."
+    return found
 
 
 def as_text(explanation: dict) -> str:
@@ -67,6 +72,7 @@ def as_text(explanation: dict) -> str:
     steps = [f"{i}. {step}" for i, step in enumerate(explanation["preprocessing"], 1)]
     outputs = [f"{name}: {sentence}" for name, sentence in explanation["outputs"].items()]
     boxes = [f"Boxes. {explanation['boxes']}"] if "boxes" in explanation else []
+    boxes += [explanation["precision"]] if "precision" in explanation else []
     lines = ["Input", explanation["input"], "Preprocessing", *steps, "Outputs", *outputs, *boxes]
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import parse_json
-from .fields import Fields, distinct, flag, integer, number, optional, text, tuple_of
+from .fields import Fields, distinct, flag, integer, number, one_of, optional, text, tuple_of
 from .model_info import MOST_SIDE, ModelInfo
 from .output_names import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS
 
@@ -18,6 +18,8 @@ from .output_names import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS
 METADATA_KEY = "topformer_d2"
 # Of the description; 1, which has no such number, is version 0.1.0's.
 FORMAT = 2
+# Of the weights in a file. An earlier version, which knows the first alone, reads no others.
+PRECISIONS = ("float32", "float16", "int8")
 _MOST_CHARACTERS = 1 << 24
 _MOST_PIXELS = 1 << 28
 _MOST = 1 << 31
@@ -99,6 +101,7 @@ class ExportInfo:
         decoding: of the objects, also where the graph does it; None where it has none, and of
             decoded boxes in format 1.
         versions: of what wrote the file, by name.
+        precision: of its weights, one of PRECISIONS.
         format: of the description.
     """
 
@@ -109,6 +112,7 @@ class ExportInfo:
     with_preprocessing: bool = False
     decoding: BoxDecoding | None = None
     versions: dict[str, str] = field(default_factory=dict)
+    precision: str = PRECISIONS[0]
     format: int = FORMAT
 
     @property
@@ -123,6 +127,8 @@ class ExportInfo:
     def to_json(self) -> str:
         """All attributes. A file has them with sentences for those who read it: metadata_json."""
         values = dataclasses.asdict(self)
+        if self.precision == PRECISIONS[0]:
+            values.pop("precision")
         if values.pop("format") > 1:
             values = {"format": self.format, **values}
         return json.dumps(values)
@@ -153,6 +159,9 @@ class ExportInfo:
             values.object("explanation")  # for people
         side = integer(1, MOST_SIDE)
         versions = values.object("versions")
+        precision = PRECISIONS[0]
+        if values.has("precision"):
+            precision = values.take("precision", one_of(*PRECISIONS))
         info = cls(
             model=ModelInfo.from_fields(values.object("model")),
             outputs=values.take("outputs", lambda value: distinct(tuple_of(text, most=64)(value))),
@@ -163,6 +172,7 @@ class ExportInfo:
             if values.has("decoding")
             else values.take("decoding", optional(flag)),
             versions={key: versions.take(key, text) for key in versions.keys()[:100]},
+            precision=precision,
             format=version,
         )
         values.end()

@@ -66,6 +66,7 @@ class ExportFormat:
         exporter: what writes the graph, for the versions in the file.
         matrix_resizing: its runtime resizes faster by matrix products (export.resizing).
         extra: of the package, which installs the libraries.
+        precisions: of the weights in a file; ExportInfo.precision.
         fixed_size: the size of a network's input must be given.
         gives_boxes: decoding and NMS can be in the graph; else detectors give raw outputs.
         gives_labels: label maps can be made in the graph.
@@ -83,6 +84,7 @@ class ExportFormat:
     beside: tuple[str, ...] = ()
     matrix_resizing: bool = False
     extra: str = "export"
+    precisions: tuple[str, ...] = ("float32",)
     fixed_size: bool = False
     gives_boxes: bool = True
     gives_labels: bool = True
@@ -112,6 +114,17 @@ def check_file(path: str | Path) -> None:
     if not Path(path).exists():
         raise InputError(f"model file {path} does not exist")
     check_regular_file(path)
+
+
+def check_float_input(export: ExportInfo, x: np.ndarray, path: str) -> None:
+    """InputError where `x` is not what a graph without preprocessing takes.
+
+    For a runtime that does not check it itself.
+    """
+    expected = (export.batch or "any", 3, *(export.size or ("any", "any")))
+    fits = x.ndim == 4 and all(m in ("any", n) for n, m in zip(x.shape, expected, strict=True))
+    if x.dtype != np.float32 or not fits or 0 in x.shape:
+        raise cannot_run(path, x, ValueError(f"float32 of shape {expected} is expected"))
 
 
 def cannot_run(path: str, x: np.ndarray, e: Exception) -> InputError:

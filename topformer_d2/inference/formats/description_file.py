@@ -82,11 +82,12 @@ def read_description(
     return info, contents
 
 
-def check_takes_place(path: Path) -> None:
+def check_takes_place(path: Path, name: str = "path") -> None:
     """Refuse to write over a .json that no export of this kind of file wrote.
 
     Args:
         path: of the first file of the model that is to be written.
+        name: of the parameter by which the user gave it, for the message.
 
     Raises:
         InputError: it describes a model of another format, or is something else.
@@ -102,7 +103,7 @@ def check_takes_place(path: Path) -> None:
     if extension != path.suffix:
         of = "no model's description" if extension is None else f"of a {extension} file"
         raise InputError(
-            f"`path` {path}: {file.name} beside it, which would be written over, is {of}; give "
+            f"`{name}` {path}: {file.name} beside it, which would be written over, is {of}; give "
             "another name"
         )
 

@@ -1,0 +1,98 @@
+"""The MNN format: writing files by MNN's converter, and running them on the CPU."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from ...errors import InputError
+from ...files import folder_beside
+from ..export_info import ExportInfo
+from ..graph import check_answer
+from .base import ExportFormat, cannot_run, check_float_input
+from .converters import import_quietly, run_converter
+from .description_file import read_description, write_description
+from .tracing import EXPORTER, trace
+
+# MNN's own program of this name sends figures on each model to its makers; the function does not.
+_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
+
+
+def write_mnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
+    """Write `network` to `path` (.mnn), and its description (.json).
+
+    By way of ONNX, so that both formats hold one graph.
+    """
+    with folder_beside(path) as folder:
+        (folder / "traced.onnx").write_bytes(trace(network, info))
+        arguments = ["-f", "ONNX", "--modelFile", "traced.onnx", "--MNNModel", "converted.mnn"]
+        if info.precision == "float16":
+            arguments.append("--fp16")
+        command = [sys.executable, "-c", _CONVERT, *arguments, "--bizCode", "topformer_d2"]
+        run_converter(command, folder, "converted.mnn").replace(path)
+    write_description(info, path)
+
+
+class MnnSession:
+    """An .mnn file in MNN, used as OnnxRuntimeSession is. It computes in float32."""
+
+    channels_last = False
+
+    def __init__(self, path: str | Path, num_threads: int | None = None):
+        """Arguments and errors as OnnxRuntimeSession has them."""
+        mnn = import_quietly("MNN", FORMAT.extra)
+        self._path, self._expr = str(path), mnn.expr
+        self.export, _ = read_description(path)
+        try:
+            # Its default is float16 where the processor has it.
+            self._module = mnn.nn.load_module_from_file(
+                self._path,
+                [self.export.input_name],
+                list(self.export.outputs),
+                precision_mode=mnn.expr.PrecisionMode.High,
+                thread_num=num_threads or os.cpu_count() or 1,
+            )
+        except Exception as e:  # its exceptions have no base of their own
+            raise InputError(f"{path} is not a model that MNN can run: {e}; export it again") from e
+        # A module runs for one caller at a time.
+        self._lock = threading.Lock()
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        check_float_input(self.export, x, self._path)
+        expr = self._expr
+        with self._lock:
+            planes = np.ascontiguousarray(x)
+            image = expr.const(planes, list(x.shape), expr.data_format.NCHW, expr.float)
+            try:
+                found = self._module.forward([image])
+                outputs = {
+                    name: np.array(expr.convert(values, expr.data_format.NCHW).read())
+                    for name, values in zip(self.export.outputs, found, strict=True)
+                }
+            except (RuntimeError, ValueError, TypeError) as e:
+                raise cannot_run(self._path, x, e) from e
+        check_answer(self.export, outputs, self._path)
+        return outputs
+
+
+FORMAT = ExportFormat(
+    name="mnn",
+    extension=".mnn",
+    beside=(".json",),
+    write=write_mnn,
+    runtime="mnn",
+    session=MnnSession,
+    reads=(".mnn",),
+    libraries=("onnx", "MNN"),
+    exporter=f"MNN's converter, from {EXPORTER}",
+    extra="mnn",
+    precisions=("float32", "float16"),
+    gives_boxes=False,
+    gives_labels=False,
+    takes_images=False,
+)
