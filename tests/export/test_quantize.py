@@ -118,6 +118,37 @@ def test_ctrl_c_leaves_what_was_there(trained, tmp_path, images, monkeypatch):
     assert (folder / "m.onnx").read_bytes() == b"before"
 
 
+@pytest.mark.slow
+def test_tool_says_what_was_lost_of_both_tasks(trained, tmp_path, images):
+    cfg, _, weights = trained(CONFIGS[1], shift=False)
+    path, dataset = str(tmp_path / "m.onnx"), "synthetic_multitask_val"
+    exported(cfg, weights, path, size=(64, 80), raw_boxes=True)
+    args = ("--model", path, "--images", images, "--output", str(tmp_path / "o.onnx"))
+    done = topformer("quantize", *args, "--dataset", dataset, "--repetitions", "1")
+    assert done.returncode == 0, done.stderr
+    assert f"mIoU on {dataset}" in done.stdout and f"AP on {dataset}" in done.stdout
+
+
+def test_an_mnn_file(trained, tmp_path, images):
+    pytest.importorskip("MNN", reason="the mnn extra is not installed")
+    cfg, _, weights = trained(CONFIGS[0])
+    path, folder = str(tmp_path / "m.mnn"), tmp_path / "int8"
+    output = str(folder / "m.mnn")
+    exported(cfg, weights, path, size=(64, 80), file_format="mnn")
+    with pytest.raises(InputError, match=r"ends in \.mnn"):
+        quantize_model(path, images, str(tmp_path / "o.onnx"))
+    assert quantize_model(path, images, output) == 12
+    assert {file.name for file in folder.iterdir()} == {"m.mnn", "m.json"}
+    assert os.path.getsize(output) < 0.4 * os.path.getsize(path)
+    before, after = Predictor(path), Predictor(output)
+    assert after.info == before.info and after.backend.export.precision == "int8"
+    pictures = [read_image(file) for file in list_images(images)]
+    scenes = zip(before(pictures), after(pictures), strict=True)
+    assert np.mean([(a.label == b.label).mean() for a, b in scenes]) > 0.8
+    with pytest.raises(InputError, match="8-bit integers already"):
+        quantize_model(output, images, str(tmp_path / "again.mnn"))
+
+
 def test_tool_says_what_was_lost(trained, tmp_path, images):
     cfg, _, weights = trained(CONFIGS[0])
     path, folder = str(tmp_path / "m.onnx"), tmp_path / "few"
@@ -129,7 +160,7 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
     done = topformer("quantize", *args, "--dataset", "synthetic_sem_seg_val", "--repetitions", "2")
     assert done.returncode == 0, done.stderr
     assert "calibrated on 2 images" in done.stdout and "64x80" in done.stdout
-    assert "mIoU on synthetic_sem_seg_val" in done.stdout
+    assert "mIoU on synthetic_sem_seg_val" in done.stdout and "AP on" not in done.stdout
     assert "network / reference" in done.stdout and "| int8 " in done.stdout
 
 

@@ -20,7 +20,7 @@ from ..data.registered import spread_evenly
 from ..data.synthetic import make_sample
 from ..errors import InputError
 from ..inference.export_info import BOXES, LABELS, LOGITS, ExportInfo
-from ..inference.optimization import optimize_for_inference
+from ..inference.optimization import rounded_to_float16
 from ..modeling import RawOutput, adapt
 from .boxes import box_decoding
 from .compare_boxes import Candidates, Detections, Limits, compare_boxes
@@ -131,9 +131,7 @@ def compare_outputs(
         )
     logits, rounding = raw.logits, [0.0] * len(values)
     if info.precision == "float16":
-        # With BatchNorm folded, as it is in the file.
-        rounded = adapt(optimize_for_inference(model)).half().float()
-        other = rounded.network(images).tensors()
+        other = rounded_to_float16(adapt(model)).network(images).tensors()
         rounding = [float((a - b).abs().max()) for a, b in zip(values, other, strict=True)]
     elif with_rounding:
         exact = copy.deepcopy(adapt(model)).double().network(images.double()).tensors()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..inference.export_info import BOX_DELTAS, BOXES, CLASS_LOGITS, LABELS, LOGITS, ExportInfo
 from ..inference.model_info import ModelInfo
+from ..inference.optimization import rounded_to_float16
 from ..modeling import adapt
 from ..tasks import BOXES as BOX_TASK
 from ..tasks import PIXELS
@@ -91,7 +92,8 @@ def _check_padding(model: nn.Module, size: tuple[int, int] | None) -> None:
 class ExportNetwork(nn.Module):
     """A copy of a meta-architecture in inference, with the input and the outputs of `info`.
 
-    Its numbers are the model's; the sizes of what it makes may be traced.
+    Its numbers are the model's, or those of its weights in float16; the sizes of what it makes may
+    be traced.
     """
 
     def __init__(self, model: nn.Module, info: ExportInfo, *, matrix_resizing: bool = False):
@@ -102,7 +104,8 @@ class ExportNetwork(nn.Module):
             matrix_resizing: resize the model's maps as MatrixResizing does, for ONNX Runtime.
         """
         super().__init__()
-        self.model = copy.deepcopy(adapt(model)).cpu()
+        is_float16 = info.precision == "float16"
+        self.model = (rounded_to_float16 if is_float16 else copy.deepcopy)(adapt(model)).cpu()
         self.prepare = Preprocessing(info.model, info.size) if info.with_preprocessing else None
         self.decoder = BoxDecoder(self.model) if BOXES[0] in info.outputs else None
         self.gives_labels = LABELS in info.outputs

@@ -19,7 +19,7 @@ from ..inference.formats.description_file import EXTENSION, write_description
 from ..inference.model_info import ModelInfo
 
 # Not MNN's program of this name, which sends figures on the model to its makers.
-_QUANTIZE = "import sys, _tools; _tools.mnnquant(*sys.argv[1:])"
+_QUANTIZE = "import sys, _tools; _tools.mnnquant(sys.argv)"
 
 
 def write_mnn_int8(path: str, backend: FileBackend, files: list[str], target: Path) -> None:

@@ -32,19 +32,38 @@ def optimize_for_inference(model: nn.Module) -> nn.Module:
     return folded
 
 
+def rounded_to_float16(model: nn.Module) -> nn.Module:
+    """A copy of a model in float32 whose weights are float16's nearest values, for export.
+
+    BatchNorm is folded before, as in optimize_for_inference: a runtime that folds it makes new
+    weights, and may cut those off instead of rounding them.
+    """
+    rounded = copy.deepcopy(model).eval().requires_grad_(False)
+    for module in rounded.modules():
+        if isinstance(module, Conv2d) and isinstance(module.norm, nn.BatchNorm2d):
+            _fold_norm(module)
+    for parameter in rounded.parameters():
+        parameter.copy_(parameter.half())
+    return rounded
+
+
 def _fold(convolution: Conv2d) -> nn.Module:
-    norm = convolution.norm
-    convolution.weight, convolution.bias = fuse_conv_bn_weights(
-        *(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps),
-        *(norm.weight, norm.bias),
-    )
-    convolution.norm = None
+    _fold_norm(convolution)
     convolution.activation = IN_PLACE.get(convolution.activation, convolution.activation)
     is_depthwise = convolution.in_channels == convolution.groups == convolution.out_channels
     if is_depthwise and _is_pointwise(convolution):
         return _Product(convolution)
     use_onednn(convolution)
     return convolution
+
+
+def _fold_norm(convolution: Conv2d) -> None:
+    norm = convolution.norm
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        *(convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps),
+        *(norm.weight, norm.bias),
+    )
+    convolution.norm = None
 
 
 def use_onednn(convolution: nn.Conv2d) -> None:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 
 from ...logs import get_logger
 from .base import import_extra
@@ -53,16 +54,16 @@ def import_quietly(module: str, extra: str) -> ModuleType:
     """import_extra of a library that prints when it is imported; that goes to the log."""
     if module in sys.modules:
         return import_extra(module, extra)
-    with tempfile.TemporaryFile() as file:
-        with _printing_to(file.fileno()):
+    with tempfile.TemporaryFile("w+", errors="replace") as file:
+        with _printing_to(file):
             found = import_extra(module, extra)
         file.seek(0)
-        logger.debug("%s: %s", module, file.read().decode(errors="replace"))
+        logger.debug("%s: %s", module, file.read())
     return found
 
 
 @contextlib.contextmanager
-def _printing_to(descriptor: int) -> Iterator[None]:
+def _printing_to(file: TextIO) -> Iterator[None]:
     """Also what is printed in C, which Python's own streams do not see."""
     streams = (1, 2)
     for stream in (sys.stdout, sys.stderr):
@@ -71,8 +72,10 @@ def _printing_to(descriptor: int) -> Iterator[None]:
     kept = [os.dup(stream) for stream in streams]
     try:
         for stream in streams:
-            os.dup2(descriptor, stream)
-        yield
+            os.dup2(file.fileno(), stream)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+        file.flush()
     finally:
         for before, stream in zip(kept, streams, strict=True):
             os.dup2(before, stream)
