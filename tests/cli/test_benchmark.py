@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from argparse import Namespace
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -191,9 +192,15 @@ def test_an_untrained_detector_finds_something(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     cfg, path = load_config(DETECTOR), str(tmp_path / "w.pth")
     untrained_weights(cfg, image, path)
-    common = {"backends": ["torch", "onnxruntime"], "num_threads": 1, "folder": tmp_path}
-    for entry in own_entries("d", cfg, path, image, **common)[1:]:
+    modules = {"openvino": "openvino", "ncnn": "pnnx", "mnn": "MNN"}
+    others = [name for name, module in modules.items() if find_spec(module)]
+    backends = ["torch", "onnxruntime", *others]
+    common = {"backends": backends, "num_threads": 1, "folder": tmp_path}
+    entries = own_entries("d", cfg, path, image, **common)[1:]
+    assert [entry.backend for entry in entries] == backends
+    for entry in entries:
         assert len(entry.whole().boxes) > 50
+        entry.network()
 
 
 def test_calls_have_the_number_of_threads(tmp_path):

@@ -27,6 +27,13 @@ def test_writes_a_file_and_says_how_close_it_is(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "logits: differs by " in result.stdout and f"wrote {path}" in result.stdout
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
+    for words, message in (
+        (("--format", "ncnn", "--labels"), "--labels does not go with --format 'ncnn'"),
+        (("--format", "ncnn"), "give --size"),
+        (("--precision", "float16"), "--precision is 'float16'; --format 'onnx' has float32"),
+    ):
+        result = export("--weights", weights, "--output", path, *words)
+        assert result.returncode == 1 and message in result.stderr
     # The loader's own message, without a traceback.
     result = export("--weights", tmp_path / "none.pth", "--output", path)
     assert result.returncode == 1 and "none.pth does not exist" in result.stderr

@@ -1,9 +1,11 @@
-"""Write a trained model as an ONNX or OpenVINO file, and check that it gives PyTorch's numbers.
+"""Write a trained model as a file for another runtime, and check that it gives PyTorch's numbers.
 
   topformer export --format onnx --config-file configs/seg_topformer_t.yaml \\
     --weights topformer_t.pth --output topformer_t.onnx
   topformer export --format openvino --config-file configs/seg_topformer_t.yaml \\
     --weights topformer_t.pth --output topformer_t.xml --size 512 512 --with-preprocessing --labels
+  topformer export --format ncnn --config-file configs/seg_topformer_t.yaml \\
+    --weights topformer_t.pth --output topformer_t.param --size 512 512 --precision float16
 
 The input is "images", float32 (N, 3, H, W), normalised; with --with-preprocessing "image", uint8
 (H, W, 3) BGR of any size. Height and width are free, with any values, unless --size fixes them,
@@ -12,7 +14,8 @@ which is faster; N is free where they are, and 1 where boxes come out.
 The outputs are, for pixels, "logits" (N, K, h, w) at stride 8, or with --labels "labels" (N, H, W);
 for objects "boxes" (n, 4) XYXY in pixels of the input, "scores" and "classes" (n,), best first, or
 with --raw-boxes "class_logits_p3", ... and "box_deltas_p3", ... The file describes itself: classes,
-colours, sizes, normalisation, versions.
+colours, sizes, normalisation, versions; of ncnn and MNN a .json beside it does. What a format has
+not, such as free sizes or boxes, docs/deploy.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.

@@ -68,8 +68,8 @@ class Predictor:
                 file, or the name of a shipped one.
             weights: of a config's model: .pth (no pickled code) or .safetensors; None = its
                 MODEL.WEIGHTS.
-            backend: "torch" for a config, "onnxruntime" or "openvino" for a file; None = by the
-                extension: .onnx runs in ONNX Runtime, .xml in OpenVINO.
+            backend: "torch" for a config, a runtime such as "onnxruntime", "openvino", "ncnn" or
+                "mnn" for a file; None = by the extension: .onnx runs in ONNX Runtime.
             num_threads: of the network and of what stands around it; None = as the libraries are
                 set.
             tile_size: images keep their own size, and one that has a longer side is run in
