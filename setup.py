@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "topformer_d2/__init__.py").read_text())[1]
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
+LITERT = ["ai-edge-litert>=2.3,<2.4", "ai-edge-quantizer==0.10.*", "jax>=0.10", "torchao>=0.17"]
 NATIVE = ROOT / "topformer_d2/native"
 
 
@@ -116,6 +117,11 @@ setup(
         # Of further export formats.
         "ncnn": ["ncnn>=1.0.20261020", "pnnx>=20261020"],
         "mnn": ["MNN>=3.6", "onnx>=1.16"],
+        # A format each; not in "dev". litert-torch, which writes .tflite files, asks for older
+        # versions than these have: it is installed without its dependencies (docs/deploy.md).
+        "litert": LITERT,
+        "executorch": ["executorch>=1.5,<1.6"],
+        "coreml": ["coremltools>=9.0"],
         # Not in "dev", nor in requirements.lock: both need opencv-python, which has the same files
         # as opencv-python-headless and, on a machine without a display's libraries, fails to load.
         "interop": ["sahi>=0.11.20", "supervision>=0.25"],

@@ -82,4 +82,6 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
     )
     for found in differences:
         print(printable(str(found)))
+    if not_run := FORMATS[args.format].not_run:
+        print(f"not run here: {not_run}")
     print(f"wrote {shown(args.output)}")

@@ -57,7 +57,8 @@ def export_model(
 
     Returns:
         the description in the file, and the largest differences from PyTorch by output; with boxes
-        also those of the head's raw outputs, and none of the boxes where no image has any.
+        also those of the head's raw outputs, and none of the boxes where no image has any. No
+        differences of a format that is not run on this machine (ExportFormat.not_run).
 
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
@@ -73,6 +74,11 @@ def export_model(
             f"{' and '.join(kind.precisions)}"
         )
     target = Path(path)
+    if kind.is_folder and target.exists():
+        raise InputError(
+            f"`path` {target} exists, and a folder is not written over: remove it, or give another "
+            "name"
+        )
     check_local_output(os.fspath(path), "path", kind.extension)
     _check_files_beside(kind, target)
     for library in kind.libraries:
@@ -172,6 +178,10 @@ def _write_and_check(
     try:
         with naming_full_disks(target, path.parent, 2 * size):
             kind.write(network, info, path)
+            if kind.not_run:
+                assert kind.check_structure is not None
+                kind.check_structure(network, info, path)
+                return {}
             session = kind.session(path)
     except OSError:
         raise

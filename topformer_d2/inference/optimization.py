@@ -47,6 +47,22 @@ def rounded_to_float16(model: nn.Module) -> nn.Module:
     return rounded
 
 
+def fold_norms(model: nn.Module) -> None:
+    """Leave no BatchNorm in a model in inference, in place; outputs differ by rounding alone.
+
+    That of one of Detectron2's convolutions is folded into its weights. Another one, such as where
+    levels share a convolution, becomes a product and a sum for each channel. For the converters of
+    export formats: XNNPACK's of ExecuTorch 1.5 folds the norms of several levels into the one
+    convolution that they share, and each level then has the last one's.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv2d) and isinstance(child.norm, nn.BatchNorm2d):
+                _fold_norm(child)
+            elif isinstance(child, nn.BatchNorm2d) and not isinstance(module, Conv2d):
+                setattr(module, name, _ScaleAndShift(child))
+
+
 def _fold(convolution: Conv2d) -> nn.Module:
     _fold_norm(convolution)
     convolution.activation = IN_PLACE.get(convolution.activation, convolution.activation)
@@ -94,3 +110,18 @@ class _Product(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation((x * self.weight).add_(self.bias))
+
+
+class _ScaleAndShift(nn.Module):
+    """What a BatchNorm does in inference."""
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        with torch.no_grad():
+            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+            shift = norm.bias - norm.running_mean * scale
+        self.register_buffer("scale", scale[None, :, None, None])
+        self.register_buffer("shift", shift[None, :, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift

@@ -1,10 +1,13 @@
 """The formats of exported files: a module each, which defines its FORMAT."""
 
-from . import mnn, ncnn, onnx, openvino
+from . import coreml, executorch, litert, mnn, ncnn, onnx, openvino
 from .base import ExportFormat, Session, import_extra
 
 # By name. A new format is a module and its entry here.
-FORMATS = {module.FORMAT.name: module.FORMAT for module in (onnx, openvino, ncnn, mnn)}
+FORMATS = {
+    module.FORMAT.name: module.FORMAT
+    for module in (onnx, openvino, ncnn, mnn, litert, executorch, coreml)
+}
 
 __all__ = ["FORMATS", "ExportFormat", "Session", "import_extra", "of_runtime", "runtimes_of"]
 

@@ -18,6 +18,10 @@ from ..export_info import ExportInfo
 
 logger = get_logger(__name__)
 
+# What pip installs on its own: it asks for versions of others that are older than what this package
+# and its extras have, and works beside those (docs/deploy.md).
+_WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0 xdsl==0.28.0"}
+
 
 class Session(Protocol):
     """An exported file, open in the runtime of its format.
@@ -71,6 +75,11 @@ class ExportFormat:
         gives_boxes: decoding and NMS can be in the graph; else detectors give raw outputs.
         gives_labels: label maps can be made in the graph.
         takes_images: the preprocessing can be in the graph.
+        is_folder: its "files" are folders; one that is there is not written over.
+        not_run: why nothing on this machine runs its files, and what is checked instead; empty
+            where they are run.
+        check_structure: compares a file that is not run with the network and the description that
+            it was made of; an InputError says what differs.
     """
 
     name: str
@@ -89,6 +98,9 @@ class ExportFormat:
     gives_boxes: bool = True
     gives_labels: bool = True
     takes_images: bool = True
+    is_folder: bool = False
+    not_run: str = ""
+    check_structure: Callable[[nn.Module, ExportInfo, Path], None] | None = None
 
 
 def import_extra(module: str, extra: str = "export") -> ModuleType:
@@ -99,6 +111,8 @@ def import_extra(module: str, extra: str = "export") -> ModuleType:
         extra: of the package, which installs it.
     """
     install = "onnx onnxruntime openvino" if extra == "export" else f"'topformer_d2[{extra}]'"
+    if module in _WITHOUT_OTHERS:
+        install += f" and then: pip install --no-deps {_WITHOUT_OTHERS[module]}"
     return import_optional(module, "export", install)
 
 

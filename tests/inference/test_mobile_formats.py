@@ -1,0 +1,214 @@
+"""Formats for phones and boards, on networks of a few operators; whole models are slow tests."""
+
+import logging
+import os
+import sys
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import Conv2d
+from torch import nn
+
+from topformer_d2 import get_config
+from topformer_d2.errors import InputError
+from topformer_d2.inference import Predictor
+from topformer_d2.inference.export_info import ExportInfo
+from topformer_d2.inference.formats import FORMATS, coreml, executorch, import_extra, litert
+from topformer_d2.inference.formats.description_file import write_description
+from topformer_d2.inference.formats.quiet import quietly
+from topformer_d2.inference.model_info import ModelInfo
+from topformer_d2.inference.optimization import fold_norms
+
+SIZE = (16, 24)
+
+
+@pytest.fixture(scope="module")
+def info():
+    model = ModelInfo.from_config(get_config("seg_topformer_t_synthetic"))
+    return ExportInfo(model, outputs=("logits",), size=SIZE)
+
+
+class SharedConvolution(nn.Module):
+    """As in the light detector's towers: two norms behind one convolution, and one in another."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.stem = Conv2d(3, 8, 3, stride=2, padding=1, bias=False, norm=nn.BatchNorm2d(8))
+        self.shared = Conv2d(8, classes, 1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(classes) for _ in range(2))
+        for i, norm in enumerate((self.stem.norm, *self.norms)):
+            nn.init.constant_(norm.running_mean, 0.5 - i)
+            nn.init.constant_(norm.running_var, 1.0 + i)
+            nn.init.constant_(norm.weight, 2.0 - i / 2)
+        self.eval().requires_grad_(False)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return (self.norms[0](self.shared(x)) + torch.relu(self.norms[1](self.shared(x))),)
+
+
+@pytest.fixture
+def network(info):
+    torch.manual_seed(0)
+    return SharedConvolution(len(info.model.pixels.names))
+
+
+@pytest.fixture
+def x():
+    return torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=("litert", "executorch"))
+def written(request, network, info, x, tmp_path):
+    """A format, its file of the network, and the expected logits."""
+    kind = installed(request.param)
+    expected = network(x)[0]
+    path = tmp_path / f"m{kind.extension}"
+    kind.write(network, info, path)
+    return kind, path, expected.numpy()
+
+
+def installed(name):
+    kind = FORMATS[name]
+    for library in kind.libraries:
+        if find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    return kind
+
+
+def test_norms_become_weights_or_products(network, x):
+    expected = network(x)[0]
+    fold_norms(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    torch.testing.assert_close(network(x)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_a_file_gives_what_the_network_gives(written, x, info):
+    kind, path, expected = written
+    session = kind.session(path, 1)
+    assert session.export == info
+    for _ in range(2):
+        outputs = session.run(x.numpy())
+        np.testing.assert_allclose(outputs["logits"], expected, rtol=0, atol=1e-5)
+    kept = outputs["logits"].copy()
+    session.run(np.zeros_like(x))
+    np.testing.assert_array_equal(outputs["logits"], kept)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((1, 3, 24, 16), np.float32), np.zeros((1, 3, *SIZE)), np.zeros(3)]
+)
+def test_another_input_is_refused(written, wrong):
+    kind, path, _ = written
+    with pytest.raises(InputError, match=r"m\.\w+ cannot be run on float"):
+        kind.session(path, 1).run(wrong)
+
+
+def test_a_description_of_another_network_is_refused(written, info):
+    kind, path, _ = written
+    write_description(replace(info, size=(24, 16)), path)
+    with pytest.raises(InputError, match=r"takes images as float \(1, 3, 16, 24\) instead of"):
+        kind.session(path, 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_a_cut_file_with_a_description_of_its_own_is_refused(written, info, share):
+    kind, path, _ = written
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    write_description(info, path)
+    with pytest.raises(InputError, match=r"m\.\w+ is not a \w+ that \w+ can run"):
+        kind.session(path, 1)
+
+
+@pytest.mark.parametrize("name", ["litert", "executorch", "coreml"])
+def test_nothing_is_printed(name, network, info, x, tmp_path, capfd):
+    kind = installed(name)
+    path = tmp_path / f"m{kind.extension}"
+    capfd.readouterr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kind.write(network, info, path)
+        if not kind.not_run:
+            kind.session(path, 1).run(x.numpy())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_printed_goes_to_the_log(capfd, caplog):
+    with caplog.at_level(logging.DEBUG, "topformer_d2"), quietly("a library"):
+        print("of Python")
+        os.write(2, b"of C")
+        warnings.warn("a warning", stacklevel=1)
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
+    assert "a library printed:" in caplog.text
+    assert "of Python" in caplog.text and "of C" in caplog.text
+
+
+def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, caplog, monkeypatch):
+    kind = installed("executorch")
+    monkeypatch.setattr(executorch, "_pool", [])
+    path = tmp_path / "m.pte"
+    kind.write(network, info, path)
+    first = kind.session(path, 1)
+    second = kind.session(path, 2)
+    assert "`num_threads` 2 is not used" in caplog.text
+    outputs = [session.run(x.numpy())["logits"] for session in (first, second)]
+    np.testing.assert_array_equal(*outputs)
+
+
+def test_the_converter_is_named_where_it_is_missing(monkeypatch, network, info, tmp_path):
+    monkeypatch.setitem(sys.modules, "litert_torch", None)
+    with pytest.raises(InputError, match=r"'topformer_d2\[litert\]' .*--no-deps litert-torch=="):
+        litert.write_litert(network, info, tmp_path / "m.tflite")
+
+
+class OneMore(SharedConvolution):
+    def forward(self, x):
+        return (self.shared(self.stem(x)) + super().forward(x)[0],)
+
+
+@pytest.fixture
+def package(network, info, tmp_path):
+    kind = installed("coreml")
+    path = tmp_path / "m.mlpackage"
+    kind.write(network, info, path)
+    return path
+
+
+def test_the_structure_of_a_package(package, network, info):
+    coreml.check_structure(network, info, package)
+    spec = import_extra("coremltools", "coreml").utils.load_spec(str(package))
+    assert ExportInfo.from_json(spec.description.metadata.userDefined["topformer_d2"], "m") == info
+    other = OneMore(len(info.model.pixels.names))
+    with pytest.raises(InputError, match=r"3 convolutions .* instead of 4"):
+        coreml.check_structure(other, info, package)
+    network.shared = Conv2d(8, len(info.model.pixels.names), 3, padding=1)
+    with pytest.raises(InputError, match=r"convolutions with \d+ weights instead of 3 with"):
+        coreml.check_structure(network, info, package)
+    with pytest.raises(InputError, match=r"takes images as float \(1, 3, 16, 24\) instead of"):
+        coreml.check_structure(network, replace(info, size=(32, 24)), package)
+
+
+@pytest.mark.skipif(not coreml.FORMAT.not_run, reason="Core ML is here")
+def test_a_package_is_not_run_here(package):
+    with pytest.raises(InputError, match=r"m\.mlpackage cannot be run: Core ML is a part of macOS"):
+        Predictor(str(package))
+
+
+def test_a_program_for_another_backend_is_refused(tmp_path, info):
+    installed("executorch")
+    with quietly("ExecuTorch"):
+        runtime = import_extra("executorch.runtime", "executorch").Runtime.get()
+    names = set(runtime.backend_registry.registered_backend_names) - {"XnnpackBackend"}
+    if not names:
+        pytest.skip("this runtime has no other backend")
+    path = tmp_path / "m.pte"
+    for name in names:
+        path.write_bytes(b"ET" + name.encode())
+        write_description(info, path)
+        with pytest.raises(InputError, match=rf"m\.pte is for ExecuTorch's {name}"):
+            executorch.ExecuTorchSession(path)

@@ -1,0 +1,57 @@
+"""LiteRT files in 8-bit integers: the quantiser of its makers, calibrated on images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.images import read_image
+from ..files import folder_beside, naming_full_disks
+from ..inference.backends import FileBackend, resize_for
+from ..inference.formats import import_extra
+from ..inference.formats.description_file import EXTENSION, write_description
+from ..inference.formats.quiet import quietly
+
+# The name of the one function in a file that litert-torch writes, and of its input.
+_SIGNATURE, _INPUT = "serving_default", "args_0"
+
+
+def write_litert_int8(path: str, backend: FileBackend, files: list[str], target: Path) -> None:
+    """Quantise a .tflite file, calibrated on images, and write it and its .json.
+
+    Weights have a scale for each channel, activations for each tensor, from the smallest and
+    largest values on the images. The input and the outputs stay float32.
+
+    Args:
+        path: .tflite file.
+        backend: of it.
+        files: images.
+        target: .tflite file to write.
+    """
+    room = 3 * os.path.getsize(path)
+    with folder_beside(target) as folder, naming_full_disks(target, folder, room):
+        partial = folder / target.name
+        with quietly("ai-edge-quantizer"):
+            quantizer = import_extra("ai_edge_quantizer.quantizer", "litert")
+            recipe = import_extra("ai_edge_quantizer.recipe", "litert")
+            work = quantizer.Quantizer(path, recipe.static_wi8_ai8())
+            for end in ("INPUT", "OUTPUT"):
+                work.update_quantization_recipe(
+                    ".*", recipe.TFLOperationName(end), algorithm_key="no_quantize"
+                )
+            found = work.calibrate({_SIGNATURE: _inputs(backend, files)}, num_threads=1)
+            result = work.quantize(found, enable_progress_report=False)
+        partial.write_bytes(result.quantized_model)
+        write_description(replace(backend.export, precision="int8"), partial)
+        os.replace(partial.with_suffix(EXTENSION), target.with_suffix(EXTENSION))
+        os.replace(partial, target)
+
+
+def _inputs(backend: FileBackend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:
+    """(1, 3, H, W) float32 for each image, resized as the Predictor resizes it."""
+    for file in files:
+        yield {_INPUT: backend.normalize([resize_for(backend, read_image(file))])}

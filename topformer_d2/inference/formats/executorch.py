@@ -1,0 +1,167 @@
+"""The ExecuTorch format: programs for its XNNPACK backend, and running them on the CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import InputError
+from ...logs import get_logger
+from ..export_info import ExportInfo
+from ..graph import Tensor, check_answer, check_graph
+from ..optimization import fold_norms
+from .base import ExportFormat, cannot_run, import_extra
+from .description_file import read_description, write_description
+from .pooling import ExactPooling
+from .quiet import quietly
+from .tracing import example_input
+
+logger = get_logger(__name__)
+
+_METHOD = "forward"
+_BACKEND = "XnnpackBackend"
+# The runtime's numbers of element types, in check_graph's words.
+_KINDS = {0: "uint8", 3: "int32", 4: "int64", 6: "float"}
+# Threads of the runtime in this process: one pool for all programs, which cannot be changed while
+# one is open.
+_pool: list[int] = []
+_pool_lock = threading.Lock()
+
+
+def write_executorch(network: nn.Module, info: ExportInfo, path: Path) -> None:
+    """Write `network` to `path` (.pte), and its description (.json).
+
+    What XNNPACK has operators for is computed by it, and the rest by ExecuTorch's own.
+    """
+    with quietly("ExecuTorch"):
+        exir = import_extra("executorch.exir", FORMAT.extra)
+        constants = import_extra("executorch.exir.passes.constant_prop_pass", FORMAT.extra)
+        xnnpack = import_extra(
+            "executorch.backends.xnnpack.partition.xnnpack_partitioner", FORMAT.extra
+        )
+        fold_norms(network)
+        with torch.no_grad(), ExactPooling(is_static=True):
+            program = torch.export.export(network, (example_input(info),), strict=False)
+        program = constants.constant_prop_pass(program.run_decompositions({}))
+        lowered = exir.to_edge_transform_and_lower(
+            program, partitioner=[xnnpack.XnnpackPartitioner()]
+        )
+        path.write_bytes(lowered.to_executorch().buffer)
+    write_description(info, path)
+
+
+class ExecuTorchSession:
+    """A .pte file in ExecuTorch, used as OnnxRuntimeSession is.
+
+    All files of a process share one pool of threads. The first one that is opened sets their
+    number.
+    """
+
+    channels_last = False
+
+    def __init__(self, path: str | Path, num_threads: int | None = None):
+        """Arguments and errors as OnnxRuntimeSession has them, but for num_threads; see above."""
+        self._path = str(path)
+        with quietly("ExecuTorch"):
+            runtime = import_extra("executorch.runtime", FORMAT.extra)
+            pool = import_extra("executorch.extension.pybindings.portable_lib", FORMAT.extra)
+        self.export, content = read_description(path)
+        program = content[FORMAT.extension]
+        engine = runtime.Runtime.get()
+        _check_backends(program, engine.backend_registry.registered_backend_names, self._path)
+        _set_threads(pool, num_threads or os.cpu_count() or 1)
+        try:
+            with quietly("ExecuTorch"):
+                self._program = engine.load_program(program)
+                self._method = self._program.load_method(_METHOD)
+            meta = self._method.metadata
+            inputs = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
+            outputs = [meta.output_tensor_meta(i) for i in range(meta.num_outputs())]
+        except Exception as e:  # its exceptions have no base of their own
+            raise InputError(
+                f"{path} is not a program that ExecuTorch can run: {e}; export it again"
+            ) from e
+        # The program's tensors have no names.
+        names = self.export.outputs
+        if len(inputs) != 1 or len(outputs) != len(names):
+            raise InputError(
+                f"{path} is not the network that it describes: it takes {len(inputs)} and gives "
+                f"{len(outputs)} tensors instead of 1 and {len(names)}; export it again"
+            )
+        self._expected = [
+            Tensor(name, _KINDS.get(each.dtype(), "other"), tuple(each.sizes()))
+            for name, each in zip((self.export.input_name, *names), inputs + outputs, strict=True)
+        ]
+        check_graph(self.export, self._expected[:1], self._expected[1:], self._path)
+        # A program runs for one caller at a time.
+        self._lock = threading.Lock()
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        if x.dtype != np.float32 or x.shape != self._expected[0].shape:
+            expected = f"float32 of shape {self._expected[0].shape} is expected"
+            raise cannot_run(self._path, x, ValueError(expected))
+        with self._lock:
+            try:
+                found = self._method.execute([torch.from_numpy(np.ascontiguousarray(x))])
+            except Exception as e:
+                raise cannot_run(self._path, x, e) from e
+            outputs = {
+                name: values.numpy().copy()
+                for name, values in zip(self.export.outputs, found, strict=True)
+            }
+        check_answer(self.export, outputs, self._path)
+        return outputs
+
+
+def _check_backends(program: bytes, known: Sequence[str], path: str) -> None:
+    """InputError where a program would be run by another backend of the runtime than XNNPACK.
+
+    Some of them open libraries, and take models that were compiled before.
+    """
+    for name in known:
+        if name != _BACKEND and name.encode() in program:
+            raise InputError(
+                f"{path} is for ExecuTorch's {name}, which `topformer export` never uses: it is "
+                "not opened"
+            )
+
+
+def _set_threads(pool: ModuleType, count: int) -> None:
+    with _pool_lock:
+        if not _pool:
+            if pool._threadpool_get_thread_count() != count:
+                with quietly("ExecuTorch"):
+                    pool._unsafe_reset_threadpool(count)  # no program is open yet
+            _pool.append(count)
+        elif _pool[0] != count:
+            logger.warning(
+                "ExecuTorch has %d thread(s) in this process, as its first file was opened with: "
+                "`num_threads` %d is not used",
+                _pool[0],
+                count,
+            )
+
+
+FORMAT = ExportFormat(
+    name="executorch",
+    extension=".pte",
+    beside=(".json",),
+    write=write_executorch,
+    runtime="executorch",
+    session=ExecuTorchSession,
+    reads=(".pte",),
+    libraries=("executorch",),
+    exporter="torch.export, XNNPACK",
+    extra="executorch",
+    fixed_size=True,
+    gives_boxes=False,
+    gives_labels=False,
+    takes_images=False,
+)

@@ -1,0 +1,121 @@
+"""The LiteRT (TensorFlow Lite) format: writing files by litert-torch, and running them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...errors import InputError
+from ..export_info import ExportInfo
+from ..graph import Tensor, check_answer, check_graph
+from ..optimization import fold_norms
+from .base import ExportFormat, cannot_run, import_extra
+from .description_file import read_description, write_description
+from .pooling import ExactPooling
+from .quiet import quietly
+from .tracing import example_input
+
+_SIGNATURE = "serving_default"
+_KINDS = {np.float32: "float", np.uint8: "uint8", np.int32: "int32", np.int64: "int64"}
+
+
+def write_litert(network: nn.Module, info: ExportInfo, path: Path) -> None:
+    """Write `network` to `path` (.tflite), and its description (.json)."""
+    with quietly("litert-torch"):
+        converter = import_extra("litert_torch", FORMAT.extra)
+        fold_norms(network)
+        with torch.no_grad(), ExactPooling(is_static=True):
+            converter.convert(network, (example_input(info),)).export(str(path))
+    write_description(info, path)
+
+
+class LiteRtSession:
+    """A .tflite file in LiteRT's interpreter, with XNNPACK, used as OnnxRuntimeSession is."""
+
+    channels_last = False
+
+    def __init__(self, path: str | Path, num_threads: int | None = None):
+        """Arguments and errors as OnnxRuntimeSession has them."""
+        self._path = str(path)
+        with quietly("LiteRT"):
+            library = import_extra("ai_edge_litert.interpreter", FORMAT.extra)
+        self.export, content = read_description(path)
+        names = self.export.outputs
+        try:
+            with quietly("LiteRT"):
+                self._interpreter = library.Interpreter(
+                    model_content=content[FORMAT.extension],
+                    num_threads=num_threads or os.cpu_count() or 1,
+                )
+                self._interpreter.allocate_tensors()
+                # Its outputs have names of their own, output_0 and so on, by which they are found
+                # in the order in which the network gives them.
+                self._runner = self._interpreter.get_signature_runner(_SIGNATURE)
+            inputs = self._runner.get_input_details()
+            outputs = self._runner.get_output_details()
+            self._input = next(iter(inputs))
+            given = [outputs[key] for key in map(_output_name, range(len(outputs)))]
+        except Exception as e:  # its exceptions have no base of their own
+            raise InputError(
+                f"{path} is not a model that LiteRT can run: {e}; export it again"
+            ) from e
+        if len(inputs) != 1 or len(given) != len(names):
+            raise InputError(
+                f"{path} is not the network that it describes: it takes {len(inputs)} and gives "
+                f"{len(given)} tensors instead of 1 and {len(names)}; export it again"
+            )
+        check_graph(
+            self.export,
+            [_tensor(self.export.input_name, inputs[self._input])],
+            [_tensor(name, each) for name, each in zip(names, given, strict=True)],
+            self._path,
+        )
+        # An interpreter runs for one caller at a time.
+        self._lock = threading.Lock()
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        shape = tuple(self._runner.get_input_details()[self._input]["shape"])
+        if x.shape != shape:  # for which the runner would make the graph another one
+            raise cannot_run(self._path, x, ValueError(f"shape {shape} is expected"))
+        with self._lock:
+            try:
+                found = self._runner(**{self._input: np.ascontiguousarray(x)})
+            except (RuntimeError, ValueError, TypeError) as e:
+                raise cannot_run(self._path, x, e) from e
+        outputs = {
+            name: np.array(found[_output_name(i)]) for i, name in enumerate(self.export.outputs)
+        }
+        check_answer(self.export, outputs, self._path)
+        return outputs
+
+
+def _output_name(i: int) -> str:
+    return f"output_{i}"
+
+
+def _tensor(name: str, details: Any) -> Tensor:
+    return Tensor(name, _KINDS.get(details["dtype"], "other"), tuple(map(int, details["shape"])))
+
+
+FORMAT = ExportFormat(
+    name="litert",
+    extension=".tflite",
+    beside=(".json",),
+    write=write_litert,
+    runtime="litert",
+    session=LiteRtSession,
+    reads=(".tflite",),
+    libraries=("litert_torch", "ai_edge_litert"),
+    exporter="torch.export, litert-torch",
+    extra="litert",
+    fixed_size=True,
+    gives_boxes=False,
+    gives_labels=False,
+    takes_images=False,
+)
