@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -15,12 +17,13 @@ from ...errors import InputError, import_optional
 from ...files import check_regular_file
 from ...logs import get_logger
 from ..export_info import ExportInfo
+from .quiet import quietly
 
 logger = get_logger(__name__)
 
 # What pip installs on its own: it asks for versions of others that are older than what this package
 # and its extras have, and works beside those (docs/deploy.md).
-_WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0 xdsl==0.28.0"}
+_WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0"}
 
 
 class Session(Protocol):
@@ -106,6 +109,8 @@ class ExportFormat:
 def import_extra(module: str, extra: str = "export") -> ModuleType:
     """A library that only exported files need; an InputError says what installs it.
 
+    What it prints when it is imported goes to the log.
+
     Args:
         module: to import.
         extra: of the package, which installs it.
@@ -113,7 +118,8 @@ def import_extra(module: str, extra: str = "export") -> ModuleType:
     install = "onnx onnxruntime openvino" if extra == "export" else f"'topformer_d2[{extra}]'"
     if module in _WITHOUT_OTHERS:
         install += f" and then: pip install --no-deps {_WITHOUT_OTHERS[module]}"
-    return import_optional(module, "export", install)
+    with nullcontext() if module in sys.modules else quietly(module):
+        return import_optional(module, "export", install)
 
 
 def check_has_checksum(export: ExportInfo, has_checksum: bool, path: str) -> None:

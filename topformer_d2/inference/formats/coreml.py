@@ -28,8 +28,8 @@ _KINDS = {65568: "float", 131104: "int32"}
 
 def write_coreml(network: nn.Module, info: ExportInfo, path: Path) -> None:
     """Write `network` to the folder `path` (.mlpackage), with `info` inside."""
+    coremltools = import_extra("coremltools", FORMAT.extra)
     with quietly("coremltools"):
-        coremltools = import_extra("coremltools", FORMAT.extra)
         fold_norms(network)
         example = example_input(info)
         with torch.no_grad(), ExactPooling(is_static=True):
@@ -63,8 +63,7 @@ def check_structure(network: nn.Module, info: ExportInfo, path: Path) -> None:
     Raises:
         InputError: it is another network.
     """
-    with quietly("coremltools"):
-        spec = import_extra("coremltools", FORMAT.extra).utils.load_spec(str(path))
+    spec = import_extra("coremltools", FORMAT.extra).utils.load_spec(str(path))
     _check_description(spec, info, str(path))
     x = example_input(info)
     called: list[int] = []

@@ -40,12 +40,11 @@ def write_executorch(network: nn.Module, info: ExportInfo, path: Path) -> None:
 
     What XNNPACK has operators for is computed by it, and the rest by ExecuTorch's own.
     """
+    exir = import_extra("executorch.exir", FORMAT.extra)
+    constants = import_extra("executorch.exir.passes.constant_prop_pass", FORMAT.extra)
+    partition = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
+    xnnpack = import_extra(partition, FORMAT.extra)
     with quietly("ExecuTorch"):
-        exir = import_extra("executorch.exir", FORMAT.extra)
-        constants = import_extra("executorch.exir.passes.constant_prop_pass", FORMAT.extra)
-        xnnpack = import_extra(
-            "executorch.backends.xnnpack.partition.xnnpack_partitioner", FORMAT.extra
-        )
         fold_norms(network)
         with torch.no_grad(), ExactPooling(is_static=True):
             program = torch.export.export(network, (example_input(info),), strict=False)
@@ -69,9 +68,8 @@ class ExecuTorchSession:
     def __init__(self, path: str | Path, num_threads: int | None = None):
         """Arguments and errors as OnnxRuntimeSession has them, but for num_threads; see above."""
         self._path = str(path)
-        with quietly("ExecuTorch"):
-            runtime = import_extra("executorch.runtime", FORMAT.extra)
-            pool = import_extra("executorch.extension.pybindings.portable_lib", FORMAT.extra)
+        runtime = import_extra("executorch.runtime", FORMAT.extra)
+        pool = import_extra("executorch.extension.pybindings.portable_lib", FORMAT.extra)
         self.export, content = read_description(path)
         program = content[FORMAT.extension]
         engine = runtime.Runtime.get()

@@ -27,8 +27,8 @@ _KINDS = {np.float32: "float", np.uint8: "uint8", np.int32: "int32", np.int64: "
 
 def write_litert(network: nn.Module, info: ExportInfo, path: Path) -> None:
     """Write `network` to `path` (.tflite), and its description (.json)."""
+    converter = import_extra("litert_torch", FORMAT.extra)
     with quietly("litert-torch"):
-        converter = import_extra("litert_torch", FORMAT.extra)
         fold_norms(network)
         with torch.no_grad(), ExactPooling(is_static=True):
             converter.convert(network, (example_input(info),)).export(str(path))
@@ -43,8 +43,7 @@ class LiteRtSession:
     def __init__(self, path: str | Path, num_threads: int | None = None):
         """Arguments and errors as OnnxRuntimeSession has them."""
         self._path = str(path)
-        with quietly("LiteRT"):
-            library = import_extra("ai_edge_litert.interpreter", FORMAT.extra)
+        library = import_extra("ai_edge_litert.interpreter", FORMAT.extra)
         self.export, content = read_description(path)
         names = self.export.outputs
         try:

@@ -36,21 +36,27 @@ def quietly(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _streams_to(descriptor: int) -> Iterator[None]:
-    streams = {1: sys.stdout, 2: sys.stderr}
-    _flush(*streams.values())
-    before = {number: os.dup(number) for number in streams}
+    """Both for C code, which writes to the numbers, and for Python's, whose streams may be others.
+
+    Those go to the numbers meanwhile. A library that keeps one, as handlers of logging do, can go
+    on to use it.
+    """
+    _flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    out, err = (open(number, "w", buffering=1, closefd=False) for number in kept)  # noqa: SIM115
     try:
-        for number in streams:
+        for number in kept:
             os.dup2(descriptor, number)
-        yield
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            yield
+            _flush()
     finally:
-        _flush(*streams.values())
-        for number, kept in before.items():
-            os.dup2(kept, number)
-            os.close(kept)
+        for number, before in kept.items():
+            os.dup2(before, number)
+            os.close(before)
 
 
-def _flush(*streams: object) -> None:
-    for stream in streams:
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError, OSError):  # none, or closed
-            stream.flush()  # type: ignore[attr-defined]
+            stream.flush()
