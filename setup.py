@@ -15,7 +15,13 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "topformer_d2/__init__.py").read_text())[1]
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
-LITERT = ["ai-edge-litert>=2.3,<2.4", "ai-edge-quantizer==0.10.*", "jax>=0.10", "torchao>=0.17", "rich"]
+LITERT = [
+    "ai-edge-litert>=2.3,<2.4",
+    "ai-edge-quantizer==0.10.*",
+    "jax>=0.10",
+    "torchao>=0.17",
+    "rich",
+]
 NATIVE = ROOT / "topformer_d2/native"
 
 

@@ -199,7 +199,7 @@ def test_the_structure_of_a_package(package, network, info):
     spec = import_extra("coremltools", "coreml").utils.load_spec(str(package))
     assert ExportInfo.from_json(spec.description.metadata.userDefined["topformer_d2"], "m") == info
     other = OneMore(len(info.model.pixels.names))
-    with pytest.raises(InputError, match=r"3 convolutions .* instead of 4"):
+    with pytest.raises(InputError, match=r"3 convolutions .* instead of 5 with"):
         coreml.check_structure(other, info, package)
     network.shared = Conv2d(8, len(info.model.pixels.names), 3, padding=1)
     with pytest.raises(InputError, match=r"convolutions with \d+ weights instead of 3 with"):

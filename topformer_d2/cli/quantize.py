@@ -1,4 +1,4 @@
-"""Write an exported .onnx or .mnn file in 8-bit integers, calibrated on a folder of images.
+"""Write an exported file (.onnx, .mnn, .tflite) in 8-bit integers, calibrated on images.
 
   topformer quantize --model topformer_t.onnx --images photos/ \\
     --output topformer_t_int8.onnx --dataset camvid_sem_seg_val
@@ -34,7 +34,10 @@ def make_parser() -> Parser:
     """The arguments of `topformer quantize`."""
     parser = Parser(__doc__, {"path": "--model"})
     parser.add_argument(
-        "--model", required=True, metavar="FILE", help=".onnx or .mnn of `topformer export`"
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="of `topformer export`",
     )
     parser.add_argument("--images", required=True, metavar="DIR", help="to calibrate on")
     parser.add_argument(

@@ -19,9 +19,9 @@ from ..inference.export_info import METADATA_KEY
 from ..inference.formats import import_extra, runtimes_of
 from ..inference.formats.description_file import check_takes_place
 from ..inference.formats.onnx import save_described
+from .quantize_litert import write_litert_int8
 from .quantize_mnn import write_mnn_int8
 
-_SUFFIXES = (".onnx", ".mnn")
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
 # What stays in float32, by the names of the graph's nodes.
@@ -42,7 +42,7 @@ def quantize_model(path: str, images: str, output: str) -> int:
     The file can be run wherever the other one can, and describes its model as that does.
 
     Args:
-        path: .onnx or .mnn file of `topformer export`, without preprocessing.
+        path: .onnx, .mnn or .tflite file of `topformer export`, without preprocessing.
         images: a folder of images like those that it will see, or a glob.
         output: file of the same extension to write.
 
@@ -56,9 +56,8 @@ def quantize_model(path: str, images: str, output: str) -> int:
     backend = check_files(path, output)
     files = spread_evenly(list_images(images, "images"), MAX_IMAGES)
     target = Path(output)
-    write = _write if target.suffix == ".onnx" else write_mnn_int8
     try:
-        write(path, backend, files, target)
+        _WRITERS[target.suffix](path, backend, files, target)
     except (InputError, OSError, MemoryError):
         raise
     except Exception as e:  # the libraries' exceptions have no base of their own
@@ -103,12 +102,14 @@ def check_files(path: str, output: str) -> FileBackend:
     Arguments and errors are quantize_model's.
     """
     suffix = Path(path).suffix
-    if suffix not in _SUFFIXES:
+    if suffix not in _WRITERS:
         raise InputError(
-            f"`path` {path}: an {' or '.join(_SUFFIXES)} file of `topformer export` is quantised"
+            f"`path` {path}: an {' or '.join(_WRITERS)} file of `topformer export` is quantised"
         )
     if suffix == ".onnx":
         import_extra("onnxruntime.quantization")
+    elif suffix == ".tflite":
+        import_extra("ai_edge_quantizer.quantizer", "litert")
     backend = FileBackend(path, runtimes_of(suffix)[0], num_threads=1)
     if backend.does_resizing:
         raise InputError(
@@ -123,7 +124,7 @@ def check_files(path: str, output: str) -> FileBackend:
     check_local_output(output, "output", suffix)
     if Path(output).exists() and os.path.samefile(path, output):
         raise InputError(f"`output` {output} is the file of `path`: give it another name")
-    if suffix == ".mnn":
+    if suffix != ".onnx":
         check_takes_place(Path(output), "output")
     return backend
 
@@ -147,3 +148,7 @@ class _Reader:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._inputs, None)
+
+
+# By the extension of the files.
+_WRITERS = {".onnx": _write, ".mnn": write_mnn_int8, ".tflite": write_litert_int8}

@@ -35,15 +35,15 @@ def write_litert_int8(path: str, backend: FileBackend, files: list[str], target:
     room = 3 * os.path.getsize(path)
     with folder_beside(target) as folder, naming_full_disks(target, folder, room):
         partial = folder / target.name
+        quantizer = import_extra("ai_edge_quantizer.quantizer", "litert")
+        recipe = import_extra("ai_edge_quantizer.recipe", "litert")
         with quietly("ai-edge-quantizer"):
-            quantizer = import_extra("ai_edge_quantizer.quantizer", "litert")
-            recipe = import_extra("ai_edge_quantizer.recipe", "litert")
             work = quantizer.Quantizer(path, recipe.static_wi8_ai8())
             for end in ("INPUT", "OUTPUT"):
                 work.update_quantization_recipe(
                     ".*", recipe.TFLOperationName(end), algorithm_key="no_quantize"
                 )
-            found = work.calibrate({_SIGNATURE: _inputs(backend, files)}, num_threads=1)
+            found = work.calibrate({_SIGNATURE: _Inputs(backend, files)}, num_threads=1)
             result = work.quantize(found, enable_progress_report=False)
         partial.write_bytes(result.quantized_model)
         write_description(replace(backend.export, precision="int8"), partial)
@@ -51,7 +51,19 @@ def write_litert_int8(path: str, backend: FileBackend, files: list[str], target:
         os.replace(partial, target)
 
 
-def _inputs(backend: FileBackend, files: list[str]) -> Iterator[dict[str, np.ndarray]]:
-    """(1, 3, H, W) float32 for each image, resized as the Predictor resizes it."""
-    for file in files:
-        yield {_INPUT: backend.normalize([resize_for(backend, read_image(file))])}
+class _Inputs:
+    """{_INPUT: (1, 3, H, W) float32} for each image, resized as the Predictor resizes it.
+
+    The quantiser walks over them twice, so it is no iterator.
+    """
+
+    def __init__(self, backend: FileBackend, files: list[str]):
+        self._backend, self._files = backend, files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for file in self._files:
+            image = resize_for(self._backend, read_image(file))
+            yield {_INPUT: self._backend.normalize([image])}

@@ -34,13 +34,15 @@ def write_coreml(network: nn.Module, info: ExportInfo, path: Path) -> None:
         example = example_input(info)
         with torch.no_grad(), ExactPooling(is_static=True):
             traced = torch.jit.trace(network, example)
-        precisions = coremltools.precision
+        precision = coremltools.precision
         model = coremltools.convert(
             traced,
             convert_to="mlprogram",
             inputs=[coremltools.TensorType(name=info.input_name, shape=example.shape)],
             outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in info.outputs],
-            compute_precision=precisions.FLOAT32,
+            compute_precision=precision.FLOAT16
+            if info.precision == "float16"
+            else precision.FLOAT32,
             minimum_deployment_target=coremltools.target.iOS15,
             skip_model_load=True,
         )
@@ -168,6 +170,7 @@ FORMAT = ExportFormat(
     libraries=("coremltools",),
     exporter="torch.jit.trace, coremltools",
     extra="coreml",
+    precisions=("float32", "float16"),
     fixed_size=True,
     gives_boxes=False,
     gives_labels=False,

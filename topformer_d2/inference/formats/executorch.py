@@ -17,7 +17,7 @@ from ...logs import get_logger
 from ..export_info import ExportInfo
 from ..graph import Tensor, check_answer, check_graph
 from ..optimization import fold_norms
-from .base import ExportFormat, cannot_run, import_extra
+from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .description_file import read_description, write_description
 from .pooling import ExactPooling
 from .quiet import quietly
@@ -93,18 +93,16 @@ class ExecuTorchSession:
                 f"{path} is not the network that it describes: it takes {len(inputs)} and gives "
                 f"{len(outputs)} tensors instead of 1 and {len(names)}; export it again"
             )
-        self._expected = [
+        tensors = [
             Tensor(name, _KINDS.get(each.dtype(), "other"), tuple(each.sizes()))
             for name, each in zip((self.export.input_name, *names), inputs + outputs, strict=True)
         ]
-        check_graph(self.export, self._expected[:1], self._expected[1:], self._path)
+        check_graph(self.export, tensors[:1], tensors[1:], self._path)
         # A program runs for one caller at a time.
         self._lock = threading.Lock()
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        if x.dtype != np.float32 or x.shape != self._expected[0].shape:
-            expected = f"float32 of shape {self._expected[0].shape} is expected"
-            raise cannot_run(self._path, x, ValueError(expected))
+        check_float_input(self.export, x, self._path)
         with self._lock:
             try:
                 found = self._method.execute([torch.from_numpy(np.ascontiguousarray(x))])

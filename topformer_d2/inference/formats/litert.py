@@ -15,7 +15,7 @@ from ...errors import InputError
 from ..export_info import ExportInfo
 from ..graph import Tensor, check_answer, check_graph
 from ..optimization import fold_norms
-from .base import ExportFormat, cannot_run, import_extra
+from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .description_file import read_description, write_description
 from .pooling import ExactPooling
 from .quiet import quietly
@@ -32,7 +32,27 @@ def write_litert(network: nn.Module, info: ExportInfo, path: Path) -> None:
         fold_norms(network)
         with torch.no_grad(), ExactPooling(is_static=True):
             converter.convert(network, (example_input(info),)).export(str(path))
+    if info.precision == "float16":
+        _round_weights(path)
     write_description(info, path)
+
+
+def _round_weights(path: Path) -> None:
+    """Have a file's weights in float16; a runtime computes with them in float32."""
+    types = import_extra("ai_edge_quantizer.qtyping", FORMAT.extra)
+    quantizer = import_extra("ai_edge_quantizer.quantizer", FORMAT.extra)
+    half = types.TensorQuantizationConfig(num_bits=16, dtype=types.TensorDataType.FLOAT)
+    with quietly("ai-edge-quantizer"):
+        work = quantizer.Quantizer(str(path))
+        work.update_quantization_recipe(
+            ".*",
+            types.TFLOperationName.ALL_SUPPORTED,
+            types.OpQuantizationConfig(
+                weight_tensor_config=half, compute_precision=types.ComputePrecision.FLOAT
+            ),
+            "float_casting",
+        )
+        path.write_bytes(work.quantize(enable_progress_report=False).quantized_model)
 
 
 class LiteRtSession:
@@ -79,9 +99,7 @@ class LiteRtSession:
         self._lock = threading.Lock()
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        shape = tuple(self._runner.get_input_details()[self._input]["shape"])
-        if x.shape != shape:  # for which the runner would make the graph another one
-            raise cannot_run(self._path, x, ValueError(f"shape {shape} is expected"))
+        check_float_input(self.export, x, self._path)
         with self._lock:
             try:
                 found = self._runner(**{self._input: np.ascontiguousarray(x)})
@@ -113,6 +131,7 @@ FORMAT = ExportFormat(
     libraries=("litert_torch", "ai_edge_litert"),
     exporter="torch.export, litert-torch",
     extra="litert",
+    precisions=("float32", "float16"),
     fixed_size=True,
     gives_boxes=False,
     gives_labels=False,
