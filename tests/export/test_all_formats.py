@@ -13,6 +13,8 @@ from topformer_d2.inference import Predictor
 from topformer_d2.inference.formats import FORMATS
 
 SIZE = (64, 96)
+# Formats whose converters take half a minute; test_mobile_formats.py has them on small networks.
+LONG = ("litert", "executorch")
 CONFIGS = {
     "joint": "multitask_lite_topformer_t_synthetic",
     "segmenter": "seg_topformer_t_synthetic",
@@ -44,9 +46,15 @@ def models(trained):
     return make
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FORMATS
+    ]
+)
 def kind(request):
     kind = FORMATS[request.param]
+    if kind.not_run:
+        pytest.skip(f"{kind.name} is not run here: {kind.not_run}")
     missing = [library for library in kind.libraries if find_spec(library) is None]
     if missing:
         pytest.skip(f"{missing[0]} is not installed")

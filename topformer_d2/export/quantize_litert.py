@@ -18,13 +18,17 @@ from ..inference.formats.quiet import quietly
 
 # The name of the one function in a file that litert-torch writes, and of its input.
 _SIGNATURE, _INPUT = "serving_default", "args_0"
+# Of LiteRT's, those that are computed in integers. With all that can be, CamVid's TopFormer-T had
+# 17.7 mIoU instead of 79.4.
+_OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")
 
 
 def write_litert_int8(path: str, backend: FileBackend, files: list[str], target: Path) -> None:
     """Quantise a .tflite file, calibrated on images, and write it and its .json.
 
-    Weights have a scale for each channel, activations for each tensor, from the smallest and
-    largest values on the images. The input and the outputs stay float32.
+    Convolutions, products with weights and sums are in integers. Weights have a scale for each
+    channel, activations for each tensor, from the smallest and largest values on the images. The
+    input and the outputs stay float32.
 
     Args:
         path: .tflite file.
@@ -36,13 +40,18 @@ def write_litert_int8(path: str, backend: FileBackend, files: list[str], target:
     with folder_beside(target) as folder, naming_full_disks(target, folder, room):
         partial = folder / target.name
         quantizer = import_extra("ai_edge_quantizer.quantizer", "litert")
-        recipe = import_extra("ai_edge_quantizer.recipe", "litert")
+        types = import_extra("ai_edge_quantizer.qtyping", "litert")
+        config = types.OpQuantizationConfig(
+            activation_tensor_config=types.TensorQuantizationConfig(num_bits=8, symmetric=False),
+            weight_tensor_config=types.TensorQuantizationConfig(
+                num_bits=8, symmetric=True, granularity=types.QuantGranularity.CHANNELWISE
+            ),
+            compute_precision=types.ComputePrecision.INTEGER,
+        )
         with quietly("ai-edge-quantizer"):
-            work = quantizer.Quantizer(path, recipe.static_wi8_ai8())
-            for end in ("INPUT", "OUTPUT"):
-                work.update_quantization_recipe(
-                    ".*", recipe.TFLOperationName(end), algorithm_key="no_quantize"
-                )
+            work = quantizer.Quantizer(path)
+            for name in _OPERATORS:
+                work.update_quantization_recipe(".*", types.TFLOperationName(name), config)
             found = work.calibrate({_SIGNATURE: _Inputs(backend, files)}, num_threads=1)
             result = work.quantize(found, enable_progress_report=False)
         partial.write_bytes(result.quantized_model)
