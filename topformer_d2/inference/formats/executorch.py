@@ -100,6 +100,8 @@ class ExecuTorchSession:
         check_graph(self.export, tensors[:1], tensors[1:], self._path)
         # A program runs for one caller at a time.
         self._lock = threading.Lock()
+        with quietly("ExecuTorch"):  # the first run of a process says what processor it is
+            self.run(np.zeros(inputs[0].sizes(), np.float32))
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
         check_float_input(self.export, x, self._path)
