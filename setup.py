@@ -97,6 +97,7 @@ setup(
         "topformer_d2.data.categories": ["*.json"],
         "topformer_d2.native": ["*.c", "*.h"],
         "topformer_d2.visualization.report": ["*.css", "*.js"],
+        "topformer_d2.web": ["*.txt", "page/*", "page/scripts/*"],
     },
     entry_points={"console_scripts": ["topformer = topformer_d2.cli:main"]},
     # Detectron2 itself is missing on purpose: no index has it under that name.

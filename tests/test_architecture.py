@@ -19,7 +19,7 @@ FLOORS = (
     ("evaluation", "visualization"),
     ("engine",),
     ("export",),
-    ("analysis",),
+    ("analysis", "web"),
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
