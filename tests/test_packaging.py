@@ -45,6 +45,10 @@ def test_wheel_ships_configs_categories_and_the_command(tmp_path):
     assert "topformer_d2/install_detectron2.py" in names
     assert "topformer_d2/native/label_map.c" in names and "topformer_d2/native/boxes.h" in names
     assert ("topformer_d2/native/_native.so" in names) == (shutil.which("cc") is not None)
+    page = REPOSITORY / "topformer_d2/web"
+    shipped = [path for path in page.rglob("*") if path.suffix in (".js", ".wasm", ".html", ".txt")]
+    assert len(shipped) > 10
+    assert {path.relative_to(REPOSITORY).as_posix() for path in shipped} <= set(names)
     (without_compiler,) = (tmp_path / "pure").glob("*.whl")
     assert without_compiler.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(without_compiler) as archive:

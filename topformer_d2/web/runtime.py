@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def runtime_files(folder: str | None) -> dict[str, bytes]:
 
 def _licences() -> dict[str, bytes]:
     """The archive has none: ONNX Runtime's, and what its package for Python says of its parts."""
-    licence = files(__package__).joinpath("onnxruntime_licence.txt").read_bytes()
+    licence = (Path(__file__).parent / "onnxruntime_licence.txt").read_bytes()
     found = {"LICENSE.txt": licence}
     notices = Path(import_extra("onnxruntime").__file__).parent / "ThirdPartyNotices.txt"
     if notices.is_file():
@@ -95,9 +94,7 @@ def _from_folder(folder: Path) -> dict[str, bytes]:
     missing = [name for name in FILES if not (folder / "dist" / name).is_file()]
     if missing:
         raise InputError(f"`runtime` {folder} lacks dist/{missing[0]}: unpack it again")
-    return {
-        name: read_bytes(str(folder / "dist" / name), most=_MOST_BYTES) for name in FILES
-    }
+    return {name: read_bytes(str(folder / "dist" / name), most=_MOST_BYTES) for name in FILES}
 
 
 def _fetch(target: Path) -> None:

@@ -12,6 +12,13 @@ from ..errors import InputError, Terminated
 from .site import HEADERS
 
 ADDRESS = "127.0.0.1"
+# The system's table may lack them or name them otherwise.
+_KINDS = {
+    **dict.fromkeys((".js", ".mjs"), "text/javascript"),
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+    ".svg": "image/svg+xml",
+}
 DEFAULT_PORT = 8000
 
 
@@ -74,14 +81,9 @@ def check_port(port: int) -> None:
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    extensions_map = {
-        **SimpleHTTPRequestHandler.extensions_map,
-        # The system's table may lack them or name them otherwise.
-        **dict.fromkeys((".js", ".mjs"), "text/javascript"),
-        ".wasm": "application/wasm",
-        ".onnx": "application/octet-stream",
-        ".svg": "image/svg+xml",
-    }
+    def guess_type(self, path: str | os.PathLike) -> str:
+        """The media type of a file, by its name."""
+        return _KINDS.get(Path(path).suffix) or super().guess_type(path)
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():
@@ -95,4 +97,3 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: the browser's console tells of what is missing."""
-

@@ -8,8 +8,6 @@ import json
 import os
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from ..errors import InputError
@@ -31,6 +29,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+_PAGE = Path(__file__).resolve().parent / "page"
 _GENERATOR = "topformer web"
 _LIST = "site.json"
 _MOST_BYTES = 1 << 31
@@ -87,9 +86,7 @@ def check_site_folder(output: str | os.PathLike) -> None:
         return
     if not target.is_dir():
         raise InputError(f"`output` {output} is a file: name a folder")
-    found = {
-        path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()
-    }
+    found = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
     if not found:
         return
     known = _listed_files(target) if _LIST in found else set()
@@ -120,7 +117,11 @@ def _is_text(value: object) -> bool:
 
 def _page_files(title: str, info: ExportInfo) -> dict[str, bytes]:
     """Those of the package, by their names in the site."""
-    found = _contents(files(__package__).joinpath("page"))
+    found = {
+        path.relative_to(_PAGE).as_posix(): path.read_bytes()
+        for path in sorted(_PAGE.rglob("*"))
+        if path.is_file()
+    }
     replaced = {"%POLICY%": POLICY, "%TITLE%": title, "%SUMMARY%": _summary(info)}
     page = found["index.html"].decode()
     for mark, text in replaced.items():
@@ -128,25 +129,12 @@ def _page_files(title: str, info: ExportInfo) -> dict[str, bytes]:
     return found | {"index.html": page.encode()}
 
 
-def _contents(folder: Traversable, prefix: str = "") -> dict[str, bytes]:
-    """The files below a folder of the package: bytes by name."""
-    found = {}
-    for entry in sorted(folder.iterdir(), key=lambda each: each.name):
-        if entry.is_dir():
-            found |= _contents(entry, f"{prefix}{entry.name}/")
-        else:
-            found[prefix + entry.name] = entry.read_bytes()
-    return found
-
-
 def _summary(info: ExportInfo) -> str:
     """What the model finds, in a sentence."""
-    parts = []
-    if info.model.pixels.names:
-        parts.append(f"the class of each pixel, of {len(info.model.pixels.names)}")
-    if info.model.objects.names:
-        parts.append(f"objects of {len(info.model.objects.names)} classes")
-    return f"It finds {' and '.join(parts)}."
+    pixels, objects = len(info.model.pixels.names), len(info.model.objects.names)
+    parts = [f"gives each pixel one of {pixels} classes"] * bool(pixels)
+    parts += [f"finds objects of {objects} classes"] * bool(objects)
+    return f"It {' and '.join(parts)}."
 
 
 def _generated(contents: Mapping[str, bytes], info: ExportInfo) -> dict[str, bytes]:

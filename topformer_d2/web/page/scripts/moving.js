@@ -6,7 +6,7 @@ export class Moving {
   #video = element("video");
   #stream = null;
   #address = null;
-  #turn = 0; // counts what was opened; a loop of an earlier one ends
+  #closing = new AbortController(); // of what is open: whatever waits for it ends
 
   /** @param {(frame: ImageBitmap, isCurrent: () => boolean) => Promise<void>} look at a frame */
   constructor(look) {
@@ -40,7 +40,7 @@ export class Moving {
   /** Show what the camera sees; an error where there is none or it may not be used. */
   async openCamera() {
     this.close();
-    const turn = this.#turn;
+    const { signal } = this.#closing;
     if (!navigator.mediaDevices) throw new Error("A camera needs an https:// address, or localhost.");
     let stream;
     try {
@@ -53,7 +53,7 @@ export class Moving {
       };
       throw new Error(reasons[error.name] ?? `The camera cannot be used: ${error.message}`);
     }
-    if (turn !== this.#turn) return stopStream(stream);
+    if (signal.aborted) return stopStream(stream);
     this.#stream = stream;
     this.#video.srcObject = stream;
     await this.#start("The camera gives no pictures.");
@@ -61,7 +61,8 @@ export class Moving {
 
   /** Let go of the file or the camera. */
   close() {
-    this.#turn++;
+    this.#closing.abort();
+    this.#closing = new AbortController();
     stopStream(this.#stream);
     this.#stream = null;
     this.#video.pause();
@@ -75,16 +76,16 @@ export class Moving {
   }
 
   async #start(trouble) {
-    const turn = this.#turn, video = this.#video;
+    const { signal } = this.#closing, video = this.#video;
     video.hidden = false;
     await new Promise((resolve, reject) => {
-      video.addEventListener("loadeddata", resolve, { once: true });
-      video.addEventListener("error", () => reject(new Error(trouble)), { once: true });
-      video.addEventListener("emptied", resolve, { once: true }); // another one was opened
+      video.addEventListener("loadeddata", resolve, { once: true, signal });
+      video.addEventListener("error", () => reject(new Error(trouble)), { once: true, signal });
+      signal.addEventListener("abort", resolve);
     });
-    if (turn !== this.#turn) return;
+    if (signal.aborted) return;
     await this.#play();
-    this.#follow(turn);
+    this.#follow(signal);
   }
 
   async #play() {
@@ -95,23 +96,22 @@ export class Moving {
     }
   }
 
-  async #follow(turn) {
-    const isCurrent = () => turn === this.#turn;
-    while (isCurrent()) {
+  async #follow(signal) {
+    while (!signal.aborted) {
       const frame = await createImageBitmap(this.#video).catch(() => null);
-      if (frame && isCurrent()) await this.look(frame, isCurrent);
+      if (frame && !signal.aborted) await this.look(frame, () => !signal.aborted);
       else frame?.close();
-      if (isCurrent()) await nextFrame(this.#video);
+      if (!signal.aborted) await nextFrame(this.#video, signal);
     }
   }
 }
 
-function nextFrame(video) {
+/** Once the video shows another frame, or is closed. */
+function nextFrame(video, signal) {
   return new Promise((resolve) => {
-    if (video.requestVideoFrameCallback) {
-      video.requestVideoFrameCallback(resolve);
-      video.addEventListener("emptied", resolve, { once: true });
-    } else requestAnimationFrame(resolve);
+    if (!video.requestVideoFrameCallback) return requestAnimationFrame(resolve);
+    video.requestVideoFrameCallback(resolve);
+    signal.addEventListener("abort", resolve, { once: true });
   });
 }
 

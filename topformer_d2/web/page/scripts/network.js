@@ -2,6 +2,7 @@
 // CPU by WebAssembly, in several threads where the page is isolated from other sites.
 
 const RUNTIME = new URL("../runtime/", import.meta.url);
+const MOST_THREADS = 4; // as ONNX Runtime Web takes at most by itself
 
 export class Network {
   /**
@@ -14,7 +15,8 @@ export class Network {
     const ort = await import(new URL(gpu ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs", RUNTIME).href);
     ort.env.wasm.wasmPaths = RUNTIME.href;
     ort.env.logLevel = "error";
-    if (!self.crossOriginIsolated) ort.env.wasm.numThreads = 1;
+    const threads = Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1);
+    ort.env.wasm.numThreads = self.crossOriginIsolated ? threads : 1;
     if (gpu) {
       const found = await Network.#tryGpu(ort, model, description, size);
       if (found) return found;
@@ -40,8 +42,7 @@ export class Network {
 
   constructor(ort, session, description, backend) {
     Object.assign(this, { ort, session, description, backend });
-    // Known once a session was made.
-    this.threads = backend === "wasm" ? ort.env.wasm.numThreads || 1 : 0;
+    this.threads = backend === "wasm" ? ort.env.wasm.numThreads : 0;
   }
 
   /** The outputs by name, {data, dims}, of planes (3, height, width) float32. */

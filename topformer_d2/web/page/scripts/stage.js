@@ -36,6 +36,7 @@ export class Stage {
   show(result, name) {
     this.#result = result;
     this.#stage.classList.add("full");
+    this.#stage.style.setProperty("--ratio", result.width / result.height);
     for (const [layer, canvas] of Object.entries(this.#layers)) {
       const bitmap = result[layer];
       canvas.hidden = !bitmap;
