@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import time
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +20,7 @@ from topformer_d2 import Predictor, get_config
 from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.web import SiteServer, model_for_web, runtime_files, write_site
 from topformer_d2.web.runtime import PACKAGE, VERSION, cache_folder
+from topformer_d2.web.site import POLICY
 
 pytest.importorskip("selenium")
 pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
@@ -97,7 +97,9 @@ def test_labels_are_pythons(page, made, tmp_path, size):
     assert page.choose(tmp_path / "a.png"), page.said()
     expected = made("camvid_t")[1](image).label
     assert len(np.unique(expected)) > 1
-    assert np.mean(page.labels() == expected) >= 0.999
+    different = np.mean(page.labels() != expected)
+    print(f"{size}: {100 * different:.4f} % of the pixels differ")
+    assert different <= 0.001
     shares = page.js("return [...document.querySelectorAll('#classes li')].map((e) => e.innerText)")
     assert len(shares) == len(np.unique(expected))
 
@@ -202,6 +204,8 @@ def test_it_works_offline_and_has_threads_at_the_second_visit(made, tmp_path):
             assert "1 thread)" in browser.said()[0]
         browser.load(server.url)  # the server is gone
         assert browser.js("return crossOriginIsolated") is True
+        policy = "(await fetch('scripts/worker.js')).headers.get('Content-Security-Policy')"
+        assert browser.js(f"return (async () => {policy})()") == POLICY
         if browser.js("return navigator.hardwareConcurrency") > 1:
             assert "threads)" in browser.said()[0]
         assert browser.choose(tmp_path / "a.png"), browser.said()
@@ -222,12 +226,9 @@ def test_a_changed_site_replaces_the_kept_one(made, tmp_path):
     with Serving(SiteServer(tmp_path / "site", 0)) as serving, Browser() as browser:
         browser.load(serving.url)
         write_site(tmp_path / "site", model, changed, "new title", runtime)
-        for _ in range(20):  # the old one, until the new one is there
-            browser.load(serving.url)
-            if browser.driver.title.startswith("new title"):
-                break
-            time.sleep(1)
-        assert browser.driver.title.startswith("new title")
+        browser.driver.get(serving.url)  # the old one, which loads the new one
+        browser.wait("document.title.startsWith('new title')")
+        browser.wait("document.documentElement.dataset.ready")
         browser.choose(tmp_path / "a.png")
         assert browser.js("return document.querySelector('#classes').innerText").startswith("new ")
 

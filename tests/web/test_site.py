@@ -179,5 +179,5 @@ def test_the_server_gives_files_with_headers_to_this_machine_alone(write, tmp_pa
         port = serving.server.server_address[1]
         with pytest.raises(InputError, match=rf"`port` {port}\b"):
             SiteServer(site, port)
-    with pytest.raises(InputError, match="`port` 70000"):
+    with pytest.raises(InputError, match="`port` is 70000"):
         SiteServer(site, 70000)

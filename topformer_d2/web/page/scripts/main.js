@@ -6,7 +6,8 @@ import { Moving } from "./moving.js";
 import { Stage } from "./stage.js";
 
 const LEAST_SCORE = 0.5; // of boxes that are drawn, as `topformer predict` has it
-const PATIENCE = 10_000; // milliseconds for the service worker, without which the page works as well
+// Milliseconds for the service worker, without which the page works as well.
+const PATIENCE = 10_000, PATIENCE_FOR_CHANGES = 3_000;
 
 const element = (id) => document.getElementById(id);
 const stage = new Stage(LEAST_SCORE);
@@ -35,22 +36,39 @@ async function start() {
   }
 }
 
-/** Have the service worker keep all that is loaded from here on; whether it does. */
+/**
+ * Have the service worker keep all that is loaded from here on; whether it does.
+ *
+ * Where the site has been changed since the last visit, the new page is loaded.
+ */
 async function keepOffline() {
   const { serviceWorker } = navigator;
   if (!serviceWorker) return false;
+  const isKept = Boolean(serviceWorker.controller);
+  const taken = new Promise((resolve) => {
+    serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+  });
   try {
     const address = new URL("../service_worker.js", import.meta.url);
-    const late = new Promise((_, reject) => setTimeout(reject, PATIENCE));
-    const controlled = new Promise((resolve) => {
-      serviceWorker.addEventListener("controllerchange", resolve, { once: true });
-      if (serviceWorker.controller) resolve();
-    });
-    await Promise.race([serviceWorker.register(address).then(() => controlled), late]);
-    return true;
+    const registration = await serviceWorker.register(address);
+    if (!isKept) return await within(taken, PATIENCE);
+    const isAsked = await within(registration.update(), PATIENCE_FOR_CHANGES);
+    if (isAsked && (registration.installing || registration.waiting)) {
+      if (await within(taken, PATIENCE)) {
+        location.reload();
+        await new Promise(() => {}); // nothing more is done here
+      }
+    }
   } catch {
-    return Boolean(serviceWorker.controller);
+    // such as without a network, or where the browser's settings forbid it
   }
+  return isKept;
+}
+
+/** Whether a promise is kept in so many milliseconds. */
+function within(promise, milliseconds) {
+  const late = new Promise((resolve) => setTimeout(resolve, milliseconds, false));
+  return Promise.race([promise.then(() => true), late]);
 }
 
 function say(text) {

@@ -2,6 +2,7 @@
 // CPU by WebAssembly, in several threads where the page is isolated from other sites.
 
 const RUNTIME = new URL("../runtime/", import.meta.url);
+const OPTIONS = { logSeverityLevel: 3 }; // errors
 const MOST_THREADS = 4; // as ONNX Runtime Web takes at most by itself
 
 export class Network {
@@ -21,14 +22,16 @@ export class Network {
       const found = await Network.#tryGpu(ort, model, description, size);
       if (found) return found;
     }
-    const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+    const options = { ...OPTIONS, executionProviders: ["wasm"] };
+    const session = await ort.InferenceSession.create(model, options);
     return new Network(ort, session, description, "wasm");
   }
 
   /** On the GPU, if it runs there; null where it does not. */
   static async #tryGpu(ort, model, description, [height, width]) {
     try {
-      const session = await ort.InferenceSession.create(model, { executionProviders: ["webgpu"] });
+      const options = { ...OPTIONS, executionProviders: ["webgpu"] };
+      const session = await ort.InferenceSession.create(model, options);
       const network = new Network(ort, session, description, "webgpu");
       const outputs = await network.run(new Float32Array(3 * height * width), height, width);
       const logits = Object.values(outputs)[0].data;
@@ -57,9 +60,11 @@ export class Network {
   }
 }
 
+/** A GPU, and not a program that stands for one, which is slower than WebAssembly. */
 async function findGpu() {
   try {
-    return (await navigator.gpu?.requestAdapter()) ?? null;
+    const adapter = await navigator.gpu?.requestAdapter();
+    return adapter && !adapter.info?.isFallbackAdapter ? adapter : null;
   } catch {
     return null;
   }
