@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, exported
 from tests.web.browser import CHROMIUM, DRIVER, Browser, Serving, requests_of
 from topformer_d2 import Predictor, get_config
 from topformer_d2.checkpoint import save_state_dict
@@ -104,8 +104,15 @@ def test_labels_are_pythons(page, made, tmp_path, size):
     assert len(shares) == len(np.unique(expected))
 
 
-def test_labels_and_boxes_of_a_joint_model(made, tmp_path):
+@pytest.mark.parametrize("decoded", ["by the page", "in the graph"])
+def test_labels_and_boxes_of_a_joint_model(made, tmp_path, decoded):
     site, predictor = made(JOINT)
+    if decoded == "in the graph":
+        cfg = get_config(JOINT, ["MODEL.DEVICE", "cpu"])
+        model = exported(cfg, str(site.parent.parent / "joint.pth"), tmp_path / "joint.onnx")
+        info = model_for_web(model, None, tmp_path)[1]
+        site = tmp_path / "site"
+        write_site(site, model, info, JOINT, runtime_files(None))
     image = picture(tmp_path / "a.png", 200, 300)
     expected = predictor(image)
     with Serving(SiteServer(site, 0)) as serving, Browser() as browser:
