@@ -8,6 +8,7 @@
   topformer predict --model model.onnx --input photos/ --output labels/ --no-overlays
   topformer predict --model model.onnx --input photos/ --output found/ --save-labels labelme
   topformer predict --model model.onnx --input camera --output seen.mp4
+  topformer predict --model model.onnx --engine ray --input paths.txt --output labels/
 
 Of images: overlays, label maps as PNG, boxes as JSON lines, labels for a labelling tool. Of a
 video: the video with them drawn. Of a camera: the same until Ctrl-C, in a window where OpenCV has
@@ -33,6 +34,7 @@ from ..inference.prediction_files import split_outputs
 from ..inference.video import VideoReader, is_video
 from ..logs import get_logger
 from .parsing import Parser, add_min_score, add_opts, min_score_of
+from .predict_bulk import add_bulk_options, check_engine, run_bulk
 
 logger = get_logger(__name__)
 
@@ -101,6 +103,7 @@ def make_parser() -> Parser:
         help="an image of more is skipped, as a small file can claim any size; raise it for large "
         "ones, best with --tile-size, at 10 bytes of memory a pixel; default: %(default)s",
     )
+    add_bulk_options(parser)
     add_opts(parser)
     return parser
 
@@ -110,9 +113,13 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     min_score = min_score_of(args)
     if args.max_pixels < 1:
         raise InputError(f"--max-pixels is {args.max_pixels}; it takes 1 or more")
+    check_engine(args)
     camera = camera_number(args.input)
     if camera is None and args.output is None:
         parser.error("the following arguments are required: --output")
+    if args.engine:
+        check_still(args, camera)
+        return run_bulk(load_predictor(args), args)
     paths = [] if camera is not None or shows_video(args) else list_images(args.input, "input")
     paths, earlier = split_outputs(paths)
     if not paths:
@@ -158,6 +165,16 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     for problem in shortened(problems, paths):
         print("skipped:", parser.reword(problem), file=sys.stderr)
     return 1 if problems else 0
+
+
+def check_still(args: argparse.Namespace, camera: int | None) -> None:
+    """Raise InputError where --engine is asked to read what moves."""
+    is_list = args.input.lower().endswith((".txt", ".parquet"))
+    moves = is_video(args.input) and not is_list and not looks_like_image(args.input)
+    if moves or camera is not None or args.output.lower().endswith((".mp4", ".avi")):
+        raise InputError(
+            f"--engine {args.engine} reads images, and no video or camera: leave it out"
+        )
 
 
 def check_no_images(args: argparse.Namespace) -> None:
@@ -225,7 +242,8 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     """From --config-file and --weights, or from --model."""
     keys = {
         "backend": args.backend,
-        "num_threads": args.threads,
+        # With several processes, each has a core.
+        "num_threads": args.threads or (1 if args.engine else None),
         "tile_size": args.tile_size,
     }
     if args.model is not None:

@@ -41,13 +41,19 @@ _BYTES_PER_PIXEL = 10
 
 
 @contextmanager
-def opened_image(path: str, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image]]:
-    """A file and the image in it, of which the header is read and found to be acceptable."""
-    if not is_remote(path):
+def opened_image(
+    path: str, max_pixels: int, content: bytes | None = None
+) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """A file and the image in it, of which the header is read and found to be acceptable.
+
+    Where its content is given, the path is a name for messages.
+    """
+    if content is None and not is_remote(path):
         check_regular_file(path)
     size = ""
     try:
-        with PathManager.open(path, "rb") as f, _open(f) as image:
+        file = PathManager.open(path, "rb") if content is None else io.BytesIO(content)
+        with file as f, _open(f) as image:
             width, height = image.size
             size = f" ({width}x{height} pixels)"
             if trouble := _size_trouble(width, height, max_pixels):
@@ -123,7 +129,11 @@ def _say_first_frame_alone(path: str, image_format: str) -> None:
 
 
 def read_image(
-    path: str | os.PathLike, image_format: str = "BGR", *, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike,
+    image_format: str = "BGR",
+    *,
+    max_pixels: int = MAX_PIXELS,
+    content: bytes | None = None,
 ) -> np.ndarray:
     """(H, W, 3) uint8, turned by its EXIF orientation, as Detectron2 reads it.
 
@@ -133,13 +143,14 @@ def read_image(
         path: of a file, not of a pipe or device.
         image_format: the order of the channels.
         max_pixels: an image of more is refused by its header, before memory is taken for it.
+        content: of the file, where that is here already; None = it is read.
 
     Raises:
         InputError: it cannot be read, is too large or too long, or is grey with more than 8 bits:
             Pillow makes all that is above 255 white.
     """
     path = os.fspath(path)
-    with opened_image(path, max_pixels) as (_, image):
+    with opened_image(path, max_pixels, content) as (_, image):
         mode = image.mode
         if image.format in _ANIMATED and getattr(image, "is_animated", False):
             _say_first_frame_alone(path, image.format)
@@ -239,6 +250,11 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     Raises:
         InputError: the extension is not an image's, or the format does not take this type or size.
     """
+    write_beside(path, encode_image(path, image))
+
+
+def encode_image(path: str | os.PathLike, image: np.ndarray) -> bytes:
+    """The content of the file that write_image writes; the same arguments and errors."""
     check_image_name(path)
     extension = os.path.splitext(path)[1].lower()
     deep = image.dtype == np.uint16 and extension in _DEEP_EXTENSIONS
@@ -257,4 +273,4 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
             f"{path}: {width}x{height} pixels cannot be written as {extension}; a .jpg has at most "
             "65500 a side, a .webp 16383"
         )
-    write_beside(path, content.tobytes())
+    return content.tobytes()

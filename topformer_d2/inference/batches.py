@@ -66,7 +66,7 @@ def predict_in_batches(
     """
     stopped = threading.Event()
     batches = _read_in_batches(files, batch_size, max_pixels, stopped)
-    run = _Batches(predict, batch_size)
+    run = BatchPredictor(predict, batch_size)
     try:
         for batch in _one_ahead(batches):
             run([each for each in batch if each.image is not None])
@@ -86,7 +86,7 @@ def _read_in_batches(
     for file in files:
         if stopped.is_set():
             return
-        found = _read(file, max_pixels)
+        found = read_file(file, max_pixels)
         batch.append(found)
         pixels += 0 if found.image is None else found.image[..., 0].size
         if len(batch) == size or pixels >= _BATCH_PIXELS:
@@ -96,10 +96,17 @@ def _read_in_batches(
         yield batch
 
 
-def _read(file: str, max_pixels: int) -> FilePrediction:
+def read_file(file: str, max_pixels: int, content: bytes | None = None) -> FilePrediction:
+    """An image file that is read, or what is wrong with it.
+
+    Args:
+        file: its path, or what messages call it.
+        max_pixels: an image of more is not read.
+        content: of the file, where that is here already; None = it is read.
+    """
     found = FilePrediction(file)
     with noting_trouble(found):
-        found.image = read_image(file, max_pixels=max_pixels)
+        found.image = read_image(file, max_pixels=max_pixels, content=content)
     return found
 
 
@@ -144,10 +151,15 @@ def _start_next(items: Iterator[T]) -> Future[T | None]:
     return answer
 
 
-class _Batches:
+class BatchPredictor:
     """Sets the scene of each image of a batch, or what is wrong with it."""
 
     def __init__(self, predict: Callable[[list[np.ndarray]], list[Scene]], size: int):
+        """
+        Args:
+            predict: a Predictor, or what else takes images (H, W, 3) uint8 BGR.
+            size: images in a call of `predict`, at most.
+        """
         self._predict = predict
         self._size = size  # that fits into the memory, as far as is known
 

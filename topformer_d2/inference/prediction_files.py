@@ -22,7 +22,8 @@ from .label_files import LabelWriter, open_writer
 from .predictor import Predictor
 from .results import check_results, result_lines, written_however_it_ends
 
-_LABEL, _OVERLAY = "_label.png", "_overlay.jpg"
+# What an output's name ends in, after that of its image.
+LABEL, _OVERLAY = "_label.png", "_overlay.jpg"
 
 
 def split_outputs(paths: Sequence[str | os.PathLike]) -> tuple[list[str], list[str]]:
@@ -37,7 +38,7 @@ def split_outputs(paths: Sequence[str | os.PathLike]) -> tuple[list[str], list[s
     stems = {*names, *(os.path.splitext(name)[0] for name in names)}
     parts: tuple[list[str], list[str]] = ([], [])
     for file, name in zip(files, names, strict=True):
-        images = [name.removesuffix(end) for end in (_LABEL, _OVERLAY) if name.endswith(end)]
+        images = [name.removesuffix(end) for end in (LABEL, _OVERLAY) if name.endswith(end)]
         parts[not stems.isdisjoint(images)].append(file)
     return parts
 
@@ -90,7 +91,7 @@ def write_predictions(
     files, output = [os.fspath(path) for path in paths], os.fspath(output)
     json_file = os.fspath(json_file) if json_file else None
     names = output_names(files)
-    endings = [_LABEL] if "sem_seg" in info.tasks else []
+    endings = [LABEL] if "sem_seg" in info.tasks else []
     endings += [_OVERLAY] if draw else []
     if not endings and not json_file and not label_format:
         raise InputError(
@@ -114,7 +115,7 @@ def write_predictions(
         check_output(json_file, "json_file")
     image_ids: Sequence[int | str] = names
     if json_file:
-        image_ids = _image_ids(files, names, info.objects.dataset)
+        image_ids = image_ids_of(files, names, info.objects.dataset)
     problems: list[str] = []
     lines: list[str] = []
     predictions = predict_in_batches(
@@ -145,7 +146,7 @@ def _write_pictures(
 ) -> None:
     """The label map, where there is one, and the overlay, where one is drawn."""
     if scene.label is not None:
-        write_image(stem + _LABEL, scene.label)
+        write_image(stem + LABEL, scene.label)
     if draw is not None:
         write_image(stem + _OVERLAY, draw(image, scene))
 
@@ -171,12 +172,22 @@ def _make_folder(output: str) -> None:
         make_folder(output)
 
 
-def _image_ids(paths: list[str], names: list[str], dataset_name: str) -> Sequence[int | str]:
+def image_ids_of(
+    paths: Sequence[str], names: Sequence[str], dataset_name: str
+) -> Sequence[int | str]:
+    """The image_id of each file in COCO's results, as write_predictions says.
+
+    Args:
+        paths: image files.
+        names: of their outputs, by output_names.
+        dataset_name: that the model's classes come from.
+    """
     known: dict[str, int | str] = {}
     if dataset_name in DatasetCatalog.list() and not missing_paths(dataset_name):
         records = load_records(dataset_name)
         known = {os.path.realpath(r["file_name"]): r.get("image_id") for r in records}
-    ids = [known.get(os.path.realpath(path)) for path in paths]
+    # Without a dataset, no path need be looked up, which takes long for very many.
+    ids = [known.get(os.path.realpath(path)) for path in paths] if known else [None]
     if None not in ids:
         return ids
     stems = [os.path.basename(name) for name in names]

@@ -1,0 +1,365 @@
+"""Break bulk prediction on Ray on purpose, and count what is lost or doubled.
+
+python -m tests.faults.bulk --tries 3 --output table.md
+python -m tests.faults.bulk --only "an actor is killed"
+
+A small Ray of two nodes runs on this machine. Each try predicts synthetic images with a stand-in
+for a model, and injects its fault at a random moment of it. Then the same call is made again until
+all is done, as a user would, and every file is compared with those of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tests.helpers import REPOSITORY
+from topformer_d2.data.class_table import ClassTable
+from topformer_d2.data.scene import Scene
+from topformer_d2.errors import show_input_errors
+from topformer_d2.inference.bulk import BulkResult, RayEngine, list_inputs, predict_in_bulk
+
+IMAGES, SIZE = 40, 8
+# All pixels of an image that ends its process, and which image that is.
+POISON, POISONED = 255, 5
+
+
+@dataclass
+class Info:
+    """The part of a ModelInfo that predictions need."""
+
+    tasks: tuple[str, ...] = ("sem_seg", "instances")
+    pixels: ClassTable = field(default_factory=ClassTable)
+    objects: ClassTable = field(
+        default_factory=lambda: ClassTable(names=("a",), colors=((0, 0, 0),), ids=(7,))
+    )
+
+
+class StandIn:
+    """A predictor that costs nothing but the seconds it waits for each image."""
+
+    def __init__(self, seconds: float = 0.0, dies: bool = True):
+        self.info = Info()
+        self.backend = type(self)._Backend()
+        self._seconds = seconds
+        self._dies = dies
+
+    class _Backend:
+        batch = 1
+
+    def __call__(self, images: list[np.ndarray]) -> list[Scene]:
+        time.sleep(self._seconds * len(images))
+        if self._dies and any((image == POISON).all() for image in images):
+            os._exit(1)
+        return [self._scene(image) for image in images]
+
+    def _scene(self, image: np.ndarray) -> Scene:
+        height, width = image.shape[:2]
+        return Scene(
+            label=image[..., 0] // 64,
+            boxes=[[0, 0, float(image[0, 0, 0]), 1]],
+            classes=[0],
+            scores=[0.5],
+            size=(height, width),
+        )
+
+
+def write_inputs(folder: Path, count: int = IMAGES, *, corrupt: int = 0, poison: int = 0) -> None:
+    """Synthetic images, of which so many are no images, or end the process that predicts them."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+        if poison and i == POISONED:
+            pixels[:] = POISON
+        cv2.imwrite(str(folder / f"{i:05d}.png"), pixels)
+    for path in sorted(folder.iterdir())[3::9][:corrupt]:
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def bulk(
+    inputs: Path, output: Path, *, seconds: float = 0.0, dies: bool = True, **keys: Any
+) -> BulkResult:
+    """predict_in_bulk with the stand-in."""
+    return predict_in_bulk(
+        StandIn(seconds, dies),
+        list_inputs(inputs),
+        output,
+        identity={"stand-in": 1},
+        partition_size=SIZE,
+        **keys,
+    )
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """All files of the partitions, by their paths in `output`."""
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and path.relative_to(output).parts[0].startswith("part-")
+    }
+
+
+def doubled(output: Path) -> int:
+    """Images of which there are two label maps, two lines of boxes or two rejects."""
+    found: Counter = Counter()
+    for path in output.glob("part-*/labels/*"):
+        found["label", path.name] += 1
+    for path in output.glob("part-*/boxes.jsonl"):
+        for line in path.read_text().splitlines():
+            found["boxes", json.loads(line)["image_id"]] += 1
+    for line in (output / "rejects.jsonl").read_text().splitlines():
+        found["reject", json.loads(line)["path"]] += 1
+    return sum(count - 1 for count in found.values())
+
+
+class Cluster:
+    """Two nodes of Ray on this machine, which processes of this one are."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster as RayCluster
+
+        node = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
+        self._ray = RayCluster(initialize_head=True, head_node_args=node)
+        self._node = {key: node[key] for key in ("num_cpus", "object_store_memory")}
+        self.address = self._ray.address
+        self._second = self._ray.add_node(**self._node)
+
+    def kill_node(self) -> None:
+        """Kill all processes of the second node at once, and start another."""
+        self._ray.remove_node(self._second, allow_graceful=False)
+        self._second = self._ray.add_node(**self._node)
+
+    def shutdown(self) -> None:
+        self._ray.shutdown()
+
+
+def descendants(pid: int) -> list[tuple[int, str]]:
+    """(process, title) of all processes that come from this one."""
+    children: dict[int, list[tuple[int, str]]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            number = int(entry.name)
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            children.setdefault(parent, []).append((number, title))
+    found, todo = [], [pid]
+    while todo:
+        for child in children.get(todo.pop(), []):
+            found.append(child)
+            todo.append(child[0])
+    return found
+
+
+def kill_one(word: str, seconds: float = 60) -> bool:
+    """Kill a process of ours whose title has the word; whether there was one in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for pid, title in descendants(os.getpid()):
+            if title.startswith("ray::") and word in title:
+                os.kill(pid, signal.SIGKILL)
+                return True
+        time.sleep(0.05)
+    return False
+
+
+@dataclass
+class Row:
+    """What came of one kind of fault."""
+
+    tries: int = 0
+    injected: int = 0
+    whole: int = 0
+    lost: int = 0
+    doubled: int = 0
+
+
+def count(row: Row, inputs: Path, output: Path, expected: dict[str, bytes]) -> None:
+    """Compare a run that has ended with an undisturbed one."""
+    found = contents(output)
+    row.tries += 1
+    row.lost += sum(found.get(name) != content for name, content in expected.items())
+    left_over = len(list(output.glob(".*partial*")))
+    row.doubled += doubled(output) + left_over
+    counts = json.loads((output / "manifest.json").read_text())["counts"]
+    row.whole += counts["done"] + counts["rejected"] == len(list_inputs(inputs))
+
+
+Injection = Callable[["Cluster", Path, Path, random.Random], int]
+
+
+def while_running(inject: Callable[[], bool], run: Callable[[], object]) -> int:
+    """Inject a fault in a thread of its own while this one runs; how many were injected."""
+    done: list[bool] = []
+    thread = threading.Thread(target=lambda: done.append(inject()))
+    thread.start()
+    run()
+    thread.join()
+    return sum(done)
+
+
+def once_begun(output: Path, rng: random.Random) -> None:
+    """Wait until something is written, and then for a moment."""
+    end = time.monotonic() + 300
+    while not any(output.glob("part-*")) and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(rng.uniform(0, 0.5))
+
+
+def process_killed(word: str) -> Injection:
+    """A process of Ray whose title has the word is killed; Ray goes on."""
+
+    def inject(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
+        def kill() -> bool:
+            once_begun(output, rng)
+            return kill_one(word)
+
+        return while_running(kill, lambda: on_ray(cluster, inputs, output))
+
+    return inject
+
+
+def node_killed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
+    def kill() -> bool:
+        once_begun(output, rng)
+        cluster.kill_node()
+        return True
+
+    return while_running(kill, lambda: on_ray(cluster, inputs, output))
+
+
+def driver_killed(number: signal.Signals) -> Injection:
+    """The process that was started by the user gets a signal; the user starts it again."""
+
+    def inject(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
+        words = ["--drive", inputs, output, "--address", cluster.address]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.bulk", *map(str, words)],
+            cwd=REPOSITORY,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        )
+        once_begun(output, rng)
+        running = process.poll() is None
+        process.send_signal(number)
+        process.wait()
+        on_ray(cluster, inputs, output)
+        return int(running)
+
+    return inject
+
+
+def undisturbed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
+    """The fault is in the images."""
+    on_ray(cluster, inputs, output)
+    return sum(1 for _ in (output / "rejects.jsonl").open())
+
+
+def on_ray(cluster: Cluster, inputs: Path, output: Path) -> None:
+    engine = RayEngine(address=cluster.address, actors=2)
+    bulk(inputs, output, seconds=0.1, engine=engine)
+
+
+# Each with its way to inject it, and what its images are.
+FAULTS: dict[str, tuple[Injection, dict[str, int]]] = {
+    "an actor is killed": (process_killed("_Actor"), {}),
+    "a reader is killed": (process_killed("_read_block"), {}),
+    "a node is killed": (node_killed, {}),
+    "the driver is killed (SIGKILL)": (driver_killed(signal.SIGKILL), {}),
+    "the driver is terminated (SIGTERM)": (driver_killed(signal.SIGTERM), {}),
+    "images are corrupt": (undisturbed, {"corrupt": 3}),
+    "an image ends its process": (undisturbed, {"poison": 1}),
+}
+
+
+def reference(inputs: Path, output: Path, poison: int) -> dict[str, bytes]:
+    """The files of an undisturbed run in one process."""
+    bulk(inputs, output, dies=False)
+    found = contents(output)
+    if not poison:
+        return found
+    # One image is rejected, and with it the other files of its partition are others.
+    labels = {name: content for name, content in found.items() if "/labels/" in name}
+    return {k: v for k, v in labels.items() if f"{POISONED:05d}" not in k}
+
+
+def try_fault(name: str, cluster: Cluster, folder: Path, seed: int, row: Row) -> None:
+    """Inject one fault once."""
+    inject, images = FAULTS[name]
+    inputs, output = folder / f"in {seed}", folder / f"out {seed}"
+    write_inputs(inputs, **images)
+    expected = reference(inputs, folder / f"expected {seed}", images.get("poison", 0))
+    row.injected += inject(cluster, inputs, output, random.Random(seed))
+    count(row, inputs, output, expected)
+
+
+def table(rows: dict[str, Row]) -> str:
+    head = ("fault", "tried", "injected", "ended whole", "lost", "doubled")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name, row in rows.items():
+        numbers = (row.tries, row.injected, row.whole, row.lost, row.doubled)
+        lines.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines) + "\n"
+
+
+def all_tries(names: list[str], tries: int, folder: Path) -> Iterator[tuple[str, Row]]:
+    cluster = Cluster()
+    try:
+        for name in names:
+            row = Row()
+            for seed in range(tries):
+                try_fault(name, cluster, folder / name.replace(" ", "_"), seed, row)
+                print(f"{name}, seed {seed}: {row}", flush=True)
+            yield name, row
+    finally:
+        cluster.shutdown()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tries", type=int, default=3, help="of each fault; default: 3")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, metavar="FAULT")
+    parser.add_argument("--output", metavar="FILE", help="where the table is written, too")
+    parser.add_argument("--drive", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--address", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.drive:
+        with show_input_errors():
+            bulk(*args.drive, seconds=0.1, engine=RayEngine(address=args.address, actors=2))
+        return
+    with tempfile.TemporaryDirectory(prefix="topformer_d2_bulk_") as folder:
+        rows = dict(all_tries(list(args.only or FAULTS), args.tries, Path(folder)))
+    page = f"`{shlex.join(['python', '-m', 'tests.faults.bulk', *sys.argv[1:]])}`\n\n{table(rows)}"
+    print(page)
+    if args.output:
+        Path(args.output).write_text(page, encoding="utf-8")
+    wrong = any(r.lost or r.doubled or r.whole < r.tries or not r.injected for r in rows.values())
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    # As a module that other processes can import, which unpickle the stand-in.
+    from tests.faults import bulk as module
+
+    module.main()

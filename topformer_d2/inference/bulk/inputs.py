@@ -1,0 +1,157 @@
+"""What images there are, on this machine or in a remote store, and the bytes of remote ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Any
+
+from ...data.image_files import has_extension, list_images
+from ...errors import InputError, import_optional, printable
+from ...files import check_regular_file, is_remote, read_text
+from ...logs import get_logger
+from ..prediction_files import split_outputs
+
+logger = get_logger(__name__)
+
+# A store that does not answer is tried again after so many seconds.
+_WAITS = (1.0, 4.0, 15.0)
+# What a file may have in bytes for each pixel that is read, and for all that is not pixels.
+_BYTES_PER_PIXEL, _SOME_BYTES = 16, 1 << 24
+
+
+def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
+    """The paths of images, sorted, each once; those of this machine are absolute.
+
+    Args:
+        source: a folder, an image or a glob, as list_images takes them; a .txt file with a path a
+            line; a .parquet file with a column "path", or with one column of texts; a URI that
+            pyarrow.fs or fsspec knows, such as s3://bucket/photos, of a folder or an image. Paths
+            in a .txt or .parquet are from the working folder on, or URIs.
+        name: of the parameter by which it was given, for the message.
+
+    Raises:
+        InputError: there are none, a list cannot be read, or a library for it is missing.
+    """
+    source = os.fspath(source)
+    given = f"`{name}` " if name else ""
+    if is_remote(source):
+        found = _list_remote(source, given)
+    elif source.lower().endswith(".txt"):
+        found = [line for line in map(str.strip, read_text(source).splitlines()) if line]
+    elif source.lower().endswith(".parquet"):
+        found = _read_column(source, given)
+    else:
+        found, earlier = split_outputs(list_images(source, name))
+        if earlier:
+            logger.warning(
+                "%s: %d images that an earlier run seems to have written are left out, such as %s",
+                *(printable(source), len(earlier), printable(earlier[0])),
+            )
+    paths = sorted({path if is_remote(path) else os.path.abspath(path) for path in found})
+    if not paths:
+        raise InputError(f"{given}{source}: no image is named there")
+    if len(paths) < len(found):
+        logger.warning(
+            "%s names %d images more than once; each is predicted once",
+            *(printable(source), len(found) - len(paths)),
+        )
+    return paths
+
+
+def _read_column(path: str, given: str) -> list[str]:
+    """The texts of a Parquet file's column of paths."""
+    check_regular_file(path)
+    parquet = import_optional("pyarrow.parquet", "a .parquet of paths", "topformer_d2[ray]")
+    arrow = import_optional("pyarrow", "a .parquet of paths", "topformer_d2[ray]")
+    try:
+        schema = parquet.read_schema(path)
+        is_text = (arrow.types.is_string, arrow.types.is_large_string)
+        texts = [field.name for field in schema if any(each(field.type) for each in is_text)]
+        column = "path" if "path" in texts else texts[0] if len(texts) == 1 else None
+        if column is None:
+            raise InputError(
+                f'{given}{path} has no column "path" of texts, and not exactly one such column '
+                f"(columns: {', '.join(schema.names)}): rename the column of paths"
+            )
+        values = parquet.read_table(path, columns=[column]).column(0).to_pylist()
+    except (arrow.ArrowException, OSError) as e:
+        raise InputError(f"{given}{path} cannot be read as Parquet: {e}") from e
+    if empty := [str(row) for row, value in enumerate(values) if not value]:
+        raise InputError(f"{given}{path} has rows without a path, such as row {empty[0]}")
+    return values
+
+
+def open_store(uri: str) -> tuple[Any, str]:
+    """The file system of a URI, as pyarrow.fs has it, and the path in it.
+
+    Raises:
+        InputError: neither pyarrow.fs nor fsspec knows the scheme, or a library is missing.
+    """
+    arrow = import_optional("pyarrow", f"{uri}", "topformer_d2[ray]")
+    fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
+    try:
+        return fs.FileSystem.from_uri(uri)
+    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
+        pass
+    fsspec = import_optional("fsspec", f"{uri}", "fsspec")
+    try:
+        store, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as e:
+        raise InputError(f"{uri} cannot be opened: {e}") from e
+    return fs.PyFileSystem(fs.FSSpecHandler(store)), path
+
+
+def _list_remote(uri: str, given: str) -> list[str]:
+    """The image that a URI names, or those of its folder (not of folders in it)."""
+    store, path = open_store(uri)
+    fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
+    try:
+        info = store.get_file_info(path)
+        if info.type == fs.FileType.File:
+            return [uri]
+        if info.type != fs.FileType.Directory:
+            raise InputError(f"{given}{uri}: nothing is there")
+        infos = store.get_file_info(fs.FileSelector(path))
+    except OSError as e:
+        raise InputError(f"{given}{uri} cannot be listed: {e}") from e
+    names = [each.base_name for each in infos if each.type == fs.FileType.File]
+    kept = [name for name in names if has_extension(name)]
+    if not kept:
+        raise InputError(f"{given}{uri}: no image there, of {len(names)} files")
+    folder = uri.rstrip("/")
+    found, _ = split_outputs([f"{folder}/{name}" for name in kept])
+    return found
+
+
+def read_remote(uri: str, max_pixels: int) -> bytes:
+    """The bytes of a remote file.
+
+    A store that does not answer is tried again, so that its rest is no fault of the image.
+
+    Args:
+        uri: of the file.
+        max_pixels: a file that is larger than so many pixels can need is refused.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or it is too large.
+        OSError: the store does not answer.
+    """
+    most = _SOME_BYTES + _BYTES_PER_PIXEL * max_pixels
+    for wait in (*_WAITS, None):
+        try:
+            store, path = open_store(uri)
+            with store.open_input_stream(path) as file:
+                content = file.read(most + 1)
+            break
+        except (FileNotFoundError, PermissionError, IsADirectoryError) as e:
+            raise InputError(f"{uri} cannot be read: {e.strerror or e}") from e
+        except OSError as e:
+            if wait is None:
+                # One that ends the run: the next file would meet it as well.
+                raise OSError(errno.EIO, f"the store does not answer: {e}", uri) from e
+            time.sleep(wait)
+    if len(content) > most:
+        raise InputError(f"{uri} is larger than {most} bytes, which is more than it can need")
+    return content

@@ -1,0 +1,129 @@
+"""What a folder of results was made with, so that nothing else is written among them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ... import __version__
+from ...config import find_config, flat_keys
+from ...errors import InputError, shortened
+from ...files import read_json, write_json
+from ...logs import get_logger
+from ..formats import runtimes_of
+
+logger = get_logger(__name__)
+
+MANIFEST = "manifest.json"
+# Of the config, where files are; what is in the weights is compared.
+_NOT_COMPARED = ("MODEL.WEIGHTS", "OUTPUT_DIR")
+_LIBRARIES = (
+    *("torch", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "openvino", "ray"),
+)
+
+
+def identify_model(
+    model: CfgNode | str | os.PathLike, weights: str | os.PathLike | None = None, **keys: Any
+) -> dict[str, Any]:
+    """What tells one model from another: hashes of its files, its config and how it is run.
+
+    Args:
+        model, weights: as Predictor takes them.
+        keys: further values that change predictions, such as a tile size.
+
+    Returns:
+        plain values, for JSON: "sha256" of an exported file (of OpenVINO's two), or "config" with
+        the keys by their whole names and "weights_sha256"; and `keys`.
+    """
+    if not isinstance(model, CfgNode) and runtimes_of(Path(model).suffix.lower()):
+        path = Path(model)
+        second = path.with_suffix(".bin")
+        files = [path, second] if path.suffix.lower() == ".xml" and second.exists() else [path]
+        return {"sha256": _hash(*files), **keys}
+    cfg = model if isinstance(model, CfgNode) else find_config(os.fspath(model))
+    flat = {key: value for key, value in flat_keys(cfg) if key not in _NOT_COMPARED}
+    config = json.loads(json.dumps(flat, default=str, sort_keys=True))
+    found = _hash(Path(weights or cfg.MODEL.WEIGHTS))
+    return {"weights_sha256": found, "config": config, **keys}
+
+
+def _hash(*paths: Path) -> str:
+    found = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as f:
+            while chunk := f.read(1 << 20):
+                found.update(chunk)
+    return found.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of this package and of the libraries that have a part in predictions."""
+    found = {"topformer_d2": __version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def open_manifest(output: Path, made_of: Mapping[str, Any]) -> None:
+    """Write the manifest of a new folder, or check that an earlier one is of the same run.
+
+    Other versions of libraries are told in the log, and noted.
+
+    Args:
+        output: the folder.
+        made_of: what the results depend on: "model", "settings" and "inputs", as plain values.
+
+    Raises:
+        InputError: the folder has results of another model, config, settings or inputs, and the
+            message names what differs; or results without a manifest.
+    """
+    path, versions = output / MANIFEST, library_versions()
+    if not path.exists():
+        if parts := sorted(output.glob("part-*")):
+            raise InputError(
+                f"{parts[0]} is there, and {path} is not, which says what made it: name another "
+                "`output`, or remove the partitions"
+            )
+        write_json(path, {**made_of, "versions": [versions], "counts": None}, indent=1)
+        return
+    earlier: Any = read_json(os.fspath(path))
+    if not isinstance(earlier, dict) or not isinstance(earlier.get("versions"), list):
+        raise InputError(f"{path} is no manifest of a prediction: name another `output`")
+    _check_same(path, made_of, earlier)
+    if versions not in earlier["versions"]:
+        logger.warning("%s: the rest is predicted by other versions of libraries", path)
+        write_json(path, {**earlier, "versions": [*earlier["versions"], versions]}, indent=1)
+
+
+def _check_same(path: Path, made_of: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    now, then = (
+        {key: value for name in made_of for key, value in flat_keys({name: each.get(name)})}
+        for each in (made_of, earlier)
+    )
+    differing = [
+        f"{key} is {shortened(now.get(key))} and was {shortened(then.get(key))}"
+        for key in sorted({*now, *then})
+        if now.get(key) != then.get(key)
+    ]
+    if differing:
+        more = f", and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise InputError(
+            f"{path.parent} has the predictions of another run: {'; '.join(differing[:4])}{more}. "
+            "Name another `output`, or remove that one"
+        )
+
+
+def note_counts(output: Path, counts: Mapping[str, int]) -> None:
+    """Write into the manifest how many images there are, at the end."""
+    path = output / MANIFEST
+    write_json(path, {**read_json(os.fspath(path)), "counts": dict(counts)}, indent=1)

@@ -1,0 +1,131 @@
+"""What is done to the images of a partition, wherever that is: they are read, then predicted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ...data.images import encode_image
+from ...data.scene import Scene
+from ...errors import InputError
+from ...files import is_remote
+from ..batches import BatchPredictor, FilePrediction, noting_trouble, read_file
+from ..prediction_files import LABEL
+from ..results import result_lines
+from .inputs import read_remote
+from .partitions import Item
+
+LABEL_FORMATS = ("png", "rle")
+# Images are handed on when they have so many bytes, so that large ones do not fill the memory.
+BLOCK_BYTES = 1 << 24
+
+
+class Result(NamedTuple):
+    """What became of one image.
+
+    Attributes:
+        partition, place: as an Item's.
+        label: the content of its PNG, or its line of label maps as RLE; None = there is none.
+        boxes: its lines of COCO's results; None = there are none.
+        problem: one line that names the file; None = it is done.
+    """
+
+    partition: int
+    place: int
+    label: bytes | None = None
+    boxes: bytes | None = None
+    problem: str | None = None
+
+
+Read = tuple[Item, FilePrediction]
+# From the partitions, each a list of images, and the work to the results, in any order.
+Results = Generator[list[Result], None, None]
+Engine = Callable[[Iterable[Sequence[Item]], "Work"], Results]
+
+
+@dataclass
+class Work:
+    """The two steps, which may run in two processes: reading, and predicting with one model.
+
+    Attributes:
+        predictor: a Predictor, or what is called as it is and has its `info` and `backend.batch`;
+            it can be pickled.
+        label_format: one of LABEL_FORMATS.
+        max_pixels: of an image; a larger one is not read.
+    """
+
+    predictor: Any
+    label_format: str
+    max_pixels: int
+
+    def __post_init__(self) -> None:
+        if self.label_format not in LABEL_FORMATS:
+            raise InputError(
+                f"`label_format` is {self.label_format!r}; known: {', '.join(LABEL_FORMATS)}"
+            )
+        self._batches = BatchPredictor(self.predictor, self.predictor.backend.batch)
+
+    def predict(self, batch: Sequence[Read]) -> list[Result]:
+        """The results of images that were read, in their order; the images are let go."""
+        self._batches([found for _, found in batch if found.image is not None])
+        results = [self._result(item, found) for item, found in batch]
+        for _, found in batch:
+            found.image = found.scene = None
+        return results
+
+    def _result(self, item: Item, found: FilePrediction) -> Result:
+        label, boxes = None, None
+        if found.scene is not None:
+            with noting_trouble(found):
+                tasks = self.predictor.info.tasks
+                if "sem_seg" in tasks:
+                    label = self._label(item, found.scene)
+                if "instances" in tasks:
+                    ids = self.predictor.info.objects.ids
+                    boxes = "".join(result_lines(found.scene, item.image_id, ids)).encode()
+        if found.problem is not None:
+            return Result(item.partition, item.place, problem=found.problem)
+        return Result(item.partition, item.place, label, boxes)
+
+    def _label(self, item: Item, scene: Scene) -> bytes:
+        if self.label_format == "png":
+            return encode_image(item.name + LABEL, scene.label)
+        found = scene.to_dict()
+        line = {"image_id": item.image_id, "size": found["size"], "label": found["label"]}
+        return f"{json.dumps(line)}\n".encode()
+
+
+def read_items(items: Iterable[Item], max_pixels: int) -> Iterator[list[Read]]:
+    """Read images in turn, in lists of up to about BLOCK_BYTES of pixels."""
+    block: list[Read] = []
+    size = 0
+    for item in items:
+        found = read_item(item, max_pixels)
+        block.append((item, found))
+        size += 0 if found.image is None else found.image.nbytes
+        if size >= BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def read_item(item: Item, max_pixels: int) -> FilePrediction:
+    """Read one image, of this machine or of a remote store."""
+    content = None
+    if is_remote(item.path):
+        found = FilePrediction(item.path)
+        with noting_trouble(found):
+            content = read_remote(item.path, max_pixels)
+        if found.problem is not None:
+            return found
+    return read_file(item.path, max_pixels, content)
+
+
+def in_process(partitions: Iterable[Sequence[Item]], work: Work) -> Results:
+    """The engine that does all in this process, one partition after the other."""
+    for items in partitions:
+        for block in read_items(items, work.max_pixels):
+            yield work.predict(block)
