@@ -134,6 +134,8 @@ setup(
         "interop": ["sahi>=0.11.20", "supervision>=0.25"],
         # Not in "dev" either, for the same reason. ByteTrack has left supervision for trackers.
         "tracking": ["trackers>=2.1"],
+        # Not in "dev": `topformer predict --engine ray`.
+        "ray": ["ray[data]>=2.60"],
         # Not in requirements.lock: of LOGGERS, for those who keep their runs there.
         "loggers": ["mlflow>=2.10", "wandb>=0.17"],
         # Not in requirements.lock: `make docs` has an environment of its own.

@@ -144,8 +144,11 @@ class Cluster:
         self._second = self._ray.add_node(**self._node)
 
     def kill_node(self) -> None:
-        """Kill all processes of the second node at once, and start another."""
+        """Kill all processes of the second node at once."""
         self._ray.remove_node(self._second, allow_graceful=False)
+
+    def add_node(self) -> None:
+        """Start another in its place; in the main thread, as Ray sets signal handlers there."""
         self._second = self._ray.add_node(**self._node)
 
     def shutdown(self) -> None:
@@ -177,7 +180,7 @@ def kill_one(word: str, seconds: float = 60) -> bool:
             if title.startswith("ray::") and word in title:
                 os.kill(pid, signal.SIGKILL)
                 return True
-        time.sleep(0.05)
+        time.sleep(0.001)
     return False
 
 
@@ -224,12 +227,18 @@ def once_begun(output: Path, rng: random.Random) -> None:
     time.sleep(rng.uniform(0, 0.5))
 
 
-def process_killed(word: str) -> Injection:
-    """A process of Ray whose title has the word is killed; Ray goes on."""
+def process_killed(word: str, *, early: bool = False) -> Injection:
+    """A process of Ray whose title has the word is killed; Ray goes on.
+
+    Args:
+        word: in the title.
+        early: do not wait for results; few images are read in less time than one takes.
+    """
 
     def inject(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
         def kill() -> bool:
-            once_begun(output, rng)
+            if not early:
+                once_begun(output, rng)
             return kill_one(word)
 
         return while_running(kill, lambda: on_ray(cluster, inputs, output))
@@ -243,7 +252,9 @@ def node_killed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random
         cluster.kill_node()
         return True
 
-    return while_running(kill, lambda: on_ray(cluster, inputs, output))
+    injected = while_running(kill, lambda: on_ray(cluster, inputs, output))
+    cluster.add_node()
+    return injected
 
 
 def driver_killed(number: signal.Signals) -> Injection:
@@ -282,7 +293,7 @@ def on_ray(cluster: Cluster, inputs: Path, output: Path) -> None:
 # Each with its way to inject it, and what its images are.
 FAULTS: dict[str, tuple[Injection, dict[str, int]]] = {
     "an actor is killed": (process_killed("_Actor"), {}),
-    "a reader is killed": (process_killed("_read_block"), {}),
+    "a reader is killed": (process_killed("_read_block", early=True), {}),
     "a node is killed": (node_killed, {}),
     "the driver is killed (SIGKILL)": (driver_killed(signal.SIGKILL), {}),
     "the driver is terminated (SIGTERM)": (driver_killed(signal.SIGTERM), {}),

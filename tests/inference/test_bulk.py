@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.faults.bulk import SIZE, StandIn, bulk, contents, write_inputs
-from tests.helpers import photo, save_untrained, topformer
+from tests.helpers import REPOSITORY, photo, save_untrained, topformer
 from topformer_d2 import Predictor, get_config
 from topformer_d2.cli import predict_bulk
 from topformer_d2.errors import InputError
@@ -429,6 +430,16 @@ def test_the_command(photos, tmp_path, monkeypatch):
     assert len(list((tmp_path / "out").glob("part-*/labels/*_label.png"))) == 3
     result = command(photos, tmp_path, *words, "--max-pixels", 100000)
     assert result.returncode == 1 and "settings.max_pixels" in result.stderr
+
+
+def test_the_example_of_the_page(photos, tmp_path, monkeypatch, capsys):
+    page = (REPOSITORY / "docs/bulk.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    photos.rename(tmp_path / "photos")
+    (tmp_path / "photos/00001.png").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert capsys.readouterr().out == f"{COUNT - 1} 1\n"
 
 
 @pytest.mark.parametrize(

@@ -36,11 +36,12 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
     """
     source = os.fspath(source)
     given = f"`{name}` " if name else ""
+    extension = "" if os.path.isdir(source) else os.path.splitext(source)[1].lower()
     if is_remote(source):
         found = _list_remote(source, given)
-    elif source.lower().endswith(".txt"):
+    elif extension == ".txt":
         found = [line for line in map(str.strip, read_text(source).splitlines()) if line]
-    elif source.lower().endswith(".parquet"):
+    elif extension == ".parquet":
         found = _read_column(source, given)
     else:
         found, earlier = split_outputs(list_images(source, name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import pickle
@@ -15,15 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from ...errors import InputError, import_optional
 from ..batches import FilePrediction
 from .attempts import Attempts, predict_counted, read_counted
 from .partitions import Item
-from .work import BLOCK_BYTES, Read, Result, Results, Work, read_items
+from .tables import INSTALL, images_table, items_of, items_table, read_of, results_table, rows_of
+from .work import BLOCK_BYTES, Result, Results, Work, read_items
 
-INSTALL = "topformer_d2[ray]"
 # Readers for an actor: reading an image takes about a third of the time of the smallest network.
 _READERS = 1 / 3
 # Images in a call of an actor on a GPU; without one, a block as it was read.
@@ -31,7 +28,7 @@ _GPU_IMAGES = 32
 # Blocks that fit into the object store of a Ray of our own, for each reader and actor.
 _BLOCKS = 4
 _SMALLEST_STORE = 128 << 20
-# The partition of a row that is an error, which ends the run. Ray would put words of its own into it.
+# The partition of a row that is an error, which ends the run; Ray adds words to one that is raised.
 _NO_PARTITION = -1
 # Actors that may die one after the other before one of them has begun to work.
 _DEATHS = 5
@@ -93,7 +90,7 @@ class RayEngine:
         context.target_max_block_size = BLOCK_BYTES
         context.max_consecutive_actor_init_deaths = _DEATHS
         with ray.data.DataContext.current(context):
-            dataset = ray.data.from_arrow([_items_table(items) for items in partitions])
+            dataset = ray.data.from_arrow([items_table(items) for items in partitions])
             _quiet()
             dataset = dataset.map_batches(
                 _read_block,
@@ -237,15 +234,15 @@ class _Remote:
 
 def _read_block(table: Any, *, max_pixels: int, counting: Any) -> Iterator[Any]:
     """What Ray Data calls in a task: a table of items to tables of images."""
-    items = [_item(row) for row in table.to_pylist()]
+    items = items_of(table)
     if items:
         read = partial(read_items, max_pixels=max_pixels)
         try:
             for block in read_counted(items, read, _Remote(counting)):
-                yield _images_table(block)
+                yield images_table(block)
         except (InputError, OSError) as e:
             ended = Item(_NO_PARTITION, 0, "", "", 0)
-            yield _images_table([(ended, FilePrediction("", problem=_packed(e).hex()))])
+            yield images_table([(ended, FilePrediction("", problem=_packed(e).hex()))])
 
 
 class _Actor:
@@ -257,18 +254,18 @@ class _Actor:
         self._counting = _Remote(counting)
 
     def __call__(self, table: Any) -> Any:
-        batch = list(map(_read_of, _rows(table)))
+        batch = list(map(read_of, rows_of(table)))
         for item, found in batch:
             if item.partition == _NO_PARTITION:
                 error = bytes.fromhex(found.problem)
-                return _results_table([Result(_NO_PARTITION, 0, error)])
+                return results_table([Result(_NO_PARTITION, 0, error)])
         try:
             if self._work is None:
                 self._work = pickle.loads(self._pickled)  # opens the model
             results = predict_counted(batch, self._work.predict, self._counting)
         except (InputError, OSError) as e:
             results = [Result(_NO_PARTITION, 0, _packed(e))]
-        return _results_table(results)
+        return results_table(results)
 
 
 def _packed(error: Exception) -> bytes:
@@ -276,88 +273,3 @@ def _packed(error: Exception) -> bytes:
     if isinstance(error, OSError):
         return pickle.dumps(OSError(error.errno, error.strerror or str(error), error.filename))
     return pickle.dumps(InputError(str(error)))
-
-
-# Tables of Arrow. A path may have bytes that are no text, so it is kept as bytes.
-
-
-def _arrow() -> Any:
-    return import_optional("pyarrow", "the engine ray", INSTALL)
-
-
-def _fields(arrow: Any) -> list[tuple[str, Any]]:
-    whole, octets = arrow.int64(), arrow.binary()
-    return [
-        *(("partition", whole), ("place", whole)),
-        *(("path", octets), ("name", octets), ("image_id", arrow.string())),
-    ]
-
-
-def _columns(items: Sequence[Item]) -> dict[str, list]:
-    return {
-        "partition": [item.partition for item in items],
-        "place": [item.place for item in items],
-        "path": [os.fsencode(item.path) for item in items],
-        "name": [os.fsencode(item.name) for item in items],
-        "image_id": [json.dumps(item.image_id) for item in items],
-    }
-
-
-def _items_table(items: Sequence[Item]) -> Any:
-    arrow = _arrow()
-    return arrow.table(_columns(items), schema=arrow.schema(_fields(arrow)))
-
-
-def _item(row: dict[str, Any]) -> Item:
-    return Item(
-        row["partition"],
-        row["place"],
-        os.fsdecode(row["path"]),
-        os.fsdecode(row["name"]),
-        json.loads(row["image_id"]),
-    )
-
-
-def _images_table(block: Sequence[Read]) -> Any:
-    arrow = _arrow()
-    images = [found.image for _, found in block]
-    columns = _columns([item for item, _ in block]) | {
-        "height": [None if image is None else image.shape[0] for image in images],
-        "width": [None if image is None else image.shape[1] for image in images],
-        "pixels": [
-            None if image is None else np.ascontiguousarray(image).data.cast("B")
-            for image in images
-        ],
-        "problem": [found.problem for _, found in block],
-    }
-    more = [
-        *(("height", arrow.int64()), ("width", arrow.int64())),
-        *(("pixels", arrow.large_binary()), ("problem", arrow.string())),
-    ]
-    return arrow.table(columns, schema=arrow.schema([*_fields(arrow), *more]))
-
-
-def _rows(table: Any) -> Iterator[dict[str, Any]]:
-    """The rows of a table of images, whose pixels stay where they are."""
-    pixels = table.column("pixels")
-    for row, octets in zip(table.drop_columns(["pixels"]).to_pylist(), pixels, strict=True):
-        yield {**row, "pixels": octets.as_buffer()}
-
-
-def _read_of(row: dict[str, Any]) -> Read:
-    item = _item(row)
-    image = None
-    if row["pixels"] is not None:
-        image = np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], row["width"], 3)
-    return item, FilePrediction(item.path, image=image, problem=row["problem"])
-
-
-def _results_table(results: Sequence[Result]) -> Any:
-    arrow = _arrow()
-    kinds = (
-        *(arrow.int64(), arrow.int64()),
-        *(arrow.large_binary(), arrow.large_binary(), arrow.string()),
-    )
-    schema = arrow.schema(list(zip(Result._fields, kinds, strict=True)))
-    columns = {name: [getattr(each, name) for each in results] for name in Result._fields}
-    return arrow.table(columns, schema=schema)
