@@ -69,7 +69,7 @@ class RayEngine:
         self._address = address
         self._gpus = gpus_per_actor
         self._store_bytes = store_bytes
-        import_optional("ray", "the engine ray", INSTALL)
+        _import_ray()
 
     def __call__(self, partitions: Iterable[Sequence[Item]], work: Work) -> Results:
         """The results, in any order, as they are done.
@@ -132,7 +132,8 @@ class RayEngine:
             if self._address is not None:
                 self._connect(ray)
             else:
-                folder = tempfile.mkdtemp(prefix="ray")  # short: it is in the names of sockets
+                short = "/tmp" if os.path.isdir("/tmp") else None  # names of sockets have a limit
+                folder = tempfile.mkdtemp(prefix="ray", dir=short)
                 self._start(ray, folder)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
