@@ -1,6 +1,5 @@
 """`topformer predict`."""
 
-import argparse
 import json
 import os
 import signal
@@ -223,9 +222,8 @@ def test_what_is_neither_an_image_nor_a_video_is_told_so(tmp_path):
         ("rtsp://host/stream", "streams and URLs are not read"),
     ):
         source = name if "/" in name else tmp_path / name
-        args = argparse.Namespace(
-            min_score=None, max_pixels=9, input=str(source), output=str(tmp_path / "out")
-        )
+        words_of_it = ["--input", str(source), "--output", str(tmp_path / "out")]
+        args = verb.make_parser().parse_args([*words_of_it, "--max-pixels", "9"])
         with pytest.raises(InputError) as error:
             verb.run(args, verb.make_parser())
         assert words in str(error.value) and ".mp4" not in str(error.value)

@@ -243,7 +243,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
     keys = {
         "backend": args.backend,
         # With several processes, each has a core.
-        "num_threads": args.threads or (1 if args.engine else None),
+        "num_threads": 1 if args.engine and args.threads is None else args.threads,
         "tile_size": args.tile_size,
     }
     if args.model is not None:
