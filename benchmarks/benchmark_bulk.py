@@ -203,14 +203,24 @@ def compare(count: int, processes: int, repetitions: int, root: Path) -> str:
     return tabulate([*rows, ratio], headers=headers, floatfmt=".3f")
 
 
-def memory_of(pid: int) -> tuple[int, int]:
-    """MiB of a process's own memory, and of memory that it shares, the object store's."""
-    try:
+def memory_of(pid: int) -> int:
+    """MiB of a process's own memory, without what it shares with others."""
+    with contextlib.suppress(OSError):
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0, 0
-    kib = {name: int(value) for name, value in re.findall(r"^(Rss\w+):\s+(\d+)", status, re.M)}
-    return kib.get("RssAnon", 0) >> 10, kib.get("RssShmem", 0) >> 10
+        if found := re.search(r"^RssAnon:\s+(\d+)", status, re.M):
+            return int(found[1]) >> 10
+    return 0
+
+
+def store_of(pid: int) -> int:
+    """MiB that the object store of a raylet takes, whose file has no name any more."""
+    blocks = 0
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if "plasma" in os.readlink(descriptor):
+                    blocks += os.stat(descriptor).st_blocks
+    return blocks * 512 >> 20
 
 
 def watch(done: Callable[[], int], file: TextIO, stopped: threading.Event, seconds: float) -> None:
@@ -221,11 +231,10 @@ def watch(done: Callable[[], int], file: TextIO, stopped: threading.Event, secon
         sums = {"actors": 0, "readers": 0, "ray": 0}
         store = 0
         for pid, title in descendants(os.getpid()):
-            own, shared = memory_of(pid)
             kind = "actors" if "_Actor" in title else "readers" if "_read_block" in title else "ray"
-            sums[kind] += own
-            store = max(store, shared if "raylet" in title else 0)
-        row = (time.monotonic() - start, done(), memory_of(os.getpid())[0], *sums.values(), store)
+            sums[kind] += memory_of(pid)
+            store += store_of(pid) if "raylet_socket_name" in title else 0
+        row = (time.monotonic() - start, done(), memory_of(os.getpid()), *sums.values(), store)
         print(",".join(f"{value:.0f}" for value in row), file=file, flush=True)
 
 

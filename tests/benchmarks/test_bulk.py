@@ -2,7 +2,9 @@
 
 import io
 import math
-import threading
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,15 +16,29 @@ pytest.importorskip("ray.data", reason="the extra ray has it")
 from benchmarks import benchmark_bulk
 
 
-def test_this_process_is_measured():
+def test_this_process_is_measured(tmp_path):
     with benchmark_bulk.CpuMeter() as meter:
         end = time.process_time() + 0.3
         while time.process_time() < end:
             math.sqrt(2)
     assert 0.25 < meter.seconds() < 3
-    own, shared = benchmark_bulk.memory_of(threading.get_native_id())
-    assert own > 50 and shared >= 0
-    assert isinstance(descendants(1), list)
+    assert benchmark_bulk.memory_of(os.getpid()) > 50
+    with open(tmp_path / "plasma", "wb") as file:
+        file.write(bytes(3 << 20))
+        file.flush()
+        (tmp_path / "plasma").unlink()
+        assert 2 <= benchmark_bulk.store_of(os.getpid()) <= 4
+
+
+def test_processes_of_processes_are_found():
+    command = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    child = subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE)
+    end = time.monotonic() + 20
+    while len(descendants(child.pid)) < 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    found = descendants(child.pid)
+    child.communicate(b"\n")
+    assert len(found) == 1 and "input()" in found[0][1] and descendants(child.pid) == []
 
 
 @pytest.mark.slow
