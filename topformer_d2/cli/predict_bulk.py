@@ -15,8 +15,8 @@ from ..inference.bulk import (
     list_inputs,
     predict_in_bulk,
 )
-from ..inference.bulk.run import BOX_FORMATS
 from ..inference.bulk.work import LABEL_FORMATS
+from ..inference.bulk.writer import BOX_FORMATS
 
 if TYPE_CHECKING:
     from .parsing import Parser

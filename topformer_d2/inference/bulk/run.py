@@ -25,7 +25,7 @@ from .partitions import (
     read_lines,
 )
 from .work import Engine, Work, in_process
-from .writer import BOX_FORMATS, REJECTS, PartitionWriter
+from .writer import REJECTS, PartitionWriter
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,3 @@ def _account(folder: Path, partitions: Partitions, earlier: int) -> BulkResult:
     counts = {"inputs": inputs, "done": done, "rejected": rejected, "partitions": len(records)}
     note_counts(folder, counts)
     return BulkResult(inputs, done, rejected, earlier)
-
-
-__all__ = ["BOX_FORMATS", "BulkResult", "predict_in_bulk"]
