@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
+from ..config import load_config
 from ..errors import InputError, printable, shown
 from ..inference import Predictor
 from ..inference.bulk import (
@@ -17,6 +19,7 @@ from ..inference.bulk import (
 )
 from ..inference.bulk.work import LABEL_FORMATS
 from ..inference.bulk.writer import BOX_FORMATS
+from ..inference.formats import runtimes_of
 
 if TYPE_CHECKING:
     from .parsing import Parser
@@ -87,15 +90,12 @@ def run_bulk(predictor: Predictor, args: argparse.Namespace) -> int:
         actors=args.actors, address=args.address, gpus_per_actor=args.gpus_per_actor or 0
     )
     paths = list_inputs(args.input, "input")
+    extension = os.path.splitext(args.model or "")[1].lower()
     how = {
-        "backend": type(predictor.backend).__name__ if args.backend is None else args.backend,
+        "backend": args.backend or (runtimes_of(extension) or ("torch",))[0],
         "tile_size": args.tile_size,
     }
-    given = args.model or args.config_file
-    if args.model is None:
-        from ..config import load_config
-
-        given = load_config(args.config_file, args.opts)
+    given = args.model or load_config(args.config_file, args.opts)
     result = predict_in_bulk(
         predictor,
         paths,
