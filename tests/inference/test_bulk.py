@@ -227,6 +227,23 @@ def test_the_keys_of_a_config_and_the_weights_tell_models_apart(joint):
 
 
 @pytest.mark.parametrize(
+    ("path", "beside", "counts"),
+    [
+        *(("m.onnx", ".bin", False), ("m.xml", ".bin", True), ("m.param", ".bin", True)),
+        *(("m.param", ".json", True), ("m.tflite", ".json", True), ("m.tflite", ".bin", False)),
+    ],
+)
+def test_a_model_is_all_of_its_files(tmp_path, path, beside, counts):
+    model = tmp_path / path
+    model.write_bytes(b"graph")
+    other = model.with_suffix(beside)
+    other.write_bytes(b"one")
+    before = identify_model(model)
+    other.write_bytes(b"two")
+    assert (identify_model(model) != before) == counts
+
+
+@pytest.mark.parametrize(
     ("damage", "named"),
     [
         (lambda part: (part / "labels/00002_label.png").unlink(), "00002_label.png is missing"),

@@ -54,7 +54,8 @@ def test_its_pixels_are_the_predictors(program, tmp_path, size):
     # OpenCV resizes in fixed point, so that some values of the input differ by 1 of 255.
     assert (painted == colors[expected]).all(axis=2).mean() > 0.99
     shares = dict(line.removesuffix("%").rsplit(maxsplit=1) for line in lines)
-    for name, count in zip(predictor.info.pixels.names, np.bincount(expected.ravel()), strict=False):
+    counts = np.bincount(expected.ravel())
+    for name, count in zip(predictor.info.pixels.names, counts, strict=False):
         assert float(shares.get(name, 0)) == pytest.approx(100 * count / expected.size, abs=0.15)
 
 

@@ -17,7 +17,7 @@ from ...config import find_config, flat_keys
 from ...errors import InputError, shortened
 from ...files import read_json, write_json
 from ...logs import get_logger
-from ..formats import runtimes_of
+from ..formats import files_of, runtimes_of
 
 logger = get_logger(__name__)
 
@@ -25,7 +25,8 @@ MANIFEST = "manifest.json"
 # Of the config, where files are; what is in the weights is compared.
 _NOT_COMPARED = ("MODEL.WEIGHTS", "OUTPUT_DIR")
 _LIBRARIES = (
-    *("torch", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "openvino", "ray"),
+    *("torch", "numpy", "opencv-python-headless", "pillow", "onnxruntime", "openvino", "ncnn"),
+    *("mnn", "ai-edge-litert", "executorch", "coremltools", "ray"),
 )
 
 
@@ -39,14 +40,11 @@ def identify_model(
         keys: further values that change predictions, such as a tile size.
 
     Returns:
-        plain values, for JSON: "sha256" of an exported file (of OpenVINO's two), or "config" with
+        plain values, for JSON: "sha256" of an exported model's files, or "config" with
         the keys by their whole names and "weights_sha256"; and `keys`.
     """
     if not isinstance(model, CfgNode) and runtimes_of(Path(model).suffix.lower()):
-        path = Path(model)
-        second = path.with_suffix(".bin")
-        files = [path, second] if path.suffix.lower() == ".xml" and second.exists() else [path]
-        return {"sha256": _hash(*files), **keys}
+        return {"sha256": _hash(*files_of(Path(model))), **keys}
     cfg = model if isinstance(model, CfgNode) else find_config(os.fspath(model))
     flat = {key: value for key, value in flat_keys(cfg) if key not in _NOT_COMPARED}
     config = json.loads(json.dumps(flat, default=str, sort_keys=True))

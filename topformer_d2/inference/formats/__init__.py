@@ -1,5 +1,7 @@
 """The formats of exported files: a module each, which defines its FORMAT."""
 
+from pathlib import Path
+
 from . import coreml, executorch, litert, mnn, ncnn, onnx, openvino
 from .base import ExportFormat, Session, import_extra
 
@@ -9,7 +11,15 @@ FORMATS = {
     for module in (onnx, openvino, ncnn, mnn, litert, executorch, coreml)
 }
 
-__all__ = ["FORMATS", "ExportFormat", "Session", "import_extra", "of_runtime", "runtimes_of"]
+__all__ = [
+    "FORMATS",
+    "ExportFormat",
+    "Session",
+    "files_of",
+    "import_extra",
+    "of_runtime",
+    "runtimes_of",
+]
 
 
 def runtimes_of(extension: str) -> tuple[str, ...]:
@@ -21,3 +31,13 @@ def runtimes_of(extension: str) -> tuple[str, ...]:
 def of_runtime(runtime: str) -> ExportFormat:
     """The format that a runtime is made for."""
     return next(each for each in FORMATS.values() if each.runtime == runtime)
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of the exported model at `path`, sorted: also those beside it, or in its folder."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    extension = path.suffix.lower()
+    beside = (each.beside for each in FORMATS.values() if each.extension == extension)
+    others = (path.with_suffix(each) for each in next(beside, ()))
+    return sorted([path, *(file for file in others if file.exists())])
