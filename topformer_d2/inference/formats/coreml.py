@@ -93,7 +93,7 @@ def _convolutions(spec: Any) -> Iterator[int]:
     """The number of weights of each convolution."""
     for function in spec.mlProgram.functions.values():
         for block in function.block_specializations.values():
-            sizes = {}
+            sizes: dict[str, int] = {}
             for operation in block.operations:
                 if operation.type == "conv":
                     yield sizes[operation.inputs["weight"].arguments[0].name]
