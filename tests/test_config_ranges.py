@@ -42,6 +42,8 @@ def test_shipped_configs_are_within_the_ranges(name):
         ("SOLVER.MAX_TIME", "90", "such as '90m'"),
         ("SOLVER.MAX_TIME", "0s", "such as '90m'"),
         ("SOLVER.MAX_TIME", "m90", "such as '90m'"),
+        ("SOLVER.PROCESS_TIMEOUT", "0s", "such as '90m' or '1h30m'$"),
+        ("SOLVER.PROCESS_TIMEOUT", None, "such as '90m' or '1h30m'$"),
         ("SOLVER.EMA_DECAY", "1.0", "below 1"),
         ("SOLVER.MOMENTUM", "1.5", "below 1"),
         ("SOLVER.POLY_LR_POWER", "-1.0", "0 or more"),

@@ -37,7 +37,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="topformer_d2_faults_"))
     os.environ["DETECTRON2_DATASETS"] = str(folder / "datasets")
     from tests.faults.plan import rows
-    from tests.faults.report import as_page
+    from tests.faults.report import as_page, section_of
 
     found = rows()
     unknown = [kind for kind in args.only or () if kind not in found]
@@ -56,7 +56,9 @@ def main() -> None:
     page = as_page(shown, shlex.join(["python", "-m", "tests.faults", *sys.argv[1:]]))
     print(page)
     if args.output:
-        Path(args.output).write_text(page, encoding="utf-8")
+        file = Path(args.output)
+        kept = section_of(file.read_text(encoding="utf-8")) if file.exists() else ""
+        file.write_text(page + kept, encoding="utf-8")
     sys.exit(1 if any(row.faults for row in shown) else 0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tabulate import tabulate
 
@@ -21,6 +22,17 @@ a file that runs, a lost or half file, and "done" said of what was not done.
 Made by `{command}`. The same command with other seeds (`--seed`) tries other cases. Where it finds
 a fault, it prints the kind and the seed, with which `--only` and `--seed` repeat it. The last
 column names the fast tests of `make test` that hold cases of the same kind.
+"""
+
+_SECTION = "\n## Several machines\n"
+_OF_MACHINES = """
+Two launchers of PyTorch (torchrun) on one machine stand for two machines. Each starts two
+processes, which train on the CPU. One is killed or stopped at a random moment, and a killed machine
+is replaced.
+
+{table}
+
+Made by `{command}`. docs/clusters.md has what is guaranteed.
 """
 
 
@@ -44,10 +56,8 @@ class Row:
 
 
 def as_page(rows: Sequence[Row], command: str) -> str:
-    """docs/reliability.md."""
-    cells = [(r.kind, r.tries, r.holds, len(r.faults), r.tests) for r in rows]
-    headers = ["kind", "tries", "what holds", "faults", "fast tests"]
-    table = tabulate(cells, headers=headers, tablefmt="github")
+    """docs/reliability.md, but for its section of several machines."""
+    table = _table(rows)
     kills, disks, files = (
         sum(r.tries for r in rows if r.kind.startswith(start))
         for start in ("kill: ", "full disk: ", "hostile: ")
@@ -58,3 +68,25 @@ def as_page(rows: Sequence[Row], command: str) -> str:
         f"{'fault' if faults == 1 else 'faults'}."
     )
     return _TEXT.format(table=table, total=total, command=command)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [(r.kind, r.tries, r.holds, len(r.faults), r.tests) for r in rows]
+    headers = ["kind", "tries", "what holds", "faults", "fast tests"]
+    return tabulate(cells, headers=headers, tablefmt="github")
+
+
+def section_of(page: str) -> str:
+    """The section of several machines in a page; "" where it has none."""
+    _, start, rest = page.partition(_SECTION)
+    return start + rest
+
+
+def write_section(rows: Sequence[Row], command: str, page: str | None) -> str:
+    """The section of several machines; where a page is named, it gets it as its last one."""
+    section = _SECTION + _OF_MACHINES.format(table=_table(rows), command=command)
+    if page:
+        file = Path(page)
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.removesuffix(section_of(text)) + section, encoding="utf-8")
+    return section

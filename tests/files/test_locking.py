@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -36,7 +37,10 @@ def test_another_process_is_refused_and_told_who_holds_it_until_that_is_killed(t
             who = rf"process {holder.pid} on .*, training since"
             with pytest.raises(InputError, match=who), locked_output(tmp_path, "evaluation"):
                 pass
-            os.kill(holder.pid, signal.SIGKILL)
+            threading.Timer(0.2, os.kill, (holder.pid, signal.SIGKILL)).start()
+            start = time.monotonic()
+            with locked_output(tmp_path, "evaluation", wait=30):
+                assert 0.1 < time.monotonic() - start < 20
             holder.wait(10)
             with locked_output(tmp_path, "evaluation"):
                 pass

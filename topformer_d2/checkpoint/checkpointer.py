@@ -173,6 +173,14 @@ class SafeCheckpointer(DetectionCheckpointer):
             self._found = self._find()
         return self._found
 
+    def take(self, path: str | None) -> None:
+        """Answer as get_checkpoint_file a file from elsewhere, until the next save.
+
+        Args:
+            path: of a whole checkpoint; "" = there is none; None = look in save_dir again.
+        """
+        self._found, self._read = path, None
+
     def _find(self) -> str:
         folder = Path(self.save_dir)
         problems: list[str] = []

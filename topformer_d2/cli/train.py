@@ -7,6 +7,11 @@
     MODEL.WEIGHTS output/seg_topformer_t_camvid/model_final.pth
 
 With MODEL.DEVICE cpu at the end, --num-gpus is the number of processes on the CPU.
+On several machines torchrun or Slurm's srun starts the processes (docs/clusters.md):
+
+  torchrun --nnodes 1:4 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d \\
+    --rdzv-endpoint HOST:29400 --rdzv-id JOB -m topformer_d2 train --config-file ...
+
 Any key of the config is overridden by KEY VALUE at the end.
 """
 
@@ -18,16 +23,19 @@ import contextlib
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
-from detectron2.utils import comm
 
 from ..checkpoint import SafeCheckpointer
 from ..config import check_parts, load_config
+from ..config.rules import seconds_of
 from ..data import check_config
+from ..data.loader import check_shares
 from ..engine import StopRequested, Trainer, describe_death, end_logs, setup_run
-from ..engine.failures import LostProcessError, describe_lost
+from ..engine.failures import LOST_CONNECTION, LostProcessError, as_lost_process, describe_lost
 from ..engine.launch import launch
+from ..engine.launched import Launched, end_with_launcher, joined, read_environment
 from ..engine.loggers import check_loggers
 from ..engine.processes import check_processes, check_single_run
+from ..engine.restarts import FirstFailedError, agree_to_resume, from_first
 from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
@@ -36,6 +44,10 @@ from .parsing import Parser
 from .reporting import test_and_report
 
 logger = get_logger(__name__)
+
+# Seconds for which a run that is started again waits for its former processes to end: a launcher
+# gives them 30.
+_WAIT_FOR_FORMER = 60.0
 
 
 def make_parser() -> Parser:
@@ -48,13 +60,18 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     """Train or evaluate in as many processes as are asked for; the exit status."""
     benchmarked = torch.backends.cudnn.benchmark
     try:
+        launched = read_launched(args)
+        if launched is not None:
+            return run_launched(launched, args, parser)
+        processes = check(args)
         launch(
             run_process,
-            check(args),
+            processes,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             device=asked_device(args),
+            timeout=timeout_of(args),
             args=(args,),
         )
     except LostProcessError as e:
@@ -73,8 +90,66 @@ def run(args: argparse.Namespace, parser: Parser) -> int:
     return 0
 
 
-def check(args: argparse.Namespace) -> int:
-    """Say what is wrong once, before any process is started; returns the number of processes."""
+def read_launched(args: argparse.Namespace) -> Launched | None:
+    """What torchrun or srun says of this process; None where the command starts processes."""
+    launched = read_environment()
+    if launched is None or (args.num_gpus <= 1 and args.num_machines == 1):
+        return launched
+    if launched.launcher == "torchrun":
+        raise InputError(
+            "torchrun has started this process, and `num_gpus` and `num_machines` start processes "
+            "as well: leave them out"
+        )
+    return None  # srun has started the command once on each machine
+
+
+def run_launched(launched: Launched, args: argparse.Namespace, parser: Parser) -> int:
+    """Train or evaluate in one of the processes that torchrun or srun has started."""
+    end_with_launcher()
+    if launched.may_miss and not launched.rank:
+        logger.warning(
+            "processes that torchrun starts again may not meet: start it with "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment (docs/clusters.md)"
+        )
+    try:
+        timeout = timeout_of(args)
+    except InputError:
+        if launched.local_rank:
+            return 1  # the first process of this machine tells it
+        raise
+    try:
+        with joined(launched, asked_device(args), timeout):
+            from_first(lambda: check(args, launched.world_size))
+            run_process(args, launched)
+    except FirstFailedError:
+        return LOST_CONNECTION
+    except Exception as e:
+        lost = as_lost_process(e)
+        if lost is None:
+            raise
+        seconds = f"{timeout:g} s"
+        show_error(
+            parser.reword(
+                f"{lost}. A process has ended, or has not answered for {seconds} "
+                "(SOLVER.PROCESS_TIMEOUT). Where the launcher starts all processes again, they go "
+                "on from the last checkpoint; else the same command with `resume` does"
+            )
+        )
+        return LOST_CONNECTION
+    return 0
+
+
+def timeout_of(args: argparse.Namespace) -> float:
+    """SOLVER.PROCESS_TIMEOUT in seconds."""
+    return seconds_of(load_config(args.config_file, args.opts).SOLVER.PROCESS_TIMEOUT)
+
+
+def check(args: argparse.Namespace, launched: int = 0) -> int:
+    """Say what is wrong once, before any process works; returns the number of this machine's.
+
+    Args:
+        launched: processes of the run, where another launcher has started them.
+    """
     check_single_run()
     if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
         raise InputError("name what to train: --config-file FILE")
@@ -89,6 +164,8 @@ def check(args: argparse.Namespace) -> int:
     check_config(cfg, train=not args.eval_only)
     if not args.eval_only:
         check_loggers(cfg)
+        if not cfg.SOLVER.REFERENCE_WORLD_SIZE:  # by which the batch follows the processes
+            check_shares(cfg.SOLVER.IMS_PER_BATCH, launched or processes * args.num_machines)
     return processes
 
 
@@ -102,14 +179,21 @@ def asked_device(args: argparse.Namespace) -> str:
     return "cpu" if dict(zip(keys, values, strict=False)).get("MODEL.DEVICE") == "cpu" else "cuda"
 
 
-def run_process(args: argparse.Namespace) -> dict | None:
+def run_process(args: argparse.Namespace, launched: Launched | None = None) -> dict | None:
     """One process of the run; returns the evaluation's results."""
     with contextlib.ExitStack() as stack:
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
-        if comm.is_main_process() and cfg.OUTPUT_DIR:
-            purpose = "evaluation" if args.eval_only else "training"
-            stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose))
+        purpose = "evaluation" if args.eval_only else "training"
+        wait = _WAIT_FOR_FORMER if launched else 0.0
+
+        def hold() -> None:
+            stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose, wait=wait))
+
+        from_first(hold)
+        if launched and not args.eval_only:
+            resume = agree_to_resume(launched, cfg.OUTPUT_DIR, args.resume)
+            args = argparse.Namespace(**{**vars(args), "resume": resume})
         setup_run(cfg, args)
         if args.eval_only:
             return evaluate(cfg, args.resume, getattr(args, "report", None))
@@ -119,6 +203,8 @@ def run_process(args: argparse.Namespace) -> dict | None:
             return trainer.train()
         except StopRequested as e:
             logger.info("%s; the same command with --resume goes on from there", e)
+            if e.signal is None and launched and launched.launcher == "torchrun":
+                return None  # which would start a process with another status than 0 again
             raise SystemExit(e.status) from None
 
 

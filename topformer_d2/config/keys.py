@@ -169,6 +169,11 @@ def add_topformer_config(cfg: CN) -> None:
     # '90m', '1h30m', '2d'. It is counted from when the model is built, anew in a run that is
     # resumed. An evaluation that has begun is not cut short. None = no limit.
     cfg.SOLVER.MAX_TIME = None
+    # Of several processes: the time for which they wait for one that does not answer, such as one
+    # that hangs or whose machine is gone, before the run ends: '30m', '90s'. It has to be longer
+    # than what one process does alone while the others wait: a checkpoint, and the end of an
+    # evaluation.
+    cfg.SOLVER.PROCESS_TIMEOUT = "30m"
     # The batch that the other numbers are meant for. With another IMS_PER_BATCH the rate is
     # multiplied by IMS_PER_BATCH / REFERENCE_BATCH, and iterations, warm-up, steps and the periods
     # of checkpoints and evaluation are divided by it. 0 = nothing is changed. (Detectron2's

@@ -148,6 +148,7 @@ RANGES: dict[str, Rule] = {
     "SOLVER.MAX_ITER": _whole(1, (1 << 31) - 1),
     "SOLVER.EPOCHS": _whole(0, 1_000_000),
     "SOLVER.MAX_TIME": Duration(),
+    "SOLVER.PROCESS_TIMEOUT": Duration(or_none=False),
     "SOLVER.BASE_LR": _FACTOR,
     "SOLVER.HEAD_LR_FACTOR": _FACTOR,
     "SOLVER.BIAS_LR_FACTOR": _FACTOR,

@@ -80,13 +80,16 @@ def seconds_of(text: Any) -> float:
 
 @dataclass(frozen=True)
 class Duration:
-    """A time above 0 as seconds_of takes it, or None."""
+    """A time above 0 as seconds_of takes it, or with `or_none` None."""
+
+    or_none: bool = True
 
     def accepts(self, value: Any) -> bool:
-        return value is None or seconds_of(value) > 0
+        return (self.or_none and value is None) or seconds_of(value) > 0
 
     def __str__(self) -> str:
-        return "a time in d, h, m and s, such as '90m' or '1h30m', or None"
+        ending = ", or None" if self.or_none else ""
+        return f"a time in d, h, m and s, such as '90m' or '1h30m'{ending}"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,18 @@ class SeededMap(Dataset):
         return int(members[np.random.randint(len(members))])
 
 
+def check_shares(total_batch_size: int, processes: int) -> None:
+    """Raise InputError where the processes of a run cannot share each batch equally."""
+    if total_batch_size <= 0 or total_batch_size % processes:
+        fitting = [n for n in range(1, max(1, total_batch_size) + 1) if total_batch_size % n == 0]
+        listed = ", ".join(map(str, fitting[-8:]))
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which the {processes} training "
+            f"processes cannot share equally: take a multiple of {processes}, or another number of "
+            f"processes ({'..., ' if len(fitting) > 8 else ''}{listed})"
+        )
+
+
 def kinds_of(records: Sequence[dict], sizes: Sequence[int] = ()) -> np.ndarray:
     """(n,) int: equal for records that are of one dataset and have labels for the same tasks.
 
@@ -140,14 +152,9 @@ class TrainLoader:
             parts: (number of records, weight) of the datasets that `records` consists of, in order;
                 each gets its weight's share of the images. Empty = one dataset.
         """
-        world_size = comm.get_world_size()
-        if total_batch_size <= 0 or total_batch_size % world_size:
-            raise InputError(
-                f"SOLVER.IMS_PER_BATCH is {total_batch_size}, which the {world_size} training "
-                "processes cannot share equally"
-            )
+        check_shares(total_batch_size, comm.get_world_size())
         self.mapper = mapper
-        self.batch_size = total_batch_size // world_size
+        self.batch_size = total_batch_size // comm.get_world_size()
         self.num_workers = num_workers
         self.seed = seed
         self.start_iter = 0
@@ -163,23 +170,34 @@ class TrainLoader:
         self.records = DatasetFromList(records, copy=False)
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        """This process's share of each batch: (position in the stream, index of the record).
+
+        A batch has the same images for any number of processes.
+        """
         rank, world_size = comm.get_rank(), comm.get_world_size()
-        sampler = (
-            MixedSampler(self._parts, seed=self.seed)
-            if self._parts
-            else TrainingSampler(len(self.records), seed=self.seed)
-        )
+        total = self.batch_size * world_size
+        stream = enumerate(self._stream())
+        if not any(self._is_wide) or all(self._is_wide):
+            stream = itertools.islice(stream, self.start_iter * total, None)
+            while True:
+                yield list(itertools.islice(stream, total))[rank::world_size]
         batches: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         complete = 0
         # From the start also when resuming: which images share a batch depends on those before.
-        for local, index in enumerate(sampler):
+        for position, index in stream:
             batch = batches[self._is_wide[index]]
-            batch.append((local * world_size + rank, index))
-            if len(batch) == self.batch_size:
+            batch.append((position, index))
+            if len(batch) == total:
                 if complete >= self.start_iter:
-                    yield batch.copy()
+                    yield batch[rank::world_size]
                 batch.clear()
                 complete += 1
+
+    def _stream(self) -> Iterator[int]:
+        """Indices of the records, without end, the same in all processes."""
+        if self._parts:
+            return iter(MixedSampler(self._parts, seed=self.seed))
+        return TrainingSampler(len(self.records), seed=self.seed)._infinite_indices()
 
     def __iter__(self) -> Iterator[list[dict]]:
         loader = DataLoader(

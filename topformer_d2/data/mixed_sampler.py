@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from detectron2.utils import comm
 
 
 class MixedSampler:
     """An endless sampler over several datasets, each drawn in proportion to its weight.
 
-    Of a dataset every record comes once before any comes again. As with Detectron2's
-    TrainingSampler, the processes of a run share one stream.
+    Of a dataset every record comes once before any comes again. All processes of a run get the
+    whole stream.
     """
 
     def __init__(self, parts: Sequence[tuple[int, float]], seed: int):
@@ -28,9 +26,6 @@ class MixedSampler:
         self._seed = seed
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self._stream(), comm.get_rank(), None, comm.get_world_size())
-
-    def _stream(self) -> Iterator[int]:
         firsts = np.cumsum([0, *self._sizes]).tolist()
         indices = [_shuffled(size, (self._seed, i)) for i, size in enumerate(self._sizes)]
         generator = torch.Generator().manual_seed(self._seed)

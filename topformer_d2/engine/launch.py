@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from multiprocessing import connection
 from typing import Any
 
@@ -40,6 +41,7 @@ def launch(
     machine_rank: int = 0,
     dist_url: str = "auto",
     device: str = "cuda",
+    timeout: float = 1800.0,
     args: tuple = (),
 ) -> None:
     """Call main(*args) in each process of a run, once all have joined.
@@ -54,6 +56,7 @@ def launch(
         num_machines, machine_rank, dist_url: as Detectron2's launch takes them; for GPUs alone.
         device: where the model runs. On "cpu" the processes join by gloo, which Detectron2 v0.6
             does not do.
+        timeout: seconds after which a process that does not answer is an error for the others.
 
     Raises:
         InputError, OSError, or what a lack of memory raises: the first of the processes' own.
@@ -66,7 +69,7 @@ def launch(
     elif device == "cpu":
         with tempfile.TemporaryDirectory() as folder:
             meeting = f"file://{os.path.join(folder, 'meeting')}"
-            _spawn(_join, (processes, meeting, main, args), processes)
+            _spawn(_join, (processes, meeting, main, args, timeout), processes)
     else:
         with (
             _replaced(torch.multiprocessing, "spawn", _spawn),
@@ -79,12 +82,16 @@ def launch(
                 machine_rank=machine_rank,
                 dist_url=dist_url,
                 args=args,
+                timeout=timedelta(seconds=timeout),
             )
 
 
-def _join(rank: int, processes: int, meeting: str, main: Callable, args: tuple) -> None:
+def _join(
+    rank: int, processes: int, meeting: str, main: Callable, args: tuple, timeout: float = 1800.0
+) -> None:
     torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
+    limit = timedelta(seconds=timeout)
+    distributed.init_process_group("gloo", meeting, limit, rank=rank, world_size=processes)
     comm._LOCAL_PROCESS_GROUP = distributed.group.WORLD
     comm.synchronize()
     main(*args)

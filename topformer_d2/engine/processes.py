@@ -27,8 +27,8 @@ def check_single_run() -> None:
         return
     raise InputError(
         f"the environment has {_VARIABLE}={given[:20]!r}, as torchrun sets it, but this process "
-        "has not joined the others: start `topformer train` by itself with `num_gpus` (in a "
-        f"program, call Detectron2's launch), or unset {_VARIABLE}"
+        "has not joined the others: `topformer train` does so by itself; in a program call "
+        f"torch.distributed's init_process_group first, or unset {_VARIABLE}"
     )
 
 

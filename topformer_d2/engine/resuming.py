@@ -36,7 +36,8 @@ _NOT_OF_TRAINING = {
     *("LOGGERS", "MODEL.BASELINE.PRETRAINED", "MODEL.DEVICE", "MODEL.WEIGHTS", "OUTPUT_DIR"),
     # What is in these files is compared (teacher_digests).
     *("MODEL.TEACHER.PIXELS.WEIGHTS", "MODEL.TEACHER.BOXES.WEIGHTS"),
-    *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "VERSION", "VIS_PERIOD"),
+    *("SEED", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.MAX_TIME", "SOLVER.PROCESS_TIMEOUT"),
+    *("VERSION", "VIS_PERIOD"),
 }
 # What the optimizer's state has, and goes on with.
 _OF_OPTIMIZER = (

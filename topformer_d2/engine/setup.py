@@ -66,8 +66,11 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        default_setup(cfg, _with_file(args))
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="topformer_d2")
+        if comm.is_main_process():
+            default_setup(cfg, _with_file(args))
+            setup_logger(cfg.OUTPUT_DIR, name="topformer_d2")
+        else:
+            _set_up_silently(cfg, args)
     except OSError as e:  # a full disk's does not say of which file
         raise OSError(e.errno, e.strerror, e.filename or cfg.OUTPUT_DIR) from e
     finally:
@@ -84,6 +87,20 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
         log_class_weights(cfg, computed)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
+
+
+def _set_up_silently(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """default_setup in a process that is not the first: it writes no log and no file.
+
+    Its errors end it, and are told then.
+    """
+    without_folder = cfg.clone()
+    without_folder.defrost()
+    del without_folder["OUTPUT_DIR"]
+    default_setup(without_folder, args=_with_file(args))
+    for name in _LOGGERS:
+        # Or Python would print its warnings, which the first process logs as well.
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def _with_file(args: argparse.Namespace) -> argparse.Namespace:

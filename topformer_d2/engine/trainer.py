@@ -43,6 +43,7 @@ from .hooks import SeedEachStep
 from .loggers import build_writers, check_loggers
 from .processes import check_single_run
 from .recovery import RecoveringTrainer
+from .restarts import taking_firsts_checkpoint
 from .resuming import (
     OF_OPTIMIZER,
     check_same_training,
@@ -145,15 +146,18 @@ class Trainer(RecoveringTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Load the last checkpoint of OUTPUT_DIR whole, or MODEL.WEIGHTS's weights alone.
 
+        Of several processes all load the checkpoint that the first one sees.
+
         Raises:
             InputError: the weights cannot be read or do not fit the model, or the checkpoint is
                 another optimizer's.
         """
         if not resume and comm.is_main_process():
             warn_of_earlier_run(self.cfg.OUTPUT_DIR)
-        # A run goes on with all of its weights; only a new one may start from a part.
-        self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
-        super().resume_or_load(resume=resume)
+        with taking_firsts_checkpoint(self.checkpointer) if resume else contextlib.nullcontext():
+            # A run goes on with all of its weights; only a new one may start from a part.
+            self.checkpointer.require_all = resume and self.checkpointer.has_checkpoint()
+            super().resume_or_load(resume=resume)
         self.data_loader.seed = self._seed_hook.seed  # the checkpoint's, where there was one
         self.data_loader.start_iter = self.start_iter
         if resume and self.start_iter >= self.max_iter:

@@ -23,6 +23,12 @@ except ImportError:  # Windows, where two runs at once are not kept apart
     fcntl = None
 
 LOCK_NAME = ".lock"
+
+
+class InUseError(InputError):
+    """Another process holds a folder."""
+
+
 _guard = threading.Lock()
 # {file: the descriptor by which this process shares its lock}
 _shared: dict[str, int] = {}
@@ -31,7 +37,7 @@ _held: dict[str, list] = {}
 
 
 @contextlib.contextmanager
-def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
+def locked_output(folder: str | os.PathLike, purpose: str, *, wait: float = 0.0) -> Iterator[None]:
     """Hold a folder as the one process that writes into it; the folder is made where missing.
 
     The lock is one of the file ".lock" in the folder. It ends with its process, so that what a
@@ -43,6 +49,7 @@ def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
     Args:
         folder: that is written into.
         purpose: what this process does there, such as "training", for the others' message.
+        wait: seconds to wait for another process that holds it to end.
 
     Raises:
         InputError: another process holds it; the message names that process.
@@ -51,11 +58,9 @@ def locked_output(folder: str | os.PathLike, purpose: str) -> Iterator[None]:
         yield
         return
     key = os.path.realpath(folder)
-    with _guard:
-        if key in _held:
-            _held[key][2] += 1
-        else:
-            _held[key] = [*_lock(Path(folder), purpose), 1]
+    until = time.monotonic() + wait
+    while not _hold(key, folder, purpose, is_last=time.monotonic() >= until):
+        time.sleep(0.5)
     try:
         yield
     finally:
@@ -148,6 +153,21 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def _hold(key: str, folder: str | os.PathLike, purpose: str, *, is_last: bool) -> bool:
+    """Hold a folder; False where another process does and this is not the last try."""
+    with _guard:
+        if key in _held:
+            _held[key][2] += 1
+            return True
+        try:
+            _held[key] = [*_lock(Path(folder), purpose), 1]
+        except InUseError:
+            if is_last:
+                raise
+            return False
+    return True
+
+
 def _lock(folder: Path, purpose: str) -> tuple[TextIO, list[Path]]:
     """The locked file, and the folders that were made for it, the innermost first."""
     real = Path(os.path.realpath(folder))
@@ -164,7 +184,7 @@ def _lock(folder: Path, purpose: str) -> tuple[TextIO, list[Path]]:
         if not is_free:
             holder = file.read(2000).strip() or "another process"
             file.close()
-            raise InputError(
+            raise InUseError(
                 f"{folder} is in use by {holder}. Wait until that ends, stop it, or write to "
                 "another folder"
             )

@@ -1,0 +1,186 @@
+"""From which checkpoint processes go on that were started again, and whether they do."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils import comm
+from torch import nn
+
+from topformer_d2.checkpoint import SafeCheckpointer
+from topformer_d2.engine import restarts
+from topformer_d2.engine.launched import Launched
+from topformer_d2.engine.restarts import (
+    MARK,
+    FirstFailedError,
+    agree_to_resume,
+    from_first,
+    taking_firsts_checkpoint,
+)
+from topformer_d2.errors import InputError
+
+
+def launched(starter="host 7 1", restarts=0, run=""):
+    return Launched("torchrun", 0, 1, 0, 0, run=run, starter=starter, restarts=restarts)
+
+
+def save(folder, iteration, name=None):
+    """A checkpoint as far as one of a training is looked at before it is loaded."""
+    folder.mkdir(exist_ok=True)
+    inner = {"iteration": iteration, "optimizer": {"state": {}, "param_groups": []}}
+    content = {
+        "model": {"weight": torch.full((1,), float(iteration))},
+        "trainer": {"iteration": iteration, "_trainer": inner},
+    }
+    name = name or f"model_{iteration:07d}.pth"
+    torch.save(content, folder / name)
+    (folder / "last_checkpoint").write_text(name)
+
+
+def mark(folder):
+    return json.loads((folder / MARK).read_text())
+
+
+def test_a_new_run_starts_anew_and_goes_on_from_its_own_checkpoints(tmp_path):
+    folder = str(tmp_path)
+    assert not agree_to_resume(launched(), folder, asked=False)
+    assert mark(tmp_path) == {"run": "", "starters": ["host 7 1"], "refused": False}
+    assert not agree_to_resume(launched(restarts=1), folder, asked=False)  # failed before the first
+    save(tmp_path, 3)
+    assert agree_to_resume(launched(restarts=2), folder, asked=False)
+    # A machine has joined, for which nothing is counted.
+    assert agree_to_resume(launched(), folder, asked=False)
+
+
+def test_a_named_run_is_the_same_under_another_launcher(tmp_path):
+    agree_to_resume(launched(run="job7"), str(tmp_path), asked=False)
+    save(tmp_path, 3)
+    assert agree_to_resume(launched("host 8 2", run="job7"), str(tmp_path), asked=False)
+    with pytest.raises(InputError, match="checkpoints of another run"):
+        agree_to_resume(launched("host 9 3", run="job8"), str(tmp_path), asked=False)
+
+
+def test_checkpoints_of_another_run_are_refused_again_after_a_restart(tmp_path):
+    save(tmp_path, 3)
+    for count in (0, 1, 2):
+        with pytest.raises(InputError, match=r"another run.* with `resume`, or name another"):
+            agree_to_resume(launched(restarts=count), str(tmp_path), asked=False)
+        assert mark(tmp_path)["refused"]
+    assert agree_to_resume(launched(), str(tmp_path), asked=True)
+    assert not mark(tmp_path)["refused"]
+    assert agree_to_resume(launched(restarts=1), str(tmp_path), asked=False)
+
+
+def test_a_restart_before_the_mark_was_written_goes_on(tmp_path):
+    """A machine has joined a run, and all others were lost before the processes had met."""
+    agree_to_resume(launched(), str(tmp_path), asked=False)
+    save(tmp_path, 3)
+    assert agree_to_resume(launched("other 8 2", restarts=1), str(tmp_path), asked=False)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"run": 1, "starters": []}', b'{"run": "", "starters": [1]}']
+)
+def test_a_damaged_mark_is_none(tmp_path, content):
+    (tmp_path / MARK).write_bytes(content)
+    assert not agree_to_resume(launched(), str(tmp_path), asked=False)
+    assert mark(tmp_path)["starters"] == ["host 7 1"]
+
+
+@pytest.mark.parametrize(("count", "resumes"), [(0, False), (1, True)])
+def test_in_a_remote_folder_the_launchers_count_decides(count, resumes):
+    assert agree_to_resume(launched(restarts=count), "s3://bucket/run", asked=False) is resumes
+
+
+class Others:
+    """Stands for the other processes: their answers to each question, by turns."""
+
+    def __init__(self, monkeypatch, rank, answers):
+        self.rank, self.answers, self.own = rank, list(answers), []
+        monkeypatch.setattr(comm, "all_gather", self.gather)
+        monkeypatch.setattr(comm, "get_rank", lambda: rank)
+        monkeypatch.setattr(comm, "get_local_rank", lambda: 0)
+        monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+        monkeypatch.setattr(comm, "is_main_process", lambda: rank == 0)
+
+    def gather(self, value):
+        self.own.append(value)
+        answer = self.answers.pop(0)
+        return [value, answer] if self.rank == 0 else [answer, value]
+
+
+def test_what_the_first_process_meets_ends_the_others_without_a_word(monkeypatch):
+    def fail():
+        raise InputError("the disk is full")
+
+    first = Others(monkeypatch, 0, [None])
+    with pytest.raises(InputError, match="the disk is full"):
+        from_first(fail)
+    assert first.own == [(True, None)]
+    Others(monkeypatch, 1, [(True, None)])
+    with pytest.raises(FirstFailedError):
+        from_first(pytest.fail)
+    Others(monkeypatch, 1, [(False, "found")])
+    assert from_first(pytest.fail) == "found"
+
+
+def test_the_newest_checkpoint_of_the_run_comes_from_whichever_machine_has_it(
+    monkeypatch, tmp_path
+):
+    """OUTPUT_DIR is local: this first process has one of iteration 3, another machine of 8."""
+    agree_to_resume(launched(), str(tmp_path), asked=False)
+    save(tmp_path, 3)
+    save(tmp_path / "other", 8)
+    content = (tmp_path / "other/model_0000008.pth").read_bytes()
+    monkeypatch.setattr(restarts, "_broadcast", lambda own, source: content if source else own)
+    # Starter and count, iteration, decision, name of the file, its writing.
+    Others(monkeypatch, 0, [("host2 9 9", 0), 8, None, "model_0000008.pth", None])
+    assert agree_to_resume(launched(), str(tmp_path), asked=False)
+    assert mark(tmp_path)["starters"] == ["host 7 1", "host2 9 9"]
+    path = SafeCheckpointer(nn.Identity(), str(tmp_path)).get_checkpoint_file()
+    assert Path(path).read_bytes() == content
+
+
+def test_a_checkpoint_of_another_run_on_this_machine_does_not_count(monkeypatch, tmp_path):
+    save(tmp_path, 8)
+    (tmp_path / MARK).write_text('{"run": "", "starters": ["another 1 1"], "refused": false}')
+    others = Others(monkeypatch, 1, [("host2 9 9", 1), 3, (False, True)])
+    assert agree_to_resume(launched(), str(tmp_path), asked=False)
+    assert others.own[1] == -1
+
+
+def test_all_processes_go_on_from_the_firsts_checkpoint(monkeypatch, tmp_path):
+    class Trainer:
+        """What is saved beside the weights."""
+
+        def state_dict(self):
+            return {}
+
+        def load_state_dict(self, state):
+            self.iteration = state["iteration"]
+
+    save(tmp_path / "first", 8)
+    save(tmp_path / "own", 3)
+    content = (tmp_path / "first/model_0000008.pth").read_bytes()
+    monkeypatch.setattr(restarts, "_broadcast", lambda *_: content)
+    Others(monkeypatch, 1, [(False, "/first/model_0000008.pth")])
+    trainer, model = Trainer(), nn.Module()
+    model.weight = nn.Parameter(torch.zeros(1))
+    checkpointer = SafeCheckpointer(model, str(tmp_path / "own"), trainer=trainer)
+    with taking_firsts_checkpoint(checkpointer):
+        copy = Path(checkpointer.get_checkpoint_file())
+        assert checkpointer.has_checkpoint() and copy.name == "model_0000008.pth"
+        checkpointer.resume_or_load("", resume=True)
+    assert (trainer.iteration, model.weight.item()) == (8, 8.0)
+    assert not copy.exists()
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "own/model_0000003.pth")
+
+
+def test_where_the_first_process_has_no_checkpoint_nobody_has(monkeypatch, tmp_path):
+    save(tmp_path, 3)
+    Others(monkeypatch, 1, [(False, "")])
+    checkpointer = SafeCheckpointer(nn.Identity(), str(tmp_path))
+    with taking_firsts_checkpoint(checkpointer):
+        assert not checkpointer.has_checkpoint()
+    assert checkpointer.has_checkpoint()

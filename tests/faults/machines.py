@@ -1,0 +1,204 @@
+"""Kill and stop processes of runs on several machines, and compare how the runs end.
+
+python -m tests.faults.machines --kills 10 --output docs/reliability.md
+python -m tests.faults.machines --only "machines: one is killed" --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from tests.faults.cluster import Cluster, kill_all
+from tests.faults.report import Row, write_section
+
+_EQUAL = "the run ends, and its weights are those of an undisturbed one to the bit"
+_TESTS = "engine/test_launched.py, engine/test_restarts.py"
+# Iterations of a run, for each kill.
+_ITERATIONS = 24
+# Without what draws other numbers in other processes.
+_STEADY = ["MODEL.TOPFORMER.DROP_PATH_RATE", "0.0", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.0"]
+_BN = ["MODEL.TOPFORMER.NORM", "BN"]
+# Seconds that a run on a busy machine may take.
+_LONG = 420.0
+_STARTED = "Starting training from iteration"
+
+
+def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> str:
+    """Kill one process, a machine, or the machine of process 0, at random moments of one run."""
+    rng = random.Random(f"{who} {seed}")
+    iterations = _ITERATIONS * kills
+    expected, until_start = _undisturbed(folder, data, iterations)
+    opts, name = [*_BN, "SOLVER.MAX_ITER", str(iterations)], rng.choice(["", f"run-{seed}"])
+    with Cluster(folder / f"{who} {seed}", data, nodes="2", opts=opts, name=name) as cluster:
+        machines = [cluster.start_machine() for _ in range(2)]
+        for _ in range(kills):
+            # As the start of processes takes most of a run, half of the kills are to hit it.
+            time.sleep(rng.uniform(0.0, 2.0) * until_start)
+            if any(each.poll() is not None for each in machines):
+                break
+            if who == "process":
+                workers = [pid for each in machines for pid in cluster.workers(each)]
+                if workers:
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+                continue
+            first = [each for each in machines if cluster.has_first(each)]
+            killed = rng.choice(first if who == "first" and first else machines)
+            kill_all(killed)
+            machines.remove(killed)
+            machines.append(cluster.start_machine())
+        return cluster.wait(_LONG + 30 * kills) or _difference(expected, cluster.run)
+
+
+def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
+    """Stop one process as the system may, so that it does not answer."""
+    rng = random.Random(seed)
+    expected, _ = _undisturbed(folder, data, _ITERATIONS)
+    opts = [*_BN, "SOLVER.MAX_ITER", str(_ITERATIONS), "SOLVER.PROCESS_TIMEOUT", "15s"]
+    with Cluster(folder / f"stop {seed}", data, nodes="2", opts=opts) as cluster:
+        for _ in range(2):
+            cluster.start_machine()
+        if not cluster.wait_for(_STARTED, _LONG):
+            return "the run has not started"
+        time.sleep(rng.uniform(1, 8))
+        workers = [pid for each in cluster.machines for pid in cluster.workers(each)]
+        if workers:
+            os.kill(rng.choice(workers), signal.SIGSTOP)
+        wrong = cluster.wait(_LONG)
+        if workers and not wrong and "SOLVER.PROCESS_TIMEOUT" not in cluster.output():
+            wrong = "no message names SOLVER.PROCESS_TIMEOUT"
+        return wrong or _difference(expected, cluster.run)
+
+
+def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
+    """Take a machine away for good, and let another one join later: 4 processes, 2 and 4."""
+    rng = random.Random(seed)
+    opts = [*_STEADY, "SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    with Cluster(folder / f"alone {seed}", data, nodes="1", opts=opts) as cluster:
+        cluster.start_machine()
+        if wrong := cluster.wait(_LONG):
+            return f"the run of two processes: {wrong}"
+        expected = _last_loss(cluster.run)
+    with Cluster(folder / f"fewer {seed}", data, nodes="1:2", opts=opts) as cluster:
+        machines = [cluster.start_machine() for _ in range(2)]
+        if not cluster.wait_for(_STARTED, _LONG) or not _await_checkpoint(cluster, 1):
+            return "the run has not started"
+        kill_all(rng.choice(machines))
+        before = cluster.output().count(_STARTED)
+        if not cluster.wait_for(_STARTED, _LONG, before + 1):
+            return "two processes have not gone on"
+        _await_checkpoint(cluster, 1)
+        cluster.start_machine()
+        wrong = cluster.wait(_LONG)
+        worlds = [line[-1:] for line in cluster.output().splitlines() if "World size: " in line]
+        if not wrong and worlds != ["4", "2", "4"]:
+            wrong = f"the numbers of processes were {worlds}"
+        loss = 0.0 if wrong else _last_loss(cluster.run)
+        if not wrong and abs(loss - expected) > 2e-2 * expected:
+            wrong = f"the last loss is {loss}, and {expected} with the same two processes"
+        return wrong
+
+
+def _await_checkpoint(cluster: Cluster, number: int) -> bool:
+    saved = cluster.output().count("Saving checkpoint")
+    return cluster.wait_for("Saving checkpoint", _LONG, saved + number)
+
+
+@cache
+def _undisturbed(folder: Path, data: Path, iterations: int) -> tuple[Path, float]:
+    """The last weights of a run that nothing happens to, and the seconds until it trains."""
+    opts = [*_BN, "SOLVER.MAX_ITER", str(iterations)]
+    with Cluster(folder / f"undisturbed {iterations}", data, nodes="2", opts=opts) as cluster:
+        start = time.monotonic()
+        for _ in range(2):
+            cluster.start_machine()
+        cluster.wait_for(_STARTED, _LONG)
+        seconds = time.monotonic() - start
+        if wrong := cluster.wait(_LONG + 30 * iterations / _ITERATIONS):
+            raise RuntimeError(f"the undisturbed run failed: {wrong}\n{cluster.output()}")
+        return cluster.run / "model_final.pth", seconds
+
+
+def _difference(expected: Path, run: Path) -> str:
+    """What differs of the weights and the losses of a run, or ""."""
+    if not (run / "model_final.pth").is_file():
+        return "there is no model_final.pth"
+    one, other = (torch.load(path)["model"] for path in (expected, run / "model_final.pth"))
+    # Each process has its own running statistics without SyncBN, and those of process 0 count.
+    weights = [key for key in one if not key.endswith(("running_mean", "running_var"))]
+    differing = [key for key in weights if not torch.equal(one[key], other[key])]
+    if not differing:
+        return ""
+    most = max(float((one[key] - other[key]).abs().max()) for key in differing)
+    return f"{len(differing)} of {len(weights)} tensors differ, by {most:.3g} at most"
+
+
+def _last_loss(run: Path) -> float:
+    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+    return max((e for e in lines if "total_loss" in e), key=lambda e: e["iteration"])["total_loss"]
+
+
+Trial = Callable[[int, Path, Path, int], str]
+# (what is tried, what holds) by kind.
+KINDS: dict[str, tuple[Trial, str]] = {
+    "machines: a process is killed": (lambda *a: _killed("process", *a), _EQUAL),
+    "machines: one is killed": (lambda *a: _killed("machine", *a), _EQUAL),
+    "machines: that of process 0 is killed": (lambda *a: _killed("first", *a), _EQUAL),
+    "machines: a process is stopped": (_stopped, f"a message names the time-out; {_EQUAL}"),
+    "machines: 4 processes, 2, and 4": (_fewer, "the run goes on each time, with the same losses"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tries", type=int, default=1, help="of each kind; default: 1")
+    parser.add_argument("--kills", type=int, default=1, help="in each run; default: 1")
+    parser.add_argument("--seed", type=int, default=0, help="of the first try; default: 0")
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="these kinds; default: all")
+    parser.add_argument("--output", metavar="FILE", help="page whose section is written")
+    args = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="topformer_d2_machines_"))
+    rows = []
+    try:
+        from topformer_d2.data.synthetic import write_synthetic
+
+        data = folder / "data"
+        write_synthetic(str(data), num_train=12, num_val=2, size=(64, 80))
+        for kind in args.only or KINDS:
+            trial, holds = KINDS[kind]
+            rows.append(Row(kind, holds, _TESTS))
+            for seed in range(args.seed, args.seed + args.tries):
+                start = time.monotonic()
+                wrong = trial(seed, folder, data, args.kills)
+                rows[-1].tries += args.kills if "killed" in kind else 1
+                if wrong:
+                    rows[-1].faults.append(wrong)
+                    for file in sorted(folder.glob(f"* {seed}/machine *")):
+                        print(f"== {file}\n{file.read_text(errors='replace')[-3000:]}")
+                told = f"FAULT: {wrong}" if wrong else "passed"
+                print(f"{kind!r} --seed {seed}: {told} ({time.monotonic() - start:.0f} s)")
+                sys.stdout.flush()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    command = shlex.join(["python", "-m", "tests.faults.machines", *sys.argv[1:]])
+    print(write_section(rows, command, args.output))
+    sys.exit(1 if any(row.faults for row in rows) else 0)
+
+
+if __name__ == "__main__":
+    main()

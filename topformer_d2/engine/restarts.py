@@ -1,0 +1,185 @@
+"""Processes that are started again by a launcher: from which checkpoint they go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from detectron2.utils import comm
+from torch import distributed, nn
+
+from ..checkpoint import SafeCheckpointer, training_checkpoints
+from ..errors import InputError
+from ..files import is_remote, parse_json, read_bytes, write_beside
+from ..logs import get_logger
+from .failures import LostProcessError
+from .launched import Launched
+
+logger = get_logger(__name__)
+T = TypeVar("T")
+
+# In OUTPUT_DIR: which run writes there. A launcher's count of restarts does not tell: it starts
+# processes again when a machine joins, and on that machine, without counting.
+MARK = ".launched.json"
+
+
+class FirstFailedError(LostProcessError):
+    """The first process of the run has failed, and tells why."""
+
+
+def from_first(function: Callable[[], T]) -> T:
+    """What a function gives in the first process of the run; all processes call this together.
+
+    Raises:
+        FirstFailedError: it has raised there; in the first process, what it raised.
+    """
+    error, given = None, None
+    if comm.is_main_process():
+        try:
+            given = function()
+        except Exception as e:
+            error = e
+    failed, given = comm.all_gather((error is not None, given))[0]
+    if error is not None:
+        raise error
+    if failed:
+        raise FirstFailedError(f"process {comm.get_rank()}: the first process has failed")
+    return given
+
+
+def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
+    """Whether the run goes on from a checkpoint; all processes call this together.
+
+    It does where it was asked to, and where this run has left one before its processes were started
+    again. Where OUTPUT_DIR is local to each machine, and the first process has moved to another
+    one, the newest checkpoint that this run has left on any of its machines is copied to it.
+
+    Args:
+        launched: of this process.
+        folder: OUTPUT_DIR, which the first process has made and holds.
+        asked: --resume.
+
+    Raises:
+        InputError: the folder has checkpoints of another run, and nobody has asked to resume.
+        FirstFailedError: as from_first.
+    """
+    everyone = comm.all_gather((launched.starter, launched.restarts))
+    is_again = any(restarts for _, restarts in everyone)
+    if not folder or is_remote(folder):
+        return asked or is_again
+    starters = sorted({starter for starter, _ in everyone if starter})
+    mark = _read_mark(folder) if comm.get_local_rank() == 0 else {}
+    is_own = bool(mark) and (
+        mark["run"] == launched.run != "" or not {*starters}.isdisjoint(mark["starters"])
+    )
+    was_refused = is_own and mark["refused"]
+    every = comm.all_gather(_iteration_left(folder) if is_own and not was_refused else -1)
+    # Of equal ones that of the first process, which is the same file where the disk is shared.
+    source = max(range(len(every)), key=lambda rank: (every[rank], -rank))
+
+    def decide() -> bool:
+        resumes = asked or every[source] >= 0
+        is_others = not resumes and bool(training_checkpoints(folder))
+        if is_others and is_again and not was_refused:  # its mark did not come to be written
+            resumes, is_others = True, False
+        content = {"run": launched.run, "starters": starters, "refused": is_others}
+        write_beside(Path(folder, MARK), json.dumps(content).encode(), durable=True)
+        if is_others:
+            raise InputError(
+                f"{folder} has checkpoints of another run, to which processes that are started "
+                "again would go back: go on from them with `resume`, or name another OUTPUT_DIR"
+            )
+        return resumes
+
+    resumes = from_first(decide)
+    if source != 0 and every[source] >= 0:
+        _copy_to_first(folder, source)
+    if is_again and not resumes:
+        logger.warning("%s has no checkpoint of this run, which starts anew", folder)
+    return resumes
+
+
+def _read_mark(folder: str) -> dict:
+    """What agree_to_resume wrote; {} where there is none, or a damaged one."""
+    path = os.path.join(folder, MARK)
+    with contextlib.suppress(InputError, OSError):
+        mark = parse_json(read_bytes(path, most=1 << 20), path)
+        if isinstance(mark, dict) and isinstance(mark.get("run"), str):
+            starters = mark.get("starters")
+            if isinstance(starters, list) and all(isinstance(each, str) for each in starters):
+                return {**mark, "refused": mark.get("refused") is True}
+    return {}
+
+
+def _iteration_left(folder: str) -> int:
+    """The iteration of the checkpoint that this machine would go on from; -1 = it has none."""
+    try:
+        path = SafeCheckpointer(nn.Identity(), folder, trainer=nn.Identity()).get_checkpoint_file()
+    except InputError:
+        return -1
+    return dict(training_checkpoints(folder)).get(Path(path), -1) if path else -1
+
+
+def _copy_to_first(folder: str, source: int) -> None:
+    """Copy the checkpoint to go on from, of one process's machine, to the first process's."""
+    name, content = "", b""
+    if comm.get_rank() == source:
+        path = SafeCheckpointer(nn.Identity(), folder).get_checkpoint_file()
+        name, content = os.path.basename(path), Path(path).read_bytes()
+    name = comm.all_gather(name)[source]
+    content = _broadcast(content, source)
+
+    def write() -> None:
+        write_beside(Path(folder, name), content, durable=True)
+        SafeCheckpointer(nn.Identity(), folder).tag_last_checkpoint(name)
+        logger.info("%s is the newest checkpoint of this run, of another machine", name)
+
+    from_first(write)
+
+
+def _broadcast(content: bytes, source: int) -> bytes:
+    """The bytes that one process has, for all of them."""
+    size = comm.all_gather(len(content))[source]
+    values = torch.empty(size, dtype=torch.uint8)
+    if comm.get_rank() == source and size:
+        values = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    if size:
+        distributed.broadcast(values, source, group=comm._get_global_gloo_group())
+    return values.numpy().tobytes()
+
+
+@contextlib.contextmanager
+def taking_firsts_checkpoint(checkpointer: SafeCheckpointer) -> Iterator[None]:
+    """Within it all processes go on from the checkpoint that the first one finds, as it reads it.
+
+    Their machines may see another OUTPUT_DIR, or that of a network disk as it was before.
+
+    Raises:
+        InputError: the first process finds some, and none is whole.
+        FirstFailedError: as from_first.
+    """
+    if comm.get_world_size() == 1 or is_remote(checkpointer.save_dir):
+        yield
+        return
+    path = from_first(checkpointer.get_checkpoint_file)
+    if not path:
+        checkpointer.take("")
+        yield
+        checkpointer.take(None)
+        return
+    is_first = comm.is_main_process()
+    content = _broadcast(Path(path).read_bytes() if is_first else b"", 0)
+    with tempfile.TemporaryDirectory(prefix="topformer_d2_") as scratch:
+        if not is_first:
+            copy = Path(scratch, os.path.basename(path))
+            copy.write_bytes(content)
+            checkpointer.take(str(copy))
+        yield
+        if not is_first:
+            checkpointer.take(None)
