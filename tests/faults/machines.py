@@ -28,7 +28,7 @@ from tests.faults.report import Row, write_section
 _EQUAL = "the run ends, and its weights are those of an undisturbed one to the bit"
 _TESTS = "engine/test_launched.py, engine/test_restarts.py"
 # Iterations of a run, for each kill.
-_ITERATIONS = 24
+_ITERATIONS = 60
 # Without what draws other numbers in other processes.
 _STEADY = ["MODEL.TOPFORMER.DROP_PATH_RATE", "0.0", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.0"]
 _BN = ["MODEL.TOPFORMER.NORM", "BN"]
@@ -48,8 +48,8 @@ def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> str:
         for _ in range(kills):
             # As the start of processes takes most of a run, half of the kills are to hit it.
             time.sleep(rng.uniform(0.0, 2.0) * until_start)
-            if any(each.poll() is not None for each in machines):
-                break
+            if (cluster.run / "model_final.pth").exists():
+                break  # a machine that came now would wait for another one
             if who == "process":
                 workers = [pid for each in machines for pid in cluster.workers(each)]
                 if workers:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, MapDataset, MetadataCatalog
+from detectron2.data import MapDataset, MetadataCatalog
 from detectron2.data.build import (
     filter_images_with_only_crowd_annotations,
     print_instances_class_histogram,
@@ -38,6 +38,7 @@ from .folders import needs_outlines, register_folders
 from .labelled import tasks_of
 from .mapper import TaskMapper
 from .mixed_sampler import MixedSampler
+from .packed import PackedRecords
 from .registered import load_records
 
 logger = get_logger(__name__)
@@ -52,7 +53,7 @@ class SeededMap(Dataset):
 
     def __init__(
         self,
-        records: DatasetFromList | Sequence[dict],
+        records: PackedRecords | Sequence[dict],
         mapper: Mapper,
         seed: int,
         kinds: np.ndarray | None = None,
@@ -166,8 +167,7 @@ class TrainLoader:
         self._kinds = None  # samples of one record need none
         if getattr(mapper, "mixing", None) is not None:
             self._kinds = kinds_of(records, [size for size, _ in parts])
-        # Serialised, and shared by the workers.
-        self.records = DatasetFromList(records, copy=False)
+        self.records = PackedRecords(records)
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
         """This process's share of each batch: (position in the stream, index of the record).
@@ -296,7 +296,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader:
     A classifier's images have one size, and come in batches.
     """
     register_folders(cfg)  # another config may have been loaded since
-    records = DatasetFromList(load_records(dataset_name), copy=False)
+    records = PackedRecords(load_records(dataset_name))
     # Detectron2's own test loader leaves its workers to die of Ctrl-C in mid-evaluation.
     return DataLoader(
         MapDataset(records, _build_mapper(cfg, is_train=False)),

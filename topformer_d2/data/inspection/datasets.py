@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
+from detectron2.data import DatasetCatalog, MapDataset, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -23,6 +23,7 @@ from ..config_checks import check_config
 from ..formats.contract import Problem
 from ..image_files import IMAGE_EXTENSIONS
 from ..loader import init_worker
+from ..packed import PackedRecords
 from ..registered import check_dataset_present
 from ..severity import is_error
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
@@ -181,9 +182,7 @@ def _files(folder: str, extensions: tuple[str, ...]) -> dict[str, str]:
 
 def _inspect_all(records: list[dict], expected: Expected, dataset: DatasetReport) -> None:
     loader = DataLoader(
-        MapDataset(
-            DatasetFromList(records, copy=False), partial(inspect_record, expected=expected)
-        ),
+        MapDataset(PackedRecords(records), partial(inspect_record, expected=expected)),
         batch_size=8,
         collate_fn=merge_tallies,
         num_workers=min(os.cpu_count() or 1, len(records) // _IMAGES_A_PROCESS),

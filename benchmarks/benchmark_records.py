@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Memory and start-up time of a training's records: what each process holds, and what is shared.
+
+Records as of a dataset for pixels, with --boxes for both tasks, are made in memory; no image is
+read. Memory is that of the process and its workers together; what they share counts once (Pss).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+from topformer_d2.data.loader import TrainLoader
+
+_BATCH = 16
+
+
+def make_records(number: int, boxes: int) -> list[dict]:
+    """Records like those of a dataset in folders."""
+    return [
+        {
+            "file_name": f"/data/images/train/{i // 1000:06d}/{i:012d}.jpg",
+            "sem_seg_file_name": f"/data/labels/train/{i // 1000:06d}/{i:012d}.png",
+            **{"image_id": i, "height": 480, "width": 640, "tasks": ("sem_seg", "instances")},
+            "annotations": [
+                {"bbox": [i % 99 + 0.5, j, 40.0, 30.0], "bbox_mode": 1, "category_id": j % 9}
+                for j in range(boxes)
+            ],
+        }
+        for i in range(number)
+    ]
+
+
+def taken_mib() -> float:
+    """MiB of this process and those that it has started; pages that they share count once."""
+    return sum(_mib(pid, "Pss") for pid in ("self", *workers()))
+
+
+def workers() -> list[int]:
+    """Processes that this one has started."""
+    tasks = Path("/proc/self/task").iterdir()
+    return [int(pid) for task in tasks for pid in (task / "children").read_text().split()]
+
+
+def _mib(pid: int | str, *kinds: str) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    found = [int(line.split()[1]) for line in lines if line.partition(":")[0] in kinds]
+    return sum(found) / 1024
+
+
+def take_number(record: dict) -> dict:
+    """A mapper that reads nothing."""
+    return {"number": record["image_id"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=int, default=1_000_000, help="default: 1000000")
+    parser.add_argument("--boxes", type=int, default=0, help="of each record; default: 0")
+    parser.add_argument("--workers", type=int, default=2, help="of the loader; default: 2")
+    parser.add_argument("--batches", type=int, default=2000, help="that are read; default: 2000")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, before, start = [], taken_mib(), time.perf_counter()
+
+    def note(name: str) -> None:
+        rows.append((name, taken_mib() - before, time.perf_counter() - start))
+
+    records = make_records(args.records, args.boxes)
+    note("the records as dicts")
+    loader = TrainLoader(
+        *(records, take_number),
+        **{"total_batch_size": _BATCH, "num_workers": args.workers, "seed": 0},
+    )
+    note("as dicts and as one array")
+    del records
+    note("as one array")
+    batches = iter(loader)
+    next(batches)
+    note(f"with {args.workers} workers, at the first batch")
+    for _ in range(args.batches):
+        next(batches)
+    note(f"after {args.batches} batches")
+    own = [_mib(pid, "Private_Clean", "Private_Dirty") for pid in workers()]
+    print(tabulate(rows, headers=["", "MiB more", "seconds"], floatfmt=".1f", tablefmt="github"))
+    print(f"of the workers alone: {', '.join(f'{mib:.0f} MiB' for mib in own)}")
+
+
+if __name__ == "__main__":
+    main()
