@@ -4,7 +4,8 @@
 Images are generated at ADE20K's usual size (683x512, JPEG quality 90) with labels. Both mappers do
 the same recipe on one core, image by image in turn, so that what else the machine does falls on
 both alike; the stock one through Detectron2's own augmentations (Pillow, PointRend's colours). Then
-the loader runs with 1, 2 and 4 worker processes, as far as there are cores.
+the loader runs with 1, 2 and 4 worker processes, as far as there are cores: from the loose files,
+and from tar files with the same images.
 """
 
 import argparse
@@ -15,15 +16,18 @@ import time
 import cv2
 import numpy as np
 import torch
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.projects.point_rend import ColorAugSSDTransform
 from tabulate import tabulate
 from tqdm.auto import tqdm
 
 from topformer_d2 import get_config
+from topformer_d2.data.categories import Categories
 from topformer_d2.data.loader import TrainLoader
 from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.data.sem_seg import load_image_label_pairs, register_sem_seg
+from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.data.synthetic import make_sample
 
 # Reading includes the checks of the label; what comes last turns the arrays into tensors.
@@ -45,6 +49,19 @@ def write_images(folder: str, count: int) -> list[dict]:
         cv2.imwrite(record["sem_seg_file_name"], label)
         records.append(record)
     return records
+
+
+def in_shards(records: list[dict], folder: str) -> list[dict]:
+    """The records of the same images in tar files, in the same order."""
+    register_sem_seg("loose", folder, folder, Categories(("class",), (), (0,), 255))
+    DatasetCatalog.remove("loose")
+    DatasetCatalog.register("loose", lambda: records)
+    shards = os.path.join(folder, "shards")
+    entry = write_shards("loose", shards, most_mib=256)
+    paths = {os.path.basename(r["file_name"]): r for r in records}
+    packed = load_image_label_pairs(entry["IMAGES"], entry["LABELS"])
+    by_name = {os.path.basename(r["file_name"]): r for r in packed}
+    return [by_name[name] for name in paths]
 
 
 def stock_mapper(cfg) -> DatasetMapper:
@@ -142,11 +159,17 @@ def main() -> None:
         print(tabulate([*rows, ["images a second", *rate]], headers=headers, floatfmt=".2f"))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         rates = {}
+        sources = {"loose": records, "shards": in_shards(records, folder)}
         for workers in [n for n in (1, 2, 4) if n <= cores]:
-            tries = [loader_rate(mappers["ours"], records, workers, args.batches) for _ in range(3)]
-            rates[workers] = max(tries)
-    rows = [[workers, rate, rate / rates[1]] for workers, rate in rates.items()]
-    headers = ["workers", "images a second", "times one worker"]
+            tries = [
+                [loader_rate(mappers["ours"], of, workers, args.batches) for of in sources.values()]
+                for _ in range(3)
+            ]
+            rates[workers] = [max(each) for each in zip(*tries, strict=True)]
+    rows = [
+        [workers, loose, loose / rates[1][0], packed] for workers, (loose, packed) in rates.items()
+    ]
+    headers = ["workers", "images a second", "times one worker", "from shards"]
     print(f"\n{tabulate(rows, headers=headers, floatfmt='.2f')}")
     if cores < 4:
         print(f"4 workers are not timed: this machine has {cores} cores")

@@ -253,12 +253,11 @@ def test_the_status_of_a_process_that_has_failed_is_raised(monkeypatch):
 
 def test_a_model_on_the_cpu_is_wrapped_for_several_processes(monkeypatch):
     detectron2s = defaults.create_ddp_model
-    for device, size, expected in (
-        ("cpu", 1, detectron2s),
-        ("cuda", 2, detectron2s),
-        ("cpu", 2, DistributedDataParallel),
-    ):
+    for device, size, is_ours in (("cpu", 1, False), ("cuda", 2, False), ("cpu", 2, True)):
         monkeypatch.setattr(comm, "get_world_size", lambda size=size: size)
         with launching.wrapping_for_device(device):
-            assert defaults.create_ddp_model is expected
+            wrap = defaults.create_ddp_model
+            assert (wrap is detectron2s) is not is_ours
         assert defaults.create_ddp_model is detectron2s
+    # Or gradients would be summed in another order after the first iteration.
+    assert (wrap.func, wrap.keywords) == (DistributedDataParallel, {"find_unused_parameters": True})

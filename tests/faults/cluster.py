@@ -66,6 +66,7 @@ class Cluster:
         for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
             self._environment.pop(variable, None)
         self.machines: list[subprocess.Popen] = []
+        self._started = 0
         self._store = self._start([sys.executable, "-c", _STORE, str(self._port)], "store")
 
     def __enter__(self) -> Cluster:
@@ -77,9 +78,22 @@ class Cluster:
 
     def start_machine(self) -> subprocess.Popen:
         """One more launcher; its processes' output is in the file "machine N"."""
-        machine = self._start(self._command, f"machine {len(self.machines)}")
+        machine = self._start(self._command, f"machine {self._started}")
+        self._started += 1
         self.machines.append(machine)
         return machine
+
+    def resume(self, number: int) -> None:
+        """Start anew, as a user does where the launchers have ended: with --resume."""
+        for machine in [*self.machines, self._store]:
+            kill_all(machine)
+        self.machines.clear()
+        port, self._port = self._port, _free_port()
+        command = [word.replace(f":{port}", f":{self._port}") for word in self._command]
+        self._command = command if "--resume" in command else _with_resume(command)
+        self._store = self._start([sys.executable, "-c", _STORE, str(self._port)], "store")
+        for _ in range(number):
+            self.start_machine()
 
     def _start(self, command: list[str], name: str) -> subprocess.Popen:
         with open(self.folder / name, "wb") as output:
@@ -126,6 +140,11 @@ class Cluster:
                 return False
             time.sleep(0.1)
         return True
+
+
+def _with_resume(command: list[str]) -> list[str]:
+    place = command.index("--config-file")
+    return [*command[:place], "--resume", *command[place:]]
 
 
 def kill_all(machine: subprocess.Popen) -> None:

@@ -34,6 +34,8 @@ _STEADY = ["MODEL.TOPFORMER.DROP_PATH_RATE", "0.0", "MODEL.SEM_SEG_HEAD.DROPOUT"
 _BN = ["MODEL.TOPFORMER.NORM", "BN"]
 # Seconds that a run on a busy machine may take.
 _LONG = 420.0
+# What PyTorch's launchers end with where a machine is lost in the moment in which they meet.
+_MEETING_ERRORS = ("RendezvousClosedError", "DistStoreError", "RendezvousTimeoutError")
 _STARTED = "Starting training from iteration"
 
 
@@ -60,7 +62,12 @@ def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> str:
             kill_all(killed)
             machines.remove(killed)
             machines.append(cluster.start_machine())
-        return cluster.wait(_LONG + 30 * kills) or _difference(expected, cluster.run)
+        wrong = cluster.wait(_LONG + 30 * kills)
+        if wrong and any(error in cluster.output() for error in _MEETING_ERRORS):
+            print("the launchers could not meet, and are started anew with --resume", flush=True)
+            cluster.resume(2)
+            wrong = cluster.wait(_LONG + 30 * kills)
+        return wrong or _difference(expected, cluster.run)
 
 
 def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
@@ -86,7 +93,9 @@ def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
 def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
     """Take a machine away for good, and let another one join later: 4 processes, 2 and 4."""
     rng = random.Random(seed)
-    opts = [*_STEADY, "SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    # Adam makes steps as long as any of gradients that are only rounding.
+    opts = [*_STEADY, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"]
+    opts += ["SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "2"]
     with Cluster(folder / f"alone {seed}", data, nodes="1", opts=opts) as cluster:
         cluster.start_machine()
         if wrong := cluster.wait(_LONG):
@@ -107,7 +116,7 @@ def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
         if not wrong and worlds != ["4", "2", "4"]:
             wrong = f"the numbers of processes were {worlds}"
         loss = 0.0 if wrong else _last_loss(cluster.run)
-        if not wrong and abs(loss - expected) > 2e-2 * expected:
+        if not wrong and abs(loss - expected) > 1e-3 * expected:
             wrong = f"the last loss is {loss}, and {expected} with the same two processes"
         return wrong
 

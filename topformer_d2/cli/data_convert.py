@@ -1,11 +1,13 @@
-"""Write a dataset of any label format as plain files, which every tool reads.
+"""Write a dataset of any label format as plain files, which every tool reads, or as tar files.
 
   topformer data convert --images photos --labels photos --output plain
   topformer data convert --images images --boxes labels --format yolo --output plain
   topformer data convert --config-file mine.yaml --dataset mine_train --output plain
+  topformer data convert --config-file mine.yaml --output shards --to webdataset
 
 The new folder has images/, with pixel labels labels/ (PNGs of the classes' indices) and
-classes.txt, and with boxes boxes.json (COCO). What is printed at the end is its entry of
+classes.txt, and with boxes boxes.json (COCO). With --to webdataset the images and labels are in tar
+files instead (shards), and index.json has their places. What is printed at the end is its entry of
 DATASETS.FOLDERS.
 """
 
@@ -15,6 +17,7 @@ import argparse
 
 from ..config import load_config
 from ..data.plain_layout import write_plain
+from ..data.shard_writer import write_shards
 from ..errors import InputError, printable
 from .folder_options import add_folder_options, folder_dataset, has_folder_options
 from .parsing import Parser, add_opts
@@ -24,6 +27,10 @@ def make_parser() -> Parser:
     """The arguments of `topformer data convert`."""
     parser = Parser(__doc__)
     parser.add_argument("--output", required=True, metavar="FOLDER")
+    parser.add_argument("--to", choices=("plain", "webdataset"), default="plain")
+    parser.add_argument(
+        "--shard-mb", type=int, default=256, metavar="N", help="MiB of a tar file; default: 256"
+    )
     parser.add_argument("--config-file", metavar="FILE")
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
     add_folder_options(parser)
@@ -37,7 +44,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         if args.config_file or args.dataset or args.opts:
             raise InputError("--images goes without --config-file, --dataset and KEY VALUE pairs")
         with folder_dataset(args) as name:
-            entry = write_plain(name, args.output)
+            entry = _write(name, args)
     else:
         if not (args.config_file or args.dataset):
             parser.error("name --images and its labels, or a --config-file")
@@ -47,6 +54,12 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
             name = name or next(iter(cfg.DATASETS.TRAIN), None)
         if not name:
             raise InputError("DATASETS.TRAIN is empty: name a --dataset")
-        entry = write_plain(name, args.output)
+        entry = _write(name, args)
     values = ", ".join(f"{key}: {value}" for key, value in entry.items())
     print(printable(f"wrote {args.output}; as DATASETS.FOLDERS: {{mine: {{{values}}}}}"))
+
+
+def _write(name: str, args: argparse.Namespace) -> dict[str, str]:
+    if args.to == "plain":
+        return write_plain(name, args.output)
+    return write_shards(name, args.output, args.shard_mb)

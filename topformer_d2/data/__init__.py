@@ -3,6 +3,7 @@
 from . import (
     builtin,  # noqa: F401  (registers)
     naming,  # noqa: F401  (takes part in load_config)
+    shards,  # noqa: F401  (registers how its paths are read)
 )
 from .augmentation import build_test_augmentation, build_train_augmentation
 from .class_pixels import class_weights, count_training_pixels

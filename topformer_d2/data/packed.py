@@ -37,4 +37,4 @@ class PackedRecords(Dataset):
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         start, end = self._ends[index : index + 2].tolist()
-        return pickle.loads(memoryview(self._content[start:end]))
+        return pickle.loads(self._content[start:end].data)

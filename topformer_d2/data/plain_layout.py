@@ -40,7 +40,7 @@ def write_plain(name: str, output: str) -> dict[str, str]:
     check_dataset_present(name)
     records, metadata = load_records(name), MetadataCatalog.get(name)
     root = metadata.get("image_root") or os.path.commonpath([r["file_name"] for r in records])
-    names = _file_names([record["file_name"] for record in records], root)
+    names = file_names([record["file_name"] for record in records], root)
     has_pixels = any(PIXELS.record_key in record for record in records)
     has_boxes = any(BOXES.record_key in record for record in records)
     entry = {"IMAGES": str(target / IMAGES)}
@@ -55,17 +55,17 @@ def write_plain(name: str, output: str) -> dict[str, str]:
                 label = f"{os.path.splitext(file)[0]}.png"
                 shutil.copyfile(record[PIXELS.record_key], folder / LABELS / label)
         if has_pixels:
-            _write_classes(folder / CLASSES, metadata)
+            write_classes(folder / CLASSES, metadata)
             entry |= {"LABELS": str(target / LABELS), "CLASSES": str(target / CLASSES)}
         if has_boxes:
-            content = _coco(records, names, metadata.thing_classes)
+            content = coco_of(records, names, metadata.thing_classes)
             write_json(folder / JSON, content)
             entry["BOXES"] = str(target / JSON)
         os.replace(folder, target)
     return entry
 
 
-def _file_names(files: Sequence[str], root: str) -> list[str]:
+def file_names(files: Sequence[str], root: str) -> list[str]:
     """Names of the images in one folder: those of subfolders begin with theirs."""
     names = []
     for file in files:
@@ -77,7 +77,8 @@ def _file_names(files: Sequence[str], root: str) -> list[str]:
     return names
 
 
-def _write_classes(path: Path, metadata: object) -> None:
+def write_classes(path: Path, metadata: object) -> None:
+    """Write the list of the classes of a dataset's pixels, with their colours where it has some."""
     names, colors = metadata.stuff_classes, getattr(metadata, "stuff_colors", None)  # type: ignore
     lines = list(names)
     if colors and len(colors) == len(names):
@@ -85,7 +86,14 @@ def _write_classes(path: Path, metadata: object) -> None:
     write_beside(path, ("\n".join(lines) + "\n").encode())
 
 
-def _coco(records: Sequence[dict], names: Sequence[str], classes: Sequence[str]) -> dict:
+def coco_of(records: Sequence[dict], names: Sequence[str], classes: Sequence[str]) -> dict:
+    """The content of a COCO JSON.
+
+    Args:
+        records: Detectron2 dataset dicts; the size of those without is read from their images.
+        names: of the images, as the JSON has them.
+        classes: names by category_id.
+    """
     images: list[dict] = []
     annotations: list[dict] = []
     for number, (record, file) in enumerate(zip(records, names, strict=True), start=1):

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from multiprocessing import connection
 from typing import Any
 
@@ -248,12 +249,16 @@ def _interrupt(processes: Sequence) -> None:
 def wrapping_for_device(device: str) -> Iterator[None]:
     """Let Detectron2's trainer wrap a model for several processes on any device.
 
-    Detectron2's create_ddp_model names a GPU, which PyTorch refuses for a model on the CPU.
+    Detectron2's create_ddp_model names a GPU, which PyTorch refuses for a model on the CPU. There
+    gradients are also summed in one order from the first iteration on, so that a resumed run is
+    exact: DistributedDataParallel arranges them anew after its first iteration, unless it looks for
+    parameters without a gradient.
     """
     if str(device) != "cpu" or comm.get_world_size() == 1:
         yield
         return
-    with _replaced(defaults, "create_ddp_model", DistributedDataParallel):
+    wrap = partial(DistributedDataParallel, find_unused_parameters=True)
+    with _replaced(defaults, "create_ddp_model", wrap):
         yield
 
 

@@ -1,0 +1,210 @@
+"""A dataset in tar files trains as the loose files do; damaged ones are named."""
+
+import json
+import os
+import re
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from tests.helpers import REPOSITORY, photo, topformer
+from topformer_d2.config import load_config
+from topformer_d2.data import build_test_loader, build_train_loader
+from topformer_d2.data.images import read_image
+from topformer_d2.data.shard_writer import write_shards
+from topformer_d2.data.shards import read_index, read_member
+from topformer_d2.errors import InputError
+
+JOINT = REPOSITORY / "configs/multitask_lite_topformer_t_synthetic.yaml"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """The entry of the synthetic training images and the paths of their shards."""
+    entry = write_shards("synthetic_multitask_train", str(tmp_path / "mine"), 1)
+    return entry, sorted((tmp_path / "mine").glob("*.tar"))
+
+
+def batches(config, workers=0):
+    """Some batches for training, and all images for a test, with augmentation that mixes."""
+    opts = ["MODEL.DEVICE", "cpu", "INPUT.CROP.SIZE", "[64, 64]", "SOLVER.IMS_PER_BATCH", "4"]
+    opts += ["DATALOADER.NUM_WORKERS", str(workers), "INPUT.MOSAIC.PROB", "0.5", "SEED", "3"]
+    cfg = load_config(config, opts)
+    loader = build_train_loader(cfg)
+    loader.start_iter = 2
+    stream = iter(loader)
+    trained = [sample for _ in range(4) for sample in next(stream)]
+    tested = [sample for batch in build_test_loader(cfg, cfg.DATASETS.TEST[0]) for sample in batch]
+    return trained, tested
+
+
+def config(path, train, folders=""):
+    path.write_text(f"_BASE_: {JOINT}\nDATASETS:\n  TRAIN: [{train}]\n  TEST: [{train}]\n{folders}")
+    return path
+
+
+@pytest.fixture
+def forgotten():
+    """The dataset `mine` is registered within a test alone."""
+    yield
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        if "mine" in catalog.list():
+            catalog.remove("mine")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_samples_are_those_of_the_loose_files(tmp_path, shards, forgotten, workers):
+    entry, _ = shards
+    folders = f"  FOLDERS:\n    mine: {json.dumps(entry)}\n"
+    loose_config = config(tmp_path / "loose.yaml", "synthetic_multitask_train")
+    packed_config = config(tmp_path / "packed.yaml", "mine", folders)
+    for loose, packed in zip(batches(loose_config), batches(packed_config, workers), strict=True):
+        assert len(loose) == len(packed) >= 12
+        for one, other in zip(loose, packed, strict=True):
+            assert torch.equal(one["image"], other["image"])
+            assert os.path.basename(one["file_name"]) == os.path.basename(other["file_name"])
+            if "sem_seg" in one:
+                assert torch.equal(one["sem_seg"], other["sem_seg"])
+                boxes = [s["instances"].gt_boxes.tensor for s in (one, other)]
+                assert torch.equal(*boxes)
+                assert torch.equal(*[s["instances"].gt_classes for s in (one, other)])
+
+
+def test_a_shard_has_at_most_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("topformer_d2.data.shard_writer.tqdm", lambda items, **_: items)
+    whole = write_shards("synthetic_multitask_train", str(tmp_path / "whole"), 1)
+    monkeypatch.setattr("topformer_d2.data.shard_writer._MIB", 40_000)
+    write_shards("synthetic_multitask_train", str(tmp_path / "parts"), 1)
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "parts").glob("*.tar"))]
+    assert len(sizes) >= 5 and max(sizes) <= 40_000
+    first = [read_member(f"{whole['IMAGES']}/{i:05d}.png") for i in range(12)]
+    assert first == [read_member(f"shard://{tmp_path}/parts/images/{i:05d}.png") for i in range(12)]
+
+
+def test_a_tar_file_is_webdatasets(shards):
+    """Its samples are files whose names are equal up to the first dot, and lie together."""
+    entry, (path,) = shards
+    with tarfile.open(path) as tar:
+        names = tar.getnames()
+        boxes = json.load(tar.extractfile("00003.json"))["boxes"]
+        image = tar.extractfile("00003.png").read()
+    stems = [name.partition(".")[0] for name in names]
+    assert stems == sorted(stems) and len(names) == 36
+    assert {name.partition(".")[2] for name in names} == {"png", "label.png", "json"}
+    assert image == read_member(f"{entry['IMAGES']}/00003.png")
+    record = DatasetCatalog.get("synthetic_multitask_train")[3]
+    classes = MetadataCatalog.get("synthetic_multitask_train").thing_classes
+    assert [box["category"] for box in boxes] == [
+        classes[a["category_id"]] for a in record["annotations"]
+    ]
+    assert [box["bbox"] for box in boxes] == [a["bbox"] for a in record["annotations"]]
+
+
+def test_webdataset_reads_it(shards):
+    webdataset = pytest.importorskip("webdataset")
+    _, (path,) = shards
+    found = list(webdataset.WebDataset(str(path), shardshuffle=False))
+    assert [sample["__key__"] for sample in found] == [f"{i:05d}" for i in range(12)]
+    assert all({"png", "label.png", "json"} <= sample.keys() for sample in found)
+
+
+def test_the_paths_are_files_and_folders_to_detectron2(shards):
+    entry, _ = shards
+    images, labels = entry["IMAGES"], entry["LABELS"]
+    assert PathManager.isdir(images) and PathManager.isdir(labels + "/")
+    assert PathManager.ls(images) == [f"{i:05d}.png" for i in range(12)]
+    assert PathManager.isfile(f"{labels}/00011.png") and PathManager.exists(f"{images}/00000.png")
+    for missing in (f"{images}/x.png", images.removesuffix("images"), "shard:///nowhere/images"):
+        assert not PathManager.exists(missing)
+    with pytest.raises(InputError, match=r"images/x\.png cannot be read: No such file"):
+        read_image(f"{images}/x.png")
+    with pytest.raises(InputError, match="which is only read"):
+        PathManager.open(f"{images}/00000.png", "wb")
+
+
+def broken(folder, change):
+    path = folder / "index.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.pop("format"), "format"),
+        (lambda c: c.update(format="other"), "its format is 'other'"),
+        (lambda c: c["shards"][0].update(name="../a.tar"), "'../a.tar' is not a file's name"),
+        (lambda c: c["images"].append(c["images"][0]), "a name stands there twice"),
+        (lambda c: c["images"][0].__setitem__(1, 1), "a shard's number"),
+        (lambda c: c["images"][0].__setitem__(2, -1), "a file ends behind its shard"),
+        (lambda c: c["labels"][0].__setitem__(3, 1 << 40), "a file ends behind its shard"),
+        (lambda c: c["labels"][0].__setitem__(3, 1 << 70), "OverflowError"),
+        (lambda c: c["images"].__setitem__(0, 7), "TypeError"),
+    ],
+)
+def test_a_damaged_index(shards, change, named):
+    entry, (path,) = shards
+    broken(path.parent, change)
+    with pytest.raises(InputError, match=rf"index\.json is not an index .*{re.escape(named)}"):
+        PathManager.ls(entry["IMAGES"])
+
+
+def test_a_shard_that_is_missing_or_cut_off(shards):
+    entry, (path,) = shards
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=rf"000000\.tar has {len(content) - 1} bytes.* copy it"):
+        read_member(f"{entry['IMAGES']}/00000.png")
+    path.unlink()
+    with pytest.raises(InputError, match=r"000000\.tar is missing"):
+        read_index(str(path.parent))
+
+
+def test_damage_within_a_shard_names_the_image(shards):
+    entry, (path,) = shards
+    shard, offset, _ = read_index(str(path.parent)).find("images", "00002.png")
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        file.write(bytes(100))
+    with pytest.raises(InputError, match=r"shard://.*/images/00002\.png cannot be read"):
+        read_image(f"{entry['IMAGES']}/00002.png")
+    assert (shard, read_image(f"{entry['IMAGES']}/00003.png").shape) == (0, (64, 80, 3))
+
+
+def test_names_with_dots_and_those_that_are_equal_without(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    content = []
+    for number, name in enumerate(("a.b.png", "a_b.png", "c.JPG"), start=1):
+        photo(images / name, 20, 30, seed=number)
+        size = {"width": 30, "height": 20}
+        content.append({"id": number, "file_name": name, **size})
+    boxes = {"images": content, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    words = ["--images", images, "--boxes", tmp_path / "boxes.json", "--to", "webdataset"]
+    result = topformer("data", "convert", *words, "--output", tmp_path / "mine")
+    assert result.returncode == 0, result.stderr
+    assert f"BOXES: {tmp_path}/mine/boxes.json" in result.stdout
+    folder = f"shard://{tmp_path}/mine/images"
+    names = PathManager.ls(folder)
+    assert names == ["000000_a_b.png", "000001_a_b.png", "000002_c.jpg"]
+    original = [read_image(images / name) for name in ("a.b.png", "a_b.png", "c.JPG")]
+    for name, expected in zip(names, original, strict=True):
+        np.testing.assert_array_equal(read_image(f"{folder}/{name}"), expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"), [(("--shard-mb", "0"), "--shard-mb is 0"), ((), "--output .* exists")]
+)
+def test_what_is_refused(tmp_path, words, named):
+    output = tmp_path / "new" if words else tmp_path
+    dataset = ["--dataset", "synthetic_multitask_train", "--to", "webdataset"]
+    result = topformer("data", "convert", *dataset, "--output", output, *words)
+    assert result.returncode == 1 and re.search(named, result.stderr)
+    assert not (tmp_path / "new").exists()
