@@ -27,8 +27,8 @@ from tests.faults.report import Row, write_section
 
 _EQUAL = "the run ends, and its weights are those of an undisturbed one to the bit"
 _TESTS = "engine/test_launched.py, engine/test_restarts.py"
-# Iterations of a run, for each kill.
-_ITERATIONS = 60
+# Iterations of a run for each kill; some more are at its end.
+_ITERATIONS = 20
 # Without what draws other numbers in other processes.
 _STEADY = ["MODEL.TOPFORMER.DROP_PATH_RATE", "0.0", "MODEL.SEM_SEG_HEAD.DROPOUT", "0.0"]
 _BN = ["MODEL.TOPFORMER.NORM", "BN"]
@@ -42,14 +42,18 @@ _STARTED = "Starting training from iteration"
 def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> str:
     """Kill one process, a machine, or the machine of process 0, at random moments of one run."""
     rng = random.Random(f"{who} {seed}")
-    iterations = _ITERATIONS * kills
+    iterations = _ITERATIONS * (kills + 2)
     expected, until_start = _undisturbed(folder, data, iterations)
     opts, name = [*_BN, "SOLVER.MAX_ITER", str(iterations)], rng.choice(["", f"run-{seed}"])
     with Cluster(folder / f"{who} {seed}", data, nodes="2", opts=opts, name=name) as cluster:
-        machines = [cluster.start_machine() for _ in range(2)]
-        for _ in range(kills):
-            # As the start of processes takes most of a run, half of the kills are to hit it.
-            time.sleep(rng.uniform(0.0, 2.0) * until_start)
+        machines, starts = [cluster.start_machine() for _ in range(2)], 0
+        for number in range(kills):
+            # The start of processes takes most of a run, so that each second kill is to hit it.
+            if number % 2 or not cluster.wait_for(_STARTED, _LONG, starts + 1):
+                time.sleep(rng.uniform(0.0, 1.0) * until_start)
+            else:
+                starts = cluster.output().count(_STARTED)
+                time.sleep(rng.uniform(0.0, 8.0))
             if (cluster.run / "model_final.pth").exists():
                 break  # a machine that came now would wait for another one
             if who == "process":
@@ -62,19 +66,23 @@ def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> str:
             kill_all(killed)
             machines.remove(killed)
             machines.append(cluster.start_machine())
+        else:
+            number = kills
+        print(f"{number} kills", flush=True)
         wrong = cluster.wait(_LONG + 30 * kills)
         if wrong and any(error in cluster.output() for error in _MEETING_ERRORS):
             print("the launchers could not meet, and are started anew with --resume", flush=True)
             cluster.resume(2)
             wrong = cluster.wait(_LONG + 30 * kills)
-        return wrong or _difference(expected, cluster.run)
+        return wrong or difference(expected, cluster.run)
 
 
 def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
     """Stop one process as the system may, so that it does not answer."""
     rng = random.Random(seed)
-    expected, _ = _undisturbed(folder, data, _ITERATIONS)
-    opts = [*_BN, "SOLVER.MAX_ITER", str(_ITERATIONS), "SOLVER.PROCESS_TIMEOUT", "15s"]
+    iterations = 3 * _ITERATIONS
+    expected, _ = _undisturbed(folder, data, iterations)
+    opts = [*_BN, "SOLVER.MAX_ITER", str(iterations), "SOLVER.PROCESS_TIMEOUT", "15s"]
     with Cluster(folder / f"stop {seed}", data, nodes="2", opts=opts) as cluster:
         for _ in range(2):
             cluster.start_machine()
@@ -87,7 +95,7 @@ def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
         wrong = cluster.wait(_LONG)
         if workers and not wrong and "SOLVER.PROCESS_TIMEOUT" not in cluster.output():
             wrong = "no message names SOLVER.PROCESS_TIMEOUT"
-        return wrong or _difference(expected, cluster.run)
+        return wrong or difference(expected, cluster.run)
 
 
 def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
@@ -141,7 +149,7 @@ def _undisturbed(folder: Path, data: Path, iterations: int) -> tuple[Path, float
         return cluster.run / "model_final.pth", seconds
 
 
-def _difference(expected: Path, run: Path) -> str:
+def difference(expected: Path, run: Path) -> str:
     """What differs of the weights and the losses of a run, or ""."""
     if not (run / "model_final.pth").is_file():
         return "there is no model_final.pth"
