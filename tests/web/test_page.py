@@ -270,5 +270,4 @@ def test_pictures_of_the_page(made, tmp_path, look):
         browser.shot(tmp_path / f"{look}.png")
     if look == "web":
         with Image.open(tmp_path / "web.png") as shot:
-            small = shot.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        small.save(REPOSITORY / "docs/web.png", optimize=True)
+            shot.convert("RGB").save(REPOSITORY / "docs/web.png", optimize=True)
