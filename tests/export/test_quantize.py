@@ -172,7 +172,7 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
         (
             "det_retinanet_lite_topformer_t",
             "synthetic_sem_seg_val",
-            "m.onnx gives none",
+            "has no boxes",
         ),
     ],
 )
