@@ -41,8 +41,12 @@ def _streams_to(descriptor: int) -> Iterator[None]:
     Those go to the numbers meanwhile. A library that keeps one, as handlers of logging do, can go
     on to use it.
     """
+    try:
+        kept = {number: os.dup(number) for number in (1, 2)}
+    except OSError:  # a process without them
+        yield
+        return
     _flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
     out, err = (open(number, "w", buffering=1, closefd=False) for number in kept)  # noqa: SIM115
     try:
         for number in kept:
