@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from topformer_d2.errors import InputError
-from topformer_d2.inference.formats.converters import import_quietly, run_converter
+from topformer_d2.inference.formats import import_extra
+from topformer_d2.inference.formats.converters import run_converter
 
 
 def script(code):
@@ -43,10 +44,10 @@ def test_importing_prints_nothing(tmp_path, monkeypatch, capfd):
     code = "import os, sys\nprint('python')\nos.write(1, b'C')\nos.write(2, b'error')\nvalue = 3\n"
     (tmp_path / "loud_module.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    assert import_quietly("loud_module", "few").value == 3
+    assert import_extra("loud_module", "few").value == 3
     monkeypatch.delitem(sys.modules, "loud_module")
     assert capfd.readouterr() == ("", "")
     with pytest.raises(InputError, match=r"topformer_d2\[few\]"):
-        import_quietly("no_such_library", "few")
+        import_extra("no_such_library", "few")
     print("still here")
     assert capfd.readouterr().out == "still here\n"

@@ -160,25 +160,35 @@ def test_nothing_is_printed(name, network, info, x, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_is_printed_goes_to_the_log(capfd, caplog):
-    with caplog.at_level(logging.DEBUG, "topformer_d2"), quietly("a library"):
+@pytest.fixture
+def log(caplog):
+    """caplog, also where the package's logger was set up before."""
+    caplog.set_level(logging.DEBUG, logger="topformer_d2")
+    logger = logging.getLogger("topformer_d2")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_what_is_printed_goes_to_the_log(capfd, log):
+    with quietly("a library"):
         print("of Python")
         os.write(2, b"of C")
         warnings.warn("a warning", stacklevel=1)
     print("after")
     assert capfd.readouterr() == ("after\n", "")
-    assert "a library printed:" in caplog.text
-    assert "of Python" in caplog.text and "of C" in caplog.text
+    assert "a library printed:" in log.text
+    assert "of Python" in log.text and "of C" in log.text
 
 
-def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, caplog, monkeypatch):
+def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, log, monkeypatch):
     kind = installed("executorch")
     monkeypatch.setattr(executorch, "_pool", [])
     path = tmp_path / "m.pte"
     kind.write(network, info, path)
     first = kind.session(path, 1)
     second = kind.session(path, 2)
-    assert "`num_threads` 2 is not used" in caplog.text
+    assert "`num_threads` 2 is not used" in log.text
     outputs = [session.run(x.numpy())["logits"] for session in (first, second)]
     np.testing.assert_array_equal(*outputs)
 

@@ -14,8 +14,8 @@ from ...errors import InputError
 from ...files import folder_beside
 from ..export_info import ExportInfo
 from ..graph import check_answer
-from .base import ExportFormat, cannot_run, check_float_input
-from .converters import import_quietly, run_converter
+from .base import ExportFormat, cannot_run, check_float_input, import_extra
+from .converters import run_converter
 from .description_file import read_description, write_description
 from .tracing import EXPORTER, trace
 
@@ -45,7 +45,7 @@ class MnnSession:
 
     def __init__(self, path: str | Path, num_threads: int | None = None):
         """Arguments and errors as OnnxRuntimeSession has them."""
-        mnn = import_quietly("MNN", FORMAT.extra)
+        mnn = import_extra("MNN", FORMAT.extra)
         self._path, self._expr = str(path), mnn.expr
         self.export, _ = read_description(path)
         try:
