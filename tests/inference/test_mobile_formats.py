@@ -1,5 +1,6 @@
 """Formats for phones and boards, on networks of a few operators; whole models are slow tests."""
 
+import gc
 import logging
 import os
 import shutil
@@ -181,16 +182,22 @@ def test_what_is_printed_goes_to_the_log(capfd, log):
     assert "of Python" in log.text and "of C" in log.text
 
 
-def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, log, monkeypatch):
+def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, log):
     kind = installed("executorch")
-    monkeypatch.setattr(executorch, "_pool", [])
+    pool = import_extra("executorch.extension.pybindings.portable_lib", kind.extra)
     path = tmp_path / "m.pte"
     kind.write(network, info, path)
-    first = kind.session(path, 1)
-    second = kind.session(path, 2)
+    gc.collect()
+    sessions = [kind.session(path, 1)]
+    assert pool._threadpool_get_thread_count() == 1 and "not used" not in log.text
+    sessions.append(kind.session(path, 2))
     assert "`num_threads` 2 is not used" in log.text
-    outputs = [session.run(x.numpy())["logits"] for session in (first, second)]
+    outputs = [session.run(x.numpy())["logits"] for session in sessions]
     np.testing.assert_array_equal(*outputs)
+    sessions.clear()
+    again = kind.session(path, 2)
+    assert pool._threadpool_get_thread_count() == 2
+    np.testing.assert_allclose(again.run(x.numpy())["logits"], outputs[0], rtol=0, atol=1e-6)
 
 
 def test_the_converter_is_named_where_it_is_missing(monkeypatch, network, info, tmp_path):

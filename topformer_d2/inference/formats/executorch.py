@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -29,9 +30,8 @@ _METHOD = "forward"
 _BACKEND = "XnnpackBackend"
 # The runtime's numbers of element types, in check_graph's words.
 _KINDS = {0: "uint8", 3: "int32", 4: "int64", 6: "float"}
-# Threads of the runtime in this process: one pool for all programs, which cannot be changed while
-# one is open.
-_pool: list[int] = []
+# All programs of a process share one pool of threads, which cannot be changed while one is open.
+_open: weakref.WeakSet[ExecuTorchSession] = weakref.WeakSet()
 _pool_lock = threading.Lock()
 
 
@@ -59,8 +59,8 @@ def write_executorch(network: nn.Module, info: ExportInfo, path: Path) -> None:
 class ExecuTorchSession:
     """A .pte file in ExecuTorch, used as OnnxRuntimeSession is.
 
-    All files of a process share one pool of threads. The first one that is opened sets their
-    number.
+    All files that are open in a process share one pool of threads. The first one of them sets
+    their number.
     """
 
     channels_last = False
@@ -74,7 +74,9 @@ class ExecuTorchSession:
         program = content[FORMAT.extension]
         engine = runtime.Runtime.get()
         _check_backends(program, engine.backend_registry.registered_backend_names, self._path)
-        _set_threads(pool, num_threads or os.cpu_count() or 1)
+        with _pool_lock:
+            _set_threads(pool, num_threads or os.cpu_count() or 1)
+            _open.add(self)
         try:
             with quietly("ExecuTorch"):
                 self._program = engine.load_program(program)
@@ -132,19 +134,19 @@ def _check_backends(program: bytes, known: Sequence[str], path: str) -> None:
 
 
 def _set_threads(pool: ModuleType, count: int) -> None:
-    with _pool_lock:
-        if not _pool:
-            if pool._threadpool_get_thread_count() != count:
-                with quietly("ExecuTorch"):
-                    pool._unsafe_reset_threadpool(count)  # no program is open yet
-            _pool.append(count)
-        elif _pool[0] != count:
-            logger.warning(
-                "ExecuTorch has %d thread(s) in this process, as its first file was opened with: "
-                "`num_threads` %d is not used",
-                _pool[0],
-                count,
-            )
+    before = pool._threadpool_get_thread_count()
+    if before == count:
+        return
+    if _open:
+        logger.warning(
+            "ExecuTorch has %d thread(s) in this process while another file is open: `num_threads` "
+            "%d is not used",
+            before,
+            count,
+        )
+        return
+    with quietly("ExecuTorch"):
+        pool._unsafe_reset_threadpool(count)  # it is safe while no program is open
 
 
 FORMAT = ExportFormat(
