@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import sys
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -290,6 +291,23 @@ def test_an_unknown_format_is_told(photos, tmp_path):
             bulk(photos, tmp_path / "out", **{key: "gif"})
     with pytest.raises(InputError, match="s3://bucket"):
         bulk(photos, "s3://bucket/out")
+
+
+def test_a_table_gives_images_back_and_keeps_none_of_them():
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    from topformer_d2.inference.bulk import tables
+
+    items = [Item(0, i, f"/p/\udcff{i}.png", f"\udcff{i}", i) for i in range(2)]
+    assert tables.items_of(tables.items_table(items)) == items
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    block = [(items[0], FilePrediction("a", image=image)), (items[1], FilePrediction("b"))]
+    block[1][1].problem = "none there"
+    found = [tables.read_of(row) for row in tables.rows_of(tables.images_table(block))]
+    assert [item for item, _ in found] == items and found[1][1].problem == "none there"
+    assert np.array_equal(found[0][1].image, image) and found[1][1].image is None
+    kept = weakref.ref(image)
+    del image, block
+    assert kept() is None
 
 
 def dying(places, seen):
