@@ -13,7 +13,7 @@ from tests.faults.hostile import _judged
 from tests.faults.kills import _content
 from tests.faults.mutations import hostile_json, mutate_bytes
 from tests.faults.plan import rows
-from tests.faults.report import as_page
+from tests.faults.report import Row, as_page, section_of, write_section
 from topformer_d2.errors import InputError, show_input_errors
 
 
@@ -101,3 +101,15 @@ def test_the_page_counts_faults():
     page = as_page(list(table.values()), "python -m tests.faults")
     assert "0 kills, 0 full disks and 3 hostile files: 1 fault." in page
     assert f"| {row.kind}" in page and "python -m tests.faults" in page
+
+
+def test_the_section_of_several_machines_is_written_anew_and_kept(tmp_path):
+    page = tmp_path / "reliability.md"
+    whole = as_page(list(rows().values()), "python -m tests.faults")
+    page.write_text(whole)
+    row = Row("machines: one is killed", "it goes on", "engine/test_restarts.py", tries=2)
+    for command in ("first command", "second command"):
+        section = write_section([row], command, str(page))
+        assert page.read_text() == whole + section and command in section
+    assert section_of(page.read_text()) == section and "| machines: one is killed" in section
+    assert section_of(whole) == ""

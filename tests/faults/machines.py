@@ -7,7 +7,6 @@ python -m tests.faults.machines --only "machines: one is killed" --seed 7
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import shlex
@@ -103,12 +102,12 @@ def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
     rng = random.Random(seed)
     # Adam makes steps as long as any of gradients that are only rounding.
     opts = [*_STEADY, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"]
-    opts += ["SOLVER.MAX_ITER", "24", "SOLVER.CHECKPOINT_PERIOD", "2"]
+    opts += ["SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "2"]
     with Cluster(folder / f"alone {seed}", data, nodes="1", opts=opts) as cluster:
         cluster.start_machine()
         if wrong := cluster.wait(_LONG):
             return f"the run of two processes: {wrong}"
-        expected = _last_loss(cluster.run)
+        alone = cluster.run
     with Cluster(folder / f"fewer {seed}", data, nodes="1:2", opts=opts) as cluster:
         machines = [cluster.start_machine() for _ in range(2)]
         if not cluster.wait_for(_STARTED, _LONG) or not _await_checkpoint(cluster, 1):
@@ -117,16 +116,12 @@ def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
         before = cluster.output().count(_STARTED)
         if not cluster.wait_for(_STARTED, _LONG, before + 1):
             return "two processes have not gone on"
-        _await_checkpoint(cluster, 1)
         cluster.start_machine()
         wrong = cluster.wait(_LONG)
         worlds = [line[-1:] for line in cluster.output().splitlines() if "World size: " in line]
         if not wrong and worlds != ["4", "2", "4"]:
             wrong = f"the numbers of processes were {worlds}"
-        loss = 0.0 if wrong else _last_loss(cluster.run)
-        if not wrong and abs(loss - expected) > 1e-3 * expected:
-            wrong = f"the last loss is {loss}, and {expected} with the same two processes"
-        return wrong
+        return wrong or _distance(alone, cluster.run)
 
 
 def _await_checkpoint(cluster: Cluster, number: int) -> bool:
@@ -163,9 +158,28 @@ def difference(expected: Path, run: Path) -> str:
     return f"{len(differing)} of {len(weights)} tensors differ, by {most:.3g} at most"
 
 
-def _last_loss(run: Path) -> float:
-    lines = [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
-    return max((e for e in lines if "total_loss" in e), key=lambda e: e["iteration"])["total_loss"]
+def _distance(expected: Path, run: Path) -> str:
+    """What is wrong where a run's weights are not near those that another one has learnt, or "".
+
+    Sums of floats differ with the number of processes. After 24 iterations two runs, of one process
+    and of two, were 6% of their way apart.
+    """
+    files = expected / "model_0000001.pth", expected / "model_final.pth", run / "model_final.pth"
+    start, end, other = map(_trained, files)
+    share = float((other - end).norm() / (end - start).norm())
+    return (
+        "" if share < 0.15 else f"the weights are {share:.0%} of their way from the expected ones"
+    )
+
+
+def _trained(file: Path) -> torch.Tensor:
+    weights = torch.load(file)["model"].items()
+    parts = [
+        value.flatten().double()
+        for key, value in weights
+        if value.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+    ]
+    return torch.cat(parts)
 
 
 Trial = Callable[[int, Path, Path, int], str]
@@ -175,7 +189,10 @@ KINDS: dict[str, tuple[Trial, str]] = {
     "machines: one is killed": (lambda *a: _killed("machine", *a), _EQUAL),
     "machines: that of process 0 is killed": (lambda *a: _killed("first", *a), _EQUAL),
     "machines: a process is stopped": (_stopped, f"a message names the time-out; {_EQUAL}"),
-    "machines: 4 processes, 2, and 4": (_fewer, "the run goes on each time, with the same losses"),
+    "machines: 4 processes, 2, and 4": (
+        _fewer,
+        "the run goes on each time, and learns what two processes learn",
+    ),
 }
 
 
