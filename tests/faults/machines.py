@@ -100,8 +100,8 @@ def _stopped(seed: int, folder: Path, data: Path, _: int) -> str:
 def _fewer(seed: int, folder: Path, data: Path, _: int) -> str:
     """Take a machine away for good, and let another one join later: 4 processes, 2 and 4."""
     rng = random.Random(seed)
-    # Adam makes steps as long as any of gradients that are only rounding.
-    opts = [*_STEADY, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.01"]
+    # Differences of rounding grow with each step, and with Adam or long steps fast.
+    opts = [*_STEADY, "SOLVER.OPTIMIZER", "SGD", "SOLVER.BASE_LR", "0.001"]
     opts += ["SOLVER.MAX_ITER", "40", "SOLVER.CHECKPOINT_PERIOD", "2"]
     with Cluster(folder / f"alone {seed}", data, nodes="1", opts=opts) as cluster:
         cluster.start_machine()
@@ -161,8 +161,7 @@ def difference(expected: Path, run: Path) -> str:
 def _distance(expected: Path, run: Path) -> str:
     """What is wrong where a run's weights are not near those that another one has learnt, or "".
 
-    Sums of floats differ with the number of processes. After 24 iterations two runs, of one process
-    and of two, were 6% of their way apart.
+    Sums of floats differ in their last bits with the number of processes.
     """
     files = expected / "model_0000001.pth", expected / "model_final.pth", run / "model_final.pth"
     start, end, other = map(_trained, files)
@@ -191,7 +190,7 @@ KINDS: dict[str, tuple[Trial, str]] = {
     "machines: a process is stopped": (_stopped, f"a message names the time-out; {_EQUAL}"),
     "machines: 4 processes, 2, and 4": (
         _fewer,
-        "the run goes on each time, and learns what two processes learn",
+        "the run goes on each time; its weights are near those of two processes",
     ),
 }
 
