@@ -94,7 +94,7 @@ def test_what_the_libraries_raise_is_told(trained, tmp_path, images, monkeypatch
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(quantize, "_write", fail)
+    monkeypatch.setitem(quantize._WRITERS, ".onnx", fail)
     with pytest.raises(raised, match=str(error)) as found:
         quantize_model(path, images, output)
     assert raised is OSError or (path in str(found.value) and output in str(found.value))

@@ -9,7 +9,7 @@ from torch import nn
 
 from topformer_d2 import get_config
 from topformer_d2.modeling import adapt
-from topformer_d2.modeling.meta_arch.retinanet import _divmod, _logit
+from topformer_d2.modeling.meta_arch.decoding import _divmod, _logit
 
 CONFIGS = {
     "segmenter": ("seg_topformer_t", ()),

@@ -15,6 +15,7 @@ from topformer_d2 import TopFormer, get_config
 from topformer_d2.analysis import complexity
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import LitePyramid, LiteRetinaNetHead, TopFormerFPN, adapt
+from topformer_d2.modeling.meta_arch.decoding import best_boxes
 
 KINDS = ["", "lite_"]
 
@@ -243,14 +244,13 @@ def test_losses_equal_retinanets(box_loss):
 
 
 def test_nms_suppresses_within_a_class_only():
-    model = build("lite_", "t", "MODEL.RETINANET.NUM_CLASSES", "2").eval()
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 9, 10], [40, 40, 60, 60]])
     scores, classes = torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 1, 1])
-    kept = model._select([(boxes, scores, classes)], (64, 64))
-    assert kept.scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
-    assert kept.pred_classes.tolist() == [0, 1, 1]
-    model.test_nms_thresh = 1.0
-    assert len(model._select([(boxes, scores, classes)], (64, 64))) == 4
+    levels = [(boxes, scores, classes)]
+    _, kept_scores, kept_classes = best_boxes(levels, nms_threshold=0.5, most=100)
+    assert kept_scores.tolist() == pytest.approx([0.9, 0.7, 0.6])
+    assert kept_classes.tolist() == [0, 1, 1]
+    assert len(best_boxes(levels, nms_threshold=1.0, most=100)[0]) == 4
 
 
 def test_levels_have_statistics_of_their_own():

@@ -30,7 +30,7 @@ _ARRAYS_ALONE = (
 # Under which a .safetensors file of ours keeps the hash of its tensors.
 _HASH = "topformer_d2.sha256"
 # Extensions of what `topformer export` writes (inference.formats).
-EXPORTED = (".onnx", ".xml", ".param", ".mnn", ".tflite", ".pte")
+EXPORTED = (".onnx", ".xml", ".param", ".mnn", ".tflite", ".pte", ".mlpackage")
 # With it torch.save began its files before they were zip archives.
 _TORCH_PICKLE = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 
