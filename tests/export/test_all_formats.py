@@ -98,6 +98,7 @@ def test_a_file_answers_as_the_model(models, kind, folder, name):
         predictor.backend.infer(np.zeros((1, 4, *SIZE), np.float32))
 
 
+@pytest.mark.slow
 def test_free_sizes(models, kind, folder):
     if kind.fixed_size:
         pytest.skip(f"files of {kind.name} have a fixed size")
@@ -136,6 +137,7 @@ def test_another_file_is_refused(kind, folder):
         Predictor(path)
 
 
+@pytest.mark.slow
 def test_float16_halves_the_file(models, kind, folder):
     if "float16" not in kind.precisions:
         pytest.skip(f"{kind.name} has no float16")
