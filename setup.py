@@ -18,7 +18,7 @@ EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
 LITERT = [
     "ai-edge-litert>=2.3,<2.4",
     "ai-edge-quantizer==0.10.*",
-    "jax>=0.10",
+    "jax",
     "torchao>=0.17",
     "rich",
 ]
@@ -128,7 +128,7 @@ setup(
         # versions than these have: it is installed without its dependencies (docs/deploy.md).
         "litert": LITERT,
         "executorch": ["executorch>=1.5,<1.6"],
-        "coreml": ["coremltools>=9.0"],
+        "coreml": ["coremltools>=9.0; platform_system != 'Windows'"],
         # Not in "dev", nor in requirements.lock: both need opencv-python, which has the same files
         # as opencv-python-headless and, on a machine without a display's libraries, fails to load.
         "interop": ["sahi>=0.11.20", "supervision>=0.25"],

@@ -163,12 +163,17 @@ def import_optional(module: str, user: str, install: str) -> ModuleType:
         install: what pip is to install.
 
     Raises:
-        InputError: it is missing; the message has the command that installs it.
+        InputError: it is missing or cannot be loaded; the message has the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
         raise InputError(f"{user} needs {module} ({e}): pip install {install}") from e
+    except (ImportError, OSError) as e:  # of a library in C, or of a part of it
+        raise InputError(
+            f"{user} needs {module}, which is installed and cannot be loaded ({e}): pip install "
+            f"--force-reinstall {install}"
+        ) from e
 
 
 def summarize(items: list[str], most: int = 3) -> str:

@@ -52,8 +52,8 @@ static std::pair<int, int> network_size(const json &info, const Image &image) {
         height = std::max(1, int(height * scale + 0.5));
         width = std::max(1, int(width * scale + 0.5));
     }
-    const int divisor = model["size_divisor"];
-    return {(height + divisor - 1) / divisor * divisor, (width + divisor - 1) / divisor * divisor};
+    const int n = model["size_divisor"];
+    return {(height + n - 1) / n * n, (width + n - 1) / n * n};
 }
 
 // Resized bilinearly (the middles of corner pixels as in OpenCV) to values of 0 to 255, then
@@ -108,17 +108,15 @@ static void paint_labels(ov::Tensor logits, int height, int width, const json &t
 }
 
 static void draw_box(Image &image, const float *box, Color color) {
-    const int x0 = std::clamp(int(box[0]), 0, image.width - 1);
-    const int y0 = std::clamp(int(box[1]), 0, image.height - 1);
-    const int x1 = std::clamp(int(box[2]), 0, image.width - 1);
-    const int y1 = std::clamp(int(box[3]), 0, image.height - 1);
+    auto within = [](float value, int size) { return std::clamp(int(value), 0, size - 1); };
+    const int x0 = within(box[0], image.width), x1 = within(box[2], image.width);
+    const int y0 = within(box[1], image.height), y1 = within(box[3], image.height);
     for (int y = y0; y <= y1; ++y)
         for (int x = x0; x <= x1; ++x)
             if (std::min({y - y0, y1 - y, x - x0, x1 - x}) < 2)
                 std::copy_n(color.begin(), 3, &image.pixels[(size_t(y) * image.width + x) * 3]);
 }
 
-// Of a file that was exported with --raw-boxes.
 static void find_boxes(ov::InferRequest &request, const json &info, int height, int width,
                        Image &image) {
     const json &decoding = info["decoding"], &table = info["model"]["objects"];
@@ -133,18 +131,18 @@ static void find_boxes(ov::InferRequest &request, const json &info, int height, 
         widths.push_back(int(tensor.get_shape()[3]));
     }
     const auto strides = decoding["strides"].get<std::vector<float>>();
+    if (logits.size() != strides.size() || deltas.size() != strides.size())
+        throw std::runtime_error("the boxes are in the graph: export the model with --raw-boxes");
     const auto weights = decoding["box_weights"].get<std::array<float, 4>>();
     std::vector<float> anchors;
     for (const json &level : decoding["cell_anchors"])
-        for (const json &anchor : level)
-            for (const float number : anchor) anchors.push_back(number);
+        for (const json &anchor : level) anchors.insert(anchors.end(), anchor.begin(), anchor.end());
     const int most = decoding["max_detections"];
     topformer_box_settings settings = {};
     settings.classes = int(table["names"].size());
     settings.levels = int(strides.size());
     settings.anchors = int(decoding["cell_anchors"][0].size());
-    settings.heights = heights.data();
-    settings.widths = widths.data();
+    settings.heights = heights.data(), settings.widths = widths.data();
     settings.strides = strides.data();
     settings.cell_anchors = anchors.data();
     settings.offset = decoding["offset"];
@@ -187,6 +185,8 @@ int main(int argc, char **argv) try {
     fill_input(image, info["model"], height, width, input.data<float>());
     request.set_input_tensor(input);  // OpenVINO
     request.infer();
+    if (info["outputs"][0] == "labels")
+        throw std::runtime_error("the label map is in the graph: export without --labels");
     if (info["outputs"][0] == "logits")
         paint_labels(request.get_tensor("logits"), height, width, info["model"]["pixels"], image);
     if (!info["decoding"].is_null()) find_boxes(request, info, height, width, image);

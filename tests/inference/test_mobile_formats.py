@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import sys
+import threading
+import time
 import warnings
 from dataclasses import replace
 from importlib.util import find_spec
@@ -180,6 +182,25 @@ def test_what_is_printed_goes_to_the_log(capfd, log):
     assert capfd.readouterr() == ("after\n", "")
     assert "a library printed:" in log.text
     assert "of Python" in log.text and "of C" in log.text
+
+
+def test_two_threads_are_quiet_one_after_the_other(capfd):
+    begun = threading.Event()
+
+    def other():
+        begun.set()
+        with quietly("another library"):
+            print("of another thread")
+
+    thread = threading.Thread(target=other)
+    with quietly("a library"):
+        thread.start()
+        assert begun.wait(10)
+        time.sleep(0.05)
+        print("caf\u00e9 \u2705")
+    thread.join()
+    print("after")
+    assert capfd.readouterr() == ("after\n", "")
 
 
 def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, log):

@@ -77,6 +77,18 @@ def test_its_boxes_are_the_predictors(program, tmp_path, size):
     assert (distances < 0.5).mean() > 0.95
 
 
+@pytest.mark.parametrize("flag", [{}, {"labels": True, "raw_boxes": True}])
+def test_what_is_done_in_the_graph_is_refused(program, tmp_path, flag):
+    cfg = get_config("multitask_lite_topformer_t", ["INPUT.MIN_SIZE_TEST", "100"])
+    weights = save_untrained(cfg, tmp_path / "joint.pth")
+    flags = {"file_format": "openvino", "size": (96, 128), **flag}
+    model = exported(cfg, weights, tmp_path / "joint.xml", **flags)
+    image, output = photo(tmp_path / "street.png"), tmp_path / "seen.png"
+    found = subprocess.run([program, model, image, output], capture_output=True, text=True)
+    assert found.returncode == 1 and not output.exists()
+    assert ("--labels" if flag else "--raw-boxes") in found.stderr
+
+
 @pytest.mark.parametrize(("model", "image"), [("none.xml", "a.png"), ("", "")])
 def test_what_it_cannot_read_is_an_error(program, tmp_path, model, image):
     run = subprocess.run(

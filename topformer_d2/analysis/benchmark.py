@@ -138,7 +138,8 @@ def describe_machine() -> str:
     except (OSError, StopIteration):
         pass
     libraries = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-    libraries |= {"ncnn": "ncnn", "MNN": "MNN"}
+    libraries |= {"ncnn": "ncnn", "MNN": "MNN", "ai_edge_litert": "LiteRT"}
+    libraries |= {"executorch": "ExecuTorch"}
     versions = [
         f"{title} {_version(module)}"
         for module, title in libraries.items()

@@ -146,6 +146,8 @@ def import_runtimes(args: argparse.Namespace) -> None:
     """InputError where one is missing."""
     used = {*args.backends} | ({"onnxruntime"} if args.compare or args.reference else set())
     for kind in FORMATS.values():
+        if kind.runtime in used and kind.not_run:
+            raise InputError(f"`backends` {kind.runtime} cannot be timed: {kind.not_run}")
         for library in kind.libraries if kind.runtime in used else ():
             import_extra(library, kind.extra)
 

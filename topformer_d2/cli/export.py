@@ -14,8 +14,8 @@ which is faster; N is free where they are, and 1 where boxes come out.
 The outputs are, for pixels, "logits" (N, K, h, w) at stride 8, or with --labels "labels" (N, H, W);
 for objects "boxes" (n, 4) XYXY in pixels of the input, "scores" and "classes" (n,), best first, or
 with --raw-boxes "class_logits_p3", ... and "box_deltas_p3", ... The file describes itself: classes,
-colours, sizes, normalisation, versions; of ncnn and MNN a .json beside it does. What a format has
-not, such as free sizes or boxes, docs/deploy.md says.
+colours, sizes, normalisation, versions; of ncnn, MNN, LiteRT and ExecuTorch a .json beside it does.
+What a format has not, such as free sizes or boxes, docs/deploy.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.

@@ -151,7 +151,13 @@ def _check_abilities(
 def _check_files_beside(kind: ExportFormat, target: Path) -> None:
     """InputError where a file beside the target cannot be written, or is another model's."""
     for suffix in kind.beside:
-        check_output(str(target.with_suffix(suffix)), "path")
+        file = target.with_suffix(suffix)
+        check_output(str(file), "path")
+        if suffix != EXTENSION and file.exists() and not target.exists():
+            raise InputError(
+                f"`path` {target}: {file.name} is there without {target.name}, and would be "
+                "written over: give another name, or remove it"
+            )
     for other in FORMATS.values():
         common = {*kind.beside} & {*other.beside}
         if other is not kind and common and target.with_suffix(other.extension).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from ..data.registered import spread_evenly
 from ..errors import InputError
 from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
-from ..inference.export_info import METADATA_KEY
+from ..inference.explanation import metadata_json
 from ..inference.formats import import_extra, runtimes_of
 from ..inference.formats.description_file import check_takes_place
-from ..inference.formats.onnx import save_described
+from ..inference.formats.onnx import read_onnx, save_described
 from .quantize_litert import write_litert_int8
 from .quantize_mnn import write_mnn_int8
 
@@ -91,8 +92,8 @@ def _write(path: str, backend: FileBackend, files: list[str], target: Path) -> N
             nodes_to_exclude=[node.name for node in graph.node if _FLOAT.search(node.name)],
         )
         model = onnx.load(partial)
-        described = {p.key: p.value for p in onnx.load(path).metadata_props}
-        save_described(model, described[METADATA_KEY], partial)
+        info = replace(read_onnx(path), precision="int8")
+        save_described(model, metadata_json(info), partial)
         os.replace(partial, target)
 
 

@@ -50,6 +50,10 @@ def check_graph(
 
 def check_answer(info: ExportInfo, outputs: Mapping[str, np.ndarray], path: str) -> None:
     """InputError where an answer has classes or shapes that `info` does not know."""
+    expected = _expected_outputs(info)
+    for name, values in outputs.items():
+        if values.ndim != len(expected[name][1]):
+            raise _differs(path, f"it gives {name} of shape {values.shape}")
     pixels, objects = len(info.model.pixels.names), len(info.model.objects.names)
     logits, labels = outputs.get(LOGITS), outputs.get(LABELS)
     if logits is not None and logits.shape[1] != pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -90,9 +91,8 @@ class Predictor:
         self.info = self.backend.info
         self._process = os.getpid()
         # Another process may stand in another folder.
-        self._model = (
-            os.path.abspath(model) if isinstance(model, str) and os.path.isfile(model) else model
-        )
+        is_file = isinstance(model, str) and bool(Path(model).suffix) and os.path.exists(model)
+        self._model = os.path.abspath(model) if is_file else model
         self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
         self._backend_name = backend
         self._num_threads = num_threads

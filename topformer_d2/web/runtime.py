@@ -70,12 +70,15 @@ def _licences() -> dict[str, bytes]:
 
 def cache_folder() -> Path:
     """Where the package is kept: below XDG_CACHE_HOME, or the system's folder for such files."""
-    default = Path.home() / ".cache"
-    if sys.platform == "win32":
-        default = Path(os.environ.get("LOCALAPPDATA") or default)
-    elif sys.platform == "darwin":
-        default = Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or default) / "topformer_d2"
+    variables = ("XDG_CACHE_HOME", *(["LOCALAPPDATA"] if sys.platform == "win32" else []))
+    named = next(filter(None, map(os.environ.get, variables)), None)
+    if named is None:
+        parts = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+        try:
+            named = os.path.join(Path.home(), *parts)
+        except RuntimeError as e:  # a user without a home
+            raise InputError(f"{PACKAGE} is kept below XDG_CACHE_HOME: set it ({e})") from e
+    return Path(named) / "topformer_d2"
 
 
 def _from_folder(folder: Path) -> dict[str, bytes]:
@@ -111,7 +114,12 @@ def _fetch(target: Path) -> None:
         command = [npm, "pack", f"{PACKAGE}@{VERSION}", "--silent"]
         try:
             done = subprocess.run(
-                command, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE
+                command,
+                cwd=folder,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=_PATIENCE,
             )
         except subprocess.TimeoutExpired as e:
             raise InputError(f"`{_COMMAND}` takes more than {_PATIENCE} s: try it again") from e

@@ -80,8 +80,13 @@ def write_site(
 
 
 def check_site_folder(output: str | os.PathLike) -> None:
-    """InputError where write_site would not write to this folder: it has other files in it."""
+    """InputError where write_site would not write to this folder, as where it has other files."""
     target = Path(output)
+    if target.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(
+            f"`output` {output} is the working folder or above it, and would be replaced: name "
+            "another one"
+        )
     if not target.exists():
         return
     if not target.is_dir():

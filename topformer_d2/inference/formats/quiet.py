@@ -6,12 +6,16 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 
 from ...logs import get_logger
 
 logger = get_logger(__name__)
+
+# The streams are those of the process: of two threads one waits for the other.
+_lock = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -23,7 +27,7 @@ def quietly(what: str) -> Iterator[None]:
     Args:
         what: prints; for the log.
     """
-    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
+    with _lock, tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with _streams_to(file.fileno()):
@@ -47,13 +51,20 @@ def _streams_to(descriptor: int) -> Iterator[None]:
         yield
         return
     _flush()
-    out, err = (open(number, "w", buffering=1, closefd=False) for number in kept)  # noqa: SIM115
+    out, err = (
+        open(  # noqa: SIM115
+            *(number, "w"), buffering=1, encoding="utf-8", errors="replace", closefd=False
+        )
+        for number in kept
+    )
     try:
         for number in kept:
             os.dup2(descriptor, number)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            yield
-            _flush()
+            try:
+                yield
+            finally:
+                _flush()
     finally:
         for number, before in kept.items():
             os.dup2(before, number)

@@ -39,7 +39,8 @@ async function answer(address) {
   if (!response) {
     response = await fetch(address, { cache: "no-cache" });
     if (!response.ok) return response;
-    await cache.put(address, response.clone());
+    // Where there is no room for it the page works all the same, but not offline.
+    await cache.put(address, response.clone()).catch(() => {});
   }
   const headers = new Headers(response.headers);
   for (const [name, value] of Object.entries(SITE.headers)) headers.set(name, value);

@@ -107,6 +107,7 @@ async function openFile(file) {
     }
     end(isCurrent, file.name);
   } catch (error) {
+    if (isVideo && isCurrent()) stopMoving();
     end(isCurrent, file.name, error);
   }
 }
@@ -123,7 +124,7 @@ async function toggleCamera() {
     await moving.openCamera();
     end(isCurrent, "Camera");
   } catch (error) {
-    if (isCurrent()) camera.setAttribute("aria-pressed", "false");
+    if (isCurrent()) stopMoving();
     end(isCurrent, "Camera", error);
   }
 }
@@ -133,9 +134,15 @@ async function showFrame(frame, isCurrent) {
     const result = await (await engine).analyse(frame);
     if (result && isCurrent()) show(result, "Video", true);
   } catch (error) {
-    moving.close();
+    if (!isCurrent()) return;
+    stopMoving();
     complain(error.message);
   }
+}
+
+function stopMoving() {
+  moving.close();
+  camera.setAttribute("aria-pressed", "false");
 }
 
 function show(result, name, isMoving) {
