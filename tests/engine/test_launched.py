@@ -47,6 +47,12 @@ def test_a_launcher_that_is_like_torchrun():
     assert read_environment(own) == Launched("torchrun", 5, 8, 1, 4)  # by its machine's first rank
 
 
+def test_a_launcher_that_does_not_count_a_machines_processes():
+    own = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    own |= {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+    assert read_environment(own) == Launched("torchrun", 1, 2, 1, 0)
+
+
 def test_srun():
     assert read_environment(SRUN) == Launched("srun", 5, 8, 1, 1, run="77.0")
 
@@ -57,6 +63,11 @@ def test_srun():
         {},
         {"WORLD_SIZE": "1"},
         {"WORLD_SIZE": "0", "RANK": ""},
+        {"RANK": "0", "WORLD_SIZE": "1"},
+        {"LOCAL_RANK": "0"},
+        # The shell of an allocation, and a step of one task in a job of eight.
+        {**SRUN, "SLURM_STEP_ID": "4294967290"},
+        {**SRUN, "SLURM_STEP_NUM_TASKS": "1"},
         {**SRUN, "SLURM_NTASKS": "1"},
         # A batch script, in which `topformer train --num-gpus 8` starts processes itself.
         {name: value for name, value in SRUN.items() if name != "SLURM_STEP_ID"},
@@ -66,7 +77,7 @@ def test_a_process_that_was_started_alone(environ):
     assert read_environment(environ) is None
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"])
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
 @pytest.mark.parametrize("given", [None, " "])
 def test_half_of_torchruns_variables(name, given):
     environ = {**TORCHRUN, name: given} if given else {**TORCHRUN}

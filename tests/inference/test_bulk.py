@@ -17,6 +17,7 @@ from tests.faults.bulk import SIZE, StandIn, bulk, contents, write_inputs
 from tests.helpers import REPOSITORY, photo, save_untrained, topformer
 from topformer_d2 import Predictor, get_config
 from topformer_d2.cli import predict_bulk
+from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import write_predictions
 from topformer_d2.inference.batches import FilePrediction
@@ -420,6 +421,32 @@ def test_images_of_a_remote_store(photos, tmp_path):
         list_inputs("memory://elsewhere")
     with pytest.raises(InputError, match="nosuch://"):
         list_inputs("nosuch://a/b")
+
+
+def test_names_that_are_no_urls(photos, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    source = tmp_path / "photos"
+    source.mkdir()
+    values = {}
+    names = ["a b.png", "a%20b.png", "x#y.png", "q?z.png", "caf\u00e9.png"]
+    for i, name in enumerate(names):
+        write_image(source / name, np.full((4, 5, 3), 20 * i, np.uint8))
+        values[name] = 20 * i
+    uris = list_inputs(f"file://{source}")
+    read = [inputs.read_remote(uri, 1000) for uri in uris]
+    assert sorted(read) == sorted((source / name).read_bytes() for name in values)
+    assert len(set(read)) == len(values)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in (b"\xff2.png", b"a%b.png"):
+        with open(os.path.join(os.fsencode(source), name), "wb") as f:
+            f.write(encode_image("a.png", np.zeros((4, 5, 3), np.uint8)))
+    for _ in range(2):
+        result = predict_in_bulk(StandIn(), list_inputs(source), tmp_path / "out", identity={})
+        assert (result.done, result.rejected) == (2, 0)
 
 
 def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path, monkeypatch):

@@ -185,7 +185,8 @@ def run_process(args: argparse.Namespace, launched: Launched | None = None) -> d
         cfg = load_config(args.config_file, args.opts)
         cfg.freeze()
         purpose = "evaluation" if args.eval_only else "training"
-        wait = _WAIT_FOR_FORMER if launched else 0.0
+        # The other processes wait for the first one meanwhile.
+        wait = min(_WAIT_FOR_FORMER, timeout_of(args) / 2) if launched else 0.0
 
         def hold() -> None:
             stack.enter_context(locked_output(cfg.OUTPUT_DIR, purpose, wait=wait))

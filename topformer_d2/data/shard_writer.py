@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,9 @@ def _sample_names(records: list[dict], root: str | None) -> list[str]:
     names = []
     for name in file_names([record["file_name"] for record in records], root):
         stem, extension = os.path.splitext(name)
-        names.append(stem.replace(".", "_") + extension.lower())
+        # Names in a tar file and in the index are UTF-8.
+        stem = re.sub("[.\ud800-\udfff]", "_", stem)
+        names.append(stem + extension.lower())
     stems = {os.path.splitext(name)[0] for name in names}
     return names if len(stems) == len(names) else [f"{i:06d}_{n}" for i, n in enumerate(names)]
 

@@ -21,9 +21,10 @@ from .failures import LostProcessError
 
 # torchrun's name of a run that was given none by --rdzv-id.
 _NO_NAME = "none"
-_OF_PROCESS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+_OF_PROCESS = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 _MEETING = ("MASTER_ADDR", "MASTER_PORT")
-_OF_SLURM = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+# Slurm's steps from this one on are no srun's: an allocation's shell, a batch script and others.
+_FIRST_SPECIAL_STEP = 4294967290
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,27 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Launched | None
     Raises:
         InputError: some of the variables are missing, or have values that cannot be.
     """
-    given = [name for name in _OF_PROCESS[:3] if environ.get(name, "").strip()]
-    if given and (given != ["WORLD_SIZE"] or environ["WORLD_SIZE"].strip() not in ("0", "1")):
+    # Some platforms set RANK=0 and WORLD_SIZE=1 for a process that is alone.
+    alone = {"RANK": ("", "0"), "WORLD_SIZE": ("", "0", "1"), "TORCHELASTIC_RUN_ID": ("",)}
+    if any(environ.get(name, "").strip() not in values for name, values in alone.items()):
         return _of_torchrun(environ)
-    # A batch script has SLURM_NTASKS as well, but is not one of the tasks that srun starts.
-    if environ.get("SLURM_STEP_ID") and environ.get("SLURM_NTASKS", "1").strip() != "1":
+    # A batch script and the shell of an allocation have SLURM_NTASKS as well, but are not one of
+    # the tasks that srun starts.
+    step = environ.get("SLURM_STEP_ID", "").strip()
+    is_task = bool(step) and not (step.isdecimal() and int(step) >= _FIRST_SPECIAL_STEP)
+    if is_task and environ.get(_slurm_tasks(environ), "1").strip() != "1":
         return _of_slurm(environ)
     return None
 
 
 def _of_torchrun(environ: Mapping[str, str]) -> Launched:
-    rank, local_rank, world_size, local_size = _numbers(environ, _OF_PROCESS, "torchrun")
+    rank, local_rank, world_size = _numbers(environ, _OF_PROCESS, "torchrun")
     _check_below("RANK", rank, "WORLD_SIZE", world_size)
-    _check_below("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size)
-    _check_below("LOCAL_WORLD_SIZE", local_size, "WORLD_SIZE", world_size + 1)
+    _check_below("LOCAL_RANK", local_rank, "WORLD_SIZE", world_size)
+    if environ.get("LOCAL_WORLD_SIZE", "").strip():
+        local_size = _number(environ, "LOCAL_WORLD_SIZE")
+        _check_below("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size)
+        _check_below("LOCAL_WORLD_SIZE", local_size, "WORLD_SIZE", world_size + 1)
     if world_size > 1:
         _check_meeting(environ, "torchrun")
     # torchrun gives the processes of a machine ranks that follow each other.
@@ -95,15 +103,23 @@ def _of_torchrun(environ: Mapping[str, str]) -> Launched:
 
 
 def _of_slurm(environ: Mapping[str, str]) -> Launched:
-    rank, local_rank, world_size = _numbers(environ, _OF_SLURM, "srun")
-    _check_below("SLURM_PROCID", rank, "SLURM_NTASKS", world_size)
-    _check_below("SLURM_LOCALID", local_rank, "SLURM_NTASKS", world_size)
+    tasks = _slurm_tasks(environ)
+    names = ("SLURM_PROCID", "SLURM_LOCALID", tasks)
+    rank, local_rank, world_size = _numbers(environ, names, "srun")
+    _check_below("SLURM_PROCID", rank, tasks, world_size)
+    _check_below("SLURM_LOCALID", local_rank, tasks, world_size)
     _check_meeting(environ, "srun")
     node = environ.get("SLURM_NODEID")
     machine = _number(environ, "SLURM_NODEID") if node else rank - local_rank
     # A job that is requeued keeps its number.
     run = f"{environ.get('SLURM_JOB_ID', '')}.{environ['SLURM_STEP_ID']}"
     return Launched("srun", rank, world_size, local_rank, machine, run=run)
+
+
+def _slurm_tasks(environ: Mapping[str, str]) -> str:
+    """The variable with the tasks of this step; SLURM_NTASKS may be the whole job's."""
+    own = "SLURM_STEP_NUM_TASKS"
+    return own if environ.get(own, "").strip() else "SLURM_NTASKS"
 
 
 def _numbers(environ: Mapping[str, str], names: tuple[str, ...], launcher: str) -> list[int]:
@@ -164,7 +180,7 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
         InputError: there is no GPU for this process.
         LostProcessError: the others could not be reached.
     """
-    if device != "cpu":
+    if device != "cpu" and (launched.world_size > 1 or torch.cuda.is_available()):
         torch.cuda.set_device(_gpu(launched.local_rank))
     if launched.world_size == 1:
         yield

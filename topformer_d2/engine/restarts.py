@@ -100,6 +100,8 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
     resumes = from_first(decide)
     if source != 0 and every[source] >= 0:
         _copy_to_first(folder, source)
+    if resumes and not asked and not is_again:
+        logger.warning("%s has a checkpoint of this run (%s), and it goes on", folder, launched.run)
     if is_again and not resumes:
         logger.warning("%s has no checkpoint of this run, which starts anew", folder)
     return resumes

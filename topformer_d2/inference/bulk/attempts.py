@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from ...errors import printable
 from ..batches import FilePrediction
 from .partitions import Item
 from .work import Read, Result
@@ -91,4 +92,5 @@ def predict_counted(
 
 
 def _problem(path: str, verb: str) -> str:
-    return f"{path}: it ended each process that {verb} it, {_ALONE} times alone"
+    shown = printable(path, newlines=True)
+    return f"{shown}: it ended each process that {verb} it, {_ALONE} times alone"

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
@@ -50,6 +51,9 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
                 "%s: %d images that an earlier run seems to have written are left out, such as %s",
                 *(printable(source), len(earlier), printable(earlier[0])),
             )
+    stores = {urlsplit(path)[:2]: path for path in found if is_remote(path)}
+    for path in stores.values():  # which have to be known and to be installed
+        open_store(path)
     paths = sorted({path if is_remote(path) else os.path.abspath(path) for path in found})
     if not paths:
         raise InputError(f"{given}{source}: no image is named there")
@@ -122,6 +126,8 @@ def _list_remote(uri: str, given: str) -> list[str]:
     if not kept:
         raise InputError(f"{given}{uri}: no image there, of {len(names)} files")
     folder = uri.rstrip("/")
+    if not isinstance(store, fs.PyFileSystem):  # pyarrow's own take escapes in a URI for characters
+        kept = [quote(name, safe="") for name in kept]
     found, _ = split_outputs([f"{folder}/{name}" for name in kept])
     return found
 
@@ -136,18 +142,23 @@ def read_remote(uri: str, max_pixels: int) -> bytes:
         max_pixels: a file that is larger than so many pixels can need is refused.
 
     Raises:
-        InputError: there is no such file, it may not be read, or it is too large.
-        OSError: the store does not answer.
+        InputError: there is no such file, or it is too large.
+        OSError: the store does not answer, cannot be opened here, or does not let the file be read.
     """
     most = _SOME_BYTES + _BYTES_PER_PIXEL * max_pixels
     for wait in (*_WAITS, None):
         try:
-            store, path = open_store(uri)
+            try:
+                store, path = open_store(uri)
+            except InputError as e:  # which the next file would meet as well
+                raise PermissionError(errno.EPERM, str(e), uri) from e
             with store.open_input_stream(path) as file:
                 content = file.read(most + 1)
             break
-        except (FileNotFoundError, PermissionError, IsADirectoryError) as e:
+        except (FileNotFoundError, IsADirectoryError) as e:
             raise InputError(f"{uri} cannot be read: {e.strerror or e}") from e
+        except PermissionError as e:  # such as that of a token that has expired
+            raise PermissionError(errno.EPERM, e.strerror or str(e), uri) from e
         except OSError as e:
             if wait is None:
                 # One that ends the run: the next file would meet it as well.

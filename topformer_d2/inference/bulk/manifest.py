@@ -86,6 +86,7 @@ def open_manifest(output: Path, made_of: Mapping[str, Any]) -> None:
             message names what differs; or results without a manifest.
     """
     path, versions = output / MANIFEST, library_versions()
+    made_of = json.loads(json.dumps(made_of))  # as they are read again
     if not path.exists():
         if parts := sorted(output.glob("part-*")):
             raise InputError(

@@ -8,13 +8,16 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import punctuation
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from ...errors import InputError, printable
 from ...files import read_json
 
 PARTITION_SIZE = 256
 RECORD = "record.json"
+_PLAIN = punctuation.replace("%", "") + " "  # what is not escaped in a record's names
 # Keys of a record, and the types of their values.
 _KEYS = {"first": int, "inputs": int, "done": int, "rejected": int, "digest": str, "files": dict}
 
@@ -114,8 +117,10 @@ class Record:
     files: dict[str, int]
 
     def to_json(self) -> bytes:
-        """The content of the file."""
-        return json.dumps({key: getattr(self, key) for key in _KEYS}).encode()
+        """The content of the file. Names are escaped as in a URL: they need not be UTF-8."""
+        values = {key: getattr(self, key) for key in _KEYS}
+        values["files"] = {quote(os.fsencode(name), _PLAIN): n for name, n in self.files.items()}
+        return json.dumps(values).encode()
 
 
 def read_record(folder: Path) -> Record:
@@ -131,7 +136,8 @@ def read_record(folder: Path) -> Record:
     for key, kind in _KEYS.items():
         if type(values[key]) is not kind:
             raise InputError(f"{path}: {key} is no {kind.__name__}: remove the folder {folder}")
-    return Record(**values)
+    files = {os.fsdecode(unquote_to_bytes(name)): n for name, n in values["files"].items()}
+    return Record(**{**values, "files": files})
 
 
 def done_partitions(output: Path, partitions: Partitions) -> dict[int, Record]:
