@@ -129,6 +129,7 @@ def test_tool_says_what_was_lost_of_both_tasks(trained, tmp_path, images):
     assert f"mIoU on {dataset}" in done.stdout and f"AP on {dataset}" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_mnn_file(trained, tmp_path, images):
     pytest.importorskip("MNN", reason="the mnn extra is not installed")
     cfg, _, weights = trained(CONFIGS[0])

@@ -73,7 +73,9 @@ def x():
     return torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(scope="module", params=("litert", "executorch"))
+@pytest.fixture(
+    scope="module", params=("litert", pytest.param("executorch", marks=pytest.mark.slow))
+)
 def once(request, info, tmp_path_factory):
     """A format and its file of the network."""
     kind = FORMATS[request.param]
