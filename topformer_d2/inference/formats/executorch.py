@@ -134,7 +134,8 @@ def _check_backends(program: bytes, known: Sequence[str], path: str) -> None:
 
 
 def _set_threads(pool: ModuleType, count: int) -> None:
-    before = pool._threadpool_get_thread_count()
+    with quietly("ExecuTorch"):  # the first call in a process makes the pool
+        before = pool._threadpool_get_thread_count()
     if before == count:
         return
     if _open:
