@@ -13,11 +13,11 @@ from ..data.images import read_image
 from ..files import folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.formats import import_extra
-from ..inference.formats.description_file import EXTENSION, write_description
+from ..inference.formats.description_file import move_described, write_description
+from ..inference.formats.litert import SIGNATURE
 from ..inference.formats.quiet import quietly
 
-# The name of the one function in a file that litert-torch writes, and of its input.
-_SIGNATURE, _INPUT = "serving_default", "args_0"
+_INPUT = "args_0"  # litert-torch's name of the network's input
 # Of LiteRT's, those that are computed in integers. With all that can be, camvid_t had 17.7 mIoU
 # instead of 79.4; with these it has 79.3.
 _OPERATORS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD")
@@ -52,12 +52,11 @@ def write_litert_int8(path: str, backend: FileBackend, files: list[str], target:
             work = quantizer.Quantizer(path)
             for name in _OPERATORS:
                 work.update_quantization_recipe(".*", types.TFLOperationName(name), config)
-            found = work.calibrate({_SIGNATURE: _Inputs(backend, files)}, num_threads=1)
+            found = work.calibrate({SIGNATURE: _Inputs(backend, files)}, num_threads=1)
             result = work.quantize(found, enable_progress_report=False)
         partial.write_bytes(result.quantized_model)
         write_description(replace(backend.export, precision="int8"), partial)
-        os.replace(partial.with_suffix(EXTENSION), target.with_suffix(EXTENSION))
-        os.replace(partial, target)
+        move_described(partial, target)
 
 
 class _Inputs:

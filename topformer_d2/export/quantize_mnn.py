@@ -15,10 +15,10 @@ from ..data.images import read_image
 from ..files import folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.formats.converters import run_converter
-from ..inference.formats.description_file import EXTENSION, write_description
+from ..inference.formats.description_file import move_described, write_description
 from ..inference.model_info import ModelInfo
 
-# Not MNN's program of this name, which sends figures on the model to its makers.
+# Not MNN's program of this name, which reports figures on the model through a logger.
 _QUANTIZE = "import sys, _tools; _tools.mnnquant(sys.argv)"
 
 
@@ -53,8 +53,7 @@ def write_mnn_int8(path: str, backend: FileBackend, files: list[str], target: Pa
         partial = folder / target.name
         run_converter([*command, "config.json"], folder, "int8.mnn").replace(partial)
         write_description(replace(backend.export, precision="int8"), partial)
-        os.replace(partial.with_suffix(EXTENSION), target.with_suffix(EXTENSION))
-        os.replace(partial, target)
+        move_described(partial, target)
 
 
 def _config(info: ModelInfo, size: tuple[int, int], images: Path, count: int) -> dict:

@@ -48,6 +48,15 @@ def check_graph(
                 )
 
 
+def check_counts(info: ExportInfo, inputs: int, outputs: int, path: str) -> None:
+    """InputError where a graph whose tensors have no names has another number of them."""
+    if (inputs, outputs) != (1, len(info.outputs)):
+        raise _differs(
+            path,
+            f"it takes {inputs} and gives {outputs} tensors instead of 1 and {len(info.outputs)}",
+        )
+
+
 def check_answer(info: ExportInfo, outputs: Mapping[str, np.ndarray], path: str) -> None:
     """InputError where an answer has classes or shapes that `info` does not know."""
     expected = _expected_outputs(info)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -80,6 +81,17 @@ def read_description(
                 f"describes (its size or SHA-256 is another one): {copy}"
             )
     return info, contents
+
+
+def move_described(partial: Path, target: Path) -> None:
+    """Move a file that a .json describes, which goes first, to its place.
+
+    Args:
+        partial: the file, with its .json beside it.
+        target: of the same name, on the same disk.
+    """
+    os.replace(partial.with_suffix(EXTENSION), target.with_suffix(EXTENSION))
+    os.replace(partial, target)
 
 
 def check_takes_place(path: Path, name: str = "path") -> None:

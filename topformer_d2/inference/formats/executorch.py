@@ -16,7 +16,7 @@ from torch import nn
 from ...errors import InputError
 from ...logs import get_logger
 from ..export_info import ExportInfo
-from ..graph import Tensor, check_answer, check_graph
+from ..graph import Tensor, check_answer, check_counts, check_graph
 from ..optimization import fold_norms
 from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .description_file import read_description, write_description
@@ -90,11 +90,7 @@ class ExecuTorchSession:
             ) from e
         # The program's tensors have no names.
         names = self.export.outputs
-        if len(inputs) != 1 or len(outputs) != len(names):
-            raise InputError(
-                f"{path} is not the network that it describes: it takes {len(inputs)} and gives "
-                f"{len(outputs)} tensors instead of 1 and {len(names)}; export it again"
-            )
+        check_counts(self.export, len(inputs), len(outputs), self._path)
         tensors = [
             Tensor(name, _KINDS.get(each.dtype(), "other"), tuple(each.sizes()))
             for name, each in zip((self.export.input_name, *names), inputs + outputs, strict=True)

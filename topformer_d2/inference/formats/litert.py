@@ -13,7 +13,7 @@ from torch import nn
 
 from ...errors import InputError
 from ..export_info import ExportInfo
-from ..graph import Tensor, check_answer, check_graph
+from ..graph import Tensor, check_answer, check_counts, check_graph
 from ..optimization import fold_norms
 from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .description_file import read_description, write_description
@@ -21,7 +21,7 @@ from .pooling import ExactPooling
 from .quiet import quietly
 from .tracing import example_input
 
-_SIGNATURE = "serving_default"
+SIGNATURE = "serving_default"  # of the one function in a file that litert-torch writes
 _KINDS = {np.float32: "float", np.uint8: "uint8", np.int32: "int32", np.int64: "int64"}
 
 
@@ -75,7 +75,7 @@ class LiteRtSession:
                 self._interpreter.allocate_tensors()
                 # Its outputs have names of their own, output_0 and so on, by which they are found
                 # in the order in which the network gives them.
-                self._runner = self._interpreter.get_signature_runner(_SIGNATURE)
+                self._runner = self._interpreter.get_signature_runner(SIGNATURE)
             inputs = self._runner.get_input_details()
             outputs = self._runner.get_output_details()
             self._input = next(iter(inputs))
@@ -84,11 +84,7 @@ class LiteRtSession:
             raise InputError(
                 f"{path} is not a model that LiteRT can run: {e}; export it again"
             ) from e
-        if len(inputs) != 1 or len(given) != len(names):
-            raise InputError(
-                f"{path} is not the network that it describes: it takes {len(inputs)} and gives "
-                f"{len(given)} tensors instead of 1 and {len(names)}; export it again"
-            )
+        check_counts(self.export, len(inputs), len(given), self._path)
         check_graph(
             self.export,
             [_tensor(self.export.input_name, inputs[self._input])],

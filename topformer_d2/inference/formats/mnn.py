@@ -19,7 +19,7 @@ from .converters import run_converter
 from .description_file import read_description, write_description
 from .tracing import EXPORTER, trace
 
-# MNN's own program of this name sends figures on each model to its makers; the function does not.
+# MNN's own program of this name reports figures on each model through a logger; this does not.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from ...errors import InputError
 from ...files import folder_beside
@@ -20,6 +18,7 @@ from ..graph import check_answer
 from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .converters import run_converter
 from .description_file import read_description, write_description
+from .pooling import Pooling
 from .tracing import example_input
 
 _BESIDE = (".bin",)
@@ -55,7 +54,7 @@ def write_ncnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
     write_description(info, path, _BESIDE)
 
 
-class NativePooling(TorchFunctionMode):
+class NativePooling(Pooling):
     """Within it F.adaptive_avg_pool2d is traced as one operator, which ncnn has, of constant size.
 
     Not ExactPooling: the product with a matrix of one row, which averages all rows of a map, is
@@ -63,16 +62,8 @@ class NativePooling(TorchFunctionMode):
     it writes outside of its memory.
     """
 
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if func is not F.adaptive_avg_pool2d:
-            return func(*args, **(kwargs or {}))
-        return self._pool(*args, **(kwargs or {}))
-
-    def _pool(self, input: Tensor, output_size: Any) -> Tensor:  # PyTorch's names, for keywords
-        size = (output_size,) * 2 if isinstance(output_size, int | Tensor) else output_size
-        return F.adaptive_avg_pool2d(input, [None if n is None else int(n) for n in size])
+    def pool(self, x: Tensor, size: Sequence) -> Tensor:
+        return F.adaptive_avg_pool2d(x, [None if n is None else int(n) for n in size])
 
 
 def _rename(text: str, names: Mapping[str, str]) -> str:

@@ -37,7 +37,27 @@ def averaging_matrix(length: int | Tensor, cells: int | Tensor) -> Tensor:
     return inside.float() / (stop - start).float()
 
 
-class ExactPooling(TorchFunctionMode):
+class Pooling(TorchFunctionMode):
+    """A context in which F.adaptive_avg_pool2d is what a subclass has as `pool`."""
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if func is not F.adaptive_avg_pool2d:
+            return func(*args, **(kwargs or {}))
+        return self._called(*args, **(kwargs or {}))
+
+    def _called(self, input: Tensor, output_size: Any) -> Tensor:  # PyTorch's names, for keywords
+        return self.pool(
+            input, (output_size,) * 2 if isinstance(output_size, int | Tensor) else output_size
+        )
+
+    def pool(self, x: Tensor, size: Sequence) -> Tensor:
+        """(N, C, H, W) to (N, C, *size); a side of None is the map's own."""
+        raise NotImplementedError
+
+
+class ExactPooling(Pooling):
     """A context in which F.adaptive_avg_pool2d can be exported at any size.
 
     Args:
@@ -48,19 +68,11 @@ class ExactPooling(TorchFunctionMode):
         super().__init__()
         self.is_static = is_static
 
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
-    ) -> Any:
-        if func is not F.adaptive_avg_pool2d:
-            return func(*args, **(kwargs or {}))
-        return self._pool(*args, **(kwargs or {}))
-
-    def _pool(self, input: Tensor, output_size: Any) -> Tensor:  # PyTorch's names, for keywords
-        size = (output_size,) * 2 if isinstance(output_size, int | Tensor) else output_size
-        size = [n if m is None else m for m, n in zip(size, input.shape[2:], strict=True)]
+    def pool(self, x: Tensor, size: Sequence) -> Tensor:
+        size = [n if m is None else m for m, n in zip(size, x.shape[2:], strict=True)]
         if not self.is_static:
-            return adaptive_avg_pool2d(input, size)
-        steps = [divmod(int(n), int(m)) for n, m in zip(input.shape[2:], size, strict=True)]
+            return adaptive_avg_pool2d(x, size)
+        steps = [divmod(int(n), int(m)) for n, m in zip(x.shape[2:], size, strict=True)]
         if any(rest for _, rest in steps):
-            return adaptive_avg_pool2d(input, size)
-        return F.avg_pool2d(input, [step for step, _ in steps])
+            return adaptive_avg_pool2d(x, size)
+        return F.avg_pool2d(x, [step for step, _ in steps])
