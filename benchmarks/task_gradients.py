@@ -1,13 +1,14 @@
 #!/usr/bin/env python
 """Train a joint config, and write how the gradients of its two tasks meet at what they share.
 
-  python benchmarks/task_gradients.py --config-file configs/multitask_lite_topformer_t_camvid.yaml \\
-    --every 50 --output gradients.csv OUTPUT_DIR output/gradients
+  python benchmarks/task_gradients.py --every 50 --output gradients.csv \\
+    --config-file configs/multitask_lite_topformer_t_camvid.yaml OUTPUT_DIR output/gradients
 
-Every so many iterations a copy of the model gets one batch, always the same. A line has for each SIM
-output, and for all weights of the backbone together ("backbone"), the norm of the segmentation's
-gradient, that of the detector's, and the cosine of the angle between both. The losses have their
-factors, as the optimizer sees them. The training is what it would be without this.
+Every so many iterations a copy of the model gets one batch, always the same. A line has for each
+SIM output, and for all weights of the backbone together ("backbone"), the norm of the
+segmentation's gradient, that of the detector's, and the cosine of the angle between both. The
+losses have their factors, as the optimizer sees them. The training is what it would be without
+this.
 """
 
 import copy

@@ -128,7 +128,7 @@ def test_other_class_names_and_a_teacher_without_the_task_are_named(
     with pytest.raises(InputError, match=rf"CONFIG .*{names[1]!r} there and {names[0]!r} here"):
         attach_teachers(build_model(student), student)
     student = tiny_config(*teacher_keys(PIXELS, saved(tiny_detector(), tmp_path / "boxes")))
-    with pytest.raises(InputError, match=r"has no pixel labels: .*'LiteRetinaNet'"):
+    with pytest.raises(InputError, match=r"does not learn pixel labels: .*'LiteRetinaNet'"):
         attach_teachers(build_model(student), student)
 
 
@@ -173,4 +173,51 @@ def test_other_anchors_are_named(tiny_detector, tmp_path, opts, named):
     files = saved(tiny_detector(*opts), tmp_path / "teacher")
     cfg = tiny_detector(*teacher_keys(BOXES, files))
     with pytest.raises(InputError, match=rf"BOXES\.CONFIG .*other anchors .*{named}"):
+        attach_teachers(build_model(cfg), cfg)
+
+
+IMAGES = "MODEL.TEACHER.IMAGES."
+OF_TIMM = ["MODEL.META_ARCHITECTURE", "TimmClassifier", "MODEL.BASELINE.NAME", "test_resnet"]
+
+
+@pytest.mark.parametrize("kind", ["timm", "own"])
+def test_a_classifier_learns_from_one_of_the_same_mixed_images(tiny_classifier, tmp_path, kind):
+    pytest.importorskip("timm")
+    other = OF_TIMM if kind == "timm" else ["MODEL.TOPFORMER.VARIANT", "small"]
+    files = saved(tiny_classifier(*other), tmp_path / "teacher")
+    opts = [*teacher_keys(IMAGES, files), IMAGES + "TEMPERATURE", "3.0", "DATASETS.TEST", "()"]
+    mixing = ["INPUT.CLS.CUTMIX_ALPHA", "1.0", "MODEL.TOPFORMER.DROP_PATH_RATE", "0.0"]
+    trainer = Trainer(tiny_classifier(*opts, *mixing, "SOLVER.MAX_ITER", "1"))
+    teacher = trainer.model.distillation.lessons["cls"].teacher.model
+    seen = {}
+    for name, model in (("own", trainer.model), ("theirs", teacher)):
+        network = model.network
+
+        def keeping(images, network=network, model=model, name=name):
+            seen[name] = images * model.pixel_std + model.pixel_mean, network(images).logits
+            return network(images)
+
+        model.network = keeping
+    trainer.train()
+    torch.testing.assert_close(seen["own"][0], seen["theirs"][0], rtol=0, atol=1e-3)
+    own, theirs = (seen[name][1].detach() / 3 for name in ("own", "theirs"))
+    divergence = (theirs.softmax(1) * (theirs.log_softmax(1) - own.log_softmax(1))).sum(1).mean()
+    found = trainer.storage.history("loss_distill_cls").latest()
+    assert found == pytest.approx(9 * divergence.item(), rel=1e-4) and found > 0
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ([*OF_TIMM[:3], "test_resnt"], r"IMAGES\.CONFIG .*'test_resnt'.*test_resnet"),
+        (OF_TIMM, r"IMAGES\.CONFIG .*no weights.*WEIGHTS"),
+    ],
+    ids=["name", "weights"],
+)
+def test_a_timm_teacher_that_is_not_trained_is_named(tiny_classifier, tmp_path, teacher, message):
+    pytest.importorskip("timm")
+    file = tmp_path / "teacher.yaml"
+    file.write_text(tiny_classifier(*teacher).dump())
+    cfg = tiny_classifier(IMAGES + "CONFIG", str(file))
+    with pytest.raises(InputError, match=message):
         attach_teachers(build_model(cfg), cfg)

@@ -72,6 +72,17 @@ def add_loss_config(cfg: CN) -> None:
     # Weight of the distance of the detection heads' features, scaled to the norm 1
     # ("loss_distill_levels"). 0.0 = off.
     cfg.MODEL.TEACHER.BOXES.FEATURES_WEIGHT = 0.0
+    # The teacher of a classifier; it has the same classes.
+    cfg.MODEL.TEACHER.IMAGES = CN()
+    # Config file, or name of a shipped config, such as cls_timm. "" = no teacher.
+    cfg.MODEL.TEACHER.IMAGES.CONFIG = ""
+    # File with all of its weights. "" = MODEL.WEIGHTS of its config, or timm's where that says so
+    # (MODEL.BASELINE.PRETRAINED).
+    cfg.MODEL.TEACHER.IMAGES.WEIGHTS = ""
+    # Weight of the divergence of the softened logits ("loss_distill_cls"). 0.0 = off.
+    cfg.MODEL.TEACHER.IMAGES.LOGITS_WEIGHT = 1.0
+    # The logits of both are divided by this before the softmax.
+    cfg.MODEL.TEACHER.IMAGES.TEMPERATURE = 2.0
 
 
 def changed_loss_keys(cfg: CN) -> list[str]:

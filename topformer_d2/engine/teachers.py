@@ -13,14 +13,21 @@ from ..data import register_folders
 from ..errors import InputError
 from ..logs import get_logger
 from ..modeling import build_model
-from ..modeling.distillation import BoxLesson, Distillation, Lesson, PixelLesson, Teacher
+from ..modeling.distillation import (
+    BoxLesson,
+    Distillation,
+    ImageLesson,
+    Lesson,
+    PixelLesson,
+    Teacher,
+)
 from ..modeling.heads import SegmentationHead
 from ..modeling.meta_arch import TopFormerMultiTask, TopFormerSegmentor
-from ..tasks import BOXES, PIXELS, Task
+from ..tasks import BOXES, IMAGES, PIXELS, Task
 
 logger = get_logger(__name__)
 
-NODES = {"PIXELS": PIXELS, "BOXES": BOXES}
+NODES = {"PIXELS": PIXELS, "BOXES": BOXES, "IMAGES": IMAGES}
 
 
 def attach_teachers(model: nn.Module, cfg: CfgNode) -> nn.Module:
@@ -57,8 +64,7 @@ def attach_teachers(model: nn.Module, cfg: CfgNode) -> nn.Module:
         except InputError as e:
             raise InputError(f"{where}: {e}") from e
         _check_task(where, task, teacher, config, cfg)
-        make = _pixel_lesson if task is PIXELS else _box_lesson
-        lessons[task.name] = make(where, model, teacher, config, cfg)
+        lessons[task.name] = _LESSONS[node](where, model, teacher, config, cfg)
         logger.info("%s teaches %s", where, task.labels)
     if lessons:
         model.add_module("distillation", Distillation(lessons).to(model.device))
@@ -77,17 +83,21 @@ def teacher_digests(model: nn.Module) -> dict[str, str]:
 
 
 def _load(keys: CfgNode, cfg: CfgNode, student: Any) -> tuple[Teacher, CfgNode]:
-    opts = ["MODEL.DEVICE", str(cfg.MODEL.DEVICE), "MODEL.BASELINE.PRETRAINED", "False"]
     try:
-        config = find_config(keys.CONFIG, opts)
+        config = find_config(keys.CONFIG, ["MODEL.DEVICE", str(cfg.MODEL.DEVICE)])
         weights = keys.WEIGHTS or config.MODEL.WEIGHTS
-        if not weights:
-            raise InputError("it names no weights: name them by WEIGHTS, beside CONFIG")
+        if weights:
+            config.defrost()
+            config.MODEL.BASELINE.PRETRAINED = False
+            config.freeze()
         model = build_model(config)
     finally:
         # A name of DATASETS.FOLDERS means what the student's config says.
         register_folders(cfg)
-    SafeCheckpointer(model, require_all=True).load(weights)
+    if weights:
+        SafeCheckpointer(model, require_all=True).load(weights)
+    elif not getattr(model, "is_trained", False):
+        raise InputError("it names no weights: name them by WEIGHTS, beside CONFIG")
     flips = config.INPUT.FORMAT != cfg.INPUT.FORMAT
     mean, std = student.pixel_mean, student.pixel_std
     return Teacher(model, of_mean=mean, of_std=std, flips_channels=flips), config
@@ -97,11 +107,11 @@ def _check_task(where: str, task: Task, teacher: Teacher, config: CfgNode, cfg: 
     """InputError where a teacher lacks the task, or has other classes."""
     if task.name not in teacher.model.tasks:
         raise InputError(
-            f"{where} has no {task.labels}: its MODEL.META_ARCHITECTURE is "
+            f"{where} does not learn {task.labels}: its MODEL.META_ARCHITECTURE is "
             f"{config.MODEL.META_ARCHITECTURE!r}"
         )
     numbers = [each.MODEL[task.config_node].NUM_CLASSES for each in (config, cfg)]
-    names = [list(each.DATASETS[task.classes_key]) for each in (config, cfg)]
+    names = [list(each.DATASETS.get(task.classes_key, ())) for each in (config, cfg)]
     if numbers[0] != numbers[1]:
         raise InputError(
             f"{where} has {numbers[0]} {task.classes}, and this config {numbers[1]} "
@@ -180,6 +190,16 @@ def _box_lesson(
         features_weight=keys.FEATURES_WEIGHT,
         widths=widths,
     )
+
+
+def _image_lesson(
+    where: str, model: Any, teacher: Teacher, config: CfgNode, cfg: CfgNode
+) -> ImageLesson:
+    keys = cfg.MODEL.TEACHER.IMAGES
+    return ImageLesson(teacher, logits_weight=keys.LOGITS_WEIGHT, temperature=keys.TEMPERATURE)
+
+
+_LESSONS = {"PIXELS": _pixel_lesson, "BOXES": _box_lesson, "IMAGES": _image_lesson}
 
 
 def _check_anchors(where: str, model: Any, teacher: Any) -> None:

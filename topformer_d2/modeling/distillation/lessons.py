@@ -146,6 +146,26 @@ class BoxLesson(Lesson):
         return found
 
 
+class ImageLesson(Lesson):
+    """Softened logits of whole images."""
+
+    def __init__(self, teacher: Teacher, *, logits_weight: float = 1.0, temperature: float = 2.0):
+        """
+        Args:
+            teacher: a classifier.
+            logits_weight: factor of "loss_distill_cls" (softened_divergence).
+            temperature: by which the logits are divided.
+        """
+        super().__init__(teacher, {})
+        self.logits_weight, self.temperature = logits_weight, temperature
+
+    def losses(self, own: Seen, taught: Seen, sizes: Sequence[Size], of: Sizes) -> dict:
+        ours, theirs = (seen.raw.logits[..., None, None] for seen in (own, taught))
+        every = ours.new_ones(len(ours), 1, 1)
+        divergence = softened_divergence(ours, theirs, every, self.temperature)
+        return {"loss_distill_cls": divergence * self.logits_weight}
+
+
 class Distillation(nn.Module):
     """All that a student learns from teachers; a student has it as `distillation`."""
 

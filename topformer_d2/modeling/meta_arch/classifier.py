@@ -18,6 +18,7 @@ from ...errors import InputError
 from ...tasks import IMAGES
 from ..layers import resolve_norm, trains_batch_norm
 from .batching import FinishLogits, check_inference, resize_logits, run_by_size, to_device
+from .contract import Seen, taught_losses
 
 _FEATURE = "semantics"
 
@@ -62,73 +63,44 @@ class ImageOutput(NamedTuple):
         return [self.logits]
 
 
-@META_ARCH_REGISTRY.register()
-class TopFormerClassifier(nn.Module):
-    """TopFormer's token pyramid and semantics extractor with a ClassificationHead.
+class ImageClassifier(nn.Module):
+    """Classifies whole images: the batch, the loss and the calls of both; a subclass has `network`.
 
-    It is for pretraining: its checkpoint is MODEL.WEIGHTS of a segmenter, a detector or a joint
-    model, which take the backbone's weights.
+    Classifiers are for pretraining: a checkpoint is MODEL.WEIGHTS of a segmenter, a detector or a
+    joint model, or a teacher of another classifier.
     """
 
     tasks: tuple[str, ...] = (IMAGES.name,)
     size_divisor = 1
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
-    @configurable
     def __init__(
         self,
         *,
-        backbone: Backbone,
         num_classes: int,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        norm: str = "BN",
         label_smoothing: float = 0.0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
     ):
         """
         Args:
-            backbone: gives "semantics", as TopFormerTrunk does.
             num_classes: K.
             pixel_mean, pixel_std: of each channel, of values from 0 to 255.
-            norm: of the head, a name for Detectron2's get_norm.
             label_smoothing: share of the truth that all classes get alike.
             mixup_alpha, cutmix_alpha: of the Beta distributions from which the shares of the two
                 images of a mixed one are drawn, in training; 0 = off. With both, each batch is
                 mixed by one of them, which are equally likely.
-
-        Raises:
-            InputError: the backbone does not give "semantics".
         """
         super().__init__()
-        if _FEATURE not in (shapes := backbone.output_shape()):
-            raise InputError(
-                f"a classifier takes {_FEATURE!r} of its backbone, which gives {[*shapes]}: set "
-                "MODEL.BACKBONE.NAME to build_topformer_trunk"
-            )
-        self.backbone = backbone
-        self.cls_head = ClassificationHead(shapes[_FEATURE].channels, num_classes, norm=norm)
         self.label_smoothing = label_smoothing
         kinds = {v2.MixUp: mixup_alpha, v2.CutMix: cutmix_alpha}
         mixing = [kind(alpha=a, num_classes=num_classes) for kind, a in kinds.items() if a]
         self.mixing = v2.RandomChoice(mixing) if mixing else None
         for name, values in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
             self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        cfg = complete_config(cfg)
-        keys = cfg.MODEL.CLS_HEAD
-        return {
-            "backbone": build_backbone(cfg),
-            "num_classes": keys.NUM_CLASSES,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "norm": resolve_norm(keys.NORM),
-            "label_smoothing": keys.LABEL_SMOOTHING,
-            "mixup_alpha": cfg.INPUT.CLS.MIXUP_ALPHA,
-            "cutmix_alpha": cfg.INPUT.CLS.CUTMIX_ALPHA,
-        }
 
     @property
     def device(self) -> torch.device:
@@ -141,8 +113,8 @@ class TopFormerClassifier(nn.Module):
                 index of its class, and images of one size.
 
         Returns:
-            in training {"loss_cls": the cross entropy}; in inference one dict an image with "cls",
-            the logits (K,).
+            in training {"loss_cls": the cross entropy}, and a teacher's loss where there is one; in
+            inference one dict an image with "cls", the logits (K,).
         """
         if not self.training:
             return self.predict(batched_inputs)
@@ -152,12 +124,14 @@ class TopFormerClassifier(nn.Module):
         if self.mixing is not None:
             # PyTorch's generator is seeded before each iteration (SeedEachStep).
             images, truth = self.mixing(images, truth)
-        logits = self.network(images).logits
-        return {"loss_cls": F.cross_entropy(logits, truth, label_smoothing=self.label_smoothing)}
+        found = self.network(images)
+        loss = F.cross_entropy(found.logits, truth, label_smoothing=self.label_smoothing)
+        sizes = [images.shape[-2:]] * len(images)
+        return {"loss_cls": loss} | taught_losses(self, images, sizes, Seen(found))
 
     def network(self, images: Tensor) -> ImageOutput:
         """Normalised images (N, 3, H, W) to logits (N, K)."""
-        return ImageOutput(self.cls_head(self.backbone(images)[_FEATURE]))
+        raise NotImplementedError
 
     def predict(
         self, batched_inputs: list[dict], finish: FinishLogits = resize_logits
@@ -173,3 +147,50 @@ class TopFormerClassifier(nn.Module):
     def _batch(self, batched_inputs: list[dict]) -> Tensor:
         images = torch.stack([to_device(x["image"], self.device) for x in batched_inputs])
         return (images - self.pixel_mean) / self.pixel_std
+
+
+def classifier_args(cfg: CfgNode) -> dict[str, Any]:
+    """What an ImageClassifier takes of a config that is complete."""
+    return {
+        "num_classes": cfg.MODEL.CLS_HEAD.NUM_CLASSES,
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "label_smoothing": cfg.MODEL.CLS_HEAD.LABEL_SMOOTHING,
+        "mixup_alpha": cfg.INPUT.CLS.MIXUP_ALPHA,
+        "cutmix_alpha": cfg.INPUT.CLS.CUTMIX_ALPHA,
+    }
+
+
+@META_ARCH_REGISTRY.register()
+class TopFormerClassifier(ImageClassifier):
+    """TopFormer's token pyramid and semantics extractor with a ClassificationHead."""
+
+    @configurable
+    def __init__(self, *, backbone: Backbone, num_classes: int, norm: str = "BN", **kwargs: Any):
+        """
+        Args:
+            backbone: gives "semantics", as TopFormerTrunk does.
+            num_classes: K.
+            norm: of the head, a name for Detectron2's get_norm.
+            kwargs: as for ImageClassifier.
+
+        Raises:
+            InputError: the backbone does not give "semantics".
+        """
+        super().__init__(num_classes=num_classes, **kwargs)
+        if _FEATURE not in (shapes := backbone.output_shape()):
+            raise InputError(
+                f"a classifier takes {_FEATURE!r} of its backbone, which gives {[*shapes]}: set "
+                "MODEL.BACKBONE.NAME to build_topformer_trunk"
+            )
+        self.backbone = backbone
+        self.cls_head = ClassificationHead(shapes[_FEATURE].channels, num_classes, norm=norm)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        cfg = complete_config(cfg)
+        norm = resolve_norm(cfg.MODEL.CLS_HEAD.NORM)
+        return {**classifier_args(cfg), "backbone": build_backbone(cfg), "norm": norm}
+
+    def network(self, images: Tensor) -> ImageOutput:
+        return ImageOutput(self.cls_head(self.backbone(images)[_FEATURE]))

@@ -51,12 +51,12 @@ class Seen(NamedTuple):
     """What a model's heads give for a training batch, and what they get.
 
     Attributes:
-        raw: what they give.
+        raw: what they give, a RawOutput, or a classifier's ImageOutput.
         features: what the segmentation head gets, maps by name.
         levels: what the detection head gets, finest first.
     """
 
-    raw: RawOutput
+    raw: Any
     features: Any = None
     levels: Any = None
 
