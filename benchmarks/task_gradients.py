@@ -82,7 +82,7 @@ def main() -> None:
         setup_run(cfg)
         batch = next(iter(Trainer.build_train_loader(cfg)))
         trainer = Trainer(cfg)
-        with Path(args.output).open("w", newline="") as file:
+        with Path(args.output).open("w", buffering=1, newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             trainer.register_hooks([GradientHook(args.every, batch, writer)])
