@@ -18,6 +18,7 @@ from ..graph import check_answer
 from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .converters import run_converter
 from .description_file import read_description, write_description
+from .grouping import group_large_maps
 from .pooling import Pooling
 from .tracing import example_input
 
@@ -38,6 +39,7 @@ def write_ncnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
     """
     pnnx = import_extra("pnnx", FORMAT.extra)
     example = example_input(info)
+    group_large_maps(network, example)
     with folder_beside(path) as folder:
         with torch.no_grad(), warnings.catch_warnings(), NativePooling():
             warnings.simplefilter("ignore")  # what becomes a constant is one here
