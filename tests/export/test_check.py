@@ -1,6 +1,7 @@
 """What exported files are checked on."""
 
 import copy
+from dataclasses import replace
 from functools import partial
 from unittest.mock import Mock
 
@@ -16,6 +17,7 @@ from topformer_d2.export import TOLERANCE
 from topformer_d2.export.check import _preprocess, _to_input, check, sample_images
 from topformer_d2.export.network import ExportNetwork, describe
 from topformer_d2.inference.model_info import ModelInfo
+from topformer_d2.inference.optimization import rounded_to_float16
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,26 @@ def test_a_network_that_float32_gives_no_better_is_the_same(segmenter):
     assert found.limit > TOLERANCE and found.share < 0.2
     with pytest.raises(InputError, match=r"logits: differs by"):
         check(partial(run, share=0.99), model, info, images)
+
+
+def test_weights_are_rounded_once_for_all_images(segmenter, monkeypatch):
+    """The limit is a multiple of what the rounding changes, each image's own."""
+    model, model_info = segmenter
+    info = replace(describe(model, model_info), precision="float16")
+    made = Mock(wraps=rounded_to_float16)
+    monkeypatch.setattr("topformer_d2.export.check.rounded_to_float16", made)
+    rounded, seen = rounded_to_float16(model), []
+
+    def run(x):
+        with torch.inference_mode():
+            logits, exact = (each.network(torch.tensor(x)).logits for each in (rounded, model))
+            seen.append(float((logits - exact).abs().max()))
+        return {"logits": logits.numpy()}
+
+    (found,) = check(run, model, info, list(sample_images(None))[-3:])
+    assert made.call_count == 1 and len(seen) == 3
+    assert any(found.value == pytest.approx(each) for each in seen) and found.value > 1e-5
+    assert found.limit >= 8 * found.value * 0.999
 
 
 # Detectron2's own decoding, which makes scores of the logits before it takes the best ones.

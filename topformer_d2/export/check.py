@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -80,6 +81,7 @@ def check(
             the network cannot be run, or the model's own values are not finite.
     """
     model = model.eval()
+    rounded = rounded_to_float16(adapt(model)) if info.precision == "float16" else None
     largest: dict[str, Difference] = {}
     for name, image in images:
         x = _to_input(image, model, info)
@@ -89,9 +91,10 @@ def check(
             raise InputError(
                 f"the exported network cannot be run on {name}: {e}; it was not written"
             ) from e
-        differences = list(compare_outputs(outputs, model, info, x))
+        compare = partial(compare_outputs, outputs, model, info, x, rounded)
+        differences = list(compare())
         if any(found.share > 1 for found in differences):  # float32 may give it no better
-            differences = list(compare_outputs(outputs, model, info, x, with_rounding=True))
+            differences = list(compare(with_rounding=True))
         for found in differences:
             before = largest.get(found.output)
             if before is None or found.share > before.share:
@@ -111,15 +114,17 @@ def compare_outputs(
     model: nn.Module,
     info: ExportInfo,
     x: Tensor,
+    rounded: nn.Module | None = None,
     *,
     with_rounding: bool = False,
 ) -> Iterator[Difference]:
     """The differences of an exported network's outputs for the input `x` from the model's.
 
     Args:
-        with_rounding: find out how far float32 is from double precision, for their limits; the
-            network runs once more for that. Of weights in float16 it is in any case found out how
-            far PyTorch's network with such weights is from itself.
+        rounded: `model` with the weights in float16 that the file has; how far it is from `model`
+            is then found out, for the limits.
+        with_rounding: find out how far float32 is from double precision instead, where there is no
+            `rounded`; the network runs once more for that.
     """
     images = _preprocess(x, model, info) if info.with_preprocessing else x
     raw = adapt(model).network(images)
@@ -130,8 +135,8 @@ def compare_outputs(
             "Nothing was written"
         )
     logits, rounding = raw.logits, [0.0] * len(values)
-    if info.precision == "float16":
-        other = rounded_to_float16(adapt(model)).network(images).tensors()
+    if rounded is not None:
+        other = rounded.network(images).tensors()
         rounding = [float((a - b).abs().max()) for a, b in zip(values, other, strict=True)]
     elif with_rounding:
         exact = copy.deepcopy(adapt(model)).double().network(images.double()).tensors()
