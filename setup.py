@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "topformer_d2/__init__.py").read_text())[1]
 BASELINES = ["timm>=1.0", "transformers>=4.40"]  # backbones that the paper compares with
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"]
+NCNN = ["ncnn>=1.0.20261020", "pnnx>=20261020"]
+MNN = ["MNN>=3.6", "onnx>=1.16"]
 LITERT = [
     "ai-edge-litert>=2.3,<2.4",
     "ai-edge-quantizer==0.10.*",
@@ -122,8 +124,8 @@ setup(
         "baselines": BASELINES,
         "export": EXPORT,
         # Of further export formats.
-        "ncnn": ["ncnn>=1.0.20261020", "pnnx>=20261020"],
-        "mnn": ["MNN>=3.6", "onnx>=1.16"],
+        "ncnn": NCNN,
+        "mnn": MNN,
         # A format each; not in "dev". litert-torch, which writes .tflite files, asks for older
         # versions than these have: it is installed without its dependencies (docs/deploy.md).
         "litert": LITERT,
@@ -143,6 +145,8 @@ setup(
         "dev": [
             *BASELINES,
             *EXPORT,
+            *NCNN,
+            *MNN,
             "mypy>=1.15",
             "pytest>=8",
             "ruff>=0.9",
