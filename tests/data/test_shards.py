@@ -1,5 +1,6 @@
 """A dataset in tar files trains as the loose files do; damaged ones are named."""
 
+import functools
 import json
 import os
 import re
@@ -13,8 +14,9 @@ from detectron2.utils.file_io import PathManager
 
 from tests.helpers import REPOSITORY, photo, topformer
 from topformer_d2.config import load_config
-from topformer_d2.data import build_test_loader, build_train_loader
+from topformer_d2.data import build_test_loader, build_train_loader, shard_files
 from topformer_d2.data.images import read_image
+from topformer_d2.data.plain_layout import write_plain
 from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.data.shards import read_index, read_member
 from topformer_d2.errors import InputError
@@ -208,3 +210,84 @@ def test_what_is_refused(tmp_path, words, named):
     result = topformer("data", "convert", *dataset, "--output", output, *words)
     assert result.returncode == 1 and re.search(named, result.stderr)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_shard_is_opened_once_and_the_index_is_not_looked_at_again(shards, monkeypatch):
+    entry, _ = shards
+    first = read_member(f"{entry['IMAGES']}/00000.png")
+    opened = []
+    monkeypatch.setattr(shard_files, "open", lambda *a, **_: opened.append(a), raising=False)
+    monkeypatch.setattr("topformer_d2.data.shards.file_stamp", opened.append)
+    for number in range(12):
+        assert read_member(f"{entry['LABELS']}/{number:05d}.png")[:4] == b"\x89PNG"
+    assert opened == []
+    assert first == read_member(f"{entry['IMAGES']}/00000.png")
+
+
+def test_a_shard_is_opened_again_with_a_new_index(tmp_path, shards):
+    """The folder is removed and made anew in the same process."""
+    entry, (path,) = shards
+    before = read_member(f"{entry['IMAGES']}/00002.png")
+    content = bytearray(path.read_bytes())
+    _, offset, size = read_index(str(path.parent)).find("images", "00002.png")
+    content[offset : offset + size] = bytes(size)
+    path.unlink()
+    path.write_bytes(content)
+    os.utime(path.parent / "index.json", ns=(1, 1))
+    assert PathManager.isdir(entry["IMAGES"])  # whatever lists the folder
+    assert read_member(f"{entry['IMAGES']}/00002.png") == bytes(size) != before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="Linux lists them")
+def test_no_more_files_are_open_than_the_cache_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("topformer_d2.data.shard_writer._MIB", 20_000)
+    entry = write_shards("synthetic_multitask_train", str(tmp_path / "parts"), 1)
+    assert len(read_index(str(tmp_path / "parts")).shards) == 12
+    few = functools.lru_cache(maxsize=3)(shard_files.open_shard.__wrapped__)
+    monkeypatch.setattr("topformer_d2.data.shards.open_shard", few)
+    before = len(os.listdir("/proc/self/fd"))
+    for name in PathManager.ls(entry["IMAGES"]):
+        assert read_member(f"{entry['IMAGES']}/{name}")
+    assert len(os.listdir("/proc/self/fd")) - before == 3
+
+
+@pytest.mark.parametrize("has_pread", [True, False])
+def test_a_shard_that_ends_while_it_is_open_is_named_with_the_sample(
+    shards, monkeypatch, has_pread
+):
+    if not has_pread:  # as on Windows
+        monkeypatch.delattr(os, "pread")
+    entry, (path,) = shards
+    last = f"{entry['IMAGES']}/00011.png"
+    whole = read_member(last)
+    _, offset, size = read_index(str(path.parent)).find("images", "00011.png")
+    assert len(whole) == size
+    os.truncate(path, offset + size - 5)
+    ends = f"{re.escape(str(path))} ends at byte {offset + size - 5}"
+    with pytest.raises(InputError, match=rf"images/00011\.png cannot be read: {ends}"):
+        read_member(last)
+    with pytest.raises(InputError, match=rf"images/00011\.png cannot be read: {ends}"):
+        read_image(last)
+
+
+def test_parts_of_a_read_are_joined(shards, monkeypatch):
+    """A system may give less than it was asked for."""
+    entry, _ = shards
+    expected = read_member(f"{entry['IMAGES']}/00004.png")
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: read(fd, min(size, 1000), offset))
+    assert read_member(f"{entry['IMAGES']}/00004.png") == expected
+    assert len(expected) > 2000
+
+
+def test_shards_are_written_back_as_plain_files(tmp_path, shards, forgotten):
+    entry, _ = shards
+    write_plain("synthetic_multitask_train", str(tmp_path / "direct"))
+    load_config(config(tmp_path / "c.yaml", "mine", f"  FOLDERS:\n    mine: {json.dumps(entry)}\n"))
+    found = write_plain("mine", str(tmp_path / "back"))
+    assert found.keys() == {"IMAGES", "LABELS", "CLASSES", "BOXES"}
+    files = [path.relative_to(tmp_path / "direct") for path in (tmp_path / "direct").rglob("*.*")]
+    assert len(files) == 26
+    for file in files:
+        direct, back = (tmp_path / folder / file for folder in ("direct", "back"))
+        assert direct.read_bytes() == back.read_bytes(), file

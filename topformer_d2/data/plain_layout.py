@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from tqdm.auto import tqdm
 
 from ..errors import InputError
-from ..files import folder_beside, write_beside, write_json
+from ..files import folder_beside, is_remote, read_bytes, write_beside, write_json
 from ..tasks import BOXES, PIXELS
 from .coco_json import corners
 from .labelling.matching import image_size
@@ -50,10 +50,10 @@ def write_plain(name: str, output: str) -> dict[str, str]:
         if has_pixels:
             (folder / LABELS).mkdir()
         for record, file in tqdm(list(zip(records, names, strict=True)), unit="image"):
-            shutil.copyfile(record["file_name"], folder / IMAGES / file)
+            _copy(record["file_name"], folder / IMAGES / file)
             if PIXELS.record_key in record:
                 label = f"{os.path.splitext(file)[0]}.png"
-                shutil.copyfile(record[PIXELS.record_key], folder / LABELS / label)
+                _copy(record[PIXELS.record_key], folder / LABELS / label)
         if has_pixels:
             write_classes(folder / CLASSES, metadata)
             entry |= {"LABELS": str(target / LABELS), "CLASSES": str(target / CLASSES)}
@@ -63,6 +63,14 @@ def write_plain(name: str, output: str) -> dict[str, str]:
             entry["BOXES"] = str(target / JSON)
         os.replace(folder, target)
     return entry
+
+
+def _copy(source: str, target: Path) -> None:
+    """Copy a file, which may be one of a shard or a remote store."""
+    if is_remote(source):
+        target.write_bytes(read_bytes(source))
+    else:
+        shutil.copyfile(source, target)
 
 
 def file_names(files: Sequence[str], root: str) -> list[str]:

@@ -2,12 +2,14 @@
 
 A folder of shards is read as two folders, shard://FOLDER/images and shard://FOLDER/labels. They
 stand where a folder's path may stand, such as in DATASETS.FOLDERS, so that records, their order and
-what is drawn of them are those of loose files. Detectron2's PathManager knows them.
+what is drawn of them are those of loose files. Detectron2's PathManager knows them. FOLDER may be
+one of a remote store, such as s3://bucket/shards.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import os
 from collections.abc import Sequence
@@ -19,7 +21,16 @@ import numpy as np
 from detectron2.utils.file_io import PathHandler, PathManager
 
 from ..errors import InputError
-from ..files import Stamp, file_stamp, read_json
+from ..files import (
+    Stamp,
+    file_stamp,
+    is_in_store,
+    is_remote,
+    parse_json,
+    read_bytes,
+    read_from_store,
+)
+from .shard_files import cache_folder, check_size, open_shard
 
 SCHEME = "shard://"
 INDEX = "index.json"
@@ -32,11 +43,15 @@ class Index:
     """Where the files of a folder of shards are.
 
     Attributes:
-        shards: (path, size in bytes) of each tar file.
+        folder: the folder of shards.
+        stamp: of the index's file.
+        shards: (path on this machine, size in bytes) of each tar file.
         names: {IMAGES or LABELS: (n,) bytes, sorted}.
         places: {the same: (n, 3) int64, of each name the shard, the offset and the size in bytes}.
     """
 
+    folder: str
+    stamp: Stamp
     shards: list[tuple[Path, int]]
     names: dict[str, np.ndarray]
     places: dict[str, np.ndarray]
@@ -63,45 +78,51 @@ def index_of(shards: Sequence[Path], files: dict[str, list[tuple]]) -> dict:
 
 
 def read_index(folder: str) -> Index:
-    """The index of a folder of shards; it is kept until its file changes.
+    """The index of a folder of shards; it is kept until its file changes, a remote one for good.
 
     Raises:
         InputError: it is missing or damaged, or a shard is missing or has another size.
+        OSError: a remote store does not answer.
     """
-    path = os.path.join(folder, INDEX)
-    return _read_index(folder, file_stamp(path))
+    stamp: Stamp = () if is_remote(folder) else file_stamp(os.path.join(folder, INDEX))
+    _stamps[folder] = stamp
+    return _read_index(folder, stamp)
+
+
+# Of the indices that this process has read last, by their folders.
+_stamps: dict[str, Stamp] = {}
 
 
 @functools.lru_cache(maxsize=64)
-def _read_index(folder: str, _stamp: Stamp) -> Index:
+def _read_index(folder: str, stamp: Stamp) -> Index:
     path = os.path.join(folder, INDEX)
-    content = read_json(path)
+    content = _read_file(path)
     try:
-        index = _parse(content, Path(folder))
+        index = _parse(parse_json(content, path), folder, content, stamp)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as e:
         raise InputError(
             f"{path} is not an index of shards, or is damaged ({e!r}): make the folder anew by "
             "`topformer data convert`"
         ) from e
-    for shard, size in index.shards:
-        found = shard.stat().st_size if shard.is_file() else None
-        if found != size:
-            what = "is missing" if found is None else f"has {found} bytes"
-            raise InputError(
-                f"{shard} {what}, and {path} says {size}: copy it again from where it was made"
-            )
+    if not is_remote(folder):
+        for shard, size in index.shards:
+            check_size(shard, shard.stat().st_size if shard.is_file() else None, size)
     return index
 
 
-def _parse(content: Any, folder: Path) -> Index:
+def _parse(content: Any, folder: str, text: bytes, stamp: Stamp) -> Index:
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']!r}")
+    # Copies of shards that were made anew under the same names are never taken for these.
+    place = Path(folder)
+    if is_remote(folder):
+        place = cache_folder(hashlib.sha256(folder.encode() + b"\n" + text).hexdigest()[:32])
     shards = []
     for each in content["shards"]:
         name = each["name"]
         if os.path.basename(name) != name or name in ("", ".", ".."):
             raise ValueError(f"{name!r} is not a file's name")
-        shards.append((folder / name, int(each["size"])))
+        shards.append((place / name, int(each["size"])))
     names, places = {}, {}
     for kind in (IMAGES, LABELS):
         found = sorted((os.fsencode(name), *place) for name, *place in content.get(kind, []))
@@ -115,28 +136,40 @@ def _parse(content: Any, folder: Path) -> Index:
             raise ValueError("a shard's number is out of its range")
         if not ((offset >= 0) & (size >= 0) & (offset + size <= sizes[shard])).all():
             raise ValueError("a file ends behind its shard")
-    return Index(shards, names, places)
+    return Index(folder, stamp, shards, names, places)
+
+
+def _read_file(path: str) -> bytes:
+    """A whole file of the folder of shards, such as its index."""
+    return read_from_store(path) if is_remote(path) else read_bytes(path)
 
 
 def read_member(path: str) -> bytes:
-    """The content of a file in a shard.
+    """The content of a file in a shard, or of another file of the folder of shards.
+
+    The index is that of the last read_index, which does all that lists files. Reading itself looks
+    neither at the index nor for the shard again.
 
     Args:
-        path: shard://FOLDER/images/NAME or shard://FOLDER/labels/NAME.
+        path: shard://FOLDER/images/NAME, shard://FOLDER/labels/NAME or shard://FOLDER/FILE.
 
     Raises:
-        InputError: as read_index.
+        InputError: as read_index, or the shard ends in the middle of the file.
         FileNotFoundError: there is no such file.
+        OSError: a remote store does not answer.
     """
     folder, kind, name = _split(path)
-    index = read_index(folder) if kind else None
-    place = index.find(kind, name) if index is not None else None
-    if index is None or place is None:
+    if not kind:
+        return _read_file(folder)
+    stamp = _stamps.get(folder)
+    index = read_index(folder) if stamp is None else _read_index(folder, stamp)
+    place = index.find(kind, name)
+    if place is None:
         raise FileNotFoundError(2, "No such file in the shards", path)
     number, offset, size = place
-    with open(index.shards[number][0], "rb", buffering=0) as shard:
-        # Processes may have the file open together, so that nothing is sought in it.
-        return os.pread(shard.fileno(), size, offset)
+    shard, length = index.shards[number]
+    uri = f"{folder}/{shard.name}" if is_remote(folder) else ""
+    return open_shard(shard, length, uri, index.stamp).read(offset, size, path)
 
 
 def _split(path: str) -> tuple[str, str, str]:
@@ -147,6 +180,11 @@ def _split(path: str) -> tuple[str, str, str]:
     above, name = os.path.split(inner)
     folder, kind = os.path.split(above)
     return (folder, kind, name) if kind in (IMAGES, LABELS) else (inner, "", "")
+
+
+def _has_index(folder: str) -> bool:
+    """Whether there is an index to read; that of a remote folder is named where it is missing."""
+    return is_remote(folder) or os.path.isfile(os.path.join(folder, INDEX))
 
 
 class ShardHandler(PathHandler):
@@ -166,13 +204,13 @@ class ShardHandler(PathHandler):
 
     def _isfile(self, path: str, **_: Any) -> bool:
         folder, kind, name = _split(path)
-        if not name or not os.path.isfile(os.path.join(folder, INDEX)):
-            return False
-        return read_index(folder).find(kind, name) is not None
+        if not kind:
+            return is_in_store(folder) if is_remote(folder) else os.path.isfile(folder)
+        return bool(name) and _has_index(folder) and read_index(folder).find(kind, name) is not None
 
     def _isdir(self, path: str, **_: Any) -> bool:
         folder, kind, name = _split(path)
-        if not kind or name or not os.path.isfile(os.path.join(folder, INDEX)):
+        if not kind or name or not _has_index(folder):
             return False
         return len(read_index(folder).names[kind]) > 0
 

@@ -13,6 +13,7 @@ from .reading import (
 from .remote import is_remote
 from .room import naming_full_disks
 from .stamps import Stamp, file_stamp, stamp
+from .stores import copy_from_store, fsspec_store, is_in_store, read_from_store
 from .writing import (
     check_local_output,
     check_output,
@@ -27,9 +28,12 @@ __all__ = [
     "check_local_output",
     "check_output",
     "check_regular_file",
+    "copy_from_store",
     "file_stamp",
     "folder_beside",
+    "fsspec_store",
     "holding_alone",
+    "is_in_store",
     "is_remote",
     "keep_holding",
     "locked_output",
@@ -38,6 +42,7 @@ __all__ = [
     "naming_json_errors",
     "parse_json",
     "read_bytes",
+    "read_from_store",
     "read_json",
     "read_text",
     "stamp",

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
-from ...files import check_regular_file, is_remote, read_text
+from ...files import check_regular_file, fsspec_store, is_remote, read_text
 from ...logs import get_logger
 from ..prediction_files import split_outputs
 
@@ -100,11 +100,7 @@ def open_store(uri: str) -> tuple[Any, str]:
         return fs.FileSystem.from_uri(uri)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
         pass
-    fsspec = import_optional("fsspec", f"{uri}", "fsspec")
-    try:
-        store, path = fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as e:
-        raise InputError(f"{uri} cannot be opened: {e}") from e
+    store, path = fsspec_store(uri)
     return fs.PyFileSystem(fs.FSSpecHandler(store)), path
 
 
