@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -34,9 +35,32 @@ def test_processes_end_in_launchs_way_whichever_function_detectron2_calls(monkey
     monkeypatch.setattr(launching, "_start_processes", start)
     monkeypatch.setattr(launching, "engine", SimpleNamespace(launch=detectron2_launch))
     with pytest.raises(Started) as started:
-        launch(print, 2, device="cuda", args=("a",))
-    function, (main, args, _errors), processes = started.value.args
-    assert (function, main, args, processes) == (launching._run, print, ("a",), 2)
+        launch(print, 2, device="cuda", timeout=90.0, args=("a",))
+    function, (within, args, _errors), processes = started.value.args
+    assert (function, within, processes) == (launching._run, launching._within_limit, 2)
+    assert args == (print, ("a",), 90.0)
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_objects_are_exchanged_within_the_time_out(monkeypatch, tmp_path, backend):
+    """Also on GPUs, where Detectron2 makes a group of its own for them."""
+    found = []
+
+    def main(word):
+        group = comm._get_global_gloo_group()
+        options = group._get_backend(torch.device("cpu")).options
+        found.append((word, options._timeout.total_seconds(), comm.all_gather(word)))
+
+    before = comm._get_global_gloo_group
+    limit = timedelta(seconds=77)
+    distributed.init_process_group("gloo", f"file://{tmp_path}/m", limit, rank=0, world_size=1)
+    try:
+        monkeypatch.setattr(distributed, "get_backend", lambda *_: backend)
+        launching._within_limit(main, ("a",), 90.0)
+    finally:
+        distributed.destroy_process_group()
+    assert found == [("a", 77.0 if backend == "gloo" else 90.0, ["a"])]
+    assert comm._get_global_gloo_group is before
 
 
 @pytest.fixture

@@ -148,6 +148,7 @@ def meeting(monkeypatch):
 
     monkeypatch.setattr(distributed, "init_process_group", lambda *a, **k: asked.append((*a, k)))
     monkeypatch.setattr(distributed, "destroy_process_group", lambda: asked.append("left"))
+    monkeypatch.setattr(distributed, "get_backend", lambda: asked[0][0])
     monkeypatch.setattr(distributed, "new_group", new_group)
     monkeypatch.setattr(distributed, "all_gather_object", gather)
     monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)

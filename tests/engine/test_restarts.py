@@ -1,15 +1,21 @@
 """From which checkpoint processes go on that were started again, and whether they do."""
 
 import json
+import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils import comm
-from torch import nn
+from torch import distributed, nn
 
+from tests.helpers import REPOSITORY
 from topformer_d2.checkpoint import SafeCheckpointer
+from topformer_d2.cli import train as command
+from topformer_d2.config import load_config
 from topformer_d2.engine import restarts
+from topformer_d2.engine.launch import launch
 from topformer_d2.engine.launched import Launched
 from topformer_d2.engine.restarts import (
     MARK,
@@ -150,36 +156,128 @@ def test_a_checkpoint_of_another_run_on_this_machine_does_not_count(monkeypatch,
     assert others.own[1] == -1
 
 
-def test_all_processes_go_on_from_the_firsts_checkpoint(monkeypatch, tmp_path):
-    class Trainer:
-        """What is saved beside the weights."""
+class Trainer:
+    """What is saved beside the weights."""
 
-        def state_dict(self):
-            return {}
+    def state_dict(self):
+        return {}
 
-        def load_state_dict(self, state):
-            self.iteration = state["iteration"]
+    def load_state_dict(self, state):
+        self.iteration = state["iteration"]
 
+
+def other_machine(monkeypatch, tmp_path, rank, answers, machine):
+    """A process that is not the first, a checkpointer of its own OUTPUT_DIR, and what is sent."""
     save(tmp_path / "first", 8)
     save(tmp_path / "own", 3)
-    content = (tmp_path / "first/model_0000008.pth").read_bytes()
-    monkeypatch.setattr(restarts, "_broadcast", lambda *_: content)
-    Others(monkeypatch, 1, [(False, "/first/model_0000008.pth")])
-    trainer, model = Trainer(), nn.Module()
+    path = tmp_path / "first/model_0000008.pth"
+    sent = []
+    monkeypatch.setattr(restarts, "_broadcast", lambda *a: sent.append(a) or path.read_bytes())
+    monkeypatch.setattr(restarts, "ranks_of_machine", lambda: machine)
+    found = (False, (str(path), sha256(path.read_bytes()).hexdigest()))
+    others = Others(monkeypatch, rank, [found, *answers])
+    model = nn.Module()
     model.weight = nn.Parameter(torch.zeros(1))
+    trainer = Trainer()
     checkpointer = SafeCheckpointer(model, str(tmp_path / "own"), trainer=trainer)
+    return others, checkpointer, trainer, sent
+
+
+@pytest.mark.parametrize("has_other", [False, True], ids=["no such file", "another content"])
+def test_all_processes_go_on_from_the_firsts_checkpoint(monkeypatch, tmp_path, has_other):
+    # Whether the first lacks it, its copy, and whether it has failed.
+    _, checkpointer, trainer, sent = other_machine(
+        monkeypatch, tmp_path, 1, [False, "", False], [1]
+    )
+    if has_other:
+        save(tmp_path / "own", 9, "model_0000008.pth")
     with taking_firsts_checkpoint(checkpointer):
         copy = Path(checkpointer.get_checkpoint_file())
         assert checkpointer.has_checkpoint() and copy.name == "model_0000008.pth"
         checkpointer.resume_or_load("", resume=True)
-    assert (trainer.iteration, model.weight.item()) == (8, 8.0)
-    assert not copy.exists()
-    assert checkpointer.get_checkpoint_file() == str(tmp_path / "own/model_0000003.pth")
+    assert (trainer.iteration, checkpointer.model.weight.item()) == (8, 8.0)
+    assert len(sent) == 1 and not copy.exists()
+    own = "model_0000008.pth" if has_other else "model_0000003.pth"
+    assert checkpointer.get_checkpoint_file() == str(tmp_path / "own" / own)
+
+
+def test_nothing_is_copied_where_the_folder_is_seen_by_all(monkeypatch, tmp_path):
+    _, checkpointer, trainer, sent = other_machine(monkeypatch, tmp_path, 1, [False, False], [0, 1])
+    checkpointer.save_dir = str(tmp_path / "first")
+    monkeypatch.setattr(restarts.tempfile, "TemporaryDirectory", pytest.fail)
+    with taking_firsts_checkpoint(checkpointer):
+        path = checkpointer.get_checkpoint_file()
+        assert path == str(tmp_path / "first/model_0000008.pth")
+        checkpointer.resume_or_load("", resume=True)
+    assert (trainer.iteration, sent) == (8, [])
+
+
+def test_a_machine_has_one_copy(monkeypatch, tmp_path):
+    """Of processes 1 and 2 of another machine 1 writes it, and 2 reads that."""
+    others, checkpointer, trainer, sent = other_machine(monkeypatch, tmp_path, 2, [], [1, 2])
+    copy = tmp_path / "of process 1/model_0000008.pth"
+    copy.parent.mkdir()
+    copy.write_bytes((tmp_path / "first/model_0000008.pth").read_bytes())
+    every = iter([others.answers, [False, True, True], ["", str(copy), ""], [False] * 3])
+    own = []
+    monkeypatch.setattr(comm, "all_gather", lambda value: own.append(value) or next(every))
+    monkeypatch.setattr(restarts.tempfile, "TemporaryDirectory", pytest.fail)
+    with taking_firsts_checkpoint(checkpointer):
+        assert checkpointer.get_checkpoint_file() == str(copy)
+        checkpointer.resume_or_load("", resume=True)
+    assert (trainer.iteration, len(sent), own[1:]) == (8, 1, [True, "", False])
+
+
+def test_a_checkpoint_that_is_refused_is_told_by_the_first_process(monkeypatch, tmp_path):
+    """It names the file, of which another machine has a copy under another name."""
+    _, checkpointer, _, _ = other_machine(monkeypatch, tmp_path, 1, [False, "", True], [1])
+    with pytest.raises(FirstFailedError), taking_firsts_checkpoint(checkpointer):
+        raise InputError(f"{checkpointer.get_checkpoint_file()} does not fit")
+    Others(monkeypatch, 0, [None, True, str(tmp_path / "copy.pth"), True])
+    checkpointer = SafeCheckpointer(nn.Identity(), str(tmp_path / "first"), trainer=Trainer())
+    path = re.escape(str(tmp_path / "first/model_0000008.pth"))
+    with (
+        pytest.raises(InputError, match=f"^{path} does not fit"),
+        taking_firsts_checkpoint(checkpointer),
+    ):
+        raise InputError(f"{checkpointer.get_checkpoint_file()} does not fit")
+
+
+def test_an_evaluation_takes_the_firsts_checkpoint_too(monkeypatch, tmp_path):
+    """The OUTPUT_DIR of this machine has no checkpoint."""
+    _, checkpointer, _, _ = other_machine(monkeypatch, tmp_path, 1, [False, "", False], [1])
+    monkeypatch.setattr(command, "build_model", lambda _: checkpointer.model)
+    monkeypatch.setattr(command.Trainer, "test", lambda _, model: {"weight": model.weight.item()})
+    keys = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path / "empty")]
+    cfg = load_config(REPOSITORY / "configs/seg_topformer_t_synthetic.yaml", keys)
+    cfg.MODEL.WEIGHTS = ""
+    assert command.evaluate(cfg, resume=True) == {"weight": 8.0}
+
+
+def resume_of_two_machines(folder):
+    """Each process has an OUTPUT_DIR of its own, and is alone on its machine."""
+    rank = comm.get_rank()
+    groups = [distributed.new_group([each]) for each in (0, 1)]
+    comm._LOCAL_PROCESS_GROUP = groups[rank]
+    trainer, model = Trainer(), nn.Module()
+    model.weight = nn.Parameter(torch.zeros(1))
+    checkpointer = SafeCheckpointer(model, str(folder / str(rank)), trainer=trainer)
+    with taking_firsts_checkpoint(checkpointer):
+        checkpointer.resume_or_load("", resume=True)
+    (folder / f"{rank}.txt").write_text(f"{trainer.iteration} {model.weight.item()}")
+
+
+@pytest.mark.slow
+def test_two_machines_go_on_from_the_same_checkpoint(tmp_path):
+    save(tmp_path / "0", 8)
+    save(tmp_path / "1", 3)
+    launch(resume_of_two_machines, 2, device="cpu", args=(tmp_path,))
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)] == ["8 8.0"] * 2
 
 
 def test_where_the_first_process_has_no_checkpoint_nobody_has(monkeypatch, tmp_path):
     save(tmp_path, 3)
-    Others(monkeypatch, 1, [(False, "")])
+    Others(monkeypatch, 1, [(False, ("", "")), False])
     checkpointer = SafeCheckpointer(nn.Identity(), str(tmp_path))
     with taking_firsts_checkpoint(checkpointer):
         assert not checkpointer.has_checkpoint()

@@ -35,7 +35,12 @@ from ..engine.launch import launch
 from ..engine.launched import Launched, end_with_launcher, joined, read_environment
 from ..engine.loggers import check_loggers
 from ..engine.processes import check_processes, check_single_run
-from ..engine.restarts import FirstFailedError, agree_to_resume, from_first
+from ..engine.restarts import (
+    FirstFailedError,
+    agree_to_resume,
+    from_first,
+    taking_firsts_checkpoint,
+)
 from ..errors import InputError, about, show_error
 from ..files import locked_output
 from ..logs import get_logger
@@ -212,14 +217,18 @@ def run_process(args: argparse.Namespace, launched: Launched | None = None) -> d
 def evaluate(cfg: CfgNode, resume: bool, report: str | None = None) -> dict:
     """Evaluate MODEL.WEIGHTS, or with `resume` the last checkpoint of OUTPUT_DIR.
 
+    Of several processes all evaluate the checkpoint that the first one sees.
     With TEST.AUG.ENABLED segmentation is evaluated with test-time augmentation as well. What the
     model gets wrong is shown in the folder `report`, where one is named.
     """
     model = build_model(cfg)  # without a teacher
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
-    if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
-        raise InputError("there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with taking_firsts_checkpoint(checkpointer) if resume else contextlib.nullcontext():
+        if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
+            raise InputError(
+                "there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command"
+            )
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = test_and_report(cfg, model, report) if report else Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
         results.update(Trainer.test_with_tta(cfg, model))

@@ -1,4 +1,4 @@
-"""Tar files that stay open while they are read; those of a remote store are copied to this machine."""
+"""Tar files that stay open while they are read; remote ones are copied to this machine first."""
 
 from __future__ import annotations
 

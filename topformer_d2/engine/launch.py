@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, is_out_of_memory
 from .failures import LOST_CONNECTION, LostProcessError, as_lost_process
+from .groups import gathering_by, gloo_group
 
 # Detectron2 v0.6 calls `spawn` and its main branch this, so that launch replaces both.
 _start_processes = torch.multiprocessing.start_processes
@@ -77,12 +78,12 @@ def launch(
             _replaced(torch.multiprocessing, "start_processes", _spawn),
         ):
             engine.launch(
-                main,
+                _within_limit,
                 processes,
                 num_machines=num_machines,
                 machine_rank=machine_rank,
                 dist_url=dist_url,
-                args=args,
+                args=(main, args, timeout),
                 timeout=timedelta(seconds=timeout),
             )
 
@@ -98,6 +99,12 @@ def _join(
     main(*args)
     comm.synchronize()
     distributed.destroy_process_group()
+
+
+def _within_limit(main: Callable, args: tuple, timeout: float) -> None:
+    """Call main(*args) in a process that Detectron2's launch has let join the others."""
+    with gathering_by(gloo_group(timedelta(seconds=timeout))):
+        main(*args)
 
 
 def _spawn(function: Callable, args: tuple = (), nprocs: int = 1, daemon: bool = False) -> None:

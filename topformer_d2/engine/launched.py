@@ -18,6 +18,7 @@ from torch import distributed
 
 from ..errors import InputError, cut
 from .failures import LostProcessError
+from .groups import gathering_by, gloo_group
 
 # torchrun's name of a run that was given none by --rdzv-id.
 _NO_NAME = "none"
@@ -193,11 +194,7 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
             world_size=launched.world_size,
             timeout=limit,
         )
-        gloo = (
-            distributed.group.WORLD
-            if device == "cpu"
-            else distributed.new_group(backend="gloo", timeout=limit)
-        )
+        gloo = gloo_group(limit)
         machines: list = [None] * launched.world_size
         distributed.all_gather_object(machines, launched.machine, group=gloo)
     except (distributed.DistError, RuntimeError) as e:
@@ -207,21 +204,20 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
             f"process {launched.rank} of {launched.world_size} has not met the others at {where}: "
             f"{line}"
         ) from e
-    before = comm._LOCAL_PROCESS_GROUP, comm._get_global_gloo_group
-    # Detectron2's would wait for 30 minutes, whatever the time-out.
-    comm._get_global_gloo_group = lambda: gloo
+    before = comm._LOCAL_PROCESS_GROUP
     for machine in sorted({*machines}):  # all processes make all groups
         ranks = [rank for rank, of in enumerate(machines) if of == machine]
         group = distributed.new_group(ranks, timeout=limit)
         if machine == launched.machine:
             comm._LOCAL_PROCESS_GROUP = group
     try:
-        comm.synchronize()
-        yield
-        comm.synchronize()
-        distributed.destroy_process_group()
+        with gathering_by(gloo):
+            comm.synchronize()
+            yield
+            comm.synchronize()
+            distributed.destroy_process_group()
     finally:
-        comm._LOCAL_PROCESS_GROUP, comm._get_global_gloo_group = before
+        comm._LOCAL_PROCESS_GROUP = before
 
 
 def _gpu(local_rank: int) -> int:

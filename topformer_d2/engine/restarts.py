@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
@@ -16,9 +17,10 @@ from torch import distributed, nn
 
 from ..checkpoint import SafeCheckpointer, training_checkpoints
 from ..errors import InputError
-from ..files import is_remote, parse_json, read_bytes, write_beside
+from ..files import check_regular_file, is_remote, parse_json, read_bytes, write_beside
 from ..logs import get_logger
 from .failures import LostProcessError
+from .groups import ranks_of_machine
 from .launched import Launched
 
 logger = get_logger(__name__)
@@ -49,8 +51,12 @@ def from_first(function: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if failed:
-        raise FirstFailedError(f"process {comm.get_rank()}: the first process has failed")
+        raise _first_failed()
     return given
+
+
+def _first_failed() -> FirstFailedError:
+    return FirstFailedError(f"process {comm.get_rank()}: the first process has failed")
 
 
 def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
@@ -160,28 +166,81 @@ def _broadcast(content: bytes, source: int) -> bytes:
 def taking_firsts_checkpoint(checkpointer: SafeCheckpointer) -> Iterator[None]:
     """Within it all processes go on from the checkpoint that the first one finds, as it reads it.
 
-    Their machines may see another OUTPUT_DIR, or that of a network disk as it was before.
+    Where a machine sees another OUTPUT_DIR, or that of a network disk as it was before, one of its
+    processes writes a copy for all of them. What the first process meets within the block is
+    raised there alone, as only there the checkpoint has its name.
 
     Raises:
         InputError: the first process finds some, and none is whole.
-        FirstFailedError: as from_first.
+        FirstFailedError: as from_first, or the first process has failed within the block.
     """
     if comm.get_world_size() == 1 or is_remote(checkpointer.save_dir):
         yield
         return
-    path = from_first(checkpointer.get_checkpoint_file)
-    if not path:
-        checkpointer.take("")
-        yield
-        checkpointer.take(None)
-        return
-    is_first = comm.is_main_process()
-    content = _broadcast(Path(path).read_bytes() if is_first else b"", 0)
-    with tempfile.TemporaryDirectory(prefix="topformer_d2_") as scratch:
-        if not is_first:
-            copy = Path(scratch, os.path.basename(path))
-            copy.write_bytes(content)
-            checkpointer.take(str(copy))
-        yield
-        if not is_first:
+    path, digest = from_first(lambda: _found(checkpointer))
+    with contextlib.ExitStack() as stack:
+        if not path:
+            checkpointer.take("")
+        else:
+            own = os.path.join(checkpointer.save_dir, os.path.basename(path))
+            lacks = not comm.is_main_process() and _digest(own) != digest
+            copy = _copied(path, lacks, stack)
+            if not comm.is_main_process():
+                checkpointer.take(copy or own)
+        error = None
+        try:
+            yield
+        except Exception as e:
+            error = e
+        # The copy stays until all have read it.
+        has_failed = comm.all_gather(error is not None)[0]
+        if has_failed and not comm.is_main_process():
+            raise _first_failed() from error
+        if error is not None:
+            raise error
+        if not path or not comm.is_main_process():
             checkpointer.take(None)
+
+
+def _found(checkpointer: SafeCheckpointer) -> tuple[str, str]:
+    """The checkpoint to go on from and the digest of its content; empty where there is none."""
+    path = checkpointer.get_checkpoint_file()
+    return (path, _digest(path)) if path else ("", "")
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file; "" where it cannot be read."""
+    found = hashlib.sha256()
+    try:
+        check_regular_file(path)
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                found.update(block)
+    except (InputError, OSError):
+        return ""
+    return found.hexdigest()
+
+
+def _copied(path: str, lacks: bool, stack: contextlib.ExitStack) -> str:
+    """The first process's checkpoint as a file of this machine; all processes call this together.
+
+    Args:
+        path: of it, there.
+        lacks: whether this process cannot read it.
+        stack: at whose end the copy is removed.
+
+    Returns:
+        "" where this process needs no copy.
+    """
+    lacking = comm.all_gather(lacks)
+    if not any(lacking):
+        return ""
+    content = _broadcast(Path(path).read_bytes() if comm.is_main_process() else b"", 0)
+    own = [rank for rank in ranks_of_machine() if lacking[rank]]
+    copy = ""
+    if own and comm.get_rank() == own[0]:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="topformer_d2_"))
+        copy = os.path.join(scratch, os.path.basename(path))
+        Path(copy).write_bytes(content)
+    copies = comm.all_gather(copy)
+    return copies[own[0]] if lacks else ""
