@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,8 @@ _STORE = (
     "store = TCPStore('127.0.0.1', int(sys.argv[1]), is_master=True, wait_for_workers=False);"
     "time.sleep(1e6)"
 )
+# What a run logs when its processes are started, and when they begin to train.
+BEGUN, STARTED = "Rank of current process: 0", "Starting training from iteration"
 # Seconds; torchrun's own are made for clusters.
 _MEETING = "is_host=false,last_call_timeout=3,keep_alive_interval=2,keep_alive_max_attempt=6"
 
@@ -112,6 +115,11 @@ class Cluster:
         files = sorted(self.folder.glob("machine *"))
         return "\n".join(file.read_text(errors="replace") for file in files)
 
+    def log(self) -> str:
+        """What process 0 has logged since the run began, in order, whatever machine it was on."""
+        file = self.run / "log.txt"
+        return file.read_text(errors="replace") if file.exists() else ""
+
     def workers(self, machine: subprocess.Popen) -> list[int]:
         """Processes that train on a machine."""
         return [pid for pid in _children(machine.pid) if _variable(pid, "RANK") != ""]
@@ -142,19 +150,63 @@ class Cluster:
         return True
 
 
+def iteration_of(log: str) -> int | None:
+    """The iteration that a run has reached, as far as its log tells: to the last checkpoint.
+
+    Returns:
+        None where the processes that were started last do not train yet, or no longer.
+    """
+    last = log.rpartition(BEGUN)[2]
+    started = re.search(rf"{STARTED} (\d+)", last)
+    if started is None or "model_final.pth" in last:
+        return None
+    saved = re.findall(r"Saving checkpoint to .*model_(\d+)\.pth", last)
+    return int(saved[-1]) + 1 if saved else int(started[1])
+
+
+def hit(pid: int, number: int = signal.SIGKILL) -> bool:
+    """Send a signal to a process; whether it was alive, and after SIGKILL is not."""
+    if not is_alive(pid):
+        return False
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    end = time.monotonic() + 10.0
+    while number == signal.SIGKILL and is_alive(pid):
+        if time.monotonic() > end:
+            raise RuntimeError(f"process {pid} has outlived SIGKILL")
+        time.sleep(0.01)
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    with contextlib.suppress(OSError, IndexError):
+        return _stat(pid)[0] not in "ZX"
+    return False
+
+
 def _with_resume(command: list[str]) -> list[str]:
     place = command.index("--config-file")
     return [*command[:place], "--resume", *command[place:]]
 
 
-def kill_all(machine: subprocess.Popen) -> None:
-    """Kill a launcher and its processes at once, as a machine that loses its power."""
+def kill_all(machine: subprocess.Popen) -> bool:
+    """Kill a launcher and its processes at once, as a machine that loses its power.
+
+    Returns:
+        whether one of its processes that train was alive.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.kill(machine.pid, signal.SIGSTOP)  # it starts none meanwhile
-    for pid in [*_descendants(machine.pid), machine.pid]:
+    descendants = _descendants(machine.pid)
+    was_alive = any(is_alive(pid) and _variable(pid, "RANK") != "" for pid in descendants)
+    for pid in [*descendants, machine.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     machine.wait()
+    return was_alive
 
 
 def _descendants(pid: int) -> list[int]:
@@ -167,10 +219,14 @@ def _children(pid: int) -> list[int]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError, IndexError):
-                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
-                if int(fields[1]) == pid:
+                if int(_stat(int(entry))[1]) == pid:
                     found.append(int(entry))
     return found
+
+
+def _stat(pid: int) -> list[str]:
+    """What /proc says of a process, from its state and its parent on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _variable(pid: int, name: str) -> str:

@@ -28,7 +28,9 @@ _SECTION = "\n## Several machines\n"
 _OF_MACHINES = """
 Two launchers of PyTorch (torchrun) on one machine stand for two machines. Each starts two
 processes, which train on the CPU. One is killed or stopped at a random moment, and a killed machine
-is replaced.
+is replaced. What counts is what was alive when it was hit: "in training" where the run trained at
+that moment, "at the start" where its processes had been started and did not train yet. The
+iterations are those that the run had reached then, to the last checkpoint or start.
 
 {table}
 
@@ -53,6 +55,19 @@ class Row:
     tests: str
     tries: int = 0
     faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class MachineRow(Row):
+    """One kind of fault of runs on several machines; its tries are runs.
+
+    Attributes:
+        iterations: that the runs had reached when they were hit in training.
+        at_start: how often processes were hit that did not train yet.
+    """
+
+    iterations: list[int] = field(default_factory=list)
+    at_start: int = 0
 
 
 def as_page(rows: Sequence[Row], command: str) -> str:
@@ -82,9 +97,22 @@ def section_of(page: str) -> str:
     return start + rest
 
 
-def write_section(rows: Sequence[Row], command: str, page: str | None) -> str:
+def _table_of_machines(rows: Sequence[MachineRow]) -> str:
+    cells = [
+        (
+            *(r.kind, r.tries, len(r.iterations), ", ".join(map(str, r.iterations)), r.at_start),
+            *(r.holds, len(r.faults), r.tests),
+        )
+        for r in rows
+    ]
+    headers = ["kind", "runs", "hit in training", "iterations", "hit at the start"]
+    headers += ["what holds", "faults", "fast tests"]
+    return tabulate(cells, headers=headers, tablefmt="github")
+
+
+def write_section(rows: Sequence[MachineRow], command: str, page: str | None) -> str:
     """The section of several machines; where a page is named, it gets it as its last one."""
-    section = _SECTION + _OF_MACHINES.format(table=_table(rows), command=command)
+    section = _SECTION + _OF_MACHINES.format(table=_table_of_machines(rows), command=command)
     if page:
         file = Path(page)
         text = file.read_text(encoding="utf-8")
