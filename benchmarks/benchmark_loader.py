@@ -5,11 +5,13 @@ Images are generated at ADE20K's usual size (683x512, JPEG quality 90) with labe
 the same recipe on one core, image by image in turn, so that what else the machine does falls on
 both alike; the stock one through Detectron2's own augmentations (Pillow, PointRend's colours). Then
 the loader runs with 1, 2 and 4 worker processes, as far as there are cores: from the loose files,
-and from tar files with the same images.
+and from tar files with the same images, by turns. The ratio of the two is the median of those of
+neighbouring runs. Either may be in the memory of the system, as files just written are.
 """
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 
@@ -133,6 +135,18 @@ def loader_rate(mapper, records: list[dict], workers: int, batches: int) -> floa
     return BATCH * batches / (time.perf_counter() - start)
 
 
+def compare_sources(
+    mapper, sources: list[list[dict]], workers: int, args: argparse.Namespace
+) -> list[list[float]]:
+    """Images a second from each of two sources, which take turns in beginning; of each round."""
+    pairs = []
+    for number in range(args.rounds):
+        order = (0, 1) if number % 2 == 0 else (1, 0)
+        rates = {i: loader_rate(mapper, sources[i], workers, args.batches) for i in order}
+        pairs.append([rates[0], rates[1]])
+    return pairs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -141,6 +155,9 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument(
         "--batches", type=int, default=40, help=f"of {BATCH}, for each number of workers"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=6, help="of loose files and shards; default: 6"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -158,18 +175,15 @@ def main() -> None:
         headers = ["ms an image, one core", *times, "times faster"]
         print(tabulate([*rows, ["images a second", *rate]], headers=headers, floatfmt=".2f"))
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        rates = {}
-        sources = {"loose": records, "shards": in_shards(records, folder)}
+        rows = []
+        sources = [records, in_shards(records, folder)]
         for workers in [n for n in (1, 2, 4) if n <= cores]:
-            tries = [
-                [loader_rate(mappers["ours"], of, workers, args.batches) for of in sources.values()]
-                for _ in range(3)
-            ]
-            rates[workers] = [max(each) for each in zip(*tries, strict=True)]
-    rows = [
-        [workers, loose, loose / rates[1][0], packed] for workers, (loose, packed) in rates.items()
-    ]
-    headers = ["workers", "images a second", "times one worker", "from shards"]
+            pairs = compare_sources(mappers["ours"], sources, workers, args)
+            loose, packed = map(max, zip(*pairs, strict=True))
+            ratio = statistics.median(packed / loose for loose, packed in pairs)
+            single = rows[0][1] if rows else loose
+            rows.append([workers, loose, loose / single, packed, ratio])
+    headers = ["workers", "images a second", "times one worker", "from shards", "shards / loose"]
     print(f"\n{tabulate(rows, headers=headers, floatfmt='.2f')}")
     if cores < 4:
         print(f"4 workers are not timed: this machine has {cores} cores")

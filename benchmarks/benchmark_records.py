@@ -2,10 +2,14 @@
 """Memory and start-up time of a training's records: what each process holds, and what is shared.
 
 Records as of a dataset for pixels, with --boxes for both tasks, are made in memory; no image is
-read. Memory is that of the process and its workers together; what they share counts once (Pss).
+read. With --shards they are listed from the index of a folder of shards, as a training does at its
+start; the tar file itself is a hole without content. Memory is that of the process and its workers
+together; what they share counts once (Pss).
 """
 
 import argparse
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +17,9 @@ import torch
 from tabulate import tabulate
 
 from topformer_d2.data.loader import TrainLoader
+from topformer_d2.data.sem_seg import load_image_label_pairs
+from topformer_d2.data.shards import IMAGES, INDEX, LABELS, SCHEME, index_of
+from topformer_d2.files import write_json
 
 _BATCH = 16
 
@@ -31,6 +38,19 @@ def make_records(number: int, boxes: int) -> list[dict]:
         }
         for i in range(number)
     ]
+
+
+def write_shards_index(folder: str, number: int) -> None:
+    """The index of so many images and labels, and a tar file of the size that it says."""
+    shard = Path(folder, "000000.tar")
+    block = tarfile.BLOCKSIZE
+    with open(shard, "wb") as file:
+        file.truncate(4 * number * block)
+    files = {
+        kind: [(f"{i:012d}.{extension}", 0, (4 * i + place) * block, block) for i in range(number)]
+        for kind, extension, place in ((IMAGES, "jpg", 1), (LABELS, "png", 3))
+    }
+    write_json(Path(folder, INDEX), index_of([shard], files))
 
 
 def taken_mib() -> float:
@@ -52,7 +72,7 @@ def _mib(pid: int | str, *kinds: str) -> float:
 
 def take_number(record: dict) -> dict:
     """A mapper that reads nothing."""
-    return {"number": record["image_id"]}
+    return {"length": len(record["file_name"])}
 
 
 def main() -> None:
@@ -63,14 +83,27 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=0, help="of each record; default: 0")
     parser.add_argument("--workers", type=int, default=2, help="of the loader; default: 2")
     parser.add_argument("--batches", type=int, default=2000, help="that are read; default: 2000")
+    parser.add_argument("--shards", action="store_true", help="list the records from shards")
     args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.shards:
+            write_shards_index(folder, args.records)
+        measure(args, folder)
+
+
+def measure(args: argparse.Namespace, folder: str) -> None:
+    """Print the table; `folder` has the shards, where they are asked for."""
     torch.set_num_threads(1)
     rows, before, start = [], taken_mib(), time.perf_counter()
 
     def note(name: str) -> None:
         rows.append((name, taken_mib() - before, time.perf_counter() - start))
 
-    records = make_records(args.records, args.boxes)
+    if args.shards:
+        images, labels = (f"{SCHEME}{folder}/{kind}" for kind in (IMAGES, LABELS))
+        records = load_image_label_pairs(images, labels)
+    else:
+        records = make_records(args.records, args.boxes)
     note("the records as dicts")
     loader = TrainLoader(
         *(records, take_number),

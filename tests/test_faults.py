@@ -13,7 +13,7 @@ from tests.faults.hostile import _judged
 from tests.faults.kills import _content
 from tests.faults.mutations import hostile_json, mutate_bytes
 from tests.faults.plan import rows
-from tests.faults.report import Row, as_page, section_of, write_section
+from tests.faults.report import MachineRow, as_page, section_of, write_section
 from topformer_d2.errors import InputError, show_input_errors
 
 
@@ -107,7 +107,7 @@ def test_the_section_of_several_machines_is_written_anew_and_kept(tmp_path):
     page = tmp_path / "reliability.md"
     whole = as_page(list(rows().values()), "python -m tests.faults")
     page.write_text(whole)
-    row = Row("machines: one is killed", "it goes on", "engine/test_restarts.py", tries=2)
+    row = MachineRow("machines: one is killed", "it goes on", "engine/test_restarts.py", tries=2)
     for command in ("first command", "second command"):
         section = write_section([row], command, str(page))
         assert page.read_text() == whole + section and command in section
