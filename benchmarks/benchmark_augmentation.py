@@ -18,8 +18,8 @@ from tabulate import tabulate
 from tqdm.auto import tqdm
 
 from topformer_d2 import get_config
-from topformer_d2.data.loader import SeededMap
 from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.data.seeded import SeededMap
 from topformer_d2.data.synthetic import SHAPES, SYNTHETIC_CATEGORIES, make_sample
 
 KINDS = {

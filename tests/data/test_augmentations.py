@@ -17,8 +17,8 @@ from topformer_d2.data.augmentations.build import build_mixing
 from topformer_d2.data.augmentations.cutout import CutOutTransform
 from topformer_d2.data.augmentations.pixels import JPEGTransform, NoiseTransform
 from topformer_d2.data.augmentations.warp import Warp, WarpTransform
-from topformer_d2.data.loader import SeededMap, kinds_of
 from topformer_d2.data.mapper import TaskMapper
+from topformer_d2.data.seeded import SeededMap, kinds_of
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
 PLAIN = ["INPUT.CROP.ENABLED", "False", "INPUT.RANDOM_FLIP", "none"]

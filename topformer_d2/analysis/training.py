@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from ..config import complete_config
 from ..data.images import write_image
-from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
+from ..data.seeded import SeededMap, kinds_of
 from ..data.synthetic import make_sample
 from ..engine.solver import build_optimizer
 from ..engine.teachers import attach_teachers

@@ -1,8 +1,9 @@
 """Weight files: reading, writing, official keys, and the parts of models for both tasks."""
 
-from .checkpointer import SafeCheckpointer, training_checkpoints
+from .checkpointer import SafeCheckpointer
 from .contents import strip_wrappers
 from .files import read_state_dict, read_weights, save_state_dict
+from .folder import training_checkpoints
 from .official import (
     ConversionReport,
     convert_official_state_dict,

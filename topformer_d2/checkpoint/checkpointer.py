@@ -13,17 +13,16 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from ..errors import InputError, is_out_of_memory, summarize
-from ..files import Stamp, check_regular_file, file_stamp, is_remote, read_text, write_beside
+from ..files import Stamp, file_stamp, is_remote, write_beside
 from ..logs import get_logger
 from .contents import strip_prefix, strip_wrappers, weights_of
 from .files import local_file, read_state_dict, save_file
+from .folder import TAG, is_complete, read_tag, training_checkpoints
 from .official import convert_official_state_dict, is_official
 from .parts import TRAINING_ALONE, place_topformer
 from .values import check_kinds, check_values
 
 logger = get_logger(__name__)
-
-_TAG = "last_checkpoint"
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -147,9 +146,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         if is_remote(self.save_dir):
             super().tag_last_checkpoint(last_filename_basename)
         else:
-            tag = Path(self.save_dir, _TAG)
+            tag = Path(self.save_dir, TAG)
             if tag.exists() and not tag.is_file():  # a folder, which nothing can be renamed to
-                aside = tag.with_name(f"{_TAG}.{os.getpid()}-{secrets.token_hex(4)}")
+                aside = tag.with_name(f"{TAG}.{os.getpid()}-{secrets.token_hex(4)}")
                 os.rename(tag, aside)
                 logger.warning("%s is not a file, and is now %s", tag, aside)
             write_beside(tag, last_filename_basename.encode(), durable=True)
@@ -184,9 +183,9 @@ class SafeCheckpointer(DetectionCheckpointer):
     def _find(self) -> str:
         folder = Path(self.save_dir)
         problems: list[str] = []
-        if os.path.lexists(folder / _TAG):
+        if os.path.lexists(folder / TAG):
             try:
-                named = _read_tag(folder)
+                named = read_tag(folder)
                 self._read = file_stamp(named), self._check_whole(named)
                 return str(named)
             except InputError as e:
@@ -195,7 +194,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         if not candidates and not problems:
             return ""
         if not problems:
-            problems.append(f"{folder / _TAG} is missing")
+            problems.append(f"{folder / TAG} is missing")
         for path, _ in candidates:
             try:
                 self._read = file_stamp(path), self._check_whole(path, "trainer")
@@ -245,62 +244,9 @@ class SafeCheckpointer(DetectionCheckpointer):
         weights_of(loaded, str(path))
         for key in {*self.checkpointables, *needed}:
             state = loaded.get(key)
-            if not isinstance(state, Mapping) or (key == "trainer" and not _is_complete(state)):
+            if not isinstance(state, Mapping) or (key == "trainer" and not is_complete(state)):
                 raise InputError(
                     f"{path} has weights without the training's state ({key!r}): a new training "
                     f"starts from it by MODEL.WEIGHTS {path}, without `resume`"
                 )
         return loaded
-
-
-def training_checkpoints(folder: str | os.PathLike) -> list[tuple[Path, int]]:
-    """The checkpoints of a training in a folder and their iterations, the newest first.
-
-    What cannot be read comes last, with -1, where its name is one that a training gives. No
-    pickled code is run.
-    """
-    found = []
-    for path in sorted(Path(folder).glob("*.pth")):
-        name = path.stem.removeprefix("model_")
-        try:
-            check_regular_file(path)  # reading a pipe would wait for ever
-            # Only the entries' structure: the tensors stay on the disk.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            iteration = content["trainer"]["iteration"]
-        except Exception:  # torch raises many types for a broken file
-            iteration = None
-        if isinstance(iteration, int):
-            found.append((path, iteration))
-        elif path.stem == "model_final" or name.isdecimal():
-            found.append((path, -1))
-    return sorted(found, key=lambda item: item[1], reverse=True)
-
-
-def _read_tag(folder: Path) -> Path:
-    """The checkpoint that a folder's last_checkpoint names; InputError where that is damaged."""
-    tag = folder / _TAG
-    name = read_text(str(tag), most=4096).strip()
-    if not name:
-        raise InputError(f"{tag} is empty")
-    if not name.isprintable() or os.path.basename(name) != name or name in (".", ".."):
-        raise InputError(f"{tag} names {name[:80]!r}, which is not a file in its folder")
-    if not os.path.lexists(folder / name):
-        raise InputError(f"{tag} names {name[:80]!r}, which does not exist")
-    return folder / name
-
-
-def _is_complete(state: Mapping) -> bool:
-    """Whether a checkpoint's "trainer" has what Trainer needs to go on as if it never stopped."""
-    iterations = [state.get("iteration")]
-    inner, hooks = state.get("_trainer"), state.get("hooks", {})
-    if not isinstance(inner, Mapping) or not isinstance(hooks, Mapping):
-        return False
-    iterations.append(inner.get("iteration"))
-    optimizer = inner.get("optimizer")
-    return (
-        all(type(iteration) is int and iteration >= 0 for iteration in iterations)
-        and isinstance(optimizer, Mapping)
-        and isinstance(optimizer.get("state"), Mapping)
-        and isinstance(optimizer.get("param_groups"), list)
-        and all(isinstance(hook, Mapping) for hook in hooks.values())
-    )

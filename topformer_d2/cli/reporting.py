@@ -12,9 +12,9 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..engine import Trainer
-from ..engine.trainer import inference_folder
 from ..errors import InputError, shown
 from ..evaluation import build_evaluator
+from ..evaluation.folders import inference_folder
 from ..evaluation.predictions import find_label_mistakes
 from ..files import check_output
 from ..inference import Predictor

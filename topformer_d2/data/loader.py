@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import MapDataset, MetadataCatalog
@@ -25,7 +23,7 @@ from detectron2.data.build import (
 )
 from detectron2.data.samplers import InferenceSampler, TrainingSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ..config import model_tasks
 from ..errors import InputError
@@ -40,54 +38,12 @@ from .mapper import TaskMapper
 from .mixed_sampler import MixedSampler
 from .packed import PackedRecords
 from .registered import load_records
+from .seeded import Mapper, SeededMap, kinds_of
 
 logger = get_logger(__name__)
 
-Mapper = Callable[..., dict]  # from a record to a sample
 # Test images of a classifier in a batch.
 _CLASS_BATCH = 32
-
-
-class SeededMap(Dataset):
-    """Maps the record at `index` with all randomness drawn from (seed, position)."""
-
-    def __init__(
-        self,
-        records: PackedRecords | Sequence[dict],
-        mapper: Mapper,
-        seed: int,
-        kinds: np.ndarray | None = None,
-    ):
-        """
-        Args:
-            records: Detectron2 dataset dicts.
-            mapper: record to sample.
-            seed: equal on all processes.
-            kinds: (n,) int, of each record; one that is mixed with others is so with those of its
-                kind. None = all are of one kind.
-        """
-        self.records = records
-        self.mapper = mapper
-        self.seed = seed
-        self._kinds = np.zeros(len(records), np.int64) if kinds is None else kinds
-        self._members = [
-            np.flatnonzero(self._kinds == kind) for kind in range(self._kinds.max(initial=-1) + 1)
-        ]
-
-    def __getitem__(self, position_and_index: tuple[int, int]) -> dict:
-        position, index = position_and_index
-        state = np.random.SeedSequence([self.seed, position]).generate_state(2)
-        np.random.seed(state[0])
-        random.seed(int(state[1]))
-        record = self.records[index]
-        if getattr(self.mapper, "mixing", None) is None:
-            return self.mapper(record)
-        return self.mapper(record, lambda: self.records[self._draw_like(index)])
-
-    def _draw_like(self, index: int) -> int:
-        """A record of the same kind as that at `index`, which it may be itself."""
-        members = self._members[self._kinds[index]]
-        return int(members[np.random.randint(len(members))])
 
 
 def check_shares(total_batch_size: int, processes: int) -> None:
@@ -100,24 +56,6 @@ def check_shares(total_batch_size: int, processes: int) -> None:
             f"processes cannot share equally: take a multiple of {processes}, or another number of "
             f"processes ({'..., ' if len(fitting) > 8 else ''}{listed})"
         )
-
-
-def kinds_of(records: Sequence[dict], sizes: Sequence[int] = ()) -> np.ndarray:
-    """(n,) int: equal for records that are of one dataset and have labels for the same tasks.
-
-    Args:
-        records: Detectron2 dataset dicts.
-        sizes: how many of them each dataset has, in order; empty = they are of one.
-    """
-    datasets = np.repeat(np.arange(len(sizes)), sizes) if sizes else [0] * len(records)
-    numbers: dict[tuple, int] = {}
-    return np.array(
-        [
-            numbers.setdefault((dataset, tuple(sorted(r.get("tasks", ())))), len(numbers))
-            for dataset, r in zip(datasets, records, strict=True)
-        ],
-        np.int64,
-    )
 
 
 class TrainLoader:

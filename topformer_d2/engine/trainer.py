@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -28,7 +27,8 @@ from ..evaluation import (
     evaluator_type,
     needs_of,
 )
-from ..evaluation.tta import build_resizes, tta_folder
+from ..evaluation.folders import inference_folder, tta_folder
+from ..evaluation.tta import build_resizes
 from ..files import locked_output
 from ..inference import LabelMapModel
 from ..logs import get_logger
@@ -296,8 +296,3 @@ class Trainer(RecoveringTrainer):
         results = evaluate_with_tta(cfg, model)
         draw_evaluation_charts([tta_folder(cfg, name) for name in cfg.DATASETS.TEST])
         return results
-
-
-def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where the evaluation of a dataset is written."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from ..data.labelled import registered_tasks
 from ..errors import InputError
 from ..modeling.meta_arch.batching import output_size
 from .confusion import ConfusionEvaluator
+from .folders import tta_folder
 
 # Of the size that is tested without augmentation.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -114,11 +114,6 @@ def build_resizes(cfg: CfgNode) -> list[T.Augmentation]:
     ]
     divisor = cfg.INPUT.TEST_SIZE_DIVISOR
     return [FitForTest(size, limit, divisor) for size, limit in zip(sizes, limits, strict=True)]
-
-
-def tta_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where evaluate_with_tta writes what it finds on a dataset."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference_TTA", dataset_name)
 
 
 def evaluate_with_tta(cfg: CfgNode, model: nn.Module) -> dict[str, dict[str, float]]:

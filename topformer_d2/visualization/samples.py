@@ -10,10 +10,10 @@ from detectron2.config import CfgNode
 from ..data.class_table import DatasetClasses
 from ..data.images import read_image
 from ..data.label_checks import check_label_size
-from ..data.loader import SeededMap, kinds_of
 from ..data.mapper import TaskMapper
 from ..data.registered import load_records, spread_evenly
 from ..data.scene import Scene
+from ..data.seeded import SeededMap, kinds_of
 from ..data.suspects import Suspect
 from ..errors import InputError
 from .mistakes import captioned, outlined
