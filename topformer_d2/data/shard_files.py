@@ -87,7 +87,7 @@ def open_shard(path: Path, size: int, uri: str, _stamp: Stamp) -> ShardFile:
     """
     if uri and not _is_whole(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with waiting_for_lock(path.with_suffix(".lock")):
+        with waiting_for_lock(path.with_name(f".{path.name}.lock")):
             if not _is_whole(path, size):  # or another process has copied it meanwhile
                 logger.info("Copying %s to %s", uri, path)
                 copy_from_store(uri, path, size)
