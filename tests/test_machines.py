@@ -77,9 +77,9 @@ def test_only_a_process_that_is_alive_is_hit():
 
 def test_the_page_has_what_was_hit():
     row = MachineRow("a process is killed", "it goes on", "a.py", tries=2, iterations=[4, 17])
-    row.at_start = 3
+    row.at_start, row.by_hand = 3, 1
     section = write_section([row], "python -m a", None)
-    cells = "a process is killed|2|2|4, 17|3|it goes on|0|a.py"
+    cells = "a process is killed|2|2|4, 17|3|1|it goes on|0|a.py"
     assert cells in re.sub(r" *\| *", "|", section)
 
 

@@ -44,11 +44,12 @@ class Hits:
     Attributes:
         iterations: that the run had reached when it was hit in training.
         at_start: how often processes were hit that did not train yet.
+        by_hand: how often the launchers had ended, and were started anew with --resume.
     """
 
     def __init__(self) -> None:
         self.iterations: list[int] = []
-        self.at_start = 0
+        self.at_start = self.by_hand = 0
         self._starts = 0  # of training, before the last hit
 
     def note(self, log: str) -> None:
@@ -103,6 +104,7 @@ def _killed(who: str, seed: int, folder: Path, data: Path, kills: int) -> tuple[
         wrong = cluster.wait(_LONG + 30 * kills)
         if wrong and any(error in cluster.output() for error in _MEETING_ERRORS):
             print("the launchers could not meet, and are started anew with --resume", flush=True)
+            hits.by_hand += 1
             cluster.resume(2)
             wrong = cluster.wait(_LONG + 30 * kills)
         wrong = wrong or hits.what_is_wrong(cluster.log()) or difference(expected, cluster.run)
@@ -270,6 +272,7 @@ def main() -> None:
                 rows[-1].tries += 1
                 rows[-1].iterations += hits.iterations
                 rows[-1].at_start += hits.at_start
+                rows[-1].by_hand += hits.by_hand
                 if wrong:
                     rows[-1].faults.append(wrong)
                     for file in sorted(folder.glob(f"* {seed}/machine *")):

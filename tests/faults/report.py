@@ -30,7 +30,8 @@ Two launchers of PyTorch (torchrun) on one machine stand for two machines. Each 
 processes, which train on the CPU. One is killed or stopped at a random moment, and a killed machine
 is replaced. What counts is what was alive when it was hit: "in training" where the run trained at
 that moment, "at the start" where its processes had been started and did not train yet. The
-iterations are those that the run had reached then, to the last checkpoint or start.
+iterations are those that the run had reached then, to the last checkpoint or start. "Started anew"
+are runs whose launchers had ended, as they could not meet, and were started by hand with --resume.
 
 {table}
 
@@ -64,10 +65,12 @@ class MachineRow(Row):
     Attributes:
         iterations: that the runs had reached when they were hit in training.
         at_start: how often processes were hit that did not train yet.
+        by_hand: how often the launchers had ended, and were started anew with --resume.
     """
 
     iterations: list[int] = field(default_factory=list)
     at_start: int = 0
+    by_hand: int = 0
 
 
 def as_page(rows: Sequence[Row], command: str) -> str:
@@ -101,12 +104,12 @@ def _table_of_machines(rows: Sequence[MachineRow]) -> str:
     cells = [
         (
             *(r.kind, r.tries, len(r.iterations), ", ".join(map(str, r.iterations)), r.at_start),
-            *(r.holds, len(r.faults), r.tests),
+            *(r.by_hand, r.holds, len(r.faults), r.tests),
         )
         for r in rows
     ]
     headers = ["kind", "runs", "hit in training", "iterations", "hit at the start"]
-    headers += ["what holds", "faults", "fast tests"]
+    headers += ["started anew", "what holds", "faults", "fast tests"]
     return tabulate(cells, headers=headers, tablefmt="github")
 
 
