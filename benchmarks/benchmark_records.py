@@ -8,6 +8,8 @@ together; what they share counts once (Pss).
 """
 
 import argparse
+import multiprocessing
+import resource
 import tarfile
 import tempfile
 import time
@@ -58,6 +60,11 @@ def taken_mib() -> float:
     return sum(_mib(pid, "Pss") for pid in ("self", *workers()))
 
 
+def peak_mib() -> float:
+    """The most MiB that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def workers() -> list[int]:
     """Processes that this one has started."""
     tasks = Path("/proc/self/task").iterdir()
@@ -86,8 +93,12 @@ def main() -> None:
     parser.add_argument("--shards", action="store_true", help="list the records from shards")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        if args.shards:
-            write_shards_index(folder, args.records)
+        if args.shards:  # by a process of its own, whose memory does not count
+            writer = multiprocessing.get_context("fork").Process(
+                target=write_shards_index, args=(folder, args.records)
+            )
+            writer.start()
+            writer.join()
         measure(args, folder)
 
 
@@ -95,9 +106,11 @@ def measure(args: argparse.Namespace, folder: str) -> None:
     """Print the table; `folder` has the shards, where they are asked for."""
     torch.set_num_threads(1)
     rows, before, start = [], taken_mib(), time.perf_counter()
+    peak_before, cpu_before = peak_mib(), time.process_time()
 
     def note(name: str) -> None:
-        rows.append((name, taken_mib() - before, time.perf_counter() - start))
+        seconds = time.perf_counter() - start, time.process_time() - cpu_before
+        rows.append((name, taken_mib() - before, peak_mib() - peak_before, *seconds))
 
     if args.shards:
         images, labels = (f"{SCHEME}{folder}/{kind}" for kind in (IMAGES, LABELS))
@@ -119,7 +132,8 @@ def measure(args: argparse.Namespace, folder: str) -> None:
         next(batches)
     note(f"after {args.batches} batches")
     own = [_mib(pid, "Private_Clean", "Private_Dirty") for pid in workers()]
-    print(tabulate(rows, headers=["", "MiB more", "seconds"], floatfmt=".1f", tablefmt="github"))
+    headers = ["", "MiB more", "at the peak, of this process", "seconds", "of its core"]
+    print(tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="github"))
     print(f"of the workers alone: {', '.join(f'{mib:.0f} MiB' for mib in own)}")
 
 
