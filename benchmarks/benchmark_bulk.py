@@ -35,7 +35,8 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from tests.faults.bulk import StandIn, descendants
+from tests.faults.processes import descendants
+from tests.faults.stand_in import StandIn
 from topformer_d2 import Predictor
 from topformer_d2.data.images import read_image, write_image
 from topformer_d2.data.synthetic import make_sample

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.faults.bulk import descendants
+from tests.faults.processes import descendants
 
 pytest.importorskip("ray.data", reason="the extra ray has it")
 

@@ -11,7 +11,6 @@ all is done, as a user would, and every file is compared with those of an undist
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
@@ -24,97 +23,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
-
+from tests.faults.processes import kill_one
+from tests.faults.stand_in import POISONED, SIZE, bulk, contents, write_inputs
 from tests.helpers import REPOSITORY
-from topformer_d2.data.class_table import ClassTable
-from topformer_d2.data.scene import Scene
 from topformer_d2.errors import show_input_errors
-from topformer_d2.inference.bulk import BulkResult, RayEngine, list_inputs, predict_in_bulk
-
-IMAGES, SIZE = 40, 8
-# All pixels of an image that ends its process, and which image that is.
-POISON, POISONED = 255, 5
-
-
-@dataclass
-class Info:
-    """The part of a ModelInfo that predictions need."""
-
-    tasks: tuple[str, ...] = ("sem_seg", "instances")
-    pixels: ClassTable = field(default_factory=ClassTable)
-    objects: ClassTable = field(
-        default_factory=lambda: ClassTable(names=("a",), colors=((0, 0, 0),), ids=(7,))
-    )
-
-
-class StandIn:
-    """A predictor that costs nothing but the seconds it waits for each image."""
-
-    def __init__(self, seconds: float = 0.0, dies: bool = True):
-        self.info = Info()
-        self.backend = type(self)._Backend()
-        self._seconds = seconds
-        self._dies = dies
-
-    class _Backend:
-        batch = 1
-
-    def __call__(self, images: list[np.ndarray]) -> list[Scene]:
-        time.sleep(self._seconds * len(images))
-        if self._dies and any((image == POISON).all() for image in images):
-            os._exit(1)
-        return [self._scene(image) for image in images]
-
-    def _scene(self, image: np.ndarray) -> Scene:
-        height, width = image.shape[:2]
-        return Scene(
-            label=image[..., 0] // 64,
-            boxes=[[0, 0, float(image[0, 0, 0]), 1]],
-            classes=[0],
-            scores=[0.5],
-            size=(height, width),
-        )
-
-
-def write_inputs(folder: Path, count: int = IMAGES, *, corrupt: int = 0, poison: int = 0) -> None:
-    """Synthetic images, of which so many are no images, or end the process that predicts them."""
-    folder.mkdir(parents=True)
-    for i in range(count):
-        pixels = np.random.default_rng(i).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-        if poison and i == POISONED:
-            pixels[:] = POISON
-        cv2.imwrite(str(folder / f"{i:05d}.png"), pixels)
-    for path in sorted(folder.iterdir())[3::9][:corrupt]:
-        path.write_bytes(path.read_bytes()[:60])
-
-
-def bulk(
-    inputs: Path, output: Path, *, seconds: float = 0.0, dies: bool = True, **keys: Any
-) -> BulkResult:
-    """predict_in_bulk with the stand-in."""
-    return predict_in_bulk(
-        StandIn(seconds, dies),
-        list_inputs(inputs),
-        output,
-        identity={"stand-in": 1},
-        partition_size=SIZE,
-        **keys,
-    )
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    """All files of the partitions, by their paths in `output`."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and path.relative_to(output).parts[0].startswith("part-")
-    }
+from topformer_d2.inference.bulk import RayEngine, list_inputs
 
 
 def doubled(output: Path) -> int:
@@ -131,15 +47,21 @@ def doubled(output: Path) -> int:
 
 
 class Cluster:
-    """Two nodes of Ray on this machine, which processes of this one are."""
+    """Two nodes of Ray on this machine, which processes of this one are.
+
+    Each says that it has a GPU, which the stand-in does not use: Ray then reads in tasks of their
+    own, where an actor without a GPU reads its images itself.
+    """
 
     def __init__(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         from ray.cluster_utils import Cluster as RayCluster
 
-        node = {"num_cpus": 2, "object_store_memory": 100 << 20, "include_dashboard": False}
-        self._ray = RayCluster(initialize_head=True, head_node_args=node)
-        self._node = {key: node[key] for key in ("num_cpus", "object_store_memory")}
+        node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 << 20}
+        self._ray = RayCluster(
+            initialize_head=True, head_node_args=node | {"include_dashboard": False}
+        )
+        self._node = node
         self.address = self._ray.address
         self._second = self._ray.add_node(**self._node)
 
@@ -153,35 +75,6 @@ class Cluster:
 
     def shutdown(self) -> None:
         self._ray.shutdown()
-
-
-def descendants(pid: int) -> list[tuple[int, str]]:
-    """(process, title) of all processes that come from this one."""
-    children: dict[int, list[tuple[int, str]]] = {}
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            number = int(entry.name)
-            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            children.setdefault(parent, []).append((number, title))
-    found, todo = [], [pid]
-    while todo:
-        for child in children.get(todo.pop(), []):
-            found.append(child)
-            todo.append(child[0])
-    return found
-
-
-def kill_one(word: str, seconds: float = 60) -> bool:
-    """Kill a process of ours whose title has the word; whether there was one in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for pid, title in descendants(os.getpid()):
-            if title.startswith("ray::") and word in title:
-                os.kill(pid, signal.SIGKILL)
-                return True
-        time.sleep(0.001)
-    return False
 
 
 @dataclass
@@ -227,11 +120,12 @@ def once_begun(output: Path, rng: random.Random) -> None:
     time.sleep(rng.uniform(0, 0.5))
 
 
-def process_killed(word: str, *, early: bool = False) -> Injection:
+def process_killed(word: str, *, gpus: float = 0, early: bool = False) -> Injection:
     """A process of Ray whose title has the word is killed; Ray goes on.
 
     Args:
         word: in the title.
+        gpus: of an actor.
         early: do not wait for results; few images are read in less time than one takes.
     """
 
@@ -241,7 +135,7 @@ def process_killed(word: str, *, early: bool = False) -> Injection:
                 once_begun(output, rng)
             return kill_one(word)
 
-        return while_running(kill, lambda: on_ray(cluster, inputs, output))
+        return while_running(kill, lambda: on_ray(cluster, inputs, output, gpus))
 
     return inject
 
@@ -285,15 +179,16 @@ def undisturbed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random
     return sum(1 for _ in (output / "rejects.jsonl").open())
 
 
-def on_ray(cluster: Cluster, inputs: Path, output: Path) -> None:
-    engine = RayEngine(address=cluster.address, actors=2)
+def on_ray(cluster: Cluster, inputs: Path, output: Path, gpus: float = 0) -> None:
+    engine = RayEngine(address=cluster.address, actors=2, gpus_per_actor=gpus)
     bulk(inputs, output, seconds=0.1, engine=engine)
 
 
 # Each with its way to inject it, and what its images are.
 FAULTS: dict[str, tuple[Injection, dict[str, int]]] = {
-    "an actor is killed": (process_killed("_Actor"), {}),
-    "a reader is killed": (process_killed("_read_block", early=True), {}),
+    "an actor is killed": (process_killed("PredictingActor"), {}),
+    "an actor on a GPU is killed": (process_killed("PredictingActor", gpus=0.5), {}),
+    "a reader is killed": (process_killed("(read_block)", gpus=0.5, early=True), {}),
     "a node is killed": (node_killed, {}),
     "the driver is killed (SIGKILL)": (driver_killed(signal.SIGKILL), {}),
     "the driver is terminated (SIGTERM)": (driver_killed(signal.SIGTERM), {}),
@@ -308,9 +203,12 @@ def reference(inputs: Path, output: Path, poison: int) -> dict[str, bytes]:
     found = contents(output)
     if not poison:
         return found
-    # One image is rejected, and with it the other files of its partition are others.
-    labels = {name: content for name, content in found.items() if "/labels/" in name}
-    return {k: v for k, v in labels.items() if f"{POISONED:05d}" not in k}
+    # One image is rejected: its partition has another record, and a file of rejects.
+    part = f"part-{POISONED // SIZE:06d}"
+    del found[f"{part}/record.json"], found[f"{part}/labels/{POISONED:05d}_label.png"]
+    boxes = found[f"{part}/boxes.jsonl"].splitlines(keepends=True)
+    others = [line for line in boxes if json.loads(line)["image_id"] != POISONED]
+    return found | {f"{part}/boxes.jsonl": b"".join(others)}
 
 
 def try_fault(name: str, cluster: Cluster, folder: Path, seed: int, row: Row) -> None:

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.faults.processes import children, descendants
 from tests.helpers import REPOSITORY
 
 # A segmenter whose iteration takes a moment: each process normalises its own images, as a SyncBN
@@ -122,7 +123,7 @@ class Cluster:
 
     def workers(self, machine: subprocess.Popen) -> list[int]:
         """Processes that train on a machine."""
-        return [pid for pid in _children(machine.pid) if _variable(pid, "RANK") != ""]
+        return [pid for pid in children(machine.pid) if _variable(pid, "RANK") != ""]
 
     def has_first(self, machine: subprocess.Popen) -> bool:
         """Whether process 0 of the run is on a machine."""
@@ -200,28 +201,13 @@ def kill_all(machine: subprocess.Popen) -> bool:
     """
     with contextlib.suppress(ProcessLookupError):
         os.kill(machine.pid, signal.SIGSTOP)  # it starts none meanwhile
-    descendants = _descendants(machine.pid)
-    was_alive = any(is_alive(pid) and _variable(pid, "RANK") != "" for pid in descendants)
-    for pid in [*descendants, machine.pid]:
+    found = [pid for pid, _ in descendants(machine.pid)]
+    was_alive = any(is_alive(pid) and _variable(pid, "RANK") != "" for pid in found)
+    for pid in [*found, machine.pid]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     machine.wait()
     return was_alive
-
-
-def _descendants(pid: int) -> list[int]:
-    children = _children(pid)
-    return [*children, *(each for child in children for each in _descendants(child))]
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                if int(_stat(int(entry))[1]) == pid:
-                    found.append(int(entry))
-    return found
 
 
 def _stat(pid: int) -> list[str]:

@@ -22,6 +22,8 @@ from ..errors import InputError, printable
 from .folder_options import add_folder_options, folder_dataset, has_folder_options
 from .parsing import Parser, add_opts
 
+_SHARD_MB = 256
+
 
 def make_parser() -> Parser:
     """The arguments of `topformer data convert`."""
@@ -29,7 +31,10 @@ def make_parser() -> Parser:
     parser.add_argument("--output", required=True, metavar="FOLDER")
     parser.add_argument("--to", choices=("plain", "webdataset"), default="plain")
     parser.add_argument(
-        "--shard-mb", type=int, default=256, metavar="N", help="MiB of a tar file; default: 256"
+        "--shard-mb",
+        type=int,
+        metavar="N",
+        help=f"MiB of a tar file of --to webdataset; default: {_SHARD_MB}",
     )
     parser.add_argument("--config-file", metavar="FILE")
     parser.add_argument("--dataset", metavar="NAME", help="default: the first of DATASETS.TRAIN")
@@ -40,6 +45,8 @@ def make_parser() -> Parser:
 
 def run(args: argparse.Namespace, parser: Parser) -> None:
     """Write the folder, and print its entry."""
+    if args.shard_mb is not None and args.to != "webdataset":
+        raise InputError("--shard-mb is for --to webdataset: add that, or leave it out")
     if has_folder_options(args):
         if args.config_file or args.dataset or args.opts:
             raise InputError("--images goes without --config-file, --dataset and KEY VALUE pairs")
@@ -62,4 +69,4 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
 def _write(name: str, args: argparse.Namespace) -> dict[str, str]:
     if args.to == "plain":
         return write_plain(name, args.output)
-    return write_shards(name, args.output, args.shard_mb)
+    return write_shards(name, args.output, _SHARD_MB if args.shard_mb is None else args.shard_mb)

@@ -41,7 +41,7 @@ logger = get_logger(__name__)
 NAMES = {
     **{"source": "--input", "paths": "--input", "json_file": "--save-json"},
     "label_format": "--save-labels",
-    "num_threads": "--threads",
+    **{"num_threads": "--threads", "cpus_per_actor": "--threads"},
 }
 
 

@@ -87,7 +87,10 @@ def run_bulk(predictor: Predictor, args: argparse.Namespace) -> int:
     if args.gpus_per_actor and not is_on_gpu:
         raise InputError("--gpus-per-actor: the model runs on the CPU here: leave it out")
     engine = RayEngine(
-        actors=args.actors, address=args.address, gpus_per_actor=args.gpus_per_actor or 0
+        actors=args.actors,
+        address=args.address,
+        cpus_per_actor=args.threads or 1,
+        gpus_per_actor=args.gpus_per_actor or 0,
     )
     paths = list_inputs(args.input, "input")
     extension = os.path.splitext(args.model or "")[1].lower()

@@ -68,7 +68,7 @@ def predict_in_batches(
     batches = _read_in_batches(files, batch_size, max_pixels, stopped)
     run = BatchPredictor(predict, batch_size)
     try:
-        for batch in _one_ahead(batches):
+        for batch in one_ahead(batches):
             run([each for each in batch if each.image is not None])
             while batch:
                 found = batch.pop(0)
@@ -121,7 +121,7 @@ def noting_trouble(found: FilePrediction) -> Iterator[None]:
             raise
 
 
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
     """The items, each made in another thread while the caller uses the one before.
 
     The threads are daemons: neither the caller nor the end of the program waits for one.

@@ -50,20 +50,33 @@ def read_counted(
     read: Callable[[Sequence[Item]], Iterator[list[Read]]],
     attempts: Counting,
 ) -> Iterator[list[Read]]:
-    """read(items), and image by image once several processes have died of them."""
-    key = "read", items[0].place, len(items)
-    if attempts.begin(key) <= _TOGETHER:
-        yield from read(items)
-    else:
-        for item in items:
-            one = "read alone", item.place
-            if attempts.begin(one) > _ALONE:
-                yield [(item, FilePrediction(item.path, problem=_problem(item.path, "reads")))]
-                continue
-            (found,) = read([item])
-            attempts.end(one)
-            yield found
+    """read(items), and image by image once several processes have died as they read.
+
+    What the caller does with a block, in this process or another, is not counted.
+    """
+    blocks, done = read(items), 0
+    while done < len(items):
+        key = "read", items[done].place, len(items)
+        if attempts.begin(key) > _TOGETHER:
+            for item in items[done:]:
+                yield [_read_alone(item, read, attempts)]
+            attempts.end(key)
+            return
+        block = next(blocks)
+        attempts.end(key)
+        done += len(block)
+        yield block
+
+
+def _read_alone(
+    item: Item, read: Callable[[Sequence[Item]], Iterator[list[Read]]], attempts: Counting
+) -> Read:
+    key = "read alone", item.place
+    if attempts.begin(key) > _ALONE:
+        return item, FilePrediction(item.path, problem=_problem(item.path, "reads"))
+    ((found,),) = read([item])
     attempts.end(key)
+    return found
 
 
 def predict_counted(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
@@ -45,15 +47,13 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
     elif extension == ".parquet":
         found = _read_column(source, given)
     else:
-        found, earlier = split_outputs(list_images(source, name))
-        if earlier:
-            logger.warning(
-                "%s: %d images that an earlier run seems to have written are left out, such as %s",
-                *(printable(source), len(earlier), printable(earlier[0])),
-            )
+        found = _without_outputs(source, list_images(source, name))
     stores = {urlsplit(path)[:2]: path for path in found if is_remote(path)}
     for path in stores.values():  # which have to be known and to be installed
-        open_store(path)
+        try:
+            open_store(path)
+        except OSError as e:
+            raise InputError(f"{given}{path} cannot be opened: {e}") from e
     paths = sorted({path if is_remote(path) else os.path.abspath(path) for path in found})
     if not paths:
         raise InputError(f"{given}{source}: no image is named there")
@@ -63,6 +63,16 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
             *(printable(source), len(found) - len(paths)),
         )
     return paths
+
+
+def _without_outputs(source: str, paths: Sequence[str]) -> list[str]:
+    found, earlier = split_outputs(paths)
+    if earlier:
+        logger.warning(
+            "%s: %d images that an earlier run seems to have written are left out, such as %s",
+            *(printable(source), len(earlier), printable(earlier[0])),
+        )
+    return found
 
 
 def _read_column(path: str, given: str) -> list[str]:
@@ -91,32 +101,57 @@ def _read_column(path: str, given: str) -> list[str]:
 def open_store(uri: str) -> tuple[Any, str]:
     """The file system of a URI, as pyarrow.fs has it, and the path in it.
 
+    A process opens each store once.
+
     Raises:
-        InputError: neither pyarrow.fs nor fsspec knows the scheme, or a library is missing.
+        InputError: neither pyarrow.fs nor fsspec knows the scheme, a library is missing, or it
+            cannot open the store.
     """
+    fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
+    parts = urlsplit(uri)
+    known = _open_root(urlunsplit((parts.scheme, parts.netloc, "/", parts.query, "")))
+    if known is not None:
+        store, root = known
+        return store, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}"
+    fsspec = import_optional("fsspec", f"{uri}", "fsspec")
+    try:
+        store, path = fsspec.core.url_to_fs(uri)  # which keeps its stores
+    except Exception as e:  # each library has its own
+        raise InputError(f"{uri} cannot be opened: {_told(e)}") from e
+    return fs.PyFileSystem(fs.FSSpecHandler(store)), path
+
+
+@lru_cache(maxsize=16)
+def _open_root(uri: str) -> tuple[Any, str] | None:
+    """pyarrow's own file system of a store, and the path of its root; None = it has none."""
     arrow = import_optional("pyarrow", f"{uri}", "topformer_d2[ray]")
     fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
     try:
         return fs.FileSystem.from_uri(uri)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
-        pass
-    store, path = fsspec_store(uri)
-    return fs.PyFileSystem(fs.FSSpecHandler(store)), path
+        return None
+
+
+def _told(error: Exception) -> str:
+    """What an error of a library says, which may be no OSError: its kind is a part of that."""
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _list_remote(uri: str, given: str) -> list[str]:
     """The image that a URI names, or those of its folder (not of folders in it)."""
-    store, path = open_store(uri)
     fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
     try:
+        store, path = open_store(uri)
         info = store.get_file_info(path)
         if info.type == fs.FileType.File:
             return [uri]
         if info.type != fs.FileType.Directory:
             raise InputError(f"{given}{uri}: nothing is there")
         infos = store.get_file_info(fs.FileSelector(path))
-    except OSError as e:
-        raise InputError(f"{given}{uri} cannot be listed: {e}") from e
+    except InputError:
+        raise
+    except Exception as e:
+        raise InputError(f"{given}{uri} cannot be listed: {_told(e)}") from e
     names = [each.base_name for each in infos if each.type == fs.FileType.File]
     kept = [name for name in names if has_extension(name)]
     if not kept:
@@ -124,8 +159,7 @@ def _list_remote(uri: str, given: str) -> list[str]:
     folder = uri.rstrip("/")
     if not isinstance(store, fs.PyFileSystem):  # pyarrow's own take escapes in a URI for characters
         kept = [quote(name, safe="") for name in kept]
-    found, _ = split_outputs([f"{folder}/{name}" for name in kept])
-    return found
+    return _without_outputs(uri, [f"{folder}/{name}" for name in kept])
 
 
 def read_remote(uri: str, max_pixels: int) -> bytes:
@@ -155,10 +189,12 @@ def read_remote(uri: str, max_pixels: int) -> bytes:
             raise InputError(f"{uri} cannot be read: {e.strerror or e}") from e
         except PermissionError as e:  # such as that of a token that has expired
             raise PermissionError(errno.EPERM, e.strerror or str(e), uri) from e
-        except OSError as e:
+        except MemoryError:
+            raise
+        except Exception as e:  # botocore's and gcsfs's are no OSErrors
             if wait is None:
                 # One that ends the run: the next file would meet it as well.
-                raise OSError(errno.EIO, f"the store does not answer: {e}", uri) from e
+                raise OSError(errno.EIO, f"the store does not answer: {_told(e)}", uri) from e
             time.sleep(wait)
     if len(content) > most:
         raise InputError(f"{uri} is larger than {most} bytes, which is more than it can need")

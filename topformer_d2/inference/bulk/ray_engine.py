@@ -11,33 +11,44 @@ import signal
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
-from ...errors import InputError, import_optional
-from ..batches import FilePrediction
-from .attempts import Attempts, predict_counted, read_counted
-from .partitions import Item
-from .tables import INSTALL, images_table, items_of, items_table, read_of, results_table, rows_of
-from .work import BLOCK_BYTES, Result, Results, Work, read_items
+import torch
 
-# Readers for an actor: reading an image takes about a third of the time of the smallest network.
-_READERS = 1 / 3
+from ...errors import InputError, import_optional
+from . import attempts as attempts_module
+from .partitions import Item
+from .ray_steps import PredictingActor, read_block, results_of
+from .tables import INSTALL, items_table
+from .work import BLOCK_BYTES, Results, Work
+
+# Images that are given to an actor at a time, at most: more would leave actors without work at the
+# end, and fewer take more calls.
+_PIECE = 64
+# Pieces that an actor has, of which it works on one.
+_PIECES_IN_FLIGHT = 2
 # Images in a call of an actor on a GPU; without one, a block as it was read.
 _GPU_IMAGES = 32
 # Blocks that fit into the object store of a Ray of our own, for each reader and actor.
 _BLOCKS = 4
 _SMALLEST_STORE = 128 << 20
-# The partition of a row that is an error, which ends the run; Ray adds words to one that is raised.
-_NO_PARTITION = -1
 # Actors that may die one after the other before one of them has begun to work.
 _DEATHS = 5
+# Of a process that has a Ray, unless they are set: no usage statistics, nothing on the terminal,
+# and workers of the priority of any command, where Ray's would wait for other programs.
+_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",
+}
+_LOGGERS = ("ray", "ray.data")
 
 
 class RayEngine:
     """Runs the work on Ray: a cluster, or a Ray of its own on this machine that ends with the work.
 
-    Where a Ray has been started in this process already, it is used.
+    Where a Ray has been started in this process already, it is used. Ray Data joins the two steps
+    where both take the same CPUs: an actor without a GPU reads its images itself.
     """
 
     def __init__(
@@ -45,80 +56,87 @@ class RayEngine:
         *,
         actors: int | None = None,
         address: str | None = None,
+        cpus_per_actor: int = 1,
         gpus_per_actor: float = 0,
         store_bytes: int | None = None,
     ):
         """
         Args:
-            actors: processes that predict, each with a model; None = one for each core here, and in
-                a cluster as many as leave a quarter of its CPUs to the readers.
+            actors: processes that predict, each with a model; None = as many as fit.
             address: of a cluster, as ray.init takes it; None = a Ray of its own.
-            gpus_per_actor: such as 0.25, for four on a GPU; 0 = the CPU, a core each.
+            cpus_per_actor: the cores that an actor takes: one for each of its threads.
+            gpus_per_actor: such as 0.25, for four on a GPU; 0 = the CPU.
             store_bytes: of the object store of a Ray of its own; None = by the number of actors.
 
         Raises:
-            InputError: a number is out of its range, or Ray is not installed.
+            InputError: a number is out of its range, this machine has not the GPUs, or Ray is not
+                installed.
         """
-        if actors is not None and actors < 1:
-            raise InputError(f"`actors` is {actors}; it takes 1 or more")
+        for name, number in (("actors", actors), ("cpus_per_actor", cpus_per_actor)):
+            if number is not None and number < 1:
+                raise InputError(f"`{name}` is {number}; it takes 1 or more")
         if gpus_per_actor < 0 or (gpus_per_actor > 1 and gpus_per_actor % 1):
             raise InputError(
                 f"`gpus_per_actor` is {gpus_per_actor}; it takes 0 to 1, or whole GPUs"
             )
         self._actors = actors
         self._address = address
+        self._cpus = cpus_per_actor
         self._gpus = gpus_per_actor
         self._store_bytes = store_bytes
-        _import_ray()
+        if not (_import_ray().is_initialized() or address):
+            self._actors_here()
 
     def __call__(self, partitions: Iterable[Sequence[Item]], work: Work) -> Results:
         """The results, in any order, as they are done.
 
         Raises:
-            InputError: the cluster is not there or too small, or Ray gave up.
+            InputError: the cluster or this machine is not there or too small, or Ray gave up.
         """
         ray = _import_ray()
-        with self._started(ray) as actors, _naming_errors(ray):
+        with _settings(), self._started(ray) as actors, _naming_errors(ray):
             yield from self._results(ray, partitions, work, actors)
 
     def _results(
         self, ray: Any, partitions: Iterable[Sequence[Item]], work: Work, actors: int
     ) -> Results:
-        counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
+        counting = _start_attempts(ray)
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = context.print_on_execution_start = False
         context.target_max_block_size = BLOCK_BYTES
         context.max_consecutive_actor_init_deaths = _DEATHS
+        pieces = [
+            items_table(items[i : i + _PIECE])
+            for items in partitions
+            for i in range(0, len(items), _PIECE)
+        ]
         with ray.data.DataContext.current(context):
-            dataset = ray.data.from_arrow([items_table(items) for items in partitions])
+            dataset = ray.data.from_arrow(pieces)
             _quiet()
             dataset = dataset.map_batches(
-                _read_block,
+                read_block,
                 fn_kwargs={"max_pixels": work.max_pixels, "counting": counting},
                 batch_size=None,
                 batch_format="pyarrow",
-                # With as many as there are actors, Ray would read in the actors.
-                compute=ray.data.TaskPoolStrategy(size=actors + 1),
-                num_cpus=1,
+                compute=ray.data.TaskPoolStrategy(),
+                # The CPUs of an actor, so that Ray Data joins both. With a GPU it does not.
+                num_cpus=1 if self._gpus else self._cpus,
             )
             dataset = dataset.map_batches(
-                _Actor,
+                PredictingActor,
                 fn_constructor_args=[pickle.dumps(work), counting],
                 batch_size=_GPU_IMAGES if self._gpus else None,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(size=actors),
-                num_cpus=1,
+                compute=ray.data.ActorPoolStrategy(
+                    size=actors, max_tasks_in_flight_per_actor=_PIECES_IN_FLIGHT
+                ),
+                num_cpus=self._cpus,
                 num_gpus=self._gpus or None,
             )
             tables = dataset.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             )
-            for table in tables:
-                results = [Result(**row) for row in table.to_pylist()]
-                for result in results:
-                    if result.partition == _NO_PARTITION:
-                        raise pickle.loads(result.label)
-                yield results
+            yield from map(results_of, tables)
 
     @contextlib.contextmanager
     def _started(self, ray: Any) -> Iterator[int]:
@@ -126,34 +144,31 @@ class RayEngine:
         if ray.is_initialized():
             yield self._actors_of_cluster(ray)
             return
+        actors = None if self._address else self._actors_here()
         before = signal.getsignal(signal.SIGTERM)
         folder = None
         try:
-            if self._address is not None:
+            if actors is None:
                 self._connect(ray)
             else:
                 short = "/tmp" if os.path.isdir("/tmp") else None  # names of sockets have a limit
                 folder = tempfile.mkdtemp(prefix="ray", dir=short)
-                self._start(ray, folder)
+                self._start(ray, folder, actors)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
-            yield self._actors_of_cluster(ray) if self._address else self._local_actors()
+            yield actors or self._actors_of_cluster(ray)
         finally:
             ray.shutdown()
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _local_actors(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return self._actors or cores or 1
-
-    def _start(self, ray: Any, folder: str) -> None:
-        actors = self._local_actors()
-        readers = max(1, round(actors * _READERS))
+    def _start(self, ray: Any, folder: str, actors: int) -> None:
+        cpus = actors * self._cpus
+        readers = max(1, _cores() - cpus) if self._gpus else 0
         store = max(_SMALLEST_STORE, (actors + readers) * _BLOCKS * BLOCK_BYTES)
         ray.init(
             address="local",
-            num_cpus=actors + readers,
+            num_cpus=cpus + readers,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.CRITICAL,
@@ -167,41 +182,85 @@ class RayEngine:
         except (OSError, RuntimeError, ValueError) as e:
             raise InputError(f"`address` {self._address}: no Ray answers there: {e}") from e
 
-    def _actors_of_cluster(self, ray: Any) -> int:
-        """How many fit, so that readers have a CPU."""
-        there = ray.cluster_resources()
-        cpus, gpus = int(there.get("CPU", 0)), there.get("GPU", 0)
-        most = cpus - 1
-        if self._gpus:
-            most = min(most, int(gpus / self._gpus))
-        has = f"the cluster has {cpus} CPUs and {gpus:g} GPUs"
-        if most < 1:
-            needs = f"an actor takes a CPU and {self._gpus:g} GPUs, and a reader a CPU"
-            raise InputError(f"{has}: {needs}")
-        if self._actors is not None and self._actors > most:
+    def _actors_here(self) -> int:
+        """How many there are on a Ray of this machine: on a CPU also more than it has cores."""
+        if not self._gpus:
+            return self._actors or max(1, _cores() // self._cpus)
+        gpus = torch.cuda.device_count()
+        most = self._fitting_gpus(gpus)
+        if (self._actors or 1) > most:
             raise InputError(
-                f"`actors` is {self._actors}, and {has}: at most {most} leave a reader"
+                f"`gpus_per_actor` is {self._gpus:g}, and PyTorch finds {gpus} GPUs here, "
+                f"for {most} actors: name fewer `actors`, the `address` of a cluster, or no GPUs"
             )
-        fitting = most if self._gpus else min(most, max(1, cpus * 3 // 4))
-        return self._actors or fitting
+        return self._actors or most
+
+    def _actors_of_cluster(self, ray: Any) -> int:
+        """How many fit, so that readers have a CPU where they are others."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = (sum(int(node.get(name, 0)) for node in nodes) for name in ("CPU", "GPU"))
+        most = sum(int(node.get("CPU", 0)) // self._cpus for node in nodes)
+        if self._gpus:
+            fitting = sum(self._fitting_gpus(int(node.get("GPU", 0))) for node in nodes)
+            most = min(fitting, (cpus - 1) // self._cpus)
+        if (self._actors or 1) > most:
+            reader = ", and reading takes a CPU" if self._gpus else ""
+            raise InputError(
+                f"`actors` is {self._actors or 'not given'}, and {most} fit: there are {cpus} CPUs "
+                f"and {gpus} GPUs, and an actor takes {self._cpus} and {self._gpus:g}{reader}"
+            )
+        return self._actors or most
+
+    def _fitting_gpus(self, gpus: int) -> int:
+        """Actors on so many GPUs of a machine; one has parts of a single GPU, or whole ones."""
+        if self._gpus < 1:
+            return gpus * int(1 / self._gpus)
+        return gpus // int(self._gpus)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _import_ray() -> Any:
-    """Ray with ray.data, which say nothing of themselves and send nothing."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Of a Ray of our own: as for any command, where Ray would have workers wait for other programs.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    """Ray with ray.data."""
     ray = import_optional("ray", "the engine ray", INSTALL)
     import_optional("ray.data", "the engine ray", INSTALL)
     return ray
 
 
+@contextlib.contextmanager
+def _settings() -> Iterator[None]:
+    """What a Ray of this process needs: variables and levels of loggers, set back at the end."""
+    missing = [name for name in _VARIABLES if name not in os.environ]
+    levels = {name: logging.getLogger(name).level for name in _LOGGERS}
+    os.environ.update({name: _VARIABLES[name] for name in missing})
+    _quiet()
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def _quiet() -> None:
     """Nothing on the terminal, as errors are raised; ray.data sets its logger up with a dataset."""
-    for name in ("ray", "ray.data"):
+    for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _start_attempts(ray: Any) -> Any:
+    """An actor of Attempts. Its class is sent whole, as its process needs no PyTorch."""
+    ray.cloudpickle.register_pickle_by_value(attempts_module)
+    try:
+        kind = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+        return kind(attempts_module.Attempts).remote()
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(attempts_module)
 
 
 @contextlib.contextmanager
@@ -217,60 +276,3 @@ def _naming_errors(ray: Any) -> Iterator[None]:
             f"Ray ended the run: {type(e).__name__}: {told[0][:500]}. Run the same command again; "
             "it does what is missing"
         ) from e
-
-
-class _Remote:
-    """The Attempts of another process."""
-
-    def __init__(self, handle: Any):
-        self._handle = handle
-        self._ray = import_optional("ray", "the engine ray", INSTALL)
-
-    def begin(self, key: tuple) -> int:
-        return self._ray.get(self._handle.begin.remote(key))
-
-    def end(self, key: tuple) -> None:
-        self._handle.end.remote(key)
-
-
-def _read_block(table: Any, *, max_pixels: int, counting: Any) -> Iterator[Any]:
-    """What Ray Data calls in a task: a table of items to tables of images."""
-    items = items_of(table)
-    if items:
-        read = partial(read_items, max_pixels=max_pixels)
-        try:
-            for block in read_counted(items, read, _Remote(counting)):
-                yield images_table(block)
-        except (InputError, OSError) as e:
-            ended = Item(_NO_PARTITION, 0, "", "", 0)
-            yield images_table([(ended, FilePrediction("", problem=_packed(e).hex()))])
-
-
-class _Actor:
-    """What Ray Data calls in an actor: a table of images to one of results."""
-
-    def __init__(self, work: bytes, counting: Any):
-        self._work: Work | None = None
-        self._pickled = work
-        self._counting = _Remote(counting)
-
-    def __call__(self, table: Any) -> Any:
-        batch = list(map(read_of, rows_of(table)))
-        for item, found in batch:
-            if item.partition == _NO_PARTITION:
-                error = bytes.fromhex(found.problem)
-                return results_table([Result(_NO_PARTITION, 0, error)])
-        try:
-            if self._work is None:
-                self._work = pickle.loads(self._pickled)  # opens the model
-            results = predict_counted(batch, self._work.predict, self._counting)
-        except (InputError, OSError) as e:
-            results = [Result(_NO_PARTITION, 0, _packed(e))]
-        return results_table(results)
-
-
-def _packed(error: Exception) -> bytes:
-    """An error of a reader or actor, without what only its process has."""
-    if isinstance(error, OSError):
-        return pickle.dumps(OSError(error.errno, error.strerror or str(error), error.filename))
-    return pickle.dumps(InputError(str(error)))

@@ -5,6 +5,7 @@ A path may have bytes that are no text, so it is kept as bytes.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import zlib
@@ -73,29 +74,47 @@ def images_table(block: Sequence[Read]) -> Any:
     columns = _columns([item for item, _ in block]) | {
         "height": [None if image is None else image.shape[0] for image in images],
         "width": [None if image is None else image.shape[1] for image in images],
-        # As bytes: pyarrow 26 never lets a memoryview go, and its image with it.
-        "pixels": [None if image is None else image.tobytes() for image in images],
         "problem": [found.problem for _, found in block],
     }
-    more = [
-        *(("height", arrow.int64()), ("width", arrow.int64())),
-        *(("pixels", arrow.large_binary()), ("problem", arrow.string())),
-    ]
-    return arrow.table(columns, schema=arrow.schema([*_fields(arrow), *more]))
+    more = [("height", arrow.int64()), ("width", arrow.int64()), ("problem", arrow.string())]
+    table = arrow.table(columns, schema=arrow.schema([*_fields(arrow), *more]))
+    kind = arrow.large_binary()
+    pixels = arrow.chunked_array([_as_array(arrow, kind, image) for image in images], kind)
+    return table.append_column("pixels", pixels)
+
+
+def _as_array(arrow: Any, kind: Any, image: np.ndarray | None) -> Any:
+    """An array of one value: the memory of an image, which is not copied; or null."""
+    if image is None:
+        return arrow.nulls(1, kind)
+    image = np.ascontiguousarray(image)
+    ends = arrow.py_buffer(np.array([0, image.nbytes]))
+    return arrow.Array.from_buffers(kind, 1, [None, ends, arrow.py_buffer(image)])
 
 
 def rows_of(table: Any) -> Iterator[dict[str, Any]]:
     """The rows of a table of images, whose pixels stay where they are."""
-    pixels = table.column("pixels")
+    pixels = (octets for chunk in table.column("pixels").chunks for octets in _values_of(chunk))
     for row, octets in zip(table.drop_columns(["pixels"]).to_pylist(), pixels, strict=True):
-        yield {**row, "pixels": octets.as_buffer()}
+        yield {**row, "pixels": octets}
+
+
+def _values_of(array: Any) -> Iterator[Any]:
+    """The memory of each value of an array of large_binary, where one of its own would be a copy.
+
+    That of a null is empty.
+    """
+    _, ends, octets = array.buffers()
+    places = np.frombuffer(ends, np.int64)[array.offset : array.offset + len(array) + 1].tolist()
+    for start, end in itertools.pairwise(places):
+        yield octets.slice(start, end - start) if end > start else b""
 
 
 def read_of(row: dict[str, Any]) -> Read:
     """What was read, of a row of rows_of; the image's memory is the row's."""
     item = _item_of(row)
     image = None
-    if row["pixels"] is not None:
+    if row["height"] is not None:
         image = np.frombuffer(row["pixels"], np.uint8).reshape(row["height"], row["width"], 3)
     return item, FilePrediction(item.path, image=image, problem=row["problem"])
 

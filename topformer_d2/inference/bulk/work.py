@@ -11,7 +11,7 @@ from ...data.images import encode_image
 from ...data.scene import Scene
 from ...errors import InputError
 from ...files import is_remote
-from ..batches import BatchPredictor, FilePrediction, noting_trouble, read_file
+from ..batches import BatchPredictor, FilePrediction, noting_trouble, one_ahead, read_file
 from ..prediction_files import LABEL
 from ..results import result_lines
 from .inputs import read_remote
@@ -125,7 +125,14 @@ def read_item(item: Item, max_pixels: int) -> FilePrediction:
 
 
 def in_process(partitions: Iterable[Sequence[Item]], work: Work) -> Results:
-    """The engine that does all in this process, one partition after the other."""
+    """The engine that does all in this process, one partition after the other.
+
+    The next images are read, in a thread of its own, while the model predicts.
+    """
+    for block in one_ahead(_read_in_turn(partitions, work.max_pixels)):
+        yield work.predict(block)
+
+
+def _read_in_turn(partitions: Iterable[Sequence[Item]], max_pixels: int) -> Iterator[list[Read]]:
     for items in partitions:
-        for block in read_items(items, work.max_pixels):
-            yield work.predict(block)
+        yield from read_items(items, max_pixels)

@@ -163,7 +163,8 @@ class PartitionWriter:
             files=dict(sorted(found.files.items())),
         )
         (found.folder / RECORD).write_bytes(record.to_json())
-        os.chmod(found.folder, 0o777 & ~_umask())
+        readable = (found.folder / RECORD).stat().st_mode & 0o666  # as the user's umask has it
+        os.chmod(found.folder, readable | (readable & 0o444) >> 2)
         target = partition_folder(self._output, number)
         os.rename(found.folder, target)  # fails where a folder with files is there
         self._written.add(number)
@@ -172,12 +173,6 @@ class PartitionWriter:
     def _write(self, found: _Open, name: str, content: bytes) -> None:
         (found.folder / name).write_bytes(content)
         found.files[name] = len(content)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _as_parquet(lines: bytes) -> bytes:

@@ -1,0 +1,117 @@
+"""What bulk prediction reads: lists, columns of tables, and remote stores."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tests.faults.stand_in import SIZE, StandIn, write_inputs
+from tests.helpers import photo
+from topformer_d2.data.images import encode_image, write_image
+from topformer_d2.errors import InputError
+from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk
+
+COUNT = 20  # images
+
+
+@pytest.fixture
+def photos(tmp_path):
+    write_inputs(tmp_path / "in", COUNT)
+    return tmp_path / "in"
+
+
+def test_lists_of_paths(photos, tmp_path, monkeypatch, caplog):
+    names = sorted(str(path) for path in photos.iterdir())
+    assert list_inputs(photos) == names
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.txt").write_text(f"in/00003.png\n\n{names[1]}\nin/00003.png\n")
+    assert list_inputs("list.txt") == [names[1], names[3]] and "more than once" in caplog.text
+    (tmp_path / "none.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"none\.txt"):
+        list_inputs("none.txt")
+    photo(photos / "00003_label.png")
+    assert list_inputs(photos) == names
+
+
+def test_a_column_of_paths(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="the extra ray has it")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = arrow.table({"path": ["/b.png", "/a.png"], "note": ["x", "y"], "n": [1, 2]})
+    parquet.write_table(table, tmp_path / "p.parquet")
+    assert list_inputs(tmp_path / "p.parquet") == ["/a.png", "/b.png"]
+    parquet.write_table(table.rename_columns(["one", "two", "n"]), tmp_path / "q.parquet")
+    with pytest.raises(InputError, match="columns: one, two, n"):
+        list_inputs(tmp_path / "q.parquet", "input")
+    parquet.write_table(table.select(["note", "n"]), tmp_path / "r.parquet")
+    assert len(list_inputs(tmp_path / "r.parquet")) == 2
+    (tmp_path / "bad.parquet").write_bytes(b"no table")
+    with pytest.raises(InputError, match=r"bad\.parquet cannot be read as Parquet"):
+        list_inputs(tmp_path / "bad.parquet")
+
+
+def test_images_of_a_remote_store(photos, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for path in [*sorted(photos.iterdir())[:9], photos / "notes.md"]:
+        path.touch()
+        store.pipe(f"/bulk/{path.name}", path.read_bytes())
+    store.pipe("/bulk/00004.png", b"no image")
+    uris = list_inputs("memory://bulk")
+    assert len(uris) == 9 and uris[0] == "memory://bulk/00000.png"
+    out = tmp_path / "out"
+    keys = {"identity": {}, "partition_size": SIZE}
+    result = predict_in_bulk(StandIn(), [*uris, "memory://bulk/missing.png"], out, **keys)
+    assert (result.done, result.rejected) == (8, 2)
+    local = predict_in_bulk(StandIn(), list_inputs(photos), tmp_path / "local", **keys)
+    assert local.done == COUNT
+    name = "part-000000/labels/00001_label.png"
+    assert (out / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
+    assert [each["path"] for each in rejects] == [uris[4], "memory://bulk/missing.png"]
+    with pytest.raises(InputError, match="nothing is there"):
+        list_inputs("memory://elsewhere")
+    with pytest.raises(InputError, match="nosuch://"):
+        list_inputs("nosuch://a/b")
+
+
+def test_names_that_are_no_urls(photos, tmp_path):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    source = tmp_path / "photos"
+    source.mkdir()
+    values = {}
+    names = ["a b.png", "a%20b.png", "x#y.png", "q?z.png", "caf\u00e9.png"]
+    for i, name in enumerate(names):
+        write_image(source / name, np.full((4, 5, 3), 20 * i, np.uint8))
+        values[name] = 20 * i
+    uris = list_inputs(f"file://{source}")
+    read = [inputs.read_remote(uri, 1000) for uri in uris]
+    assert sorted(read) == sorted((source / name).read_bytes() for name in values)
+    assert len(set(read)) == len(values)
+
+
+def test_a_name_that_is_not_utf_8(tmp_path):
+    source = tmp_path / "photos"
+    source.mkdir()
+    for name in (b"\xff2.png", b"a%b.png"):
+        with open(os.path.join(os.fsencode(source), name), "wb") as f:
+            f.write(encode_image("a.png", np.zeros((4, 5, 3), np.uint8)))
+    for _ in range(2):
+        result = predict_in_bulk(StandIn(), list_inputs(source), tmp_path / "out", identity={})
+        assert (result.done, result.rejected) == (2, 0)
+
+
+def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    calls = []
+
+    def silent(uri):
+        calls.append(uri)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(inputs, "open_store", silent)
+    monkeypatch.setattr(inputs, "_WAITS", (0.0, 0.0))
+    with pytest.raises(OSError, match="does not answer"):
+        predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
+    assert len(calls) == 3 and not list((tmp_path / "out").glob("part-*"))

@@ -1,0 +1,86 @@
+"""Steps of bulk prediction: tables of images, and images that end their process."""
+
+import weakref
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from topformer_d2.inference.batches import FilePrediction
+from topformer_d2.inference.bulk.attempts import Attempts, predict_counted, read_counted
+from topformer_d2.inference.bulk.partitions import Item
+from topformer_d2.inference.bulk.work import Result
+
+
+def test_a_table_gives_images_back_and_keeps_none_of_them():
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    from topformer_d2.inference.bulk import tables
+
+    items = [Item(0, i, f"/p/\udcff{i}.png", f"\udcff{i}", i) for i in range(2)]
+    assert tables.items_of(tables.items_table(items)) == items
+    image = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    block = [(items[0], FilePrediction("a", image=image)), (items[1], FilePrediction("b"))]
+    block[1][1].problem = "none there"
+    found = [tables.read_of(row) for row in tables.rows_of(tables.images_table(block))]
+    assert [item for item, _ in found] == items and found[1][1].problem == "none there"
+    assert np.array_equal(found[0][1].image, image) and found[1][1].image is None
+    kept = weakref.ref(image)
+    del image, block, found
+    assert kept() is None
+
+
+def dying(places, seen):
+    """A step that ends its process at such a place, for which SystemExit stands."""
+
+    def step(batch):
+        results = []
+        for item, *_ in [each if isinstance(each[0], Item) else (each,) for each in batch]:
+            seen[item.place] += 1
+            if item.place in places:
+                raise SystemExit
+            results.append(Result(item.partition, item.place, b"x"))
+        return results
+
+    return step
+
+
+def until_it_lives(call):
+    """The answer of a call that is made again as Ray does it, and how often that was."""
+    for number in range(1, 100):
+        try:
+            return call(), number
+        except SystemExit:
+            continue
+    raise AssertionError("it has no end")
+
+
+def test_an_image_that_ends_its_process_is_found():
+    attempts, seen = Attempts(), Counter()
+    batch = [
+        (Item(0, i, f"/p/{i}", f"{i}", i), FilePrediction(f"/p/{i}", np.zeros(1))) for i in range(4)
+    ]
+    step = dying({2}, seen)
+    results, calls = until_it_lives(lambda: predict_counted(batch, step, attempts))
+    assert [result.place for result in results] == [0, 1, 2, 3]
+    assert [result.problem is None for result in results] == [True, True, False, True]
+    assert "/p/2" in results[2].problem and calls == 7 and seen[2] == 6
+    items = [item for item, _ in batch]
+
+    def read(items):
+        step(items)
+        yield [(item, FilePrediction(item.path)) for item in items]
+
+    attempts = Attempts()
+    blocks, _ = until_it_lives(lambda: list(read_counted(items, read, attempts)))
+    problems = [found.problem for block in blocks for _, found in block]
+    assert [problem is None for problem in problems] == [True, True, False, True]
+
+
+def test_a_process_that_dies_of_something_else_costs_no_image():
+    attempts = Attempts()
+    batch = [(Item(0, i, f"/p/{i}", f"{i}", i), FilePrediction(f"/p/{i}")) for i in range(3)]
+    for _ in range(20):  # lost nodes, each before the answer has come
+        attempts.begin(("predict", 0, 3))
+    results = predict_counted(batch, dying(set(), Counter()), attempts)
+    assert all(result.problem is None for result in results)
+    assert attempts.begin(("predict", 0, 3)) == 1
