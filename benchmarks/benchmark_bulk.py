@@ -6,7 +6,8 @@ python -m benchmarks.benchmark_bulk --simulate 1000000 --processes 2 --output me
 The first form predicts JPEGs of 640x480 by the model camvid_t. Pool and Ray do the same work: they
 read, predict on one thread a process, and write a label PNG an image. They run in turn, so that
 what else the machine does falls on both alike. The rate is counted from the first results to the
-last, and the whole time with the start of all processes is given as well.
+last, and the whole time with the start of all processes is given as well. CPU milliseconds an image
+are counted from the first results to the last, by what the processes do.
 
 The second form has very many images of 32x32 (hard links to a few files) and a stand-in for a
 model. It writes how much memory each part takes over time.
@@ -18,7 +19,6 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import re
 import shutil
 import statistics
 import sys
@@ -35,7 +35,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from tests.faults.processes import descendants
+from benchmarks.process_meters import KINDS, CpuMeter, watch
 from tests.faults.stand_in import StandIn
 from topformer_d2 import Predictor
 from topformer_d2.data.images import read_image, write_image
@@ -47,7 +47,6 @@ from topformer_d2.inference.bulk.work import Results, Work
 MODEL = "camvid_t"
 # Images that a process of the pool does in turn, and of a partition.
 CHUNK = 50
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -58,46 +57,13 @@ class Timing:
         rate: images a second, from the first results to the last.
         whole: seconds with the start and end of the processes.
         cpu: CPU seconds of all processes.
+        each: CPU milliseconds an image, from the first results to the last, by kind of process.
     """
 
     rate: float
     whole: float
     cpu: float
-
-
-class CpuMeter:
-    """CPU seconds of this process and of all that come from it, looked at as long as they live."""
-
-    def __init__(self) -> None:
-        self._ticks: dict[int, int] = {}
-        self._begin: dict[int, int] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> CpuMeter:
-        self._look()
-        self._begin = dict(self._ticks)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._look()
-        self._stopped.set()
-        self._thread.join()
-
-    def seconds(self) -> float:
-        ticks = sum(now - self._begin.get(pid, 0) for pid, now in self._ticks.items())
-        return ticks / _TICKS
-
-    def _watch(self) -> None:
-        while not self._stopped.wait(0.5):
-            self._look()
-
-    def _look(self) -> None:
-        for pid in (os.getpid(), *(pid for pid, _ in descendants(os.getpid()))):
-            with contextlib.suppress(OSError):
-                values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                self._ticks[pid] = int(values[11]) + int(values[12])
+    each: dict[str, float]
 
 
 def write_photos(folder: Path, count: int) -> None:
@@ -125,30 +91,27 @@ def _predict(paths: Sequence[str], output: str) -> int:
     return len(paths)
 
 
-# When results came, and how many.
-Times = list[tuple[float, int]]
+# Called when results come, with how many.
+Note = Callable[[int], None]
 
 
-def by_pool(paths: list[str], output: Path, processes: int) -> Times:
+def by_pool(paths: list[str], output: Path, processes: int, note: Note) -> None:
     """A pool of processes of the standard library."""
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     spawn = multiprocessing.get_context("spawn")
-    times = []
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_open) as pool:
         waiting = [pool.submit(_predict, chunk, str(output)) for chunk in chunks]
         for done in as_completed(waiting):
-            times.append((time.perf_counter(), done.result()))
-    return times
+            note(done.result())
 
 
-def by_ray(paths: list[str], output: Path, processes: int) -> Times:
+def by_ray(paths: list[str], output: Path, processes: int, note: Note) -> None:
     """The same on Ray."""
-    times = []
     engine = RayEngine(actors=processes)
 
     def noting(partitions: Iterable[Sequence[Item]], work: Work) -> Results:
         for results in engine(partitions, work):
-            times.append((time.perf_counter(), len(results)))
+            note(len(results))
             yield results
 
     predict_in_bulk(
@@ -159,28 +122,34 @@ def by_ray(paths: list[str], output: Path, processes: int) -> Times:
         engine=noting,
         partition_size=CHUNK,
     )
-    return times
 
 
-def timed(run: Callable[..., Times], paths: list[str], root: Path, processes: int) -> Timing:
+def timed(run: Callable[..., None], paths: list[str], root: Path, processes: int) -> Timing:
     """One run into an empty folder, which is removed."""
     output = root / "out"
     output.mkdir()
+    times: list[tuple[float, int, dict[int, int]]] = []
     with CpuMeter() as meter:
         start = time.perf_counter()
-        times = run(paths, output, processes)
+        run(
+            *(paths, output, processes),
+            lambda number: times.append((time.perf_counter(), number, meter.mark())),
+        )
         whole = time.perf_counter() - start
     written = sum(1 for _ in output.rglob("*_label.png"))
     if written != len(paths):
         raise SystemExit(f"{run.__name__} wrote {written} of {len(paths)} label maps")
     shutil.rmtree(output)
-    seconds = times[-1][0] - times[0][0]
-    after = sum(number for _, number in times[1:])
-    return Timing(after / seconds if seconds else float("nan"), whole, meter.seconds())
+    (first, _, begin), (last, _, end) = times[0], times[-1]
+    after = sum(number for _, number, _ in times[1:])
+    seconds = meter.seconds(begin, end)
+    each = {kind: 1000 * seconds[kind] / max(after, 1) for kind in KINDS}
+    rate = after / (last - first) if last > first else float("nan")
+    return Timing(rate, whole, sum(meter.seconds().values()), each)
 
 
 def compare(count: int, processes: int, repetitions: int, root: Path) -> str:
-    """The table of both."""
+    """The tables of both: how long they took, and what an image cost in which processes."""
     write_photos(root / "in", count)
     paths = list_inputs(root / "in")
     found: dict[str, list[Timing]] = {"pool": [], "ray": []}
@@ -201,42 +170,19 @@ def compare(count: int, processes: int, repetitions: int, root: Path) -> str:
     pool, ray = (row[1:] for row in rows)
     ratio = ["ray / pool", *(ours / theirs for theirs, ours in zip(pool, ray, strict=True))]
     headers = ["", "images a second", "whole, s", "CPU, s", "CPU share"]
-    return tabulate([*rows, ratio], headers=headers, floatfmt=".3f")
+    costs = [[name, *_costs(timings)] for name, timings in found.items()]
+    return "\n\n".join(
+        (
+            tabulate([*rows, ratio], headers=headers, floatfmt=".3f"),
+            tabulate(costs, headers=["CPU ms an image", *KINDS, "all"], floatfmt=".2f"),
+        )
+    )
 
 
-def memory_of(pid: int) -> int:
-    """MiB of a process's own memory, without what it shares with others."""
-    with contextlib.suppress(OSError):
-        status = Path(f"/proc/{pid}/status").read_text()
-        if found := re.search(r"^RssAnon:\s+(\d+)", status, re.M):
-            return int(found[1]) >> 10
-    return 0
-
-
-def store_of(pid: int) -> int:
-    """MiB that the object store of a raylet takes, whose file has no name any more."""
-    blocks = 0
-    with contextlib.suppress(OSError):
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if "plasma" in os.readlink(descriptor):
-                    blocks += os.stat(descriptor).st_blocks
-    return blocks * 512 >> 20
-
-
-def watch(done: Callable[[], int], file: TextIO, stopped: threading.Event, seconds: float) -> None:
-    """Write a line of memory every so many seconds."""
-    print("seconds,images,driver_mib,actors_mib,readers_mib,ray_mib,object_store_mib", file=file)
-    start = time.monotonic()
-    while not stopped.wait(seconds):
-        sums = {"actors": 0, "readers": 0, "ray": 0}
-        store = 0
-        for pid, title in descendants(os.getpid()):
-            kind = "actors" if "_Actor" in title else "readers" if "_read_block" in title else "ray"
-            sums[kind] += memory_of(pid)
-            store += store_of(pid) if "raylet_socket_name" in title else 0
-        row = (time.monotonic() - start, done(), memory_of(os.getpid()), *sums.values(), store)
-        print(",".join(f"{value:.0f}" for value in row), file=file, flush=True)
+def _costs(timings: Sequence[Timing]) -> list[float]:
+    """Medians of each kind of process, and of their sum."""
+    medians = [statistics.median(timing.each[kind] for timing in timings) for kind in KINDS]
+    return [*medians, statistics.median(sum(timing.each.values()) for timing in timings)]
 
 
 def simulate(count: int, processes: int, file: TextIO, seconds: float, root: Path) -> str:

@@ -291,3 +291,10 @@ def test_shards_are_written_back_as_plain_files(tmp_path, shards, forgotten):
     for file in files:
         direct, back = (tmp_path / folder / file for folder in ("direct", "back"))
         assert direct.read_bytes() == back.read_bytes(), file
+
+
+def test_the_size_of_shards_needs_shards(tmp_path):
+    words = ["--dataset", "synthetic_multitask_train", "--output", tmp_path / "new"]
+    result = topformer("data", "convert", *words, "--shard-mb", "64")
+    assert result.returncode == 1 and "--shard-mb is for --to webdataset" in result.stderr
+    assert not (tmp_path / "new").exists()

@@ -1,6 +1,7 @@
 """Prediction in partitions, in this process: what is written, continued, refused and rejected."""
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -283,3 +284,13 @@ def test_an_unknown_format_is_told(photos, tmp_path):
             bulk(photos, tmp_path / "out", **{key: "gif"})
     with pytest.raises(InputError, match="s3://bucket"):
         bulk(photos, "s3://bucket/out")
+
+
+def test_files_and_folders_are_as_the_umask_has_them(photos, tmp_path):
+    before = os.umask(0o027)
+    try:
+        bulk(photos, tmp_path / "out")
+    finally:
+        os.umask(before)
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in (tmp_path / "out").rglob("*")}
+    assert modes == {(True, 0o750), (False, 0o640)}

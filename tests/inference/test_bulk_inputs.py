@@ -115,3 +115,41 @@ def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path,
     with pytest.raises(OSError, match="does not answer"):
         predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
     assert len(calls) == 3 and not list((tmp_path / "out").glob("part-*"))
+
+
+def test_a_process_opens_a_store_once(photos):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    inputs._open_root.cache_clear()
+    uris = list_inputs(photos.as_uri())
+    assert all(len(inputs.read_remote(uri, 10**6)) > 100 for uri in uris) and len(uris) == COUNT
+    found = inputs._open_root.cache_info()
+    assert found.misses == 1 and found.hits > COUNT
+
+
+class Refusing:
+    """A store whose library has errors of its own."""
+
+    def get_file_info(self, _):
+        raise RuntimeError("AccessDenied")
+
+    open_input_stream = get_file_info
+
+
+def test_errors_of_a_library_name_the_address(tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    monkeypatch.setattr(inputs, "open_store", lambda uri: (Refusing(), "b/a.png"))
+    monkeypatch.setattr(inputs, "_WAITS", (0.0,))
+    with pytest.raises(InputError, match=r"s3://b/in .*RuntimeError: AccessDenied"):
+        list_inputs("s3://b/in")
+    with pytest.raises(OSError, match=r"RuntimeError: AccessDenied.*s3://b/a\.png"):
+        predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+def test_earlier_outputs_in_a_remote_store_are_told_once(photos, caplog):
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    for name in ("00001_label.png", "00002_label.png"):
+        write_image(photos / name, np.zeros((4, 5), np.uint8))
+    assert len(list_inputs(photos.as_uri())) == COUNT
+    (record,) = caplog.records
+    assert record.args[1] == 2 and "00001_label.png" in record.args[2]

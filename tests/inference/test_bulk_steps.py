@@ -1,12 +1,15 @@
 """Steps of bulk prediction: tables of images, and images that end their process."""
 
+import threading
 import weakref
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from tests.faults.stand_in import StandIn, write_inputs
 from topformer_d2.inference.batches import FilePrediction
+from topformer_d2.inference.bulk import list_inputs, predict_in_bulk, work
 from topformer_d2.inference.bulk.attempts import Attempts, predict_counted, read_counted
 from topformer_d2.inference.bulk.partitions import Item
 from topformer_d2.inference.bulk.work import Result
@@ -84,3 +87,69 @@ def test_a_process_that_dies_of_something_else_costs_no_image():
     results = predict_counted(batch, dying(set(), Counter()), attempts)
     assert all(result.problem is None for result in results)
     assert attempts.begin(("predict", 0, 3)) == 1
+
+
+def test_deaths_of_whoever_takes_the_images_are_not_counted_as_reading():
+    items = [Item(0, i, f"/p/{i}", f"{i}", i) for i in range(2)]
+
+    def read(items):
+        for item in items:
+            yield [(item, FilePrediction(item.path))]
+
+    attempts = Attempts()
+    for _ in range(20):
+        blocks = read_counted(items, read, attempts)
+        assert [len(next(blocks)), len(next(blocks))] == [1, 1]  # and the process is gone
+    blocks = list(read_counted(items, read, attempts))
+    assert [found.problem for block in blocks for _, found in block] == [None, None]
+
+
+def test_images_of_tables_that_were_joined_and_cut():
+    arrow = pytest.importorskip("pyarrow", reason="the extra ray has it")
+    from topformer_d2.inference.bulk import tables
+
+    images = [np.full((2 + i, 3, 3), i, np.uint8)[..., ::-1] for i in range(4)]
+    images.insert(1, None)
+    block = [
+        (Item(0, i, f"/p/{i}", f"{i}", i), FilePrediction(f"/p/{i}", image=image))
+        for i, image in enumerate(images)
+    ]
+    table = arrow.concat_tables([tables.images_table(block[:2]), tables.images_table(block[2:])])
+    for form in (table, table.combine_chunks()):
+        found = [tables.read_of(row)[1].image for row in tables.rows_of(form.slice(1, 3))]
+        assert found[0] is None and len(found) == 3
+        assert np.array_equal(found[1], images[2]) and np.array_equal(found[2], images[3])
+
+
+def test_pixels_are_not_copied():
+    pytest.importorskip("pyarrow", reason="the extra ray has it")
+    from topformer_d2.inference.bulk import tables
+
+    image = np.zeros((5, 7, 3), np.uint8)
+    table = tables.images_table([(Item(0, 0, "/p", "p", 0), FilePrediction("/p", image=image))])
+    (row,) = tables.rows_of(table)
+    assert np.shares_memory(tables.read_of(row)[1].image, image)
+
+
+def test_the_next_images_are_read_while_the_model_predicts(tmp_path, monkeypatch):
+    write_inputs(tmp_path / "in", 4)
+    monkeypatch.setattr(work, "BLOCK_BYTES", 1)  # an image is a block
+    is_read = [threading.Event() for _ in range(4)]
+    read_item = work.read_item
+
+    def noting(item, max_pixels):
+        found = read_item(item, max_pixels)
+        is_read[item.place].set()
+        return found
+
+    class Waiting(StandIn):
+        waited = ()
+
+        def __call__(self, images):
+            self.waited += (is_read[min(len(self.waited) + 1, 3)].wait(20),)
+            return super().__call__(images)
+
+    monkeypatch.setattr(work, "read_item", noting)
+    predictor = Waiting()
+    result = predict_in_bulk(predictor, list_inputs(tmp_path / "in"), tmp_path / "out", identity={})
+    assert result.done == 4 and predictor.waited == (True,) * 4

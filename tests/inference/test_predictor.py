@@ -110,6 +110,17 @@ def test_a_predictor_is_pickled_and_copied(weights, tmp_path, monkeypatch):
         assert np.array_equal(copied(image).label, expected)
 
 
+def test_weights_of_the_config_are_found_from_another_folder(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(weights, "m.safetensors")
+    cfg = get_config(CONFIG, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "m.safetensors"])
+    predictor = Predictor(cfg, num_threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (64, 130, 3), dtype=np.uint8)
+    expected = predictor(image).label
+    monkeypatch.chdir("/")
+    assert np.array_equal(pickle.loads(pickle.dumps(predictor))(image).label, expected)
+
+
 def test_a_predictor_needs_no_data(weights):
     cfg = get_config(CONFIG, ["DATASETS.TEST", "('nowhere',)", "DATASETS.TRAIN", "('nor_here',)"])
     scene = Predictor(cfg, weights)(np.zeros((32, 40, 3), np.uint8))

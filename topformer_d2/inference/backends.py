@@ -57,6 +57,7 @@ class Backend(Protocol):
         batch: images in a run, at most.
         does_resizing: it takes images as they are.
         gives_labels: label maps, and no logits.
+        weights: the file that was read beside the model's own; None = there is none.
     """
 
     info: ModelInfo
@@ -64,6 +65,7 @@ class Backend(Protocol):
     batch: int
     does_resizing: bool
     gives_labels: bool
+    weights: str | None
 
     def run(self, images: Sequence[np.ndarray]) -> list[NetworkOutput]:
         """Images (H, W, 3) uint8 BGR, all of one size, to an output each."""
@@ -99,6 +101,7 @@ class TorchBackend:
         if cfg.MODEL.DEVICE == "cpu":
             self.batch = 1
             keep_freed_memory()
+        self.weights = weights
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
         # Channels last: a CPU then takes about 0.7 times as long.
@@ -135,6 +138,8 @@ class FileBackend:
     Attributes:
         export: what the file says of itself.
     """
+
+    weights = None
 
     def __init__(self, path: str, runtime: str, num_threads: int | None = None):
         """

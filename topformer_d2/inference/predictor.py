@@ -93,7 +93,10 @@ class Predictor:
         # Another process may stand in another folder.
         is_file = isinstance(model, str) and bool(Path(model).suffix) and os.path.exists(model)
         self._model = os.path.abspath(model) if is_file else model
-        self._weights = os.path.abspath(weights) if weights and os.path.exists(weights) else weights
+        # A config names them from the working folder on; what is absolute may be the package's.
+        found = weights or self.backend.weights
+        is_here = bool(found) and not os.path.isabs(found) and os.path.exists(found)
+        self._weights = os.path.abspath(found) if is_here else weights
         self._backend_name = backend
         self._num_threads = num_threads
         self._tile_size = tile_size

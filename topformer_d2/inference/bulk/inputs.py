@@ -152,7 +152,7 @@ def _list_remote(uri: str, given: str) -> list[str]:
         raise
     except Exception as e:
         raise InputError(f"{given}{uri} cannot be listed: {_told(e)}") from e
-    names = [each.base_name for each in infos if each.type == fs.FileType.File]
+    names = sorted(each.base_name for each in infos if each.type == fs.FileType.File)
     kept = [name for name in names if has_extension(name)]
     if not kept:
         raise InputError(f"{given}{uri}: no image there, of {len(names)} files")
