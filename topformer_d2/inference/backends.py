@@ -101,7 +101,7 @@ class TorchBackend:
         if cfg.MODEL.DEVICE == "cpu":
             self.batch = 1
             keep_freed_memory()
-        self.weights = weights
+        self.weights: str | None = weights
         model = build_model(cfg)
         SafeCheckpointer(model, require_all=True).load(weights)
         # Channels last: a CPU then takes about 0.7 times as long.
@@ -139,7 +139,7 @@ class FileBackend:
         export: what the file says of itself.
     """
 
-    weights = None
+    weights: str | None = None
 
     def __init__(self, path: str, runtime: str, num_threads: int | None = None):
         """
