@@ -10,6 +10,7 @@ from tests.faults.stand_in import SIZE, StandIn, write_inputs
 from tests.helpers import photo
 from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
+from topformer_d2.files import stores
 from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk
 
 COUNT = 20  # images
@@ -111,7 +112,7 @@ def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path,
         raise OSError("connection reset")
 
     monkeypatch.setattr(inputs, "open_store", silent)
-    monkeypatch.setattr(inputs, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(stores, "_WAITS", (0.0, 0.0))
     with pytest.raises(OSError, match="does not answer"):
         predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
     assert len(calls) == 3 and not list((tmp_path / "out").glob("part-*"))
@@ -138,7 +139,7 @@ class Refusing:
 def test_errors_of_a_library_name_the_address(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow", reason="the extra ray has it")
     monkeypatch.setattr(inputs, "open_store", lambda uri: (Refusing(), "b/a.png"))
-    monkeypatch.setattr(inputs, "_WAITS", (0.0,))
+    monkeypatch.setattr(stores, "_WAITS", (0.0,))
     with pytest.raises(InputError, match=r"s3://b/in .*RuntimeError: AccessDenied"):
         list_inputs("s3://b/in")
     with pytest.raises(OSError, match=r"RuntimeError: AccessDenied.*s3://b/a\.png"):

@@ -13,7 +13,7 @@ from .reading import (
 from .remote import is_remote
 from .room import naming_full_disks
 from .stamps import Stamp, file_stamp, stamp
-from .stores import copy_from_store, fsspec_store, is_in_store, read_from_store
+from .stores import ask_store, copy_from_store, fsspec_store, is_in_store, read_from_store, told
 from .writing import (
     check_local_output,
     check_output,
@@ -25,6 +25,7 @@ from .writing import (
 
 __all__ = [
     "Stamp",
+    "ask_store",
     "check_local_output",
     "check_output",
     "check_regular_file",
@@ -46,6 +47,7 @@ __all__ = [
     "read_json",
     "read_text",
     "stamp",
+    "told",
     "waiting_for_lock",
     "write_beside",
     "write_json",

@@ -23,19 +23,25 @@ def fsspec_store(uri: str) -> tuple[Any, str]:
     """fsspec's file system of a URI, and the path in it.
 
     Raises:
-        InputError: fsspec does not know the scheme, or a library for it is missing.
+        InputError: fsspec does not know the scheme, a library is missing, or it cannot open the
+            store.
     """
     fsspec = import_optional("fsspec", uri, "fsspec")
     try:
-        return fsspec.core.url_to_fs(uri)
-    except (ImportError, ValueError) as e:
-        raise InputError(f"{uri} cannot be opened: {e}") from e
+        return fsspec.core.url_to_fs(uri)  # which keeps its stores
+    except Exception as e:  # each library has its own
+        raise InputError(f"{uri} cannot be opened: {told(e)}") from e
+
+
+def told(error: Exception) -> str:
+    """What an error of a library says, which may be no OSError: its kind is a part of that."""
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def is_in_store(uri: str) -> bool:
     """Whether a URI is that of a file; raises as read_from_store, but for a missing file."""
     store, path = fsspec_store(uri)
-    return _ask(uri, lambda: store.isfile(path))
+    return ask_store(uri, lambda: store.isfile(path))
 
 
 def read_from_store(uri: str) -> bytes:
@@ -46,7 +52,7 @@ def read_from_store(uri: str) -> bytes:
         OSError: the store does not answer, or does not let the file be read.
     """
     store, path = fsspec_store(uri)
-    return _ask(uri, lambda: store.cat_file(path))
+    return ask_store(uri, lambda: store.cat_file(path))
 
 
 def copy_from_store(uri: str, target: str | os.PathLike, size: int) -> None:
@@ -64,7 +70,7 @@ def copy_from_store(uri: str, target: str | os.PathLike, size: int) -> None:
     store, path = fsspec_store(uri)
     with folder_beside(target) as beside:
         copy = beside / Path(target).name
-        _ask(uri, lambda: store.get_file(path, str(copy)))
+        ask_store(uri, lambda: store.get_file(path, str(copy)))
         if (found := copy.stat().st_size) != size:
             raise InputError(
                 f"{uri} has {found} bytes, and should have {size}: copy it again from where it was "
@@ -75,7 +81,13 @@ def copy_from_store(uri: str, target: str | os.PathLike, size: int) -> None:
         os.replace(copy, target)
 
 
-def _ask(uri: str, question: Callable[[], T]) -> T:
+def ask_store(uri: str, question: Callable[[], T]) -> T:
+    """What a question about a file of a store gives, asked again where the store does not answer.
+
+    Raises:
+        InputError: there is no such file.
+        OSError: the store does not answer, or does not let the file be read.
+    """
     for wait in (*_WAITS, None):
         try:
             return question()
@@ -83,10 +95,12 @@ def _ask(uri: str, question: Callable[[], T]) -> T:
             raise InputError(f"{uri} cannot be read: {e.strerror or 'No such file'}") from e
         except PermissionError as e:  # such as that of a token that has expired
             raise PermissionError(errno.EPERM, e.strerror or str(e), uri) from e
+        except MemoryError:
+            raise
         except Exception as e:  # the libraries of stores have errors of their own
             if isinstance(e, OSError) and e.errno in _FULL:  # the disk of this machine
                 raise
             if wait is None:
-                raise OSError(errno.EIO, f"the store does not answer: {e!r}", uri) from e
+                raise OSError(errno.EIO, f"the store does not answer: {told(e)}", uri) from e
             time.sleep(wait)
     raise AssertionError

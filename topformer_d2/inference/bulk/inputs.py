@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -12,14 +11,19 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
-from ...files import check_regular_file, fsspec_store, is_remote, read_text
+from ...files import (
+    ask_store,
+    check_regular_file,
+    fsspec_store,
+    is_remote,
+    read_text,
+    told,
+)
 from ...logs import get_logger
 from ..prediction_files import split_outputs
 
 logger = get_logger(__name__)
 
-# A store that does not answer is tried again after so many seconds.
-_WAITS = (1.0, 4.0, 15.0)
 # What a file may have in bytes for each pixel that is read, and for all that is not pixels.
 _BYTES_PER_PIXEL, _SOME_BYTES = 16, 1 << 24
 
@@ -113,11 +117,7 @@ def open_store(uri: str) -> tuple[Any, str]:
     if known is not None:
         store, root = known
         return store, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}"
-    fsspec = import_optional("fsspec", f"{uri}", "fsspec")
-    try:
-        store, path = fsspec.core.url_to_fs(uri)  # which keeps its stores
-    except Exception as e:  # each library has its own
-        raise InputError(f"{uri} cannot be opened: {_told(e)}") from e
+    store, path = fsspec_store(uri)
     return fs.PyFileSystem(fs.FSSpecHandler(store)), path
 
 
@@ -130,11 +130,6 @@ def _open_root(uri: str) -> tuple[Any, str] | None:
         return fs.FileSystem.from_uri(uri)
     except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError):
         return None
-
-
-def _told(error: Exception) -> str:
-    """What an error of a library says, which may be no OSError: its kind is a part of that."""
-    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
 
 
 def _list_remote(uri: str, given: str) -> list[str]:
@@ -151,7 +146,7 @@ def _list_remote(uri: str, given: str) -> list[str]:
     except InputError:
         raise
     except Exception as e:
-        raise InputError(f"{given}{uri} cannot be listed: {_told(e)}") from e
+        raise InputError(f"{given}{uri} cannot be listed: {told(e)}") from e
     names = sorted(each.base_name for each in infos if each.type == fs.FileType.File)
     kept = [name for name in names if has_extension(name)]
     if not kept:
@@ -176,26 +171,16 @@ def read_remote(uri: str, max_pixels: int) -> bytes:
         OSError: the store does not answer, cannot be opened here, or does not let the file be read.
     """
     most = _SOME_BYTES + _BYTES_PER_PIXEL * max_pixels
-    for wait in (*_WAITS, None):
+
+    def read() -> bytes:
         try:
-            try:
-                store, path = open_store(uri)
-            except InputError as e:  # which the next file would meet as well
-                raise PermissionError(errno.EPERM, str(e), uri) from e
-            with store.open_input_stream(path) as file:
-                content = file.read(most + 1)
-            break
-        except (FileNotFoundError, IsADirectoryError) as e:
-            raise InputError(f"{uri} cannot be read: {e.strerror or e}") from e
-        except PermissionError as e:  # such as that of a token that has expired
-            raise PermissionError(errno.EPERM, e.strerror or str(e), uri) from e
-        except MemoryError:
-            raise
-        except Exception as e:  # botocore's and gcsfs's are no OSErrors
-            if wait is None:
-                # One that ends the run: the next file would meet it as well.
-                raise OSError(errno.EIO, f"the store does not answer: {_told(e)}", uri) from e
-            time.sleep(wait)
+            store, path = open_store(uri)
+        except InputError as e:  # which the next file would meet as well
+            raise PermissionError(errno.EPERM, str(e), uri) from e
+        with store.open_input_stream(path) as file:
+            return file.read(most + 1)
+
+    content = ask_store(uri, read)
     if len(content) > most:
         raise InputError(f"{uri} is larger than {most} bytes, which is more than it can need")
     return content
