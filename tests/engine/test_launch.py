@@ -9,13 +9,13 @@ import pytest
 import torch
 from detectron2.engine import defaults
 from detectron2.utils import comm
-from torch import distributed
-from torch.nn.parallel import DistributedDataParallel
+from torch import distributed, nn
 
 from topformer_d2.engine import launch as launching
 from topformer_d2.engine.failures import LOST_CONNECTION, LostProcessError
 from topformer_d2.engine.launch import launch
 from topformer_d2.errors import InputError, Terminated
+from topformer_d2.modeling.sync_batch_norm import CpuSyncBatchNorm
 
 
 class Started(Exception):
@@ -283,5 +283,12 @@ def test_a_model_on_the_cpu_is_wrapped_for_several_processes(monkeypatch):
             wrap = defaults.create_ddp_model
             assert (wrap is detectron2s) is not is_ours
         assert defaults.create_ddp_model is detectron2s
+    wrapped = []
+    monkeypatch.setattr(
+        launching, "DistributedDataParallel", lambda *args, **keys: wrapped.append((*args, keys))
+    )
+    model = nn.Sequential(nn.SyncBatchNorm(4))
+    wrap(model, broadcast_buffers=False)
     # Or gradients would be summed in another order after the first iteration.
-    assert (wrap.func, wrap.keywords) == (DistributedDataParallel, {"find_unused_parameters": True})
+    keys = {"find_unused_parameters": True, "broadcast_buffers": False}
+    assert wrapped == [(model, keys)] and isinstance(model[0], CpuSyncBatchNorm)

@@ -7,9 +7,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.helpers import REPOSITORY
 from topformer_d2 import get_config
@@ -19,6 +21,7 @@ from topformer_d2.errors import InputError
 from topformer_d2.modeling import RawOutput, TopFormerSegmentor
 from topformer_d2.modeling.baselines import timm_backbone, torchvision_backbone
 from topformer_d2.modeling.baselines.levels import level_names
+from topformer_d2.modeling.sync_batch_norm import SYNCHRONIZED
 
 # Parameters with 150 classes (detectors: 80), stride of the logits.
 SEGMENTERS = {
@@ -244,6 +247,13 @@ def test_importing_the_package_imports_neither_library():
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_norms_are_of_all_processes_also_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "get_backend", lambda: "gloo")
+    norms = [m for m in build("raspp_mobilenetv2").modules() if isinstance(m, _BatchNorm)]
+    assert norms and all(isinstance(norm, SYNCHRONIZED) for norm in norms)
 
 
 BASELINE, HEAD, FPN = "MODEL.BASELINE.", "MODEL.SEM_SEG_HEAD.", "MODEL.FPN."

@@ -13,7 +13,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from functools import partial
 from multiprocessing import connection
 from typing import Any
 
@@ -21,10 +20,11 @@ import torch
 from detectron2 import engine
 from detectron2.engine import defaults
 from detectron2.utils import comm
-from torch import distributed
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import InputError, is_out_of_memory
+from ..modeling.sync_batch_norm import with_cpu_sync_batch_norm
 from .failures import LOST_CONNECTION, LostProcessError, as_lost_process
 from .groups import gathering_by, gloo_group
 
@@ -264,9 +264,13 @@ def wrapping_for_device(device: str) -> Iterator[None]:
     if str(device) != "cpu" or comm.get_world_size() == 1:
         yield
         return
-    wrap = partial(DistributedDataParallel, find_unused_parameters=True)
-    with _replaced(defaults, "create_ddp_model", wrap):
+    with _replaced(defaults, "create_ddp_model", _wrap_for_cpu):
         yield
+
+
+def _wrap_for_cpu(model: nn.Module, **kwargs: Any) -> DistributedDataParallel:
+    model = with_cpu_sync_batch_norm(model)
+    return DistributedDataParallel(model, find_unused_parameters=True, **kwargs)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from detectron2.layers import Conv2d, NaiveSyncBatchNorm, get_norm
+from detectron2.layers import Conv2d, get_norm
 from detectron2.utils import comm
 from detectron2.utils.logger import log_first_n
 from torch import Tensor, distributed, nn
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import InputError, look_up
+from .sync_batch_norm import SYNCHRONIZED
 
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {"relu": F.relu, "relu6": F.relu6}
@@ -24,8 +25,6 @@ IN_PLACE: dict[Activation, Activation] = {
     F.relu: torch.relu_,
     F.relu6: partial(F.relu6, inplace=True),
 }
-# Norms over the batches of all processes.
-_SYNCHRONIZED = (nn.SyncBatchNorm, NaiveSyncBatchNorm)
 
 
 def conv_norm(
@@ -179,7 +178,7 @@ def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:
 def trains_batch_norm(module: nn.Module) -> bool:
     """Whether a module is in training with a BatchNorm over the batch of this process alone."""
     return module.training and any(
-        isinstance(m, _BatchNorm) and not isinstance(m, _SYNCHRONIZED) and m.training
+        isinstance(m, _BatchNorm) and not isinstance(m, SYNCHRONIZED) and m.training
         for m in module.modules()
     )
 

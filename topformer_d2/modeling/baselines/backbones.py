@@ -231,9 +231,9 @@ def _check_stride(name: str, output_stride: int, stride: int) -> None:
 
 
 def _is_sync_bn(norm: str) -> bool:
-    if norm not in ("BN", "SyncBN"):
+    if norm not in ("BN", "SyncBN", "naiveSyncBN"):
         raise InputError(f"MODEL.BASELINE.NORM is {norm!r}; use BN or SyncBN")
-    return norm == "SyncBN"
+    return norm != "BN"
 
 
 def _build(make: Callable[..., LevelsBackbone], cfg: CfgNode, **args: Any) -> LevelsBackbone:
