@@ -4,8 +4,9 @@
     --data "CamVid (research)" --command "topformer train --config-file ..." --metrics \\
     '{"camvid_sem_seg_val": {"sem_seg/mIoU": 58.9}}'
 
-It writes the weights as float16, the config's keys that inference and evaluation need, and the
-card. What float16 changes is for an evaluation to say: `topformer eval --config-file NAME`.
+It writes the weights as float16, or with --int8 as checkpoint.compact does, the config's keys that
+inference and evaluation need, and the card. What either changes is for an evaluation to say:
+`topformer eval --config-file NAME`.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from detectron2.config import get_cfg
 
 import topformer_d2
 from topformer_d2.checkpoint import read_weights, save_state_dict
+from topformer_d2.checkpoint.compact import to_float16, to_int8
 from topformer_d2.config import add_topformer_config, load_config
 
 FOLDER = Path(topformer_d2.__file__).parent / "zoo"
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="OUTPUT_DIR of the training")
     parser.add_argument("--name", required=True)
     parser.add_argument("--weights", type=Path, help="default: its model_final.pth")
+    parser.add_argument("--int8", action="store_true", help="for what float16 makes too large")
     parser.add_argument("--test", nargs="+", help="DATASETS.TEST; default: the run's")
     parser.add_argument("--data", required=True, help="what it was trained on, and the licence")
     parser.add_argument("--command", required=True, help="that trained it")
@@ -66,12 +69,12 @@ def main() -> None:
     values["DATASETS"] = {key: list(cfg.DATASETS[key]) for key in KEYS if cfg.DATASETS[key]}
     if args.test:
         values["DATASETS"]["TEST"] = args.test
-    weights = read_weights(str(args.weights or args.run / "model_final.pth"))
-    packed = {
-        key: value.half() if value.is_floating_point() else value
-        for key, value in weights.items()
+    weights = {
+        key: value
+        for key, value in read_weights(str(args.weights or args.run / "model_final.pth")).items()
         if not key.endswith("num_batches_tracked")  # no part of an answer
     }
+    packed = to_int8(weights) if args.int8 else to_float16(weights)
     path = FOLDER / f"{args.name}.safetensors"
     save_state_dict(packed, str(path))
     size = path.stat().st_size

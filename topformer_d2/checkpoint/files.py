@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import check_regular_file, writing_beside
+from .compact import from_int8
 from .contents import weights_of
 
 # What a user may run on a file that is refused; `old` and `new` are names of files.
@@ -110,7 +111,7 @@ def _read_safetensors(local: str) -> dict[str, Tensor]:
     tensors = load_file(local)
     if expected is not None and _hash(tensors) != expected:
         raise _Damaged("its sha256 differs")
-    return tensors
+    return from_int8(tensors)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
