@@ -92,7 +92,7 @@ def _write(path: str, backend: FileBackend, files: list[str], target: Path) -> N
             nodes_to_exclude=[node.name for node in graph.node if _FLOAT.search(node.name)],
         )
         model = onnx.load(partial)
-        info = replace(read_onnx(path), precision="int8")
+        info = replace(read_onnx(path)[0], precision="int8")
         save_described(model, metadata_json(info), partial)
         os.replace(partial, target)
 

@@ -25,11 +25,11 @@ def seal(path: Path, weights: Path | None = None) -> None:
     """
     content = path.read_bytes()
     (place,) = _PATTERN.finditer(content)
-    digest = _digest(content, place, weights)
+    digest = _digest(content, place, None if weights is None else weights.read_bytes())
     path.write_bytes(content[: place.start(1)] + digest + content[place.end(1) :])
 
 
-def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
+def check_seal(content: bytes, path: str, weights: bytes | None = None) -> bool:
     """False where a file has no checksum.
 
     A checksum finds damage, and a file beside which another one's weights lie. It does not say who
@@ -38,7 +38,7 @@ def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
     Args:
         content: of the file.
         path: of the file, for the message.
-        weights: OpenVINO's second file.
+        weights: the content of OpenVINO's second file, which has the same name and .bin.
 
     Raises:
         InputError: it has another content than it was written with.
@@ -47,8 +47,10 @@ def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
     if not places:
         return False
     if len(places) > 1 or _digest(content, places[0], weights) != places[0][1]:
-        files = f"{path} or {weights.name}" if weights else path
-        copy = "copy both files again" if weights else "copy it again"
+        files, copy = path, "copy it again"
+        if weights is not None:
+            files = f"{path} or {Path(path).with_suffix('.bin').name}"
+            copy = "copy both files again"
         raise InputError(
             f"{files} was damaged or changed after it was written (its SHA-256 is another one): "
             f"{copy}, or export it again"
@@ -56,12 +58,10 @@ def check_seal(content: bytes, path: str, weights: Path | None = None) -> bool:
     return True
 
 
-def _digest(content: bytes, place: re.Match, weights: Path | None) -> bytes:
+def _digest(content: bytes, place: re.Match, weights: bytes | None) -> bytes:
     found = hashlib.sha256(memoryview(content)[: place.start(1)])
     found.update(PLACEHOLDER.encode())
     found.update(memoryview(content)[place.end(1) :])
     if weights is not None:
-        with open(weights, "rb") as f:
-            while chunk := f.read(1 << 20):
-                found.update(chunk)
+        found.update(weights)
     return found.hexdigest().encode()

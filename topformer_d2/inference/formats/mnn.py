@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -47,16 +48,23 @@ class MnnSession:
         """Arguments and errors as OnnxRuntimeSession has them."""
         mnn = import_extra("MNN", FORMAT.extra)
         self._path, self._expr = str(path), mnn.expr
-        self.export, _ = read_description(path)
+        self.export, content = read_description(path)
         try:
-            # Its default is float16 where the processor has it.
-            self._module = mnn.nn.load_module_from_file(
-                self._path,
-                [self.export.input_name],
-                list(self.export.outputs),
-                precision_mode=mnn.expr.PrecisionMode.High,
-                thread_num=num_threads or os.cpu_count() or 1,
-            )
+            # Of a copy that nobody else writes: MNN's Python opens modules by their path alone. So
+            # it finds no file of further weights beside it either.
+            with tempfile.TemporaryDirectory(prefix="topformer_d2-") as folder:
+                copy = Path(folder) / "model.mnn"
+                copy.write_bytes(content[FORMAT.extension])
+                self._module = mnn.nn.load_module_from_file(
+                    str(copy),
+                    [self.export.input_name],
+                    list(self.export.outputs),
+                    # Its default is float16 where the processor has it.
+                    precision_mode=mnn.expr.PrecisionMode.High,
+                    thread_num=num_threads or os.cpu_count() or 1,
+                )
+        except OSError:  # as of a full disk
+            raise
         except Exception as e:  # its exceptions have no base of their own
             raise InputError(f"{path} is not a model that MNN can run: {e}; export it again") from e
         # A module runs for one caller at a time.

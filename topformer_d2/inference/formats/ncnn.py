@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +31,11 @@ _BESIDE = (".bin",)
 _INEXACT = (
     *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"),
     *("use_bf16_packed", "use_bf16_storage", "use_winograd_convolution"),
+)
+
+# Of memory that C code gives to Python as a capsule.
+_address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
 
 
@@ -89,14 +97,20 @@ class NcnnSession:
         """Arguments and errors as OnnxRuntimeSession has them."""
         ncnn = import_extra("ncnn", FORMAT.extra)
         self._path = str(path)
-        self.export, _ = read_description(path, _BESIDE)
+        self.export, content = read_description(path, _BESIDE)
         self._mat, self._net = ncnn.Mat, ncnn.Net()
         for option in _INEXACT:
             setattr(self._net.opt, option, False)
         if num_threads:
             self._net.opt.num_threads = num_threads
-        weights = str(Path(path).with_suffix(".bin"))
-        if self._net.load_param(self._path) != 0 or self._net.load_model(weights) != 0:
+        graph, weights = (content[each] for each in (FORMAT.extension, *_BESIDE))
+        # ncnn's reader of text takes a byte of 0 for the end.
+        is_text = graph.isascii() and b"\0" not in graph
+        if (
+            not is_text
+            or self._net.load_param_mem(graph.decode()) != 0
+            or self._net.load_model(_reader(ncnn, weights)) != 0
+        ):
             raise InputError(f"{path} is not a model that ncnn can run: export it again")
         names, export = self._net.output_names(), self.export
         if self._net.input_names() != [export.input_name] or not {*export.outputs} <= {*names}:
@@ -118,6 +132,26 @@ class NcnnSession:
             outputs[name] = np.array(found)[None]
         check_answer(self.export, outputs, self._path)
         return outputs
+
+
+def _reader(ncnn: ModuleType, content: bytes) -> Any:
+    """What ncnn reads weights from, as it reads a file; at their end it is given less.
+
+    Not Net.load_model_mem, which neither knows where the bytes end nor returns whether it worked,
+    and whose weights may lie in Python's bytes after those are gone.
+    """
+
+    class Reader(ncnn.DataReader):
+        def __init__(self) -> None:
+            super().__init__()
+            self._left = memoryview(content)
+
+        def read(self, place: object, size: int) -> int:
+            part, self._left = self._left[:size], self._left[size:]
+            ctypes.memmove(_address(place, None), bytes(part), len(part))
+            return len(part)
+
+    return Reader()
 
 
 FORMAT = ExportFormat(

@@ -91,14 +91,14 @@ class OnnxRuntimeSession:
         """
         onnxruntime = import_extra("onnxruntime")
         self._path = str(path)
-        self.export = read_onnx(self._path)
+        self.export, content = read_onnx(self._path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads or 0
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised
         try:
             self._session = onnxruntime.InferenceSession(
-                self._path, options, providers=["CPUExecutionProvider"]
+                content, options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:  # its exceptions have no base of their own
             raise InputError(f"{path} is not an ONNX file that ONNX Runtime can run: {e}") from e
@@ -123,14 +123,22 @@ class OnnxRuntimeSession:
         return found
 
 
-def read_onnx(path: str) -> ExportInfo:
-    """The description in an ONNX file that is whole and has all of its weights inside."""
+def read_onnx(path: str) -> tuple[ExportInfo, bytes]:
+    """The description in an ONNX file that is whole and has all of its weights inside.
+
+    Returns:
+        the description, and the content that was checked: a runtime is to open that, since the file
+        may be another one by then.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or takes weights from other files.
+    """
     check_file(path)
     content = read_bytes(path, most=_MOST_BYTES)
     has_checksum = check_seal(content, path)
     export = ExportInfo.from_onnx_metadata(read_metadata(content, path), path)
     check_has_checksum(export, has_checksum, path)
-    return export
+    return export, content
 
 
 def _onnx_tensor(tensor: Any) -> Tensor:

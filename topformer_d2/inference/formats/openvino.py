@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ...errors import InputError
-from ...files import check_regular_file, folder_beside, read_bytes
+from ...files import folder_beside, read_bytes
 from ..checksum import CHECKSUM_KEY, PLACEHOLDER, check_seal, seal
 from ..explanation import as_text, explain, metadata_json
 from ..export_info import METADATA_KEY, ExportInfo
@@ -20,6 +20,7 @@ from .onnx import read_onnx
 from .tracing import EXPORTER, trace
 
 _MOST_BYTES = 1 << 26  # more than the .xml of any network here
+_MOST_WEIGHT_BYTES = 1 << 31
 _OPENVINO_TYPES = {"f32": "float", "u8": "uint8", "i32": "int32", "i64": "int64"}
 
 
@@ -49,10 +50,11 @@ class OpenVinoSession:
         openvino = import_extra("openvino")
         self._path = str(path)
         is_onnx = Path(path).suffix.lower() == ".onnx"
+        weights = None
         if is_onnx:
-            self.export = read_onnx(self._path)
+            self.export, content = read_onnx(self._path)
         else:
-            has_checksum = _check_xml(self._path)
+            content, weights, has_checksum = _read_xml(self._path)
         core = openvino.Core()
         # Its default is bfloat16 where the processor has it. It keeps the operators that it has
         # prepared for each size of image; by default so many that varying sizes take gigabytes.
@@ -64,7 +66,8 @@ class OpenVinoSession:
         if num_threads:
             config["INFERENCE_NUM_THREADS"] = num_threads
         try:
-            model = core.read_model(path)
+            # What was checked: the files may be others by now.
+            model = core.read_model(content, weights)
             if not is_onnx:
                 self.export = ExportInfo.from_openvino(model, self._path)
                 check_has_checksum(self.export, has_checksum, self._path)
@@ -102,20 +105,20 @@ class OpenVinoSession:
         return outputs
 
 
-def _check_xml(path: str) -> bool:
-    """Whether an .xml file has a checksum; an InputError where it or its .bin is another."""
+def _read_xml(path: str) -> tuple[bytes, bytes, bool]:
+    """An .xml file, its .bin, and whether they have a checksum; an InputError if it differs."""
     check_file(path)
     weights = Path(path).with_suffix(".bin")
     if not weights.exists():
         raise InputError(f"{path} has no {weights.name} beside it: copy both files")
-    check_regular_file(weights)
     content = read_bytes(path, most=_MOST_BYTES)
     if f"<{METADATA_KEY} ".encode() not in content:
         raise InputError(
             f"{path} is not a model of `topformer export`, or was cut: copy both files, .xml "
             "and .bin, or export it again"
         )
-    return check_seal(content, path, weights)
+    values = read_bytes(str(weights), most=_MOST_WEIGHT_BYTES)
+    return content, values, check_seal(content, path, values)
 
 
 def _openvino_tensor(tensor: Any) -> Tensor:
