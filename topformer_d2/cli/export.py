@@ -6,6 +6,9 @@
     --weights topformer_t.pth --output topformer_t.xml --size 512 512 --with-preprocessing --labels
   topformer export --format ncnn --config-file configs/seg_topformer_t.yaml \\
     --weights topformer_t.pth --output topformer_t.param --size 512 512 --precision float16
+  topformer export --format executorch --config-file configs/seg_topformer_t.yaml \\
+    --weights topformer_t.pth --output topformer_t.pte --size 512 512 --precision int8 \\
+    --images photos/
 
 The input is "images", float32 (N, 3, H, W), normalised; with --with-preprocessing "image", uint8
 (H, W, 3) BGR of any size. Height and width are free, with any values, unless --size fixes them,
@@ -19,6 +22,8 @@ What a format has not, such as free sizes or boxes, docs/deploy.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.
+--precision int8 calibrates on --images, up to 32 of them, and compares with float32 on these; of
+.onnx, .mnn and .tflite files `topformer quantize` writes int8.
 """
 
 from __future__ import annotations
@@ -59,9 +64,13 @@ def make_parser() -> Parser:
         "--precision",
         default="float32",
         choices=sorted({each for kind in FORMATS.values() for each in kind.precisions}),
-        help="of the weights; float16 halves the file; default: float32",
+        help="of the weights; float16 halves the file, int8 quarters it; default: float32",
     )
-    parser.add_argument("--images", metavar="DIR", help="to check on; default: synthetic images")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        help="to check on, and to calibrate int8 on; default: synthetic images",
+    )
     return parser
 
 

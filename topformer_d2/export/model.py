@@ -14,8 +14,11 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ..checkpoint import SafeCheckpointer
+from ..data.image_files import list_images
+from ..data.registered import spread_evenly
 from ..errors import InputError, look_up
 from ..files import check_local_output, check_output, folder_beside, naming_full_disks
+from ..inference.backends import FileBackend
 from ..inference.export_info import BOXES, ExportInfo
 from ..inference.formats import FORMATS, ExportFormat, import_extra
 from ..inference.formats.description_file import EXTENSION, check_takes_place
@@ -23,8 +26,11 @@ from ..inference.model_info import ModelInfo
 from ..modeling import adapt, build_model
 from ..tasks import BOXES as BOX_TASK
 from .check import check, sample_images
+from .compare_int8 import compare_int8
 from .differences import Difference
 from .network import ExportNetwork, describe
+from .quantize import MAX_IMAGES
+from .quantize_executorch import Calibration, write_executorch_int8
 
 
 def export_model(
@@ -52,13 +58,15 @@ def export_model(
         raw_boxes: for objects, what the head gives instead of boxes; a format whose graphs cannot
             decode them gives that in any case.
         with_preprocessing: the input is an image as it is decoded.
-        precision: of the weights, "float32" or "float16"; a format says which it has.
-        images: a folder of images to check on; None = synthetic ones.
+        precision: of the weights, "float32", "float16" or "int8"; a format says which it has.
+        images: a folder of images to check on; None = synthetic ones. A network in int8 is
+            calibrated on up to MAX_IMAGES of them, so they are to be like those that it will see.
 
     Returns:
         the description in the file, and the largest differences from PyTorch by output; with boxes
         also those of the head's raw outputs, and none of the boxes where no image has any. No
-        differences of a format that is not run on this machine (ExportFormat.not_run).
+        differences of a format that is not run on this machine (ExportFormat.not_run). Of int8
+        they are from the float32 file, on the images of the calibration (compare_int8).
 
     Raises:
         InputError: anything of this does not fit, a library is missing, or a difference is above
@@ -68,11 +76,7 @@ def export_model(
     """
     kind = look_up(FORMATS, file_format, "`file_format`")
     _check_abilities(kind, size, labels=labels, with_preprocessing=with_preprocessing)
-    if precision not in kind.precisions:
-        raise InputError(
-            f"`precision` is {precision!r}; `file_format` {kind.name!r} has "
-            f"{' and '.join(kind.precisions)}"
-        )
+    _check_precision(kind, precision, images)
     target = Path(path)
     if kind.is_folder and target.exists():
         raise InputError(
@@ -101,10 +105,11 @@ def export_model(
     info.versions.update(_versions(kind))
     SafeCheckpointer(model, require_all=True).load(weights)
     samples = list(sample_images(images))
+    files = list_images(images, "images") if images is not None else []
     differences: dict[str, Difference] = {}
     # Beside the target, to be moved when it is done.
     with folder_beside(target) as folder:
-        twin = None
+        twin, other = None, folder / "twin"
         if BOXES[0] in info.outputs:
             # The threshold and the NMS can hide a network that is quite another: first without.
             twin = describe(model, info.model, size=size, raw_boxes=True)
@@ -112,15 +117,36 @@ def export_model(
             # So can the wider limits of rounded weights.
             twin = replace(info, precision="float32")
         if twin is not None:
-            other = folder / "twin"
             other.mkdir()
             found = _write_and_check(model, twin, other / target.name, target, kind, samples)
             differences |= found if precision == "float32" else {}
+        calibration = None
+        if precision == "int8":
+            backend = FileBackend(str(other / target.name), kind.runtime)
+            calibration = Calibration(backend, spread_evenly(files, MAX_IMAGES))
+        differences |= _write_and_check(
+            *(model, info, folder / target.name, target, kind, samples, calibration)
+        )
+        if twin is not None:
             shutil.rmtree(other)
-        differences |= _write_and_check(model, info, folder / target.name, target, kind, samples)
         for file in sorted(folder.iterdir()):  # the weights of a pair first
             os.replace(file, target.with_name(file.name))
     return info, list(differences.values())
+
+
+def _check_precision(kind: ExportFormat, precision: str, images: str | None) -> None:
+    """InputError where files of a format have no such precision, or no images to make it of."""
+    if precision not in kind.precisions:
+        reason = kind.not_written.get(precision)
+        raise InputError(
+            f"`precision` is {precision!r}; `file_format` {kind.name!r} has "
+            f"{' and '.join(kind.precisions)}" + (f": {reason}" if reason else "")
+        )
+    if precision == "int8" and images is None:
+        raise InputError(
+            "`precision` 'int8' needs `images`, a folder of images like those that the model will "
+            "see, to calibrate on"
+        )
 
 
 def _check_abilities(
@@ -176,14 +202,21 @@ def _write_and_check(
     target: Path,
     kind: ExportFormat,
     images: list[tuple[str, np.ndarray]],
+    calibration: Calibration | None = None,
 ) -> dict[str, Difference]:
-    """Write a file to `path`, on its way to `target`: the largest differences by output."""
+    """Write a file to `path`, on its way to `target`: the largest differences by output.
+
+    With `calibration` it is written in int8, and compared with the float32 file.
+    """
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
     network = ExportNetwork(model, info, matrix_resizing=kind.matrix_resizing)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     try:
         with naming_full_disks(target, path.parent, 2 * size):
-            kind.write(network, info, path)
+            if calibration is None:
+                kind.write(network, info, path)
+            else:
+                write_executorch_int8(network, info, path, calibration.inputs())
             if kind.not_run:
                 assert kind.check_structure is not None
                 kind.check_structure(network, info, path)
@@ -195,6 +228,8 @@ def _write_and_check(
         raise InputError(
             f"the network cannot be exported as {kind.name}: {e}; it was not written"
         ) from e
+    if calibration is not None:
+        return compare_int8(calibration.backend.infer, session.run, calibration.inputs())
     return {found.output: found for found in check(session.run, model, info, images)}
 
 

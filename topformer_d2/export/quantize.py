@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..files import check_local_output, folder_beside, naming_full_disks
 from ..inference.backends import FileBackend, resize_for
 from ..inference.explanation import metadata_json
-from ..inference.formats import import_extra, runtimes_of
+from ..inference.formats import FORMATS, import_extra, runtimes_of
 from ..inference.formats.description_file import check_takes_place
 from ..inference.formats.onnx import read_onnx, save_described
 from .quantize_litert import write_litert_int8
@@ -104,6 +104,12 @@ def check_files(path: str, output: str) -> FileBackend:
     """
     suffix = Path(path).suffix
     if suffix not in _WRITERS:
+        for kind in FORMATS.values():
+            reason = kind.not_written.get("int8")
+            if "int8" in kind.precisions:
+                reason = f"`topformer export --format {kind.name} --precision int8` writes it"
+            if kind.extension == suffix and reason:
+                raise InputError(f"`path` {path} is not quantised to int8 here: {reason}")
         raise InputError(
             f"`path` {path}: an {' or '.join(_WRITERS)} file of `topformer export` is quantised"
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
@@ -24,6 +24,10 @@ logger = get_logger(__name__)
 # What pip installs on its own: it asks for versions of others that are older than what this package
 # and its extras have, and works beside those (docs/deploy.md).
 _WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0"}
+
+
+# ExportFormat.not_written, of files that are quantised as they are.
+BY_QUANTIZE = {"int8": "`topformer quantize` writes it, of a float32 file"}
 
 
 class Session(Protocol):
@@ -73,7 +77,9 @@ class ExportFormat:
         exporter: what writes the graph, for the versions in the file.
         matrix_resizing: its runtime resizes faster by matrix products (export.resizing).
         extra: of the package, which installs the libraries.
-        precisions: of the weights in a file; ExportInfo.precision.
+        precisions: of the weights in a file, which `write` or, for int8, export_model writes;
+            ExportInfo.precision.
+        not_written: of other precisions, why export_model does not write them, or what does.
         fixed_size: the size of a network's input must be given.
         gives_boxes: decoding and NMS can be in the graph; else detectors give raw outputs.
         gives_labels: label maps can be made in the graph.
@@ -97,6 +103,7 @@ class ExportFormat:
     matrix_resizing: bool = False
     extra: str = "export"
     precisions: tuple[str, ...] = ("float32",)
+    not_written: Mapping[str, str] = field(default_factory=dict)
     fixed_size: bool = False
     gives_boxes: bool = True
     gives_labels: bool = True

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from ...errors import InputError
 from ...logs import get_logger
@@ -40,20 +41,27 @@ def write_executorch(network: nn.Module, info: ExportInfo, path: Path) -> None:
 
     What XNNPACK has operators for is computed by it, and the rest by ExecuTorch's own.
     """
-    exir = import_extra("executorch.exir", FORMAT.extra)
+    with quietly("ExecuTorch"):
+        path.write_bytes(lower_program(export_program(network, info)))
+    write_description(info, path)
+
+
+def export_program(network: nn.Module, info: ExportInfo) -> ExportedProgram:
+    """`network`, which is changed, as PyTorch's own program, with what is constant computed."""
     constants = import_extra("executorch.exir.passes.constant_prop_pass", FORMAT.extra)
+    fold_norms(network)
+    with torch.no_grad(), ExactPooling(is_static=True):
+        program = torch.export.export(network, (example_input(info),), strict=False)
+    return constants.constant_prop_pass(program.run_decompositions({}))
+
+
+def lower_program(program: ExportedProgram) -> bytes:
+    """A program as a .pte has it, for XNNPACK where that has the operators."""
+    exir = import_extra("executorch.exir", FORMAT.extra)
     partition = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
     xnnpack = import_extra(partition, FORMAT.extra)
-    with quietly("ExecuTorch"):
-        fold_norms(network)
-        with torch.no_grad(), ExactPooling(is_static=True):
-            program = torch.export.export(network, (example_input(info),), strict=False)
-        program = constants.constant_prop_pass(program.run_decompositions({}))
-        lowered = exir.to_edge_transform_and_lower(
-            program, partitioner=[xnnpack.XnnpackPartitioner()]
-        )
-        path.write_bytes(lowered.to_executorch().buffer)
-    write_description(info, path)
+    partitioner = [xnnpack.XnnpackPartitioner()]
+    return exir.to_edge_transform_and_lower(program, partitioner=partitioner).to_executorch().buffer
 
 
 class ExecuTorchSession:
@@ -157,6 +165,11 @@ FORMAT = ExportFormat(
     libraries=("executorch",),
     exporter="torch.export, XNNPACK",
     extra="executorch",
+    precisions=("float32", "int8"),
+    not_written={
+        "float16": "XNNPACK takes float16 weights with float16 activations alone: the input and "
+        "the outputs would be float16, too"
+    },
     fixed_size=True,
     gives_boxes=False,
     gives_labels=False,

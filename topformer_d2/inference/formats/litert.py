@@ -15,7 +15,7 @@ from ...errors import InputError
 from ..export_info import ExportInfo
 from ..graph import Tensor, check_answer, check_counts, check_graph
 from ..optimization import fold_norms
-from .base import ExportFormat, cannot_run, check_float_input, import_extra
+from .base import BY_QUANTIZE, ExportFormat, cannot_run, check_float_input, import_extra
 from .description_file import read_description, write_description
 from .pooling import ExactPooling
 from .quiet import quietly
@@ -128,6 +128,7 @@ FORMAT = ExportFormat(
     exporter="torch.export, litert-torch",
     extra="litert",
     precisions=("float32", "float16"),
+    not_written=BY_QUANTIZE,
     fixed_size=True,
     gives_boxes=False,
     gives_labels=False,

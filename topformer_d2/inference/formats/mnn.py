@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...files import folder_beside
 from ..export_info import ExportInfo
 from ..graph import check_answer
-from .base import ExportFormat, cannot_run, check_float_input, import_extra
+from .base import BY_QUANTIZE, ExportFormat, cannot_run, check_float_input, import_extra
 from .converters import run_converter
 from .description_file import read_description, write_description
 from .tracing import EXPORTER, trace
@@ -100,6 +100,7 @@ FORMAT = ExportFormat(
     exporter=f"MNN's converter, from {EXPORTER}",
     extra="mnn",
     precisions=("float32", "float16"),
+    not_written=BY_QUANTIZE,
     gives_boxes=False,
     gives_labels=False,
     takes_images=False,

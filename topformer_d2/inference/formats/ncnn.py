@@ -166,6 +166,10 @@ FORMAT = ExportFormat(
     exporter="pnnx, from TorchScript",
     extra="ncnn",
     precisions=("float32", "float16"),
+    not_written={
+        "int8": "its calibration is done by the programs `ncnn2table` and `ncnn2int8`, which pip's "
+        "ncnn does not have"
+    },
     fixed_size=True,
     gives_boxes=False,
     gives_labels=False,

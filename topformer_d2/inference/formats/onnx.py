@@ -15,7 +15,14 @@ from ..explanation import as_text, explain, metadata_json
 from ..export_info import METADATA_KEY, ExportInfo
 from ..graph import Tensor, check_answer, check_graph
 from ..onnx_file import read_metadata
-from .base import ExportFormat, cannot_run, check_file, check_has_checksum, import_extra
+from .base import (
+    BY_QUANTIZE,
+    ExportFormat,
+    cannot_run,
+    check_file,
+    check_has_checksum,
+    import_extra,
+)
 from .tracing import EXPORTER, trace
 
 _MOST_BYTES = 1 << 31  # of a file: protobuf's limit
@@ -156,5 +163,6 @@ FORMAT = ExportFormat(
     reads=(".onnx",),
     libraries=("onnx", "onnxruntime"),
     exporter=EXPORTER,
+    not_written=BY_QUANTIZE,
     matrix_resizing=True,
 )

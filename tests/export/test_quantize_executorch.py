@@ -1,0 +1,144 @@
+"""ExecuTorch programs in 8-bit integers: how far they may be from float32, and what is refused."""
+
+import os
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from tests.helpers import REPOSITORY, exported
+from topformer_d2 import get_config
+from topformer_d2.data.image_files import list_images
+from topformer_d2.data.images import read_image
+from topformer_d2.errors import InputError
+from topformer_d2.export import FORMATS, export_model
+from topformer_d2.export import model as export_module
+from topformer_d2.export.compare_int8 import compare_int8
+from topformer_d2.export.quantize import quantize_model
+from topformer_d2.inference import Predictor
+
+SIZE = (64, 80)
+
+
+@pytest.fixture
+def images():
+    return os.path.join(os.environ["DETECTRON2_DATASETS"], "synthetic", "images", "train")
+
+
+@pytest.mark.slow  # ExecuTorch's converter takes half a minute
+@pytest.mark.parametrize(
+    "config", ["multitask_lite_topformer_t_synthetic", "det_retinanet_lite_topformer_t"]
+)
+def test_it_answers_as_float32(trained, tmp_path, images, config):
+    if find_spec("executorch") is None:
+        pytest.skip("executorch is not installed")
+    cfg, _, weights = trained(config, "INPUT.MIN_SIZE_TEST", "64")
+    keys = {"file_format": "executorch", "size": SIZE}
+    float32, int8 = (str(tmp_path / f"{name}.pte") for name in ("float32", "int8"))
+    exported(cfg, weights, float32, **keys)
+    info, differences = export_model(cfg, weights, int8, **keys, precision="int8", images=images)
+    assert [found.output for found in differences] == list(info.outputs)
+    assert sorted(file.name for file in tmp_path.glob("int8*")) == ["int8.json", "int8.pte"]
+    assert os.path.getsize(int8) < 0.45 * os.path.getsize(float32)
+    before, after = Predictor(float32, num_threads=1), Predictor(int8, num_threads=1)
+    assert after.info == before.info and after.backend.export == info
+    assert info.precision == "int8"
+    for file in list_images(images, "images")[:3]:
+        x = before.backend.normalize([read_image(file)[: SIZE[0], : SIZE[1]]])
+        expected, found = before.backend.infer(x), after.backend.infer(x)
+        for name in expected:
+            error = np.sqrt(np.square(found[name] - expected[name]).mean())
+            assert 0 < error < 0.5 * expected[name].std(), name
+
+
+def values(seed):
+    return np.random.default_rng(seed).normal(3, 2, (1, 4, 8, 8)).astype(np.float32)
+
+
+def test_the_noise_and_the_agreement_are_those_of_all_images():
+    changed = values(0)
+    changed[0, :, 0, 0] = changed[0, ::-1, 0, 0]
+    outputs = iter((values(0), changed))
+    found = compare_int8(
+        lambda x: {"logits": values(0)}, lambda x: {"logits": next(outputs)}, [np.zeros(1)] * 2
+    )["logits"]
+    error = changed - values(0)
+    assert found.value == pytest.approx(np.abs(error).max())
+    assert found.scale == pytest.approx(np.abs(values(0)).max())
+    noise = np.sqrt(np.square(error).mean() / 2) / values(0).std()
+    assert f"{noise:.1%}" in found.where and "2 images" in found.where
+    assert f"{127 / 128:.2%} of the positions" in found.where
+    assert "positions" not in (
+        compare_int8(lambda x: {"b": values(0)}, lambda x: {"b": values(0)}, [0])["b"].where
+    )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.full((1, 4, 8, 8), 3, np.float32),
+        -values(0),
+        values(1),
+        np.where(values(0) > 3, np.nan, values(0)),
+        values(0) + 2,
+    ],
+    ids=["constant", "negative", "another", "nan", "shifted"],
+)
+def test_another_network_is_refused(given):
+    expected = {"box_deltas_p3": values(0), "class_logits_p3": values(0)}
+    outputs = {**expected, "class_logits_p3": given}
+    with pytest.raises(InputError, match=r"class_logits_p3.*not written"):
+        compare_int8(lambda x: expected, lambda x: outputs, [0])
+
+
+def test_a_constant_output_may_not_change():
+    zeros = {"logits": np.zeros((1, 4, 2, 2), np.float32)}
+    assert compare_int8(lambda x: zeros, lambda x: zeros, [0])["logits"].value == 0
+    with pytest.raises(InputError, match="logits"):
+        compare_int8(lambda x: zeros, lambda x: {"logits": zeros["logits"] + 1e-3}, [0])
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path):
+    """A function from a format and a precision to what the refusal says; nothing is built."""
+    monkeypatch.setattr(export_module, "build_model", None)
+
+    def refuse(name, precision):
+        path = str(tmp_path / f"m{FORMATS[name].extension}")
+        keys = {"file_format": name, "precision": precision, "size": SIZE}
+        with pytest.raises(InputError) as error:
+            export_model(get_config("seg_topformer_t"), "w.pth", path, **keys)
+        return str(error.value)
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [(kind.name, precision) for kind in FORMATS.values() for precision in kind.not_written],
+)
+def test_a_precision_that_is_not_written_is_refused_with_the_reason(refused, name, precision):
+    kind = FORMATS[name]
+    assert precision not in kind.precisions
+    reason = kind.not_written[precision]
+    assert refused(name, precision).endswith(f": {reason}")
+    assert reason in " ".join((REPOSITORY / "docs/deploy.md").read_text().split())
+
+
+def test_what_has_a_reason():
+    assert set(FORMATS["executorch"].not_written) == {"float16"}
+    assert "ncnn2int8" in FORMATS["ncnn"].not_written["int8"]
+
+
+def test_int8_needs_images(refused):
+    assert "`images`" in refused("executorch", "int8")
+
+
+@pytest.mark.parametrize(
+    ("extension", "message"),
+    [(".pte", "export --format executorch --precision int8"), (".param", "ncnn2table")],
+)
+def test_quantize_says_what_writes_int8_instead(tmp_path, images, extension, message):
+    path = str(tmp_path / f"m{extension}")
+    with pytest.raises(InputError, match=message):
+        quantize_model(path, images, path)
