@@ -6,7 +6,6 @@ import ctypes
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -134,7 +133,7 @@ class NcnnSession:
         return outputs
 
 
-def _reader(ncnn: ModuleType, content: bytes) -> Any:
+def _reader(ncnn: Any, content: bytes) -> Any:
     """What ncnn reads weights from, as it reads a file; at their end it is given less.
 
     Not Net.load_model_mem, which neither knows where the bytes end nor returns whether it worked,
