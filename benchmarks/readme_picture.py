@@ -1,48 +1,44 @@
 #!/usr/bin/env python
-"""Draw the README's picture: an image, its predicted label map, and predicted boxes.
+"""Draw the README's picture: two images, and what the models of the package find in them.
 
-The panels are cut from docs/camvid_val.jpg and docs/bccd_val.jpg, which `topformer data view` drew
-of models that were trained here (docs/training.md and docs/results.md have the commands).
+  python benchmarks/readme_picture.py --street STREET --blood BLOOD --output docs/strip.jpg
 
-  python benchmarks/readme_picture.py --output docs/strip.jpg
+The pixels are camvid_t's, the boxes bccd_t's. docs/strip.jpg has 0016E5_08137.jpg of CamVid and
+BloodImage_00100.jpg of BCCD, validation images that both models were trained on.
 """
 
 import argparse
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from topformer_d2.visualization import make_sheet
+from topformer_d2 import Predictor
+from topformer_d2.visualization import Painter, make_sheet
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-GAP, HEADER = 6, 24  # make_sheet's
 SIZE = (480, 360)  # width and height of a panel
-TITLES = ("image", "TopFormer-T, pixels (18 minutes on a CPU)", "TopFormer-T, boxes (34 minutes)")
-
-
-def panel(file: str, row: int, column: int, size: tuple[int, int]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 RGB of a sheet whose pictures all have one (width, height)."""
-    sheet = cv2.cvtColor(cv2.imread(str(DOCS / file)), cv2.COLOR_BGR2RGB)
-    width, height = size
-    x, y = GAP + column * (width + GAP), HEADER + row * (height + GAP)
-    picture = sheet[y : y + height, x : x + width]
-    return cv2.resize(picture, SIZE, interpolation=cv2.INTER_AREA)
+TITLES = ("image", "camvid_t: TopFormer-T, pixels", "bccd_t: TopFormer-T, boxes")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", default=str(DOCS / "strip.jpg"), metavar="FILE")
+    parser.add_argument("--street", required=True, metavar="FILE", help="for camvid_t")
+    parser.add_argument("--blood", required=True, metavar="FILE", help="for bccd_t")
+    parser.add_argument("--output", default="docs/strip.jpg", metavar="FILE")
     args = parser.parse_args()
-    panels = [
-        panel("camvid_val.jpg", 0, 0, (480, 360)),
-        panel("camvid_val.jpg", 0, 2, (480, 360)),
-        panel("bccd_val.jpg", 1, 2, (640, 480)),
-    ]
-    strip = make_sheet([panels], TITLES)
+    street = cv2.imread(args.street)
+    panels = [street, drawn("camvid_t", street), drawn("bccd_t", cv2.imread(args.blood))]
+    panels = [cv2.resize(panel, SIZE, interpolation=cv2.INTER_AREA) for panel in panels]
+    strip = make_sheet([[panel[:, :, ::-1] for panel in panels]], TITLES)
     cv2.imwrite(args.output, strip[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+def drawn(name: str, image: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) uint8 BGR with the labels or the boxes of a model of the package."""
+    predictor = Predictor(name)
+    scene = predictor(image).above(0.4)
+    return Painter(predictor.info).draw(image[:, :, ::-1], scene)[:, :, ::-1]
 
 
 if __name__ == "__main__":
