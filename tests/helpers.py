@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -140,14 +141,16 @@ def exported(cfg, weights: str, path: Path | str, **flags: object) -> str:
     """export_model for a test of what is done with a file: each file is made once in a process.
 
     Files are the same where the config but for its paths, the weights, the extension and the flags
-    are; later ones are copied.
+    are, whether a flag is given or has its default; later ones are copied.
     """
     from topformer_d2.export import export_model
 
     path, cfg = Path(path), cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = cfg.MODEL.WEIGHTS = ""
-    made = cfg.dump(), sorted(flags.items()), path.suffix
+    parameters = inspect.signature(export_model).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    made = cfg.dump(), sorted((defaults | flags).items()), path.suffix
     digest = hashlib.sha256(repr(made).encode() + Path(weights).read_bytes())
     folder = Path(_EXPORTED.name, digest.hexdigest())
     if not folder.exists():

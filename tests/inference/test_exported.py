@@ -23,6 +23,8 @@ for library in ("onnx", "onnxruntime", "openvino"):
     pytest.importorskip(library, reason="the export extra is not installed")
 
 FORMATS = {"onnx": "m.onnx", "openvino": "m.xml"}
+# export/test_all_formats.py has a fast test of OpenVINO's files, which take longer to make.
+FAST_ONNX = ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 KEYS = [
     "TEST.DETECTIONS_PER_IMAGE",
     "20",
@@ -64,10 +66,7 @@ def assert_same(scene, expected):
     np.testing.assert_allclose(scene.boxes, expected.boxes, atol=0.05)
 
 
-@pytest.mark.parametrize(
-    "file_format",
-    [pytest.param(f, marks=() if f == "onnx" else pytest.mark.slow) for f in FORMATS],
-)
+@pytest.mark.parametrize("file_format", FAST_ONNX)
 def test_any_size(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format)
@@ -93,7 +92,7 @@ def test_openvino_takes_onnx(export, tmp_path):
     assert_same(Predictor(upper, backend="openvino")(image), Predictor(upper)(image))
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", FAST_ONNX)
 def test_threads_share_a_predictor(export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format)
@@ -118,6 +117,7 @@ def test_a_predictor_is_sent_to_a_spawned_process(export, tmp_path, file_format)
             assert_same(pool.submit(predictor, image).result(timeout=120), predictor(image))
 
 
+@pytest.mark.slow  # test_all_formats.py has a fast form
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"cut")])
 def test_openvino_without_all_of_its_weights(export, tmp_path, damage):
     path = tmp_path / "m.xml"
@@ -127,7 +127,7 @@ def test_openvino_without_all_of_its_weights(export, tmp_path, damage):
         Predictor(path)
 
 
-@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("file_format", FAST_ONNX)
 def test_tiles(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format)
@@ -135,7 +135,7 @@ def test_tiles(model, export, tmp_path, file_format):
     assert_same(Predictor(path, tile_size=128)(image), Predictor(*model, tile_size=128)(image))
 
 
-@pytest.mark.parametrize("file_format", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file_format", FAST_ONNX)
 def test_a_fixed_size_that_is_the_images(model, export, tmp_path, file_format):
     path = str(tmp_path / FORMATS[file_format])
     export(path, file_format=file_format, size=(96, 131))
@@ -148,17 +148,18 @@ def test_a_fixed_size_that_is_the_images(model, export, tmp_path, file_format):
 
 
 @pytest.mark.parametrize(
-    ("file_format", "size"),
+    ("file_format", "size", "raw_boxes"),
     [
-        ("onnx", None),
-        pytest.param("onnx", (96, 131), marks=pytest.mark.slow),
-        pytest.param("openvino", None, marks=pytest.mark.slow),
-        pytest.param("openvino", (96, 131), marks=pytest.mark.slow),
+        ("onnx", None, True),
+        pytest.param("onnx", None, False, marks=pytest.mark.slow),
+        pytest.param("onnx", (96, 131), False, marks=pytest.mark.slow),
+        pytest.param("openvino", None, False, marks=pytest.mark.slow),
+        pytest.param("openvino", (96, 131), False, marks=pytest.mark.slow),
     ],
 )
-def test_preprocessing_inside(model, export, tmp_path, file_format, size):
+def test_preprocessing_inside(model, export, tmp_path, file_format, size, raw_boxes):
     path = str(tmp_path / FORMATS[file_format])
-    export(path, file_format=file_format, size=size, with_preprocessing=True)
+    export(path, file_format=file_format, size=size, raw_boxes=raw_boxes, with_preprocessing=True)
     image = picture(192, 262)
     scene, expected = Predictor(path)(image), Predictor(*model)(image)
     # OpenCV rounds what it resizes to whole numbers.
@@ -167,9 +168,10 @@ def test_preprocessing_inside(model, export, tmp_path, file_format, size):
     np.testing.assert_allclose(scene.scores[best], expected.scores[best], atol=0.02)
 
 
-def test_labels_inside(model, export, tmp_path):
+@pytest.mark.parametrize("raw_boxes", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_labels_inside(model, export, tmp_path, raw_boxes):
     path = str(tmp_path / "m.onnx")
-    export(path, labels=True)
+    export(path, labels=True, raw_boxes=raw_boxes)
     image = picture(96, 128)
     predictor = Predictor(path)
     assert_same(predictor(image), Predictor(*model)(image))
@@ -177,6 +179,46 @@ def test_labels_inside(model, export, tmp_path):
         predictor(image, confidence=True)
     with pytest.raises(InputError, match="export it with logits"):
         Predictor(path, tile_size=128)
+
+
+@pytest.mark.usefixtures("native_form")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {},
+        {"size": (96, 131)},
+        pytest.param({"size": (96, 131), "with_preprocessing": True}, marks=pytest.mark.slow),
+        pytest.param({"with_preprocessing": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_raw_boxes_become_those_of_the_decoded_file_and_of_the_model(
+    model, export, tmp_path, flags
+):
+    raw, decoded = tmp_path / "raw.onnx", tmp_path / "decoded.onnx"
+    export(raw, raw_boxes=True, **flags)
+    export(decoded, **flags)
+    raw, decoded = Predictor(raw, num_threads=1), Predictor(decoded, num_threads=1)
+    for size in ((96, 131), (131, 200)):
+        image = picture(*size)
+        found, expected = raw(image), [decoded(image)]
+        if not flags or (size == (96, 131) and "with_preprocessing" not in flags):
+            expected.append(Predictor(*model)(image))
+        assert len(found.boxes) > 5
+        for scene in expected:
+            assert found.classes.tolist() == scene.classes.tolist()
+            np.testing.assert_allclose(found.scores, scene.scores, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(found.boxes, scene.boxes, rtol=0, atol=1e-2)
+
+
+@pytest.mark.usefixtures("native_form")
+def test_tiles_of_a_raw_file(model, export, tmp_path):
+    path = tmp_path / "raw.onnx"
+    export(path, raw_boxes=True)
+    image = picture(150, 300)
+    found = Predictor(path, tile_size=128)(image)
+    expected = Predictor(*model, tile_size=128)(image)
+    assert len(found.boxes) > 5 and found.classes.tolist() == expected.classes.tolist()
+    np.testing.assert_allclose(found.boxes, expected.boxes, rtol=0, atol=1e-2)
 
 
 def test_files_that_cannot_be_run(model, export, tmp_path):

@@ -152,7 +152,9 @@ def test_a_cut_file_with_a_description_of_its_own_is_refused(written, info):
             kind.session(path, 1)
 
 
-@pytest.mark.parametrize("name", ["litert", "executorch", "coreml"])
+@pytest.mark.parametrize(
+    "name", ["litert", pytest.param("executorch", marks=pytest.mark.slow), "coreml"]
+)
 def test_nothing_is_printed(name, network, info, x, tmp_path, capfd):
     kind = installed(name)
     path = tmp_path / f"m{kind.extension}"

@@ -1,77 +1,13 @@
-"""Files that give raw outputs: the Predictor makes the boxes, as the decoded file has them."""
-
-from functools import partial
+"""Boxes made of raw outputs; test_exported.py has those of files."""
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling import build_model
 
-from tests.helpers import exported
-from tests.inference.test_whole_way import picture
-from topformer_d2 import get_config
-from topformer_d2.checkpoint import save_state_dict
 from topformer_d2.errors import InputError
-from topformer_d2.inference import Predictor
 from topformer_d2.inference.boxes import boxes_of_outputs, find_boxes
 from topformer_d2.inference.export_info import BoxDecoding
 
-for library in ("onnx", "onnxruntime"):
-    pytest.importorskip(library, reason="the export extra is not installed")
-
 pytestmark = pytest.mark.usefixtures("native_form")
-KEYS = [
-    *("TEST.DETECTIONS_PER_IMAGE", "20", "INPUT.MIN_SIZE_TEST", "96"),
-    *("INPUT.MAX_SIZE_TEST", "200", "MODEL.DEVICE", "cpu"),
-]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A config and weights of both tasks, which finds boxes."""
-    cfg = get_config("multitask_lite_topformer_t_synthetic", KEYS)
-    torch.manual_seed(0)
-    model = build_model(cfg)
-    torch.nn.init.normal_(model.head.cls_score.weight, std=0.1)
-    torch.nn.init.zeros_(model.head.cls_score.bias)
-    weights = str(tmp_path_factory.mktemp("model") / "model.pth")
-    save_state_dict(model.state_dict(), weights)
-    return cfg, weights
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [
-        {},
-        {"size": (96, 131)},
-        pytest.param({"size": (96, 131), "with_preprocessing": True}, marks=pytest.mark.slow),
-        pytest.param({"with_preprocessing": True}, marks=pytest.mark.slow),
-    ],
-)
-def test_boxes_equal_those_of_the_decoded_file_and_of_the_model(model, tmp_path, flags):
-    export = partial(exported, *model, **flags)
-    raw = Predictor(export(tmp_path / "raw.onnx", raw_boxes=True), num_threads=1)
-    decoded = Predictor(export(tmp_path / "decoded.onnx"), num_threads=1)
-    for size in ((96, 131), (131, 200)):
-        image = picture(*size)
-        found, expected = raw(image), [decoded(image)]
-        if not flags or (size == (96, 131) and "with_preprocessing" not in flags):
-            expected.append(Predictor(*model)(image))
-        assert len(found.boxes) > 5
-        for scene in expected:
-            assert found.classes.tolist() == scene.classes.tolist()
-            np.testing.assert_allclose(found.scores, scene.scores, rtol=0, atol=1e-5)
-            np.testing.assert_allclose(found.boxes, scene.boxes, rtol=0, atol=1e-2)
-
-
-def test_tiles_of_a_raw_file(model, tmp_path):
-    path = exported(*model, tmp_path / "raw.onnx", raw_boxes=True)
-    image = picture(150, 300)
-    found = Predictor(path, tile_size=128)(image)
-    expected = Predictor(*model, tile_size=128)(image)
-    assert len(found.boxes) > 5 and found.classes.tolist() == expected.classes.tolist()
-    np.testing.assert_allclose(found.boxes, expected.boxes, rtol=0, atol=1e-2)
-
 
 DECODING = BoxDecoding(
     strides=(8, 16),
