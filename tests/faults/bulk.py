@@ -29,8 +29,10 @@ from pathlib import Path
 from tests.faults.processes import kill_one
 from tests.faults.stand_in import POISONED, SIZE, bulk, contents, write_inputs
 from tests.helpers import REPOSITORY
-from topformer_d2.errors import show_input_errors
+from topformer_d2.errors import InputError, show_input_errors
 from topformer_d2.inference.bulk import RayEngine, list_inputs
+
+PATIENCE = 900.0  # seconds; what is waited for comes in a few on an idle machine
 
 
 def doubled(output: Path) -> int:
@@ -55,6 +57,8 @@ class Cluster:
 
     def __init__(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A node that is slow to answer is not lost; a killed one refuses the question at once.
+        os.environ.setdefault("RAY_health_check_timeout_ms", "120000")
         from ray.cluster_utils import Cluster as RayCluster
 
         node = {"num_cpus": 2, "num_gpus": 1, "object_store_memory": 100 << 20}
@@ -63,15 +67,20 @@ class Cluster:
         )
         self._node = node
         self.address = self._ray.address
-        self._second = self._ray.add_node(**self._node)
+        self.add_node()
 
     def kill_node(self) -> None:
         """Kill all processes of the second node at once."""
         self._ray.remove_node(self._second, allow_graceful=False)
 
     def add_node(self) -> None:
-        """Start another in its place; in the main thread, as Ray sets signal handlers there."""
-        self._second = self._ray.add_node(**self._node)
+        """Start the second; in the main thread, as Ray sets signal handlers there.
+
+        Before, Ray must know that a node that was killed is gone: both are counted.
+        """
+        self._ray.wait_for_nodes(PATIENCE)
+        self._second = self._ray.add_node(wait=False, **self._node)
+        self._ray.wait_for_nodes(PATIENCE)
 
     def shutdown(self) -> None:
         self._ray.shutdown()
@@ -102,20 +111,31 @@ def count(row: Row, inputs: Path, output: Path, expected: dict[str, bytes]) -> N
 Injection = Callable[["Cluster", Path, Path, random.Random], int]
 
 
-def while_running(inject: Callable[[], bool], run: Callable[[], object]) -> int:
-    """Inject a fault in a thread of its own while this one runs; how many were injected."""
+Ended = Callable[[], bool]
+
+
+def while_running(inject: Callable[[Ended], bool], run: Callable[[], object]) -> int:
+    """Inject a fault in a thread of its own while this one runs; how many were injected.
+
+    Args:
+        inject: is given whether the run has ended, after which it need not wait for anything.
+    """
     done: list[bool] = []
-    thread = threading.Thread(target=lambda: done.append(inject()))
+    ended = threading.Event()
+    thread = threading.Thread(target=lambda: done.append(inject(ended.is_set)))
     thread.start()
-    run()
-    thread.join()
+    try:
+        run()
+    finally:
+        ended.set()
+        thread.join()
     return sum(done)
 
 
-def once_begun(output: Path, rng: random.Random) -> None:
+def once_begun(output: Path, rng: random.Random, ended: Ended) -> None:
     """Wait until something is written, and then for a moment."""
-    end = time.monotonic() + 300
-    while not any(output.glob("part-*")) and time.monotonic() < end:
+    end = time.monotonic() + PATIENCE
+    while not any(output.glob("part-*")) and not ended() and time.monotonic() < end:
         time.sleep(0.02)
     time.sleep(rng.uniform(0, 0.5))
 
@@ -130,23 +150,23 @@ def process_killed(word: str, *, gpus: float = 0, early: bool = False) -> Inject
     """
 
     def inject(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
-        def kill() -> bool:
+        def kill(ended: Ended) -> bool:
             if not early:
-                once_begun(output, rng)
-            return kill_one(word)
+                once_begun(output, rng, ended)
+            return kill_one(word, ended)
 
-        return while_running(kill, lambda: on_ray(cluster, inputs, output, gpus))
+        return while_running(kill, lambda: on_ray(cluster.address, inputs, output, gpus))
 
     return inject
 
 
 def node_killed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
-    def kill() -> bool:
-        once_begun(output, rng)
+    def kill(ended: Ended) -> bool:
+        once_begun(output, rng, ended)
         cluster.kill_node()
         return True
 
-    injected = while_running(kill, lambda: on_ray(cluster, inputs, output))
+    injected = while_running(kill, lambda: on_ray(cluster.address, inputs, output))
     cluster.add_node()
     return injected
 
@@ -163,11 +183,11 @@ def driver_killed(number: signal.Signals) -> Injection:
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
-        once_begun(output, rng)
+        once_begun(output, rng, lambda: process.poll() is not None)
         running = process.poll() is None
         process.send_signal(number)
         process.wait()
-        on_ray(cluster, inputs, output)
+        on_ray(cluster.address, inputs, output)
         return int(running)
 
     return inject
@@ -175,13 +195,22 @@ def driver_killed(number: signal.Signals) -> Injection:
 
 def undisturbed(cluster: Cluster, inputs: Path, output: Path, rng: random.Random) -> int:
     """The fault is in the images."""
-    on_ray(cluster, inputs, output)
+    on_ray(cluster.address, inputs, output)
     return sum(1 for _ in (output / "rejects.jsonl").open())
 
 
-def on_ray(cluster: Cluster, inputs: Path, output: Path, gpus: float = 0) -> None:
-    engine = RayEngine(address=cluster.address, actors=2, gpus_per_actor=gpus)
-    bulk(inputs, output, seconds=0.1, engine=engine)
+def on_ray(address: str, inputs: Path, output: Path, gpus: float = 0) -> None:
+    """Predict on the Ray of an address, which on a busy machine may not answer in its own time."""
+    engine = RayEngine(address=address, actors=2, gpus_per_actor=gpus)
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            bulk(inputs, output, seconds=0.1, engine=engine)
+            return
+        except InputError as e:
+            if "no Ray answers" not in str(e) or time.monotonic() > end:
+                raise
+        time.sleep(1.0)
 
 
 # Each with its way to inject it, and what its images are.
@@ -255,7 +284,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.drive:
         with show_input_errors():
-            bulk(*args.drive, seconds=0.1, engine=RayEngine(address=args.address, actors=2))
+            on_ray(args.address, *args.drive)
         return
     with tempfile.TemporaryDirectory(prefix="topformer_d2_bulk_") as folder:
         rows = dict(all_tries(list(args.only or FAULTS), args.tries, Path(folder)))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -37,10 +38,13 @@ def _by_parent() -> dict[int, list[int]]:
     return found
 
 
-def kill_one(word: str, seconds: float = 60) -> bool:
-    """Kill a worker of a Ray of ours whose title has the word; whether there was one in time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+def kill_one(word: str, ended: Callable[[], bool]) -> bool:
+    """Kill a worker of a Ray of ours whose title has the word; whether there was one in time.
+
+    Args:
+        ended: whether there will be none anymore.
+    """
+    while not ended():
         for pid, title in descendants(os.getpid()):
             if title.startswith("ray::") and word in title:
                 os.kill(pid, signal.SIGKILL)
