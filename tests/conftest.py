@@ -5,7 +5,7 @@ import tempfile
 
 import pytest
 
-from tests.helpers import REPOSITORY, SMALL_DETECTOR
+from tests.helpers import REPOSITORY, SMALL_DETECTOR, SMALL_SEGMENTER
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
 USERS_DATASETS = os.environ.get("DETECTRON2_DATASETS", "datasets")
@@ -21,16 +21,34 @@ def synthetic_dataset():
     return write_synthetic(_FOLDER.name, num_train=12, num_val=4, size=(64, 80))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_charts():
+    """Runs in this process draw no charts, which takes longer than a tiny run; gives what does."""
+    from topformer_d2.engine import charts
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw = charts._draw
+        patch.setattr(charts, "_draw", lambda *_: None)
+        yield draw
+
+
+@pytest.fixture(scope="module")
+def with_charts(no_charts):
+    """From here on to the end of the module runs draw their charts."""
+    from topformer_d2.engine import charts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "_draw", no_charts)
+        yield
+
+
 @pytest.fixture
 def tiny_config(tmp_path):
     """get_config's arguments for a run on the synthetic dataset that takes seconds."""
     from topformer_d2 import get_config
 
     def make(*opts):
-        small = ["INPUT.CROP.SIZE", "[64, 64]", "INPUT.MIN_SIZE_TEST", "64"]
-        small += ["SOLVER.IMS_PER_BATCH", "4", "DATALOADER.NUM_WORKERS", "0"]
-        small += ["MODEL.DEVICE", "cpu"]  # whose kernels give the same bits each time
-        small += ["TEST.EVAL_PERIOD", "0", "OUTPUT_DIR", str(tmp_path / "output")]
+        small = [*SMALL_SEGMENTER, "OUTPUT_DIR", str(tmp_path / "output")]
         return get_config("seg_topformer_t_synthetic", [*small, *opts])
 
     return make

@@ -144,6 +144,7 @@ def test_files_are_pictures_without_a_display(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".json", *[".png"] * 3]
 
 
+@pytest.mark.usefixtures("with_charts")
 def test_training_draws_and_a_failure_to_draw_loses_nothing(
     tiny_config, tmp_path, monkeypatch, caplog
 ):

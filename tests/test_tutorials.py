@@ -87,7 +87,7 @@ def run_python(name: str, *arguments: str, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def first_tutorial(tmp_path_factory) -> tuple[Path, str]:
+def first_tutorial(tmp_path_factory, with_charts) -> tuple[Path, str]:
     """A folder in which the first tutorial was followed, and what that printed."""
     folder = tmp_path_factory.mktemp("tutorial")
     (folder / "configs").symlink_to(REPOSITORY / "configs")

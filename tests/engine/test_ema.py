@@ -50,12 +50,11 @@ def test_weights_and_statistics_are_averaged(tiny_config):
     assert saved["backbone.pyramid.stem.norm.num_batches_tracked"] == 4
 
 
-def test_training_itself_is_not_changed(tiny_config, tmp_path):
-    plain = run(tiny_config(*options(tmp_path, "5", "plain")))
+def test_training_itself_is_not_changed(tiny_config, plain_run, tmp_path):
     averaged = run(tiny_config(*options(tmp_path, "5", "ema"), "SOLVER.EMA_DECAY", "0.9"))
-    assert plain[0] == averaged[0]
-    assert all(torch.equal(value, averaged[1][key]) for key, value in plain[1].items())
-    checkpoint = torch.load(tmp_path / "plain/model_final.pth", weights_only=True)
+    assert plain_run.losses == averaged[0]
+    assert all(torch.equal(value, averaged[1][key]) for key, value in plain_run.weights.items())
+    checkpoint = torch.load(plain_run.folder / "model_final.pth", weights_only=True)
     assert "AverageWeights" not in checkpoint["trainer"]["hooks"]
 
 

@@ -53,9 +53,8 @@ def out_of_memory(_):
     ids=["nan", "memory"],
 )
 def test_a_failed_iteration_is_undone_and_resume_is_exact(
-    tiny_config, tmp_path, monkeypatch, caplog, make_loss, named
+    tiny_config, plain_run, tmp_path, monkeypatch, caplog, make_loss, named
 ):
-    whole, weights = run(tiny_config(*options(tmp_path, "5", "whole")))
     cut = tiny_config(*options(tmp_path, "5", "cut"), "SOLVER.CHECKPOINT_PERIOD", "1000")
     fail_in_third(monkeypatch, make_loss)
     with pytest.raises(InputError, match=named):
@@ -65,8 +64,8 @@ def test_a_failed_iteration_is_undone_and_resume_is_exact(
     saved = read_state_dict(str(tmp_path / "cut" / "model_0000001.pth"))["model"]
     assert all(torch.isfinite(value.float()).all() for value in saved.values())
     rest, resumed = run(cut, resume=True)
-    assert rest == {i: whole[i] for i in (2, 3, 4, 5)}
-    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    assert rest == {i: plain_run.losses[i] for i in (2, 3, 4, 5)}
+    assert all(torch.equal(value, resumed[key]) for key, value in plain_run.weights.items())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from topformer_d2.engine import charts, hooks
+from topformer_d2.engine import hooks
 from topformer_d2.engine import setup as run_setup
 from topformer_d2.engine.failures import describe_death, naming_folder
 from topformer_d2.engine.hooks import KeepLossNormalizer, ProgressBar
@@ -69,9 +69,9 @@ def test_a_normaliser_that_cannot_be_is_refused(value):
     assert hook.state_dict() == {"loss_normalizer": 73.5}
 
 
-def test_a_chart_that_cannot_be_drawn_ends_nothing(tmp_path, caplog):
+def test_a_chart_that_cannot_be_drawn_ends_nothing(no_charts, tmp_path, caplog):
     (tmp_path / "metrics.json").write_text("damaged")
-    charts._draw("no_such_chart", str(tmp_path))
+    no_charts("no_such_chart", str(tmp_path))
     (record,) = caplog.records
     assert record.levelname == "WARNING" and str(tmp_path) in record.getMessage()
     assert "AttributeError" in record.getMessage()

@@ -58,8 +58,12 @@ def options(tmp_path, seed, name):
 
 
 @pytest.mark.parametrize("seed", ["5", "-1"])
-def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
-    whole, weights = run(tiny_config(*options(tmp_path, seed, "whole")))
+def test_resuming_a_checkpoint_is_exact(tiny_config, plain_run, tmp_path, seed):
+    if seed == "5":
+        plain_run.copy(tmp_path / "whole")
+        whole, weights = plain_run.losses, plain_run.weights
+    else:
+        whole, weights = run(tiny_config(*options(tmp_path, seed, "whole")))
     assert list(whole) == [0, 1, 2, 3, 4, 5]
     cut = tmp_path / "cut"
     cut.mkdir()
@@ -71,12 +75,15 @@ def test_resuming_a_checkpoint_is_exact(tiny_config, tmp_path, seed):
     assert all(torch.equal(weights[key], resumed_weights[key]) for key in weights)
 
 
-def test_a_run_of_more_iterations_than_are_asked_for_says_so(tiny_config, tmp_path, caplog):
+def test_a_run_of_more_iterations_than_are_asked_for_says_so(
+    tiny_config, plain_run, tmp_path, caplog
+):
     chosen = options(tmp_path, "5", "run")
-    run(tiny_config(*chosen))
+    plain_run.copy(tmp_path / "run")
+    assert list(run(tiny_config(*chosen, "SOLVER.MAX_ITER", "7"), resume=True)[0]) == [6]
     assert "NOTHING IS TRAINED" not in caplog.text
     assert run(tiny_config(*chosen, "SOLVER.MAX_ITER", "3"), resume=True)[0] == {}
-    assert "run has 6 iterations, and SOLVER.MAX_ITER is 3" in caplog.text
+    assert "run has 7 iterations, and SOLVER.MAX_ITER is 3" in caplog.text
 
 
 def changed_keys(caplog):
@@ -165,9 +172,9 @@ def test_a_checkpoint_without_its_config_is_gone_on_from(trained, caplog):
         trainer.load_state_dict({**state, "config": 5})
 
 
-def test_a_run_killed_before_its_last_file_gets_it(tiny_config, tmp_path):
+def test_a_run_killed_before_its_last_file_gets_it(tiny_config, plain_run, tmp_path):
     cfg = tiny_config(*options(tmp_path, "5", "run"))
-    run(cfg)
+    plain_run.copy(tmp_path / "run")
     folder = tmp_path / "run"
     final, last = folder / "model_final.pth", folder / "model_0000005.pth"
     expected = torch.load(final, weights_only=True)
@@ -195,8 +202,7 @@ def test_resuming_a_detector_keeps_its_loss_normaliser(tiny_detector, tmp_path, 
         torch.testing.assert_close(resumed_weights[key], weight, atol=tolerance, rtol=0)
 
 
-def test_a_file_that_cannot_be_used_loses_nothing(tiny_config, tmp_path, monkeypatch):
-    whole, _ = run(tiny_config(*options(tmp_path, "5", "whole")))
+def test_a_file_that_cannot_be_used_loses_nothing(tiny_config, plain_run, tmp_path, monkeypatch):
     cut = tiny_config(*options(tmp_path, "5", "cut"), "SOLVER.CHECKPOINT_PERIOD", "1000")
     read, calls = TaskMapper.__call__, []
 
@@ -211,7 +217,7 @@ def test_a_file_that_cannot_be_used_loses_nothing(tiny_config, tmp_path, monkeyp
         run(cut)
     monkeypatch.undo()
     rest, _ = run(cut, resume=True)
-    assert rest == {i: whole[i] for i in (2, 3, 4, 5)}
+    assert rest == {i: plain_run.losses[i] for i in (2, 3, 4, 5)}
 
 
 def test_one_seed_decides_everything(tiny_config, tmp_path):
@@ -219,8 +225,8 @@ def test_one_seed_decides_everything(tiny_config, tmp_path):
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_resuming_with_another_model_or_optimizer_is_refused(tiny_config, tmp_path):
-    run(tiny_config(*options(tmp_path, "5", "run")))
+def test_resuming_with_another_model_or_optimizer_is_refused(tiny_config, plain_run, tmp_path):
+    plain_run.copy(tmp_path / "run")
     for key, value, message in (
         ("MODEL.TOPFORMER.NUM_HEADS", "2", r"the weights do not fit the config.*attention"),
         ("SOLVER.OPTIMIZER", "SGD", r"another SOLVER\.OPTIMIZER"),
@@ -315,11 +321,12 @@ def test_mixed_precision_needs_a_gpu(tiny_config):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_iteration_and_loses_nothing(tiny_config, tmp_path, number):
-    whole, _ = run(tiny_config(*options(tmp_path, "5", "whole")))
+def test_a_signal_stops_after_the_iteration_and_loses_nothing(
+    tiny_config, plain_run, tmp_path, number
+):
     cut = tiny_config(*options(tmp_path, "5", "cut"))
     first, _ = run(cut, stop_after=1, number=number)
     rest, _ = run(cut, resume=True)
     assert list(first) == [0, 1] and list(rest) == [2, 3, 4, 5]
-    assert first | rest == whole
+    assert first | rest == plain_run.losses
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)

@@ -26,8 +26,7 @@ def test_times(text, seconds):
 
 
 @pytest.mark.slow
-def test_it_stops_and_goes_on_exactly(tiny_config, tmp_path, monkeypatch):
-    whole, weights = run(tiny_config(*options(tmp_path, "5", "whole")))
+def test_it_stops_and_goes_on_exactly(tiny_config, plain_run, tmp_path, monkeypatch):
 
     class Clock:
         """Another hour each time it is read: at the start, and after each iteration."""
@@ -43,8 +42,8 @@ def test_it_stops_and_goes_on_exactly(tiny_config, tmp_path, monkeypatch):
     assert (tmp_path / "cut/last_checkpoint").read_text() == "model_0000002.pth"
     # Counted anew, which is enough for the other three iterations.
     rest, resumed = run(cfg, resume=True)
-    assert rest == {i: whole[i] for i in (3, 4, 5)}
-    assert all(torch.equal(value, resumed[key]) for key, value in weights.items())
+    assert rest == {i: plain_run.losses[i] for i in (3, 4, 5)}
+    assert all(torch.equal(value, resumed[key]) for key, value in plain_run.weights.items())
 
 
 def test_the_command(tmp_path):

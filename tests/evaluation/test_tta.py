@@ -181,6 +181,7 @@ def test_a_joint_model_is_evaluated_on_its_pixels(tmp_path):
     assert results["synthetic_sem_seg_val/sem_seg_TTA"]["pACC"] >= 0
 
 
+@pytest.mark.usefixtures("with_charts")
 @pytest.mark.parametrize("enabled", ["True", "False"])
 def test_after_training_when_asked(tiny_config, tmp_path, enabled):
     cfg = tiny_config("SOLVER.MAX_ITER", "1", "TEST.AUG.ENABLED", enabled)
@@ -194,6 +195,7 @@ def test_after_training_when_asked(tiny_config, tmp_path, enabled):
     assert drawn == ({"confusion.png", "iou.png"} if enabled == "True" else set())
 
 
+@pytest.mark.usefixtures("with_charts")
 def test_eval_only(model, tmp_path):
     weights = tmp_path / "model.pth"
     save_state_dict(model.state_dict(), str(weights))
