@@ -212,7 +212,7 @@ def _captured(call: Callable[[], int], folder: Path) -> Finished:
     return Finished(status, out.getvalue(), err.getvalue())
 
 
-def start_topformer(*words: object, timeout: float = 240, **environment: str):
+def start_topformer(*words: object, timeout: float = 900, **environment: str):
     """Run `topformer WORDS` in a process of its own, as a user would; nothing is raised."""
     return subprocess.run(
         [sys.executable, "-m", "topformer_d2", *map(str, words)],

@@ -134,11 +134,11 @@ def test_what_is_not_a_config_is_one_error(tmp_path, content, message):
     path.write_bytes(content)
     (tmp_path / "other.yaml").write_text("_BASE_: [my.yaml]")
     (tmp_path / "base.yaml").write_text("A: 1")
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(InputError, match=message) as refused:
         load_config(path)
     assert "my.yaml" in str(refused.value)
-    assert time.perf_counter() - start < 20  # the slowest takes some 3
+    assert time.process_time() - start < 20  # the slowest takes some 3
 
 
 def test_bases_that_multiply_are_bounded(tmp_path):

@@ -188,7 +188,7 @@ def test_own_data_registered_by_hand_as_the_documentation_shows(custom_data):
         block.replace("cfg.OUTPUT_DIR =", "cfg.SOLVER.MAX_ITER = 2\ncfg.OUTPUT_DIR =")
     )
     trained = subprocess.run(
-        [sys.executable, script], cwd=custom_data, capture_output=True, text=True, timeout=120
+        [sys.executable, script], cwd=custom_data, capture_output=True, text=True, timeout=900
     )
     assert trained.returncode == 0, trained.stderr[-2000:]
     assert re.search(r"disc +[\d.]+ +[\d.]+\nsquare", trained.stdout)

@@ -49,7 +49,7 @@ def take_memory():
     ],
 )
 def test_how_a_process_ended(act, found):
-    seconds = 0.5 if act is hang else 20
+    seconds = 0.5 if act is hang else 120
     _, wrong = run(Task(act, Outcome.fault, seconds=seconds, memory=100))
     assert found in wrong and bool(found) == bool(wrong)
 
@@ -63,7 +63,7 @@ def test_code_that_runs_and_files_that_are_left_are_found(tmp_path):
 
 def test_a_kill_on_purpose_and_a_full_disk(tmp_path):
     outcome, _ = run(Task(hang, Outcome.fault, kill_after=0.2))
-    assert outcome.stopped == "kill" and outcome.seconds < 10
+    assert outcome.stopped == "kill" and outcome.seconds < 50
 
     def write():
         with show_input_errors(), open(tmp_path / "x", "wb") as f:

@@ -12,7 +12,8 @@ from tests.helpers import SMALL_DETECTOR, start_topformer, topformer
 @pytest.mark.parametrize("kind", [pytest.param("", marks=pytest.mark.slow), "lite_"])
 def test_train_evaluate_resume_and_draw(tmp_path, kind):
     config = ["--config-file", f"configs/det_retinanet_{kind}topformer_t.yaml"]
-    opts = [*SMALL_DETECTOR, "SOLVER.MAX_ITER", "20", "SEED", "0", "OUTPUT_DIR", str(tmp_path)]
+    opts = [*SMALL_DETECTOR, "SOLVER.MAX_ITER", "20", "SEED", "0"]
+    opts += ["DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(tmp_path)]
     trained = topformer("train", *config, *opts)
     assert trained.returncode == 0, trained.stderr[-2000:]
     text = trained.stdout + trained.stderr

@@ -43,7 +43,7 @@ def test_a_killed_process_ends_the_run_and_leaves_a_checkpoint(tiny_config):
     start = time.monotonic()
     with pytest.raises(torch.multiprocessing.ProcessExitedException) as raised:
         launch(train_and_be_killed, 2, device="cpu", args=(cfg,))
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 600
     assert (raised.value.error_index, raised.value.exit_code) == (1, -signal.SIGKILL)
     with open(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")) as file:
         assert file.read() == "model_0000001.pth"  # after the last iteration that is whole
@@ -69,7 +69,7 @@ def test_a_damaged_image_is_told_once_by_the_command(tmp_path):
     image = tmp_path / "synthetic/images/train/00002.png"
     image.write_bytes(image.read_bytes()[:100])
     words = ["--num-gpus", "2", *SMALL, "OUTPUT_DIR", str(tmp_path / "out")]
-    result = start_topformer(*TRAIN, *words, timeout=120, DETECTRON2_DATASETS=str(tmp_path))
+    result = start_topformer(*TRAIN, *words, DETECTRON2_DATASETS=str(tmp_path))
     assert result.returncode == 1
     (line,) = re.findall("^error: .*", result.stderr, re.M)
     assert line.startswith(f"error: {image} cannot be read")
@@ -83,7 +83,7 @@ def test_a_signal_to_the_command_stops_all_with_a_checkpoint(tmp_path, number):
     process = start_training([sys.executable, "-m", "topformer_d2", *TRAIN, *words])
     process.send_signal(number)
     rest = process.stdout.read()  # to the end of all processes, which share it
-    assert process.wait(timeout=60) == 128 + number
+    assert process.wait(timeout=600) == 128 + number
     assert "Traceback" not in rest
     stopped = int(re.search(r"stopped after iteration (\d+)", rest)[1])
     assert (tmp_path / "last_checkpoint").read_text() == f"model_{stopped:07d}.pth"

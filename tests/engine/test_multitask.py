@@ -89,7 +89,7 @@ def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeyp
     script_results(monkeypatch, found)
     folder = tmp_path / "run"
     cfg = tiny_joint(
-        *("SOLVER.MAX_ITER", "7", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "1")
+        *("SOLVER.MAX_ITER", "7", "TEST.EVAL_PERIOD", "2", "SOLVER.CHECKPOINT_PERIOD", "4")
     )
     setup_run(cfg)
     Trainer(cfg).train()
@@ -106,6 +106,7 @@ def test_one_run_evaluates_both_and_keeps_the_best(tiny_joint, tmp_path, monkeyp
         trainer.resume_or_load(resume=True)
         trainer.train()
         assert kept(folder)["mean"] == mean
+    cfg.SOLVER.MAX_ITER = 3
     fresh = Trainer(cfg)  # which is not resumed, so the old file does not count
     found.update(dict.fromkeys(found, (10.0, 20.0)))
     fresh.train()

@@ -173,7 +173,7 @@ def hit(pid: int, number: int = signal.SIGKILL) -> bool:
         os.kill(pid, number)
     except ProcessLookupError:
         return False
-    end = time.monotonic() + 10.0
+    end = time.monotonic() + 60.0
     while number == signal.SIGKILL and is_alive(pid):
         if time.monotonic() > end:
             raise RuntimeError(f"process {pid} has outlived SIGKILL")

@@ -84,7 +84,7 @@ def test_writers_at_once_have_files_of_their_own(tmp_path):
 
 def test_what_a_killed_process_left_is_removed_and_what_is_written_now_is_not(tmp_path):
     target = tmp_path / "model.onnx"
-    killed = subprocess.run([sys.executable, "-c", _KILLED, str(target)], timeout=120)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(target)], timeout=600)
     assert killed.returncode == -signal.SIGKILL and len(os.listdir(tmp_path)) == 2
     other = tmp_path / ".model.onnx.partial"  # no name of ours
     other.touch()

@@ -140,7 +140,7 @@ def blocked(predictor, tmp_path, monkeypatch):
     def read(path, **keys):
         reads.append(threading.current_thread())
         if len(reads) == 2:
-            assert go_on.wait(20)
+            assert go_on.wait(60)
         return np.zeros((32, 32, 3), np.uint8)
 
     monkeypatch.setattr(batches, "read_image", read)
@@ -149,7 +149,7 @@ def blocked(predictor, tmp_path, monkeypatch):
     next(coming)
     yield coming, go_on, reads
     go_on.set()
-    reads[-1].join(20)
+    reads[-1].join(60)
 
 
 def test_whoever_stops_does_not_wait_for_the_reader(blocked):
@@ -157,7 +157,7 @@ def test_whoever_stops_does_not_wait_for_the_reader(blocked):
     coming.close()
     assert reads[1].is_alive() and reads[1].daemon and not go_on.is_set()
     go_on.set()
-    reads[1].join(20)
+    reads[1].join(60)
     assert not reads[1].is_alive() and len(reads) == 2
 
 

@@ -146,7 +146,7 @@ def test_the_next_images_are_read_while_the_model_predicts(tmp_path, monkeypatch
         waited = ()
 
         def __call__(self, images):
-            self.waited += (is_read[min(len(self.waited) + 1, 3)].wait(20),)
+            self.waited += (is_read[min(len(self.waited) + 1, 3)].wait(60),)
             return super().__call__(images)
 
     monkeypatch.setattr(work, "read_item", noting)

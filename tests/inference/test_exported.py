@@ -114,7 +114,7 @@ def test_a_predictor_is_sent_to_a_spawned_process(export, tmp_path, file_format)
     if file_format == "onnx":  # one start of a process is enough
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawned) as pool:
-            assert_same(pool.submit(predictor, image).result(timeout=120), predictor(image))
+            assert_same(pool.submit(predictor, image).result(timeout=900), predictor(image))
 
 
 @pytest.mark.slow  # test_all_formats.py has a fast form

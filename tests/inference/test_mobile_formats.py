@@ -199,7 +199,7 @@ def test_two_threads_are_quiet_one_after_the_other(capfd):
     thread = threading.Thread(target=other)
     with quietly("a library"):
         thread.start()
-        assert begun.wait(10)
+        assert begun.wait(60)
         time.sleep(0.05)
         print("caf\u00e9 \u2705")
     thread.join()

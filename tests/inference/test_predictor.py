@@ -41,7 +41,7 @@ def test_default_predictor_in_a_script_of_its_own(tmp_path):
         "    print(tuple(predictor(image)['sem_seg'].shape))\n"
     )
     result = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120
+        [sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=900
     )
     assert result.stdout.splitlines()[-2:] == ["(150, 50, 70)", "(150, 301, 203)"], result.stderr
 
@@ -85,7 +85,7 @@ def test_a_forked_process_is_told_and_does_not_hang(weights):
     steps = [lambda: predictor(image).label.sum(), lambda: Predictor(CONFIG, weights).backend]
     child = context.Process(target=_in_a_child, args=(steps, results))
     child.start()
-    child.join(60)
+    child.join(300)
     try:
         assert child.exitcode == 0
         for _ in steps:

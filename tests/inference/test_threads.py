@@ -14,10 +14,10 @@ def test_overlapping_calls_leave_the_number_of_threads():
     first_in, second_in, first_out = (threading.Event() for _ in range(3))
 
     def second():
-        first_in.wait(10)
+        first_in.wait(60)
         with threads(1):
             second_in.set()
-            first_out.wait(10)
+            first_out.wait(60)
         return torch.get_num_threads()
 
     try:
@@ -27,7 +27,7 @@ def test_overlapping_calls_leave_the_number_of_threads():
             other = pool.submit(second)
             with threads(1):
                 first_in.set()
-                assert second_in.wait(10)
+                assert second_in.wait(60)
                 with threads(3):
                     assert torch.get_num_threads() == 3
                 assert torch.get_num_threads() == 1

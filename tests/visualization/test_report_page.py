@@ -206,7 +206,7 @@ def test_a_browser_opens_the_page_sorts_a_table_and_loads_nothing(tmp_path, dark
         [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", file.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     title = html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1])
     rows, order, focused, images, loads, back = json.loads(title)

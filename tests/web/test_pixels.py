@@ -63,7 +63,7 @@ def test_the_networks_input_is_the_predictors(tmp_path):
         answers.append(expected(info, image))
     (tmp_path / "cases.json").write_text(json.dumps(cases))
     words = ["node", REPOSITORY / "tests/web/pixels.mjs", SCRIPTS, tmp_path]
-    subprocess.run(words, check=True, timeout=60)
+    subprocess.run(words, check=True, timeout=300)
     for i, (image, planes) in enumerate(answers):
         assert tuple(json.loads((tmp_path / f"{i}.size").read_text())) == image.shape[:2]
         pixels = np.fromfile(tmp_path / f"{i}.pixels", np.uint8).reshape(image.shape)
