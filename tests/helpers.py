@@ -140,16 +140,21 @@ def write_class_folders(root: Path, names: tuple[str, ...], count: int, seed: in
             photo(root / name / f"{n}.png", 40, 48, seed + count * i + n)
 
 
-_EXPORTED = tempfile.TemporaryDirectory(prefix="topformer_d2_exported_")
+# Of pytest's process, which its workers (pytest-xdist) have from their environment.
+_OF_EXPORTED = "TOPFORMER_D2_TESTS_EXPORTED"
+if _OF_EXPORTED not in os.environ:
+    _made = tempfile.TemporaryDirectory(prefix="topformer_d2_exported_")  # removed at the end
+    os.environ[_OF_EXPORTED] = _made.name
 
 
 def exported(cfg, weights: str, path: Path | str, **flags: object) -> str:
-    """export_model for a test of what is done with a file: each file is made once in a process.
+    """export_model for a test of what is done with a file: each file is made once in a test run.
 
     Files are the same where the config but for its paths, the weights, the extension and the flags
     are, whether a flag is given or has its default; later ones are copied.
     """
     from topformer_d2.export import export_model
+    from topformer_d2.files import waiting_for_lock
 
     path, cfg = Path(path), cfg.clone()
     cfg.defrost()
@@ -158,11 +163,15 @@ def exported(cfg, weights: str, path: Path | str, **flags: object) -> str:
     defaults = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
     made = cfg.dump(), sorted((defaults | flags).items()), path.suffix
     digest = hashlib.sha256(repr(made).encode() + Path(weights).read_bytes())
-    folder = Path(_EXPORTED.name, digest.hexdigest())
-    if not folder.exists():
-        with tempfile.TemporaryDirectory(dir=_EXPORTED.name) as new:
-            export_model(cfg, weights, str(Path(new, "model").with_suffix(path.suffix)), **flags)
-            shutil.copytree(new, folder)
+    folder = Path(os.environ[_OF_EXPORTED], digest.hexdigest())
+    with waiting_for_lock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as new:
+                files = Path(new, "files")
+                files.mkdir()
+                file = files.joinpath("model").with_suffix(path.suffix)
+                export_model(cfg, weights, str(file), **flags)
+                files.rename(folder)
     for file in folder.iterdir():
         shutil.copy(file, path.with_suffix(file.suffix))
     return str(path)
