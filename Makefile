@@ -36,7 +36,7 @@ test: env lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow"
 
 test-slow: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist load -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
 
 # make test-faults MINUTES=30: kill, fill disks and damage files on purpose, for so many minutes.
 MINUTES ?= 10

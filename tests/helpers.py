@@ -15,6 +15,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ from torch import nn
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARITY = Path(__file__).resolve().parent / "parity"
 VARIANT_OF = {"t": "tiny", "s": "small", "b": "base"}
+
+# Whether Ray Data is here, without the seconds that its import takes.
+HAS_RAY = all(map(find_spec, ("ray", "pyarrow")))
 
 # KEY VALUE pairs that train a segmenter on the synthetic dataset of 64x80 images in seconds.
 SMALL_SEGMENTER = [

@@ -108,6 +108,10 @@ def test_the_readme_is_short():
     assert len((REPOSITORY / "README.md").read_text().splitlines()) < 150
 
 
+# Tests that share what its commands made run in one process.
+of_custom_data = pytest.mark.xdist_group("custom_data")
+
+
 @pytest.fixture(scope="module")
 def custom_data(tmp_path_factory):
     """A folder where the files of docs/custom_data.md are, and its commands have been run."""
@@ -130,6 +134,7 @@ def custom_data(tmp_path_factory):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_own_pixel_labels_as_the_documentation_shows(custom_data):
     log = (custom_data / "output/shapes/log.txt").read_text()
     assert re.search(r"\ndisc +[\d.]+ +[\d.]+\nsquare", log)
@@ -140,6 +145,7 @@ def test_own_pixel_labels_as_the_documentation_shows(custom_data):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_the_readmes_own_images(custom_data):
     """What follows the training, which docs/custom_data.md has as well."""
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
@@ -154,6 +160,7 @@ def test_the_readmes_own_images(custom_data):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_own_boxes_as_the_documentation_shows(custom_data):
     assert len(list((custom_data / "boxes").glob("*_overlay.jpg"))) == 8
     assert (custom_data / "boxes.json").is_file()
@@ -162,6 +169,7 @@ def test_own_boxes_as_the_documentation_shows(custom_data):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_own_data_for_both_as_the_documentation_shows(custom_data):
     drawn = custom_data / "both"
     assert [len(list(drawn.glob(f"*_{kind}"))) for kind in ("label.png", "overlay.jpg")] == [8, 8]
@@ -172,6 +180,7 @@ def test_own_data_for_both_as_the_documentation_shows(custom_data):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_own_data_mixed_as_the_documentation_shows(custom_data):
     output = custom_data / "output/mixed"
     best = torch.load(output / "model_best.pth", weights_only=True)["metrics"]
@@ -181,6 +190,7 @@ def test_own_data_mixed_as_the_documentation_shows(custom_data):
 
 
 @pytest.mark.slow
+@of_custom_data
 def test_own_data_registered_by_hand_as_the_documentation_shows(custom_data):
     script = custom_data / "train_by_hand.py"
     block = script.read_text()

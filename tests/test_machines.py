@@ -12,6 +12,9 @@ from tests.faults.machines import KINDS, Hits, difference
 from tests.faults.report import MachineRow, write_section
 from topformer_d2.data.synthetic import write_synthetic
 
+# In one process, as they share runs that nothing happens to.
+pytestmark = pytest.mark.xdist_group("machines")
+
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory):

@@ -22,7 +22,8 @@ from topformer_d2.data.formats import FORMATS as data_formats
 from topformer_d2.inference.formats import FORMATS
 from topformer_d2.modeling.losses import SEGMENTATION_LOSS_REGISTRY
 
-pytestmark = pytest.mark.slow
+# In one process, as they share what the first walk made.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("tutorials")]
 # What makes a walk short. Each of them must be in the page that is walked.
 SMALLER = {
     "own_data.md": {

@@ -10,8 +10,10 @@ import time
 import pytest
 
 from tests.faults.processes import descendants
+from tests.helpers import HAS_RAY
 
-pytest.importorskip("ray.data", reason="the extra ray has it")
+if not HAS_RAY:
+    pytest.skip("the extra ray has it", allow_module_level=True)
 
 from benchmarks import benchmark_bulk, process_meters
 
@@ -42,6 +44,7 @@ def test_processes_of_processes_are_found():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_pool_and_ray_do_the_same_work(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_bulk, "CHUNK", 4)
     found = benchmark_bulk.compare(12, 1, 1, tmp_path).splitlines()
@@ -54,6 +57,7 @@ def test_pool_and_ray_do_the_same_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_memory_is_written_over_time(tmp_path):
     file = io.StringIO()
     told = benchmark_bulk.simulate(600, 1, file, 0.5, tmp_path)

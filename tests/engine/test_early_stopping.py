@@ -35,6 +35,10 @@ class Scored(Trainer):
         return {"sem_seg": {"mIoU": SCORES[iteration]}}
 
 
+# In one process, as they share a run.
+pytestmark = pytest.mark.xdist_group("early_stopping")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def scored():
     with pytest.MonkeyPatch.context() as patch:

@@ -1,5 +1,6 @@
 """Baselines are exported as they are built, at free sizes and at an odd one."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from topformer_d2.errors import InputError
 from topformer_d2.export import export_model
 from topformer_d2.export.reference import as_listed
 
-pytest.importorskip("timm", reason="baselines need it")
-pytest.importorskip("transformers", reason="baselines need it")
+# Not by importing them, which takes seconds in each process that collects tests.
+if not all(map(find_spec, ("timm", "transformers"))):
+    pytest.skip("baselines need timm and transformers", allow_module_level=True)
 
 KINDS = {  # of networks: convolutions, attention; the others are slow
     "baseline_lraspp_mobilenetv3_large",

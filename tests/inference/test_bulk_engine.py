@@ -9,9 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.helpers import HAS_RAY
 from topformer_d2.errors import InputError
 
-pytest.importorskip("ray.data", reason="the extra ray has it")
+if not HAS_RAY:
+    pytest.skip("the extra ray has it", allow_module_level=True)
 
 from topformer_d2.inference.bulk import RayEngine, ray_engine
 

@@ -8,10 +8,12 @@ import time
 
 import pytest
 
-from tests.helpers import REPOSITORY, photo, start_topformer
+from tests.helpers import HAS_RAY, REPOSITORY, photo, start_topformer
 
-pytest.importorskip("ray.data", reason="the extra ray has it")
-pytestmark = pytest.mark.slow
+if not HAS_RAY:
+    pytest.skip("the extra ray has it", allow_module_level=True)
+# In one process: two Rays at once would take each other's time.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 SECONDS = 900  # of a run, on a machine that does much else
 
 

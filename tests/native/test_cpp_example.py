@@ -19,6 +19,7 @@ MISSING += [name for name in HEADERS if not Path("/usr/include", name).exists()]
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("cpp_example"),  # which is compiled once
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 

@@ -262,7 +262,7 @@ DATASETS:
     mine_train: {{IMAGES: images, SHARE: [0, 0.6], {keys}}}
     mine_val: {{IMAGES: images, SHARE: [0.6, 1], {keys}}}
 INPUT: {{MIN_SIZE_TRAIN: [48], CROP: {{SIZE: [48, 48]}}, MIN_SIZE_TEST: 48}}
-SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 50}}
+SOLVER: {{IMS_PER_BATCH: 2, MAX_ITER: 10}}
 OUTPUT_DIR: output
 """
 
@@ -271,7 +271,7 @@ OUTPUT_DIR: output
     ("labels", "iterations"),
     [
         ("labelme", 1),
-        *(pytest.param(name, 50, marks=pytest.mark.slow) for name in WRITERS),
+        *(pytest.param(name, 10, marks=pytest.mark.slow) for name in WRITERS),
     ],
     indirect=["labels"],
 )
