@@ -180,7 +180,7 @@ def test_tool_says_what_was_lost(trained, tmp_path, images):
 def test_a_dataset_is_refused_before_the_work(trained, tmp_path, images, config, dataset, message):
     cfg, _, weights = trained(config, shift=False)
     path, output = str(tmp_path / "m.onnx"), tmp_path / "o.onnx"
-    exported(cfg, weights, path, size=(64, 80))
+    exported(cfg, weights, path, size=(64, 80), raw_boxes="retinanet" in config)
     args = ("--model", path, "--images", images, "--output", str(output), "--dataset", dataset)
     failed = topformer("quantize", *args)
     assert failed.returncode == 1 and message in failed.stderr
