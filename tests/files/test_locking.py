@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -12,40 +10,41 @@ import pytest
 from topformer_d2.errors import InputError
 from topformer_d2.files import locked_output
 
-# Holds the lock, forks a child that outlives it as a loader's worker may, and waits to be killed.
-_HOLD = """
-import os, sys, time
-from topformer_d2.files import locked_output
-with locked_output(sys.argv[1], "training"):
-    if os.fork() == 0:
+
+def hold(folder, told):
+    """Hold the lock, fork a child that outlives it as a loader's worker may, and wait to be killed.
+
+    Called in a process of its own, which is forked, as importing PyTorch anew takes seconds.
+    """
+    os.setsid()
+    with locked_output(folder, "training"):
+        if os.fork():
+            os.write(told, b"x")
         time.sleep(60)
-        os._exit(0)
-    print(os.getpid(), flush=True)
-    time.sleep(60)
-"""
 
 
 def test_another_process_is_refused_and_told_who_holds_it_until_that_is_killed(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as holder:
+    reading, told = os.pipe()
+    holder = os.fork()
+    if not holder:
         try:
-            assert int(holder.stdout.readline()) == holder.pid
-            who = rf"process {holder.pid} on .*, training since"
-            with pytest.raises(InputError, match=who), locked_output(tmp_path, "evaluation"):
-                pass
-            threading.Timer(0.2, os.kill, (holder.pid, signal.SIGKILL)).start()
-            start = time.monotonic()
-            with locked_output(tmp_path, "evaluation", wait=300):
-                assert 0.1 < time.monotonic() - start < 50
-            holder.wait(60)
-            with locked_output(tmp_path, "evaluation"):
-                pass
+            hold(tmp_path, told)
         finally:
-            os.killpg(holder.pid, signal.SIGKILL)
+            os._exit(1)
+    try:
+        assert os.read(reading, 1) == b"x"
+        who = rf"process {holder} on .*, training since"
+        with pytest.raises(InputError, match=who), locked_output(tmp_path, "evaluation"):
+            pass
+        threading.Timer(0.2, os.kill, (holder, signal.SIGKILL)).start()
+        start = time.monotonic()
+        with locked_output(tmp_path, "evaluation", wait=300):
+            assert 0.1 < time.monotonic() - start < 50
+        assert os.waitpid(holder, 0)[1] == signal.SIGKILL
+        with locked_output(tmp_path, "evaluation"):
+            pass
+    finally:
+        os.killpg(holder, signal.SIGKILL)
 
 
 def test_a_process_may_nest_and_take_it_again(tmp_path):
