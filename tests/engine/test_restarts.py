@@ -51,7 +51,7 @@ def mark(folder):
 def test_a_new_run_starts_anew_and_goes_on_from_its_own_checkpoints(tmp_path):
     folder = str(tmp_path)
     assert not agree_to_resume(launched(), folder, asked=False)
-    assert mark(tmp_path) == {"run": "", "starters": ["host 7 1"], "refused": False}
+    assert mark(tmp_path) == {"run": "", "starters": ["host 7 1"]}
     assert not agree_to_resume(launched(restarts=1), folder, asked=False)  # failed before the first
     save(tmp_path, 3)
     assert agree_to_resume(launched(restarts=2), folder, asked=False)
@@ -67,22 +67,28 @@ def test_a_named_run_is_the_same_under_another_launcher(tmp_path):
         agree_to_resume(launched("host 9 3", run="job8"), str(tmp_path), asked=False)
 
 
-def test_checkpoints_of_another_run_are_refused_again_after_a_restart(tmp_path):
+@pytest.mark.parametrize("former", [None, launched("other 8 2"), launched("host 7 1", run="job6")])
+def test_checkpoints_of_another_run_are_refused_again_after_a_restart(tmp_path, former):
+    """Also by a process whose launcher has lost the first ones before they had met."""
+    if former:
+        agree_to_resume(former, str(tmp_path), asked=False)
     save(tmp_path, 3)
+    before = (tmp_path / MARK).read_bytes() if former else None
+    own = "host 9 3" if former and former.run else "host 7 1"
     for count in (0, 1, 2):
         with pytest.raises(InputError, match=r"another run.* with `resume`, or name another"):
-            agree_to_resume(launched(restarts=count), str(tmp_path), asked=False)
-        assert mark(tmp_path)["refused"]
-    assert agree_to_resume(launched(), str(tmp_path), asked=True)
-    assert not mark(tmp_path)["refused"]
-    assert agree_to_resume(launched(restarts=1), str(tmp_path), asked=False)
+            agree_to_resume(launched(own, count, "job7"), str(tmp_path), asked=False)
+        assert (tmp_path / MARK).exists() == bool(former)
+        assert not former or (tmp_path / MARK).read_bytes() == before
+    assert agree_to_resume(launched(own, 0, "job7"), str(tmp_path), asked=True)
+    assert agree_to_resume(launched(own, 1, "job7"), str(tmp_path), asked=False)
 
 
-def test_a_restart_before_the_mark_was_written_goes_on(tmp_path):
-    """A machine has joined a run, and all others were lost before the processes had met."""
+def test_damaged_checkpoints_of_the_run_itself_are_not_taken_for_anothers(tmp_path):
     agree_to_resume(launched(), str(tmp_path), asked=False)
     save(tmp_path, 3)
-    assert agree_to_resume(launched("other 8 2", restarts=1), str(tmp_path), asked=False)
+    (tmp_path / "model_0000003.pth").write_bytes(b"cut off")
+    assert agree_to_resume(launched(restarts=1), str(tmp_path), asked=False)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_the_newest_checkpoint_of_the_run_comes_from_whichever_machine_has_it(
 
 def test_a_checkpoint_of_another_run_on_this_machine_does_not_count(monkeypatch, tmp_path):
     save(tmp_path, 8)
-    (tmp_path / MARK).write_text('{"run": "", "starters": ["another 1 1"], "refused": false}')
+    (tmp_path / MARK).write_text('{"run": "", "starters": ["another 1 1"]}')
     others = Others(monkeypatch, 1, [("host2 9 9", 1), 3, (False, True)])
     assert agree_to_resume(launched(), str(tmp_path), asked=False)
     assert others.own[1] == -1

@@ -56,7 +56,7 @@ def make_norm(kind, momentum):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("momentum", [0.1, 0.0, None])
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 4)])
 def test_processes_do_what_one_does_with_the_whole_batch(processes, sizes, momentum, layout):
     generator = torch.Generator().manual_seed(0)

@@ -64,7 +64,8 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
 
     It does where it was asked to, and where this run has left one before its processes were started
     again. Where OUTPUT_DIR is local to each machine, and the first process has moved to another
-    one, the newest checkpoint that this run has left on any of its machines is copied to it.
+    one, the newest checkpoint that this run has left on any of its machines is copied to it. In a
+    remote OUTPUT_DIR there is no mark, and the launcher's count of restarts alone tells.
 
     Args:
         launched: of this process.
@@ -84,23 +85,22 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
     is_own = bool(mark) and (
         mark["run"] == launched.run != "" or not {*starters}.isdisjoint(mark["starters"])
     )
-    was_refused = is_own and mark["refused"]
-    every = comm.all_gather(_iteration_left(folder) if is_own and not was_refused else -1)
+    every = comm.all_gather(_iteration_left(folder) if is_own else -1)
     # Of equal ones that of the first process, which is the same file where the disk is shared.
     source = max(range(len(every)), key=lambda rank: (every[rank], -rank))
 
     def decide() -> bool:
         resumes = asked or every[source] >= 0
-        is_others = not resumes and bool(training_checkpoints(folder))
-        if is_others and is_again and not was_refused:  # its mark did not come to be written
-            resumes, is_others = True, False
-        content = {"run": launched.run, "starters": starters, "refused": is_others}
+        # The mark is written before the first checkpoint: without one they are another run's, too.
+        if not resumes and training_checkpoints(folder):
+            if not is_own:  # the mark stays as it is, so that a restart is refused as well
+                raise InputError(
+                    f"{folder} has checkpoints of another run, to which processes that are started "
+                    "again would go back: go on from them with `resume`, or name another OUTPUT_DIR"
+                )
+            resumes = True  # from none that is whole, which is told when it is read
+        content = {"run": launched.run, "starters": starters}
         write_beside(Path(folder, MARK), json.dumps(content).encode(), durable=True)
-        if is_others:
-            raise InputError(
-                f"{folder} has checkpoints of another run, to which processes that are started "
-                "again would go back: go on from them with `resume`, or name another OUTPUT_DIR"
-            )
         return resumes
 
     resumes = from_first(decide)
@@ -121,7 +121,7 @@ def _read_mark(folder: str) -> dict:
         if isinstance(mark, dict) and isinstance(mark.get("run"), str):
             starters = mark.get("starters")
             if isinstance(starters, list) and all(isinstance(each, str) for each in starters):
-                return {**mark, "refused": mark.get("refused") is True}
+                return mark
     return {}
 
 

@@ -31,7 +31,9 @@ class CpuSyncBatchNorm(NaiveSyncBatchNorm):
         y, mean, variance, count = _Normalize.apply(x.float(), self.weight, self.bias, self.eps)
         if self.running_mean is not None:
             self.num_batches_tracked += 1
-            momentum = self.momentum or 1.0 / float(self.num_batches_tracked)
+            momentum = self.momentum
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
             unbiased = variance * (count / (count - 1).clamp(min=1)).float()
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(unbiased, momentum)
