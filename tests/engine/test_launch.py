@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from torch import distributed, nn
 
 from topformer_d2.engine import launch as launching
 from topformer_d2.engine.failures import LOST_CONNECTION, LostProcessError
+from topformer_d2.engine.groups import gathering_by
 from topformer_d2.engine.launch import launch
 from topformer_d2.errors import InputError, Terminated
 from topformer_d2.modeling.sync_batch_norm import CpuSyncBatchNorm
@@ -292,3 +294,13 @@ def test_a_model_on_the_cpu_is_wrapped_for_several_processes(monkeypatch):
     # Or gradients would be summed in another order after the first iteration.
     keys = {"find_unused_parameters": True, "broadcast_buffers": False}
     assert wrapped == [(model, keys)] and isinstance(model[0], CpuSyncBatchNorm)
+
+
+def test_pytorchs_warnings_about_detectron2s_calls_are_not_shown():
+    texts = ["`broadcast_buffers` is deprecated. Use another", "broadcast_buffers is another one"]
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with gathering_by(None):
+            for text in texts:
+                warnings.warn(text, FutureWarning, stacklevel=1)
+    assert [str(each.message) for each in shown] == texts[1:]

@@ -12,6 +12,7 @@ from topformer_d2.cli import train as command
 from topformer_d2.engine import launched as launching
 from topformer_d2.engine.failures import LOST_CONNECTION, LostProcessError
 from topformer_d2.engine.launched import Launched, joined, read_environment
+from topformer_d2.engine.restarts import FirstFailedError
 from topformer_d2.errors import InputError
 
 TORCHRUN = {
@@ -258,11 +259,24 @@ def test_a_batch_that_the_processes_cannot_share_is_told_before_anything(argumen
     assert command.check(args, 6) == 1
 
 
-def test_a_process_that_has_lost_another_says_for_how_long_it_waited(
-    monkeypatch, arguments, capsys
+@pytest.mark.parametrize(
+    "error",
+    [
+        LostProcessError("process 0: Timed out waiting 90000ms for recv operation"),
+        FirstFailedError("process 0: the first process has failed"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_process_that_has_lost_another_says_so_and_ends_after_it(
+    monkeypatch, arguments, capsys, error
 ):
+    """A launcher takes the one that ends first for the cause."""
+    waits = []
+
     def lose(*_):
-        raise LostProcessError("process 0: Timed out waiting 90000ms for recv operation")
+        raise error
+
+    monkeypatch.setattr(command.time, "sleep", waits.append)
 
     for name in ("end_with_launcher", "check"):
         monkeypatch.setattr(command, name, lambda *_: None)
@@ -271,5 +285,9 @@ def test_a_process_that_has_lost_another_says_for_how_long_it_waited(
     args.opts += ["SOLVER.PROCESS_TIMEOUT", "90s"]
     alone = Launched("torchrun", 0, 1, 0, 0)
     assert command.run_launched(alone, args, command.make_parser()) == LOST_CONNECTION
-    error = capsys.readouterr().err
-    assert "90 s (SOLVER.PROCESS_TIMEOUT)" in error and "--resume" in error
+    assert len(waits) == 1 and 1 <= waits[0] <= 5
+    told = capsys.readouterr().err
+    if isinstance(error, FirstFailedError):  # which that one tells
+        assert told == ""
+    else:
+        assert "90 s (SOLVER.PROCESS_TIMEOUT)" in told and "--resume" in told

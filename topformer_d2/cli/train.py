@@ -9,7 +9,7 @@
 With MODEL.DEVICE cpu at the end, --num-gpus is the number of processes on the CPU.
 On several machines torchrun or Slurm's srun starts the processes (docs/clusters.md):
 
-  torchrun --nnodes 1:4 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d \\
+  torchrun --nnodes 1:2 --nproc-per-node 8 --max-restarts 3 --rdzv-backend c10d \\
     --rdzv-endpoint HOST:29400 --rdzv-id JOB -m topformer_d2 train --config-file ...
 
 Any key of the config is overridden by KEY VALUE at the end.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import time
 
 import torch
 from detectron2.config import CfgNode
@@ -53,6 +54,9 @@ logger = get_logger(__name__)
 # Seconds for which a run that is started again waits for its former processes to end: a launcher
 # gives them 30.
 _WAIT_FOR_FORMER = 60.0
+# Seconds before a process ends because another one has failed: a launcher names the one that ends
+# first as the cause.
+_WAIT_FOR_CAUSE = 2.0
 
 
 def make_parser() -> Parser:
@@ -120,6 +124,7 @@ def run_launched(launched: Launched, args: argparse.Namespace, parser: Parser) -
         timeout = timeout_of(args)
     except InputError:
         if launched.local_rank:
+            time.sleep(_WAIT_FOR_CAUSE)
             return 1  # the first process of this machine tells it
         raise
     try:
@@ -127,6 +132,7 @@ def run_launched(launched: Launched, args: argparse.Namespace, parser: Parser) -
             from_first(lambda: check(args, launched.world_size))
             run_process(args, launched)
     except FirstFailedError:
+        time.sleep(_WAIT_FOR_CAUSE)
         return LOST_CONNECTION
     except Exception as e:
         lost = as_lost_process(e)
@@ -140,6 +146,7 @@ def run_launched(launched: Launched, args: argparse.Namespace, parser: Parser) -
                 "on from the last checkpoint; else the same command with `resume` does"
             )
         )
+        time.sleep(_WAIT_FOR_CAUSE)
         return LOST_CONNECTION
     return 0
 

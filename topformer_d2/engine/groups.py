@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -21,16 +22,29 @@ def gloo_group(limit: timedelta) -> distributed.ProcessGroup:
     return distributed.new_group(backend="gloo", timeout=limit)
 
 
+# Warnings of PyTorch in each process, about calls that are Detectron2's, and about the layout of
+# gradients, which DistributedDataParallel copies. A user cannot do anything about them.
+_NOT_FOR_USERS: tuple[tuple[str, type[Warning]], ...] = (
+    ("`broadcast_buffers` is deprecated", FutureWarning),
+    ("TypedStorage is deprecated", UserWarning),
+    ("Grad strides do not match bucket view strides", UserWarning),
+)
+
+
 @contextlib.contextmanager
 def gathering_by(group: distributed.ProcessGroup) -> Iterator[None]:
     """Within it Detectron2's comm exchanges objects in a group of all processes.
 
-    The group that it makes by itself on GPUs waits for 30 minutes, whatever the time-out.
+    The group that it makes by itself on GPUs waits for 30 minutes, whatever the time-out. Some
+    warnings that PyTorch has for processes of a run are not shown within.
     """
     before = comm._get_global_gloo_group
     comm._get_global_gloo_group = lambda: group
     try:
-        yield
+        with warnings.catch_warnings():
+            for message, category in _NOT_FOR_USERS:
+                warnings.filterwarnings("ignore", message, category)
+            yield
     finally:
         comm._get_global_gloo_group = before
 

@@ -95,9 +95,10 @@ def _join(
     limit = timedelta(seconds=timeout)
     distributed.init_process_group("gloo", meeting, limit, rank=rank, world_size=processes)
     comm._LOCAL_PROCESS_GROUP = distributed.group.WORLD
-    comm.synchronize()
-    main(*args)
-    comm.synchronize()
+    with gathering_by(distributed.group.WORLD):
+        comm.synchronize()
+        main(*args)
+        comm.synchronize()
     distributed.destroy_process_group()
 
 
