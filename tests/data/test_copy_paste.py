@@ -3,6 +3,8 @@
 import itertools
 import json
 import pickle
+import tarfile
+from functools import partial
 
 import cv2
 import numpy as np
@@ -19,11 +21,14 @@ from topformer_d2.data.boxes import load_boxes
 from topformer_d2.data.folders import register_folder, register_folders
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.data.object_outlines import fill_outline, outline_of
+from topformer_d2.data.plain_layout import write_plain
 from topformer_d2.data.registered import load_records
+from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.errors import InputError
 
 CONFIG = "multitask_lite_topformer_t_synthetic"
 SIZE = 120, 160
+EVERYTHING = slice(0, SIZE[0]), slice(0, SIZE[1])
 IMAGES, OBJECTS = 4, 3
 # Of each image the ground, and of each object, a disc.
 GROUNDS = [(40 * i + 20, 0, 0) for i in range(IMAGES)]
@@ -130,6 +135,38 @@ def own(tmp_path):
 
     yield load
     forget()
+
+
+@pytest.mark.parametrize("write", [write_plain, partial(write_shards, most_mib=1)])
+@pytest.mark.parametrize("source", SOURCES)
+def test_outlines_and_ids_are_kept_in_another_layout(discs, own, tmp_path, source, write):
+    root, truth = discs
+    boxes = SOURCES[source](root, truth)
+    if source != "labelme":
+        content = json.loads((tmp_path / "boxes.json").read_text())
+        for image in content["images"]:
+            image["id"] += 40
+        for annotation in content["annotations"]:
+            annotation["image_id"] += 40
+            annotation["category_id"] = 101
+        content["categories"][0]["id"] = 101
+        (tmp_path / "boxes.json").write_text(json.dumps(content))
+    before = own(IMAGES=str(root), BOXES=boxes)
+    own(with_outlines=False, IMAGES=str(root), BOXES=boxes)
+    entry = write("own", str(tmp_path / "other"))
+    written = json.loads((tmp_path / "other/boxes.json").read_text())
+    first, category = (1, 1) if source == "labelme" else (40, 101)
+    assert [image["id"] for image in written["images"]] == [first + i for i in range(IMAGES)]
+    assert written["categories"] == [{"id": category, "name": "disc"}]
+    assert {each["category_id"] for each in written["annotations"]} == {category}
+    for one, other in zip(before, own(**entry), strict=True):
+        for a, b in zip(one["annotations"], other["annotations"], strict=True):
+            found = [fill_outline(outline_of(each, SIZE), EVERYTHING) for each in (a, b)]
+            assert found[0].any() and np.array_equal(*found)
+    if write is not write_plain:
+        with tarfile.open(tmp_path / "other/000000.tar") as tar:
+            (of_first, *_) = json.load(tar.extractfile("0.json"))["boxes"]
+        assert of_first["segmentation"] == written["annotations"][0]["segmentation"]
 
 
 @pytest.mark.parametrize("keys", [{}, {"SPLIT_SEED": 1}], ids=["as it lies", "converted"])

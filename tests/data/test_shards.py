@@ -12,11 +12,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from tests.helpers import REPOSITORY, photo, topformer
+from tests.helpers import REPOSITORY, photo, topformer, write_class_folders
 from topformer_d2.config import load_config
 from topformer_d2.data import build_test_loader, build_train_loader, shard_files
 from topformer_d2.data.images import read_image
-from topformer_d2.data.plain_layout import write_plain
+from topformer_d2.data.plain_layout import file_names, numbered, write_plain
 from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.data.shards import read_index, read_member
 from topformer_d2.errors import InputError
@@ -202,14 +202,52 @@ def test_names_with_dots_and_those_that_are_equal_without(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "named"), [(("--shard-mb", "0"), "--shard-mb is 0"), ((), "--output .* exists")]
+    ("output", "words", "named"),
+    [
+        ("new", ("--shard-mb", "0"), "--shard-mb is 0"),
+        (".", (), r"--output .* exists"),
+        ("s3://bucket/w", (), r"--output s3://bucket/w is a remote store's"),
+        ("s3://bucket/w", ("--to", "plain"), r"--output s3://bucket/w is a remote store's"),
+    ],
 )
-def test_what_is_refused(tmp_path, words, named):
-    output = tmp_path / "new" if words else tmp_path
+def test_what_is_refused(tmp_path, monkeypatch, output, words, named):
+    monkeypatch.chdir(tmp_path)
     dataset = ["--dataset", "synthetic_multitask_train", "--to", "webdataset"]
     result = topformer("data", "convert", *dataset, "--output", output, *words)
     assert result.returncode == 1 and re.search(named, result.stderr)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("to", ["plain", "webdataset"])
+def test_class_folders_are_refused(tmp_path, forgotten, to):
+    write_class_folders(tmp_path / "photos", ("cat", "dog"), 1)
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"_BASE_: {REPOSITORY}/configs/cls_topformer_t.yaml\nDATASETS:\n  TRAIN: [mine]\n"
+        f"  TEST: [mine]\n  FOLDERS:\n    mine: {{CLASS_FOLDERS: {tmp_path}/photos}}\n"
+    )
+    words = ["--config-file", path, "--to", to, "--output", tmp_path / "new"]
+    result = topformer("data", "convert", *words)
+    assert result.returncode == 1 and re.search("'mine' .*CLASS_FOLDERS", result.stderr)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "is_numbered"),
+    [
+        (["a.png", "b/1.png", "b/2.png"], False),
+        (["b.png", "a/1.png"], True),
+        (["a/b_1.png", "a_b/1.png"], True),
+    ],
+)
+def test_images_without_a_json_keep_their_order(files, is_numbered):
+    records = [{"file_name": f"/root/{file}"} for file in files]
+    names = numbered(file_names(records, {"image_root": "/root"}), records)
+    assert sorted(names) == names and len({*names}) == len(files)
+    assert names[0].startswith("000000_") == is_numbered
+    listed = [{**record, "annotations": []} for record in records]  # by the JSON
+    flat = [file.replace("/", "_") for file in files]
+    assert numbered(flat, listed) == (flat if len({*flat}) == len(flat) else names)
 
 
 def test_a_shard_is_opened_once_and_the_index_is_not_looked_at_again(shards, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter, defaultdict
+from functools import partial
 from typing import Any
 
 from detectron2.data import MetadataCatalog
@@ -121,7 +122,8 @@ def register_boxes(
 
     Args:
         name: what DATASETS.TRAIN and DATASETS.TEST call it.
-        json_file: boxes in COCO's format; segmentation is not read.
+        json_file: boxes in COCO's format; segmentation is read by load_records with outlines
+            alone.
         image_root: folder that its file names are relative to.
         categories: the classes with the JSON's category ids as source_ids, so that they are known
             where the dataset is not; None = as the JSON has them, once it is read.
@@ -136,6 +138,7 @@ def register_boxes(
         json_file=json_file,
         image_root=image_root,
         json_reader=JSON_READER,
+        outlined_records=partial(load_boxes, name, json_file, image_root, with_outlines=True),
         **metadata,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
 
@@ -138,14 +139,17 @@ def register_folder(
     metadata: dict[str, Any] = {"folders": dict(entry), "image_root": parsed.images}
     folder = LabelledFolder(name, parsed, cache, ignore_value, with_outlines)
     load, fields_of = folder.records, folder.metadata
+    outlined = replace(folder, with_outlines=True).records
     if is_plain(parsed):
         load = partial(plain_records, name, parsed, with_outlines=with_outlines)
+        outlined = partial(plain_records, name, parsed, with_outlines=True)
         fields_of = partial(plain_metadata, parsed, ignore_value)
         metadata |= plain_paths(parsed)
     else:
         _check_output(parsed, cache)
         metadata["checked_records"] = _naming_splits(name, entry, folder.checked_records)
     load = _naming_splits(name, entry, load)
+    metadata["outlined_records"] = _naming_splits(name, entry, outlined)
     fields_of = _naming_splits(name, entry, fields_of)
     for task in map(TASKS.get, parsed.tasks):
         named_by = parsed.classes if parsed.lists(task.name) else parsed.path(task.name)

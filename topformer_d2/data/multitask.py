@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..errors import InputError, printable
@@ -18,13 +19,15 @@ from .sem_seg import label_fields
 logger = get_logger(__name__)
 
 
-def load_multitask(name: str, json_file: str, image_root: str, label_root: str) -> list[dict]:
+def load_multitask(
+    name: str, json_file: str, image_root: str, label_root: str, *, with_outlines: bool = False
+) -> list[dict]:
     """Detectron2 records of a COCO JSON, each with the label PNG of its image's stem.
 
     Raises:
         InputError: as load_boxes, label_fields and join_labels.
     """
-    records = load_boxes(name, json_file, image_root)
+    records = load_boxes(name, json_file, image_root, with_outlines=with_outlines)
     return join_labels(name, records, label_fields(label_root), json_file, label_root)
 
 
@@ -94,7 +97,8 @@ def register_multitask(
 
     Args:
         name: what DATASETS.TRAIN and DATASETS.TEST call it.
-        json_file: boxes in COCO's format; segmentation is not read.
+        json_file: boxes in COCO's format; segmentation is read by load_records with outlines
+            alone.
         image_root: folder that its file names are relative to.
         label_root: folder of label PNGs (8 bit, training ids) with the images' stems.
         stuff: the classes of the pixels.
@@ -112,6 +116,9 @@ def register_multitask(
         image_root=image_root,
         sem_seg_root=label_root,
         json_reader=JSON_READER,
+        outlined_records=partial(
+            load_multitask, name, json_file, image_root, label_root, with_outlines=True
+        ),
         **stuff.stuff_metadata(),
         **metadata,
     )

@@ -95,15 +95,21 @@ def check_dataset_present(name: str) -> None:
         )
 
 
-def load_records(name: str) -> list[dict]:
+def load_records(name: str, *, with_outlines: bool = False) -> list[dict]:
     """The records of a registered dataset, each with "tasks" (see flag_tasks).
+
+    Args:
+        name: of the dataset.
+        with_outlines: objects have their outlines, where the labels have shapes and the dataset's
+            metadata have "outlined_records", a function that loads the records so.
 
     Raises:
         InputError: its files are not as its loader needs them; Detectron2's own loaders only assert
             it, as that of Cityscapes does for labels that are not prepared.
     """
+    load = MetadataCatalog.get(name).get("outlined_records") if with_outlines else None
     try:
-        return flag_tasks(DatasetCatalog.get(name))
+        return flag_tasks(load() if load else DatasetCatalog.get(name))
     except InputError:
         raise
     except (AssertionError, KeyError, OSError, ValueError) as e:

@@ -9,16 +9,24 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from detectron2.data import MetadataCatalog
 from tqdm.auto import tqdm
 
 from ..errors import InputError
 from ..files import folder_beside, read_bytes, write_json
 from ..tasks import BOXES, PIXELS
-from .plain_layout import CLASSES, JSON, coco_of, file_names, write_classes
-from .registered import check_dataset_present, load_records
+from .plain_layout import (
+    CLASSES,
+    JSON,
+    box_of,
+    coco_of,
+    file_names,
+    load_for,
+    numbered,
+    segmentation_of,
+    write_classes,
+)
 from .shards import IMAGES, INDEX, LABELS, SCHEME, index_of
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -30,7 +38,8 @@ def write_shards(name: str, output: str, most_mib: int) -> dict[str, str]:
 
     A sample is the files of one name, one after the other in one shard: the image as it is, the
     label (.png), and with boxes a .json: {"boxes": [{"bbox": [x, y, width, height] in pixels,
-    "category_id": from 0, "category": its name, "iscrowd": 0 or 1}]}. That is WebDataset's layout.
+    "category_id": from 0, "category": its name, "iscrowd": 0 or 1, and "segmentation" as COCO's
+    where there is one}]}. That is WebDataset's layout.
 
     Args:
         name: of the dataset.
@@ -42,16 +51,13 @@ def write_shards(name: str, output: str, most_mib: int) -> dict[str, str]:
         the entry of DATASETS.FOLDERS.
 
     Raises:
-        InputError: `output` exists, `most_mib` is below 1, or the dataset cannot be loaded.
+        InputError: `most_mib` is below 1, or as write_plain.
     """
     target = Path(output)
-    if os.path.lexists(target):
-        raise InputError(f"`output` {output} exists: name a new folder")
     if most_mib < 1:
         raise InputError(f"`shard_mb` is {most_mib}; it takes 1 or more")
-    check_dataset_present(name)
-    records, metadata = load_records(name), MetadataCatalog.get(name)
-    names = _sample_names(records, metadata.get("image_root"))
+    records, metadata = load_for(name, output)
+    names = _sample_names(records, metadata)
     has_pixels = any(PIXELS.record_key in record for record in records)
     has_boxes = any(BOXES.record_key in record for record in records)
     entry = {"IMAGES": f"{SCHEME}{output}/{IMAGES}"}
@@ -71,24 +77,22 @@ def write_shards(name: str, output: str, most_mib: int) -> dict[str, str]:
             write_classes(folder / CLASSES, metadata)
             entry |= {"LABELS": f"{SCHEME}{output}/{LABELS}", "CLASSES": str(target / CLASSES)}
         if has_boxes:
-            write_json(folder / JSON, coco_of(records, names, metadata.thing_classes))
+            write_json(folder / JSON, coco_of(records, names, metadata))
             entry["BOXES"] = str(target / JSON)
         write_json(folder / INDEX, index_of(shards.paths, files))
         os.replace(folder, target)
     return entry
 
 
-def _sample_names(records: list[dict], root: str | None) -> list[str]:
+def _sample_names(records: list[dict], metadata: Any) -> list[str]:
     """Names of the images with one dot each: to WebDataset the kind is what follows the first."""
-    root = root or os.path.commonpath([record["file_name"] for record in records])
     names = []
-    for name in file_names([record["file_name"] for record in records], root):
+    for name in file_names(records, metadata):
         stem, extension = os.path.splitext(name)
         # Names in a tar file and in the index are UTF-8.
         stem = re.sub("[.\ud800-\udfff]", "_", stem)
         names.append(stem + extension.lower())
-    stems = {os.path.splitext(name)[0] for name in names}
-    return names if len(stems) == len(names) else [f"{i:06d}_{n}" for i, n in enumerate(names)]
+    return numbered(names, records)
 
 
 def _label_name(file: str) -> str:
@@ -103,15 +107,15 @@ def _members(record: dict, file: str, classes: list[str]) -> Iterator[tuple[str,
     if PIXELS.record_key in record:
         yield _label_name(file), read_bytes(record[PIXELS.record_key])
     if BOXES.record_key in record:
-        coco = coco_of([{**record, "width": 0, "height": 0}], [file], classes)
         boxes = [
             {
-                "bbox": each["bbox"],
-                "category_id": each["category_id"] - 1,
-                "category": classes[each["category_id"] - 1],
-                "iscrowd": each["iscrowd"],
+                "bbox": box_of(each),
+                "category_id": each["category_id"],
+                "category": classes[each["category_id"]],
+                "iscrowd": each.get("iscrowd", 0),
+                **segmentation_of(each),
             }
-            for each in coco["annotations"]
+            for each in record[BOXES.record_key]
         ]
         yield f"{os.path.splitext(file)[0]}.json", json.dumps({"boxes": boxes}).encode()
 
