@@ -74,6 +74,20 @@ def test_a_dataset_is_read_from_a_store(tmp_path, store):
     ]
 
 
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_a_folder_of_shards_may_have_the_name_of_a_kind(store, kind):
+    memory, folder, uri = store
+    place = f"{uri}/{kind}"
+    for path in folder.iterdir():
+        memory.pipe(f"{place.removeprefix('memory:/')}/{path.name}", path.read_bytes())
+    assert read_member(f"shard://{place}/classes.txt") == (folder / "classes.txt").read_bytes()
+    assert PathManager.isfile(f"shard://{place}/boxes.json")
+    assert len(PathManager.ls(f"shard://{place}/labels")) == 12
+    assert read_member(f"shard://{place}/images/00003.png") == read_member(
+        f"shard://{uri}/images/00003.png"
+    )
+
+
 def test_only_what_is_read_is_copied_and_once(tmp_path, store, monkeypatch):
     memory, _, uri = store
     asked = []

@@ -11,12 +11,15 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+from PIL import Image
 
 from tests.helpers import REPOSITORY, photo, topformer, write_class_folders
 from topformer_d2.config import load_config
 from topformer_d2.data import build_test_loader, build_train_loader, shard_files
+from topformer_d2.data.folders import register_folder
 from topformer_d2.data.images import read_image
 from topformer_d2.data.plain_layout import file_names, numbered, write_plain
+from topformer_d2.data.registered import check_dataset_present
 from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.data.shards import read_index, read_member
 from topformer_d2.errors import InputError
@@ -144,17 +147,91 @@ def broken(folder, change):
         (lambda c: c["shards"][0].update(name="../a.tar"), "'../a.tar' is not a file's name"),
         (lambda c: c["images"].append(c["images"][0]), "a name stands there twice"),
         (lambda c: c["images"][0].__setitem__(1, 1), "a shard's number"),
-        (lambda c: c["images"][0].__setitem__(2, -1), "a file ends behind its shard"),
-        (lambda c: c["labels"][0].__setitem__(3, 1 << 40), "a file ends behind its shard"),
-        (lambda c: c["labels"][0].__setitem__(3, 1 << 70), "OverflowError"),
-        (lambda c: c["images"].__setitem__(0, 7), "TypeError"),
+        (lambda c: c["images"][0].__setitem__(2, 511), "a file is not within its shard"),
+        (lambda c: c["labels"][0].__setitem__(3, 1 << 40), "a file is not within its shard"),
+        (lambda c: c["labels"].append(["x.png", 0, *[2**63 - 1] * 2]), "a file is not within"),
+        (lambda c: c["labels"][0].__setitem__(3, 1 << 70), "'labels' .* whole numbers"),
+        (lambda c: c["images"][0].__setitem__(2, 512.0), "'images' .* whole numbers"),
+        (lambda c: c["images"][0].__setitem__(2, "512"), "'images' .* whole numbers"),
+        (lambda c: c["images"].__setitem__(0, 7), r"'images' are \[name, number of the shard"),
+        (lambda c: c["images"][0].pop(), r"'images' are \[name, number of the shard"),
+        (lambda c: c.update(images={"a": 1}), r"'images' are \[name, number of the shard"),
+        (lambda c: c.pop("shards"), "no list of 'shards'"),
+        (lambda c: c["shards"][0].update(size=1.5), r"the size of '000000\.tar' is 1\.5"),
     ],
 )
 def test_a_damaged_index(shards, change, named):
     entry, (path,) = shards
     broken(path.parent, change)
-    with pytest.raises(InputError, match=rf"index\.json is not an index .*{re.escape(named)}"):
+    with pytest.raises(InputError, match=rf"index\.json is not an index .*{named}") as found:
         PathManager.ls(entry["IMAGES"])
+    assert "Error" not in str(found.value)
+
+
+def test_an_index_that_is_no_json_is_told_once(shards):
+    entry, (path,) = shards
+    (path.parent / "index.json").write_text("{")
+    with pytest.raises(InputError, match=r"or is damaged: it is not JSON.* data convert`$") as found:
+        PathManager.ls(entry["IMAGES"])
+    assert str(found.value).count("index.json") == 1
+
+
+def test_an_index_of_other_shards_is_told_where_a_file_is_read(shards):
+    """Sizes are equal, and a label lies where the index has another's."""
+    entry, (path,) = shards
+
+    def swap(content):
+        first, second = content["labels"][:2]
+        first[1:], second[1:] = second[1:], first[1:]
+
+    read_member(f"{entry['LABELS']}/00000.png")
+    broken(path.parent, swap)
+    PathManager.ls(entry["LABELS"])
+    read_member(f"{entry['IMAGES']}/00000.png")
+    told = r"labels/00000\.png cannot be read: .*000000\.tar has '00001\.label\.png' at its place"
+    with pytest.raises(InputError, match=told):
+        read_member(f"{entry['LABELS']}/00000.png")
+
+
+def test_a_name_that_is_longer_than_all_is_not_searched(shards, monkeypatch):
+    index = read_index(str(shards[1][0].parent))
+    monkeypatch.setattr(np, "searchsorted", pytest.fail)  # which copies all names to its length
+    assert index.find("images", "00000.jpeg") is None
+
+
+def test_a_name_that_a_tar_header_does_not_hold(tmp_path, forgotten):
+    """It stands in a part before the header, which has its first 100 bytes."""
+    photos, labels = tmp_path / "photos", tmp_path / "labels"
+    for folder in (photos, labels):
+        folder.mkdir()
+    for stem in ("a" * 99, "b" * 120):
+        photo(photos / f"{stem}.png", 20, 30)
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(labels / f"{stem}.png")
+    register_folder(
+        *("mine", {"IMAGES": str(photos), "LABELS": str(labels), "CLASSES": ["x", "y"]}),
+        str(tmp_path / "cache"),
+    )
+    entry = write_shards("mine", str(tmp_path / "mine"), 1)
+    for stem in ("a" * 99, "b" * 120):
+        assert read_member(f"{entry['IMAGES']}/{stem}.png") == (photos / f"{stem}.png").read_bytes()
+        assert read_member(f"{entry['LABELS']}/{stem}.png")[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("images", "named"),
+    [
+        ("shard://{0}/nothing/images", r"but {0}/nothing/index\.json is missing"),
+        ("shard://{0}/mine", "but a path of shards ends in /images or /labels"),
+        ("shard://{0}/mine/nothing.json", "but there is none of this name"),
+        ("shard://zzz://bucket/images", r"^DATASETS\.FOLDERS\.mine: zzz://bucket/.* zzz"),
+    ],
+)
+def test_a_wrong_path_of_shards_is_named(tmp_path, shards, forgotten, images, named):
+    pytest.importorskip("fsspec")
+    entry = {**shards[0], "IMAGES": images.format(tmp_path)}
+    with pytest.raises(InputError, match=named.format(re.escape(str(tmp_path)))):
+        register_folder("mine", entry, str(tmp_path / "cache"))
+        check_dataset_present("mine")
 
 
 def test_a_shard_that_is_missing_or_cut_off(shards):

@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError, shortened
-from ..files import check_regular_file, is_remote, read_json
+from ..files import check_regular_file, full_path, is_remote, read_json
 from .source_cache import parse_once
 
 # A coordinate beyond it is not a pixel's; float32, in which boxes are computed, is exact up to it.
@@ -67,7 +67,7 @@ def read_coco(json_file: str, *, annotated: bool = True) -> dict[str, list]:
             have one name.
     """
     if not PathManager.isfile(json_file) and not os.path.exists(json_file):
-        raise InputError(f"{os.path.abspath(json_file)} does not exist")
+        raise InputError(f"{full_path(json_file)} does not exist")
     if not is_remote(json_file):
         check_regular_file(json_file)
     content = parse_once(_parse, json_file)

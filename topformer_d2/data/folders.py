@@ -13,8 +13,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..config import after_loading, complete_config, model_tasks
-from ..errors import InputError
-from ..files import Stamp, file_stamp
+from ..errors import InputError, about
+from ..files import Stamp, file_stamp, full_path
 from ..logs import get_logger
 from ..tasks import ALL_TASKS, BOXES, PIXELS, TASKS, Task
 from .categories import Categories
@@ -140,7 +140,9 @@ def register_folder(
     folder = LabelledFolder(name, parsed, cache, ignore_value, with_outlines)
     load, fields_of = folder.records, folder.metadata
     outlined = replace(folder, with_outlines=True).records
-    if is_plain(parsed):
+    with about(f"DATASETS.FOLDERS.{name}"):
+        lies_plain = is_plain(parsed)
+    if lies_plain:
         load = partial(plain_records, name, parsed, with_outlines=with_outlines)
         outlined = partial(plain_records, name, parsed, with_outlines=True)
         fields_of = partial(plain_metadata, parsed, ignore_value)
@@ -215,7 +217,7 @@ def _known_classes(name: str, cfg: CfgNode, missing: str, task: Task) -> dict[st
         key = next(key for key, path in cfg.DATASETS.FOLDERS[name].items() if path == missing)
         logger.warning(
             "DATASETS.FOLDERS.%s.%s: %s is missing, so the classes have no names",
-            *(name, key, os.path.abspath(missing)),
+            *(name, key, full_path(missing)),
         )
     if task is PIXELS:
         ids, ignored = tuple(range(len(known))), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, about, did_you_mean
+from ..files import full_path
 from ..tasks import ALL_TASKS
 from .labelled import flag_tasks
+from .shards import why_missing
 
 T = TypeVar("T")
 
@@ -75,17 +78,20 @@ def check_dataset_present(name: str) -> None:
             f"DATASETS names {name!r}, which is not registered"
             f"{did_you_mean(name, DatasetCatalog.list())}; `topformer doctor` lists what is"
         )
-    missing = missing_paths(name)
-    if missing and MetadataCatalog.get(name).get("folders"):
-        raise InputError(
-            f"DATASETS.FOLDERS.{name} names {missing[0]}, but {os.path.abspath(missing[0])} is "
-            "missing or empty; a relative path starts at the working directory"
+    is_own = bool(MetadataCatalog.get(name).get("folders"))
+    with about(f"DATASETS.FOLDERS.{name}") if is_own else nullcontext():
+        missing = missing_paths(name)
+    if missing and is_own:
+        why = why_missing(missing[0]) or (
+            f"{full_path(missing[0])} is missing or empty; a relative path starts at the working "
+            "directory"
         )
+        raise InputError(f"DATASETS.FOLDERS.{name} names {missing[0]}, but {why}")
     if missing:
         command = MetadataCatalog.get(name).get("prepare_command")
         root = os.getenv("DETECTRON2_DATASETS", "not set, so ./datasets")
         raise InputError(
-            f"dataset {name!r} is not here: {os.path.abspath(missing[0])} is missing or empty "
+            f"dataset {name!r} is not here: {full_path(missing[0])} is missing or empty "
             f"(DETECTRON2_DATASETS is {root})."
             + (
                 f" Prepare it with: {command}"

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from ..files import full_path
 from ..tasks import PIXELS
 from .categories import Categories
 from .image_files import has_extension
@@ -17,10 +18,10 @@ from .registered import register_dataset
 def label_files(label_root: str) -> dict[str, str]:
     """{stem: path} of a folder's label PNGs, sorted; InputError where it is missing or has none."""
     if not PathManager.isdir(label_root):
-        raise InputError(f"folder {os.path.abspath(label_root)} does not exist")
+        raise InputError(f"folder {full_path(label_root)} does not exist")
     labels = _by_stem(label_root, ".png")
     if not labels:
-        raise InputError(f"folder {os.path.abspath(label_root)} holds no label PNG")
+        raise InputError(f"folder {full_path(label_root)} holds no label PNG")
     return labels
 
 
@@ -51,7 +52,7 @@ def load_image_label_pairs(image_root: str, label_root: str) -> list[dict]:
         InputError: a folder is missing, holds no labels, or a label has no image.
     """
     if not PathManager.isdir(image_root):
-        raise InputError(f"folder {os.path.abspath(image_root)} does not exist")
+        raise InputError(f"folder {full_path(image_root)} does not exist")
     labels, images = label_files(label_root), _by_stem(image_root)
     without = [stem for stem in labels if stem not in images]
     if without:

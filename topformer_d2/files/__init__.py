@@ -10,7 +10,7 @@ from .reading import (
     read_json,
     read_text,
 )
-from .remote import is_remote
+from .remote import full_path, is_remote
 from .room import naming_full_disks
 from .stamps import Stamp, file_stamp, stamp
 from .stores import ask_store, copy_from_store, fsspec_store, is_in_store, read_from_store, told
@@ -33,6 +33,7 @@ __all__ = [
     "file_stamp",
     "folder_beside",
     "fsspec_store",
+    "full_path",
     "holding_alone",
     "is_in_store",
     "is_remote",

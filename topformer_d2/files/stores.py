@@ -29,6 +29,11 @@ def fsspec_store(uri: str) -> tuple[Any, str]:
     fsspec = import_optional("fsspec", uri, "fsspec")
     try:
         return fsspec.core.url_to_fs(uri)  # which keeps its stores
+    except ValueError as e:  # it has no store for the scheme, or that does not take the address
+        raise InputError(
+            f"{uri} cannot be opened: {told(e)}. Correct the address, or install the library that "
+            "gives fsspec its scheme, such as s3fs for s3://"
+        ) from e
     except Exception as e:  # each library has its own
         raise InputError(f"{uri} cannot be opened: {told(e)}") from e
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ...errors import InputError, did_you_mean
+from ...files import full_path
 from ...logs import get_logger
 from . import (
     binary_masks,
@@ -78,7 +79,7 @@ def detect_format(path: str, images: str, task: str, name: str, where: str) -> D
     """
     if not os.path.exists(path):
         raise InputError(
-            f"{where} names {path}, but {os.path.abspath(path)} does not exist; a relative path "
+            f"{where} names {path}, but {full_path(path)} does not exist; a relative path "
             "starts at the working directory"
         )
     fitting = [each for each in FORMATS.values() if task in each.tasks]

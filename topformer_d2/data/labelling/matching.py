@@ -13,7 +13,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import ExifTags
 
 from ...errors import InputError
-from ...files import is_remote
+from ...files import full_path, is_remote
 from ..image_files import IMAGE_EXTENSIONS
 from ..images import MAX_PIXELS, opened_image
 from ..output_folders import is_output
@@ -37,7 +37,7 @@ class ImageFolder:
             InputError: the folder is missing, or has no image.
         """
         if not PathManager.isdir(root):
-            raise InputError(f"folder {os.path.abspath(root)} does not exist")
+            raise InputError(f"folder {full_path(root)} does not exist")
         left = {os.path.abspath(path) for path in leave_out}
         self.root = root
         # Paths from the root, with "/" between folders.
@@ -47,7 +47,7 @@ class ImageFolder:
             if not left or os.path.abspath(os.path.join(root, path)) not in left
         )
         if not self.files:
-            raise InputError(f"folder {os.path.abspath(root)} has no image")
+            raise InputError(f"folder {full_path(root)} has no image")
         # {the end of a path, with and without extension: the files that it may mean}
         self._by_end: dict[str, list[str]] = defaultdict(list)
         for path in self.files:
