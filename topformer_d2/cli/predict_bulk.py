@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..config import load_config
-from ..errors import InputError, printable, shown
+from ..errors import InputError, shown
 from ..inference import Predictor
 from ..inference.bulk import (
     PARTITION_SIZE,
@@ -35,6 +35,8 @@ _OF_ONE_PROCESS = {
 _OF_THE_ENGINE = (
     *("actors", "address", "gpus_per_actor", "label_format", "box_format", "partition_size"),
 )
+# Options that need a task, and what a model without it finds.
+_OF_A_TASK = (("label_format", "sem_seg", "boxes"), ("box_format", "instances", "label maps"))
 
 
 def add_bulk_options(parser: Parser) -> None:
@@ -86,6 +88,9 @@ def run_bulk(predictor: Predictor, args: argparse.Namespace) -> int:
         )
     if args.gpus_per_actor and not is_on_gpu:
         raise InputError("--gpus-per-actor: the model runs on the CPU here: leave it out")
+    for name, task, other in _OF_A_TASK:
+        if getattr(args, name) is not None and task not in predictor.info.tasks:
+            raise InputError(f"{_option(name)}: this model finds {other} alone: leave it out")
     engine = RayEngine(
         actors=args.actors,
         address=args.address,
@@ -97,23 +102,29 @@ def run_bulk(predictor: Predictor, args: argparse.Namespace) -> int:
     how = {
         "backend": args.backend or (runtimes_of(extension) or ("torch",))[0],
         "tile_size": args.tile_size,
+        "threads": args.threads or 1,  # on which sums of floats depend
     }
     given = args.model or load_config(args.config_file, args.opts)
-    result = predict_in_bulk(
-        predictor,
-        paths,
-        args.output,
-        identity=identify_model(given, args.weights, **how),
-        engine=engine,
-        label_format=args.label_format or LABEL_FORMATS[0],
-        box_format=args.box_format or BOX_FORMATS[0],
-        max_pixels=args.max_pixels,
-        partition_size=PARTITION_SIZE if args.partition_size is None else args.partition_size,
-    )
+    size = PARTITION_SIZE if args.partition_size is None else args.partition_size
+    try:
+        result = predict_in_bulk(
+            predictor,
+            paths,
+            args.output,
+            identity=identify_model(given, args.weights, **how),
+            engine=engine,
+            label_format=args.label_format or LABEL_FORMATS[0],
+            box_format=args.box_format or BOX_FORMATS[0],
+            max_pixels=args.max_pixels,
+            partition_size=size,
+        )
+    except KeyboardInterrupt:  # and SIGTERM
+        print("stopped: the same command does what is missing", file=sys.stderr)
+        raise
     earlier = f", {result.earlier} of them by earlier runs" if result.earlier else ""
     print(f"{result.done} of {result.inputs} images done{earlier}: {shown(args.output)}")
     if result.rejected:
-        where = printable(f"{args.output}/rejects.jsonl", newlines=True)
+        where = shown(os.path.join(args.output, "rejects.jsonl"))
         print(f"skipped: {result.rejected} images, with the reasons in {where}", file=sys.stderr)
     return 1 if result.rejected else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ T = TypeVar("T")
 # Seconds before a store that does not answer is tried again.
 _WAITS = (1.0, 4.0, 15.0)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What libraries say that have no PermissionError for it, such as pyarrow's of S3.
+_DENIED = re.compile(r"access[ _]?denied|forbidden|permission[ _]?denied", re.IGNORECASE)
 
 
 def fsspec_store(uri: str) -> tuple[Any, str]:
@@ -35,6 +38,12 @@ def fsspec_store(uri: str) -> tuple[Any, str]:
             "gives fsspec its scheme, such as s3fs for s3://"
         ) from e
     except Exception as e:  # each library has its own
+        scheme = uri.partition("://")[0]
+        if scheme not in fsspec.available_protocols():
+            raise InputError(
+                f"{uri} cannot be opened: no library that is installed knows {scheme}://: check "
+                "how it is written, or install the package that adds it to fsspec"
+            ) from e
         raise InputError(f"{uri} cannot be opened: {told(e)}") from e
 
 
@@ -103,6 +112,8 @@ def ask_store(uri: str, question: Callable[[], T]) -> T:
         except MemoryError:
             raise
         except Exception as e:  # the libraries of stores have errors of their own
+            if _DENIED.search(str(e)):
+                raise PermissionError(errno.EPERM, told(e), uri) from e
             if isinstance(e, OSError) and e.errno in _FULL:  # the disk of this machine
                 raise
             if wait is None:

@@ -16,7 +16,7 @@ from ..data.images import MAX_PIXELS, write_image
 from ..data.registered import load_records, missing_paths
 from ..data.scene import Scene
 from ..errors import InputError, about
-from ..files import check_output, make_folder
+from ..files import check_output, is_remote, make_folder
 from .batches import noting_trouble, predict_in_batches
 from .label_files import LabelWriter, open_writer
 from .predictor import Predictor
@@ -209,13 +209,19 @@ def _refuse_overwriting(
 def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     """A name for each file's outputs: its path below the folder that all share, no extension.
 
+    A URI's path is the scheme, the host and what follows.
+
     Files that differ in the extension alone keep it, and so do those whose name without it is
     another's with it. What is then still equal, or differs in its case alone, as some file systems
     do not tell apart, gets "-2", "-3" and so on. No two names are equal in that sense.
     """
     if not paths:
         return []
-    full = [os.path.abspath(path) for path in paths]
+    # A URI does not depend on the working folder.
+    full = [
+        os.path.normpath(f"{os.sep}{path}") if is_remote(path) else os.path.abspath(path)
+        for path in map(os.fspath, paths)
+    ]
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     full = [os.path.relpath(path, root) for path in full]
     names = [os.path.splitext(path)[0] for path in full]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,9 @@ logger = get_logger(__name__)
 
 # What a file may have in bytes for each pixel that is read, and for all that is not pixels.
 _BYTES_PER_PIXEL, _SOME_BYTES = 16, 1 << 24
+# Other files that are tried where one may not be read, and of each store the one read last.
+_PROBES = 8
+_read_last: dict[tuple[str, str], str] = {}
 
 
 def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
@@ -54,19 +58,16 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
         found = _without_outputs(source, list_images(source, name))
     stores = {urlsplit(path)[:2]: path for path in found if is_remote(path)}
     for path in stores.values():  # which have to be known and to be installed
-        try:
-            open_store(path)
-        except OSError as e:
-            raise InputError(f"{given}{path} cannot be opened: {e}") from e
-    paths = sorted({path if is_remote(path) else os.path.abspath(path) for path in found})
-    if not paths:
+        _open_named(path, given)
+    counts = Counter(path if is_remote(path) else os.path.abspath(path) for path in found)
+    if not counts:
         raise InputError(f"{given}{source}: no image is named there")
-    if len(paths) < len(found):
+    if repeated := sum(count > 1 for count in counts.values()):
         logger.warning(
             "%s names %d images more than once; each is predicted once",
-            *(printable(source), len(found) - len(paths)),
+            *(printable(source), repeated),
         )
-    return paths
+    return sorted(counts)
 
 
 def _without_outputs(source: str, paths: Sequence[str]) -> list[str]:
@@ -132,11 +133,21 @@ def _open_root(uri: str) -> tuple[Any, str] | None:
         return None
 
 
+def _open_named(uri: str, given: str) -> tuple[Any, str]:
+    """open_store, whose message names the parameter."""
+    try:
+        return open_store(uri)
+    except InputError as e:
+        raise InputError(f"{given}{e}") from e
+    except OSError as e:
+        raise InputError(f"{given}{uri} cannot be opened: {e}") from e
+
+
 def _list_remote(uri: str, given: str) -> list[str]:
     """The image that a URI names, or those of its folder (not of folders in it)."""
     fs = import_optional("pyarrow.fs", f"{uri}", "topformer_d2[ray]")
     try:
-        store, path = open_store(uri)
+        store, path = _open_named(uri, given)
         info = store.get_file_info(path)
         if info.type == fs.FileType.File:
             return [uri]
@@ -157,18 +168,21 @@ def _list_remote(uri: str, given: str) -> list[str]:
     return _without_outputs(uri, [f"{folder}/{name}" for name in kept])
 
 
-def read_remote(uri: str, max_pixels: int) -> bytes:
+def read_remote(uri: str, max_pixels: int, others: Sequence[str] = ()) -> bytes:
     """The bytes of a remote file.
 
-    A store that does not answer is tried again, so that its rest is no fault of the image.
+    A store that does not answer is tried again, so that its rest is no fault of the image. Where it
+    does not let the file be read, others say whose fault that is: of this file, or of all.
 
     Args:
         uri: of the file.
         max_pixels: a file that is larger than so many pixels can need is refused.
+        others: paths, some of which may be of the same store.
 
     Raises:
-        InputError: there is no such file, or it is too large.
-        OSError: the store does not answer, cannot be opened here, or does not let the file be read.
+        InputError: there is no such file, it is too large, or the store does not let it be read and
+            lets another one be.
+        OSError: the store does not answer, cannot be opened here, or lets no file be read.
     """
     most = _SOME_BYTES + _BYTES_PER_PIXEL * max_pixels
 
@@ -180,7 +194,30 @@ def read_remote(uri: str, max_pixels: int) -> bytes:
         with store.open_input_stream(path) as file:
             return file.read(most + 1)
 
-    content = ask_store(uri, read)
+    store_name = urlsplit(uri)[:2]
+    try:
+        content = ask_store(uri, read)
+    except PermissionError as e:
+        known = _read_last.get(store_name)
+        same = [path for path in others if urlsplit(path)[:2] == store_name and path != uri]
+        spread = same[:: -(-len(same) // _PROBES) or 1]
+        if any(_lets_be_read(other) for other in [*([known] if known else []), *spread]):
+            raise InputError(f"{uri} may not be read: {e.strerror}") from e
+        raise
+    _read_last[store_name] = uri
     if len(content) > most:
         raise InputError(f"{uri} is larger than {most} bytes, which is more than it can need")
     return content
+
+
+def _lets_be_read(uri: str) -> bool:
+    """Whether a store gives a part of a file now."""
+    try:
+        store, path = open_store(uri)
+        with store.open_input_stream(path) as file:
+            file.read(1)
+    except MemoryError:
+        raise
+    except Exception:  # the libraries of stores have errors of their own
+        return False
+    return True

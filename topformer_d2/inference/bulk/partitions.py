@@ -130,7 +130,10 @@ def read_record(folder: Path) -> Record:
         InputError: there is none, or it is another thing.
     """
     path = folder / RECORD
-    values: Any = read_json(os.fspath(path))
+    try:
+        values: Any = read_json(os.fspath(path))
+    except InputError as e:
+        raise InputError(f"{e}: remove the folder {folder}, and it is made again") from e
     if not isinstance(values, dict) or set(values) != set(_KEYS):
         raise InputError(f"{path} is no record of a partition: remove the folder {folder}")
     for key, kind in _KEYS.items():

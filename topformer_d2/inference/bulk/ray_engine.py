@@ -7,9 +7,7 @@ import logging
 import os
 import pickle
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ import torch
 from ...errors import InputError, import_optional
 from . import attempts as attempts_module
 from .partitions import Item
+from .ray_start import check_listening, own_sigterm
 from .ray_steps import PredictingActor, read_block, results_of
 from .tables import INSTALL, items_table
 from .work import BLOCK_BYTES, Results, Work
@@ -34,13 +33,9 @@ _BLOCKS = 4
 _SMALLEST_STORE = 128 << 20
 # Actors that may die one after the other before one of them has begun to work.
 _DEATHS = 5
-# Of a process that has a Ray, unless they are set: no usage statistics, nothing on the terminal,
-# and workers of the priority of any command, where Ray's would wait for other programs.
-_VARIABLES = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-    "RAY_worker_niceness": "0",
-}
+# Of a process that has a Ray, unless they are set: no usage statistics, and workers of the priority
+# of any command, where Ray's would wait for other programs.
+_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 _LOGGERS = ("ray", "ray.data")
 
 
@@ -128,7 +123,8 @@ class RayEngine:
                 batch_size=_GPU_IMAGES if self._gpus else None,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(
-                    size=actors, max_tasks_in_flight_per_actor=_PIECES_IN_FLIGHT
+                    size=min(actors, len(pieces)),  # more would have nothing to do
+                    max_tasks_in_flight_per_actor=_PIECES_IN_FLIGHT,
                 ),
                 num_cpus=self._cpus,
                 num_gpus=self._gpus or None,
@@ -145,17 +141,15 @@ class RayEngine:
             yield self._actors_of_cluster(ray)
             return
         actors = None if self._address else self._actors_here()
-        before = signal.getsignal(signal.SIGTERM)
         folder = None
         try:
-            if actors is None:
-                self._connect(ray)
-            else:
-                short = "/tmp" if os.path.isdir("/tmp") else None  # names of sockets have a limit
-                folder = tempfile.mkdtemp(prefix="ray", dir=short)
-                self._start(ray, folder, actors)
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
+            with own_sigterm():
+                if actors is None:
+                    self._connect(ray)
+                else:
+                    short = "/tmp" if os.path.isdir("/tmp") else None  # sockets' names have a limit
+                    folder = tempfile.mkdtemp(prefix="ray", dir=short)
+                    self._start(ray, folder, actors)
             yield actors or self._actors_of_cluster(ray)
         finally:
             ray.shutdown()
@@ -177,6 +171,7 @@ class RayEngine:
         )
 
     def _connect(self, ray: Any) -> None:
+        check_listening(self._address or "")
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, RuntimeError, ValueError) as e:
@@ -248,7 +243,7 @@ def _settings() -> Iterator[None]:
 
 
 def _quiet() -> None:
-    """Nothing on the terminal, as errors are raised; ray.data sets its logger up with a dataset."""
+    """No log on the terminal, as errors are raised; ray.data sets its logger up with a dataset."""
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

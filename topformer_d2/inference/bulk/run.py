@@ -36,7 +36,7 @@ class BulkResult:
         inputs: images.
         done: that are predicted, now or by earlier runs.
         rejected: that could not be.
-        earlier: of all these, images that were settled before this run.
+        earlier: of the `done`, those by earlier runs.
     """
 
     inputs: int
@@ -117,14 +117,18 @@ def predict_in_bulk(
         },
     }
     with locked_output(folder, "predicting images"):
+        if (folder / REJECTS).is_dir():
+            raise InputError(
+                f"{folder / REJECTS} is a folder, and the run writes a file of this name: move it "
+                "away, or name another `output`"
+            )
         check_output(folder / REJECTS, "output")
         open_manifest(folder, made_of)
         records = done_partitions(folder, partitions)
-        earlier = sum(record.inputs for record in records.values())
         missing = [number for number in range(len(partitions)) if number not in records]
         if missing:
-            _predict(engine, work, writer, partitions, missing, earlier)
-        return _account(folder, partitions, earlier)
+            _predict(engine, work, writer, partitions, missing)
+        return _account(folder, partitions, sum(record.done for record in records.values()))
 
 
 def _predict(
@@ -133,12 +137,12 @@ def _predict(
     writer: PartitionWriter,
     partitions: Partitions,
     missing: Sequence[int],
-    earlier: int,
 ) -> None:
     """Predict the partitions that are missing, and show how far it is."""
     total = len(partitions.paths)
+    settled = total - sum(len(partitions.places(number)) for number in missing)
     results = engine((partitions.items(number) for number in missing), work)
-    with writer, closing(results), tqdm(total=total, initial=earlier, unit="image") as shown:
+    with writer, closing(results), tqdm(total=total, initial=settled, unit="image") as shown:
         for some in results:
             shown.update(sum(map(writer.add, some)))
 

@@ -97,12 +97,13 @@ class Work:
         return f"{json.dumps(line)}\n".encode()
 
 
-def read_items(items: Iterable[Item], max_pixels: int) -> Iterator[list[Read]]:
+def read_items(items: Sequence[Item], max_pixels: int) -> Iterator[list[Read]]:
     """Read images in turn, in lists of up to about BLOCK_BYTES of pixels."""
     block: list[Read] = []
     size = 0
+    paths = [item.path for item in items]
     for item in items:
-        found = read_item(item, max_pixels)
+        found = read_item(item, max_pixels, paths)
         block.append((item, found))
         size += 0 if found.image is None else found.image.nbytes
         if size >= BLOCK_BYTES:
@@ -112,13 +113,13 @@ def read_items(items: Iterable[Item], max_pixels: int) -> Iterator[list[Read]]:
         yield block
 
 
-def read_item(item: Item, max_pixels: int) -> FilePrediction:
-    """Read one image, of this machine or of a remote store."""
+def read_item(item: Item, max_pixels: int, others: Sequence[str] = ()) -> FilePrediction:
+    """Read one image, of this machine or of a remote store; `others` are as in read_remote."""
     content = None
     if is_remote(item.path):
         found = FilePrediction(item.path)
         with noting_trouble(found):
-            content = read_remote(item.path, max_pixels)
+            content = read_remote(item.path, max_pixels, others)
         if found.problem is not None:
             return found
     return read_file(item.path, max_pixels, content)
