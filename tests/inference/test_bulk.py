@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.stand_in import SIZE, StandIn, bulk, contents, write_inputs
+from tests.faults.stand_in import SIZE, bulk, contents, write_inputs
 from tests.helpers import photo, save_untrained
 from topformer_d2 import Predictor, get_config
 from topformer_d2.errors import InputError
 from topformer_d2.inference import write_predictions
-from topformer_d2.inference.bulk import identify_model, list_inputs, predict_in_bulk
+from topformer_d2.inference.bulk import identify_model, predict_in_bulk
 from topformer_d2.inference.bulk.partitions import Item, Partitions
 from topformer_d2.inference.bulk.work import in_process
 
@@ -170,71 +170,14 @@ def test_images_that_cannot_be_done_are_rejected(photos, tmp_path):
     assert "not an image" in found[0]["reason"] and "too long" in found[1]["reason"]
     record = json.loads((tmp_path / "out/part-000000/record.json").read_text())
     assert (record["inputs"], record["done"], record["rejected"]) == (SIZE, SIZE - 1, 1)
-    assert bulk(photos, tmp_path / "out").rejected == 2
+    again = bulk(photos, tmp_path / "out")
+    assert again.rejected == 2 and again.earlier == again.done == COUNT - 1
 
 
-def differing_size(photos, out):
-    predict_in_bulk(
-        StandIn(), list_inputs(photos), out, identity={"stand-in": 1}, partition_size=SIZE + 1
-    )
-
-
-def differing_model(photos, out):
-    predict_in_bulk(
-        StandIn(), list_inputs(photos), out, identity={"stand-in": 2}, partition_size=SIZE
-    )
-
-
-def differing_inputs(photos, out):
-    photo(photos / "new.png")
-    bulk(photos, out)
-
-
-@pytest.mark.parametrize(
-    ("again", "key"),
-    [
-        (differing_model, "model.stand-in is 2 and was 1"),
-        (differing_size, f"inputs.partition_size is {SIZE + 1} and was {SIZE}"),
-        (differing_inputs, f"inputs.count is {COUNT + 1} and was {COUNT}"),
-        (lambda photos, out: bulk(photos, out, label_format="rle"), "settings.labels is 'rle'"),
-        (lambda photos, out: bulk(photos, out, max_pixels=9**9), "settings.max_pixels is"),
-    ],
-)
-def test_another_run_into_the_same_folder_is_refused(photos, tmp_path, again, key):
-    out = tmp_path / "out"
-    bulk(photos, out)
-    before = contents(out)
-    with pytest.raises(InputError) as error:
-        again(photos, out)
-    assert key in str(error.value) and "out" in str(error.value)
-    assert contents(out) == before
-
-
-def test_the_keys_of_a_config_and_the_weights_tell_models_apart(joint):
-    cfg, weights = joint
-    one, other = identify_model(cfg, weights, tile_size=None), cfg.clone()
-    other.INPUT.MIN_SIZE_TEST, other.OUTPUT_DIR = 64, "/elsewhere"
-    two = identify_model(other, weights, tile_size=None)
-    differing = {key for key in one["config"] if one["config"][key] != two["config"][key]}
-    assert differing == {"INPUT.MIN_SIZE_TEST"}
-    assert one["weights_sha256"] == two["weights_sha256"] and one["tile_size"] is None
-
-
-@pytest.mark.parametrize(
-    ("path", "beside", "counts"),
-    [
-        *(("m.onnx", ".bin", False), ("m.xml", ".bin", True), ("m.param", ".bin", True)),
-        *(("m.param", ".json", True), ("m.tflite", ".json", True), ("m.tflite", ".bin", False)),
-    ],
-)
-def test_a_model_is_all_of_its_files(tmp_path, path, beside, counts):
-    model = tmp_path / path
-    model.write_bytes(b"graph")
-    other = model.with_suffix(beside)
-    other.write_bytes(b"one")
-    before = identify_model(model)
-    other.write_bytes(b"two")
-    assert (identify_model(model) != before) == counts
+def test_a_folder_in_the_place_of_the_rejects_is_told(photos, tmp_path):
+    (tmp_path / "out/rejects.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"rejects\.jsonl is a folder.*move it away"):
+        bulk(photos, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -244,6 +187,9 @@ def test_a_model_is_all_of_its_files(tmp_path, path, beside, counts):
         (lambda part: (part / "boxes.jsonl").write_bytes(b"x"), "has 1 bytes"),
         (lambda part: (part / "record.json").unlink(), "part-000000 has no record.json"),
         (lambda part: (part / "record.json").write_text("[]"), "record.json is no record"),
+        (lambda part: (part / "record.json").write_text(""), "out/part-000000, and it is made"),
+        (lambda part: (part / "record.json").write_text("[" * 10**5), "out/part-000000, and it is"),
+        (lambda part: (part.parent / "manifest.json").write_text(""), "or remove the folder"),
         (lambda part: part.rename(part.with_name("part-000009")), "part-000009 is of no partition"),
         (lambda part: (part.parent / "manifest.json").unlink(), "manifest.json is not"),
     ],

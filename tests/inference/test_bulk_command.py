@@ -43,7 +43,8 @@ def test_the_command(photos, tmp_path, monkeypatch):
         result = command(photos, tmp_path, *words)
         assert result.returncode == 1 and "3 of 4 images done" in result.stdout, result.stderr
         assert "1 images" in result.stderr and "rejects.jsonl" in result.stderr
-    assert "4 of them by earlier runs" in result.stdout
+    assert "3 of them by earlier runs" in result.stdout  # and one that was rejected
+    assert str(tmp_path / "out/rejects.jsonl") in result.stderr
     assert made == {"actors": 3, "address": None, "cpus_per_actor": 1, "gpus_per_actor": 0}
     assert len(list((tmp_path / "out").glob("part-*/labels/*_label.png"))) == 3
     result = command(photos, tmp_path, *words, "--max-pixels", 100000)
@@ -70,6 +71,7 @@ def test_the_example_of_the_page(photos, tmp_path, monkeypatch, capsys):
         (("--gpus-per-actor", 0.5), "--gpus-per-actor"),
         (("--actors", 0), "--actors is 0"),
         (("--partition-size", 0), "--partition-size is 0"),
+        (("--box-format", "parquet"), "--box-format: this model finds label maps alone"),
     ],
 )
 def test_options_that_do_not_go_with_it(photos, tmp_path, words, named):
@@ -77,6 +79,23 @@ def test_options_that_do_not_go_with_it(photos, tmp_path, words, named):
     result = command(photos, tmp_path, *MODEL, "--engine", "ray", *words)
     assert result.returncode == 1 and f"error: {named}" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_stopped_says_how_to_go_on(photos, tmp_path, monkeypatch):
+    def stopping(partitions, work):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(predict_bulk, "RayEngine", lambda **_: stopping)
+    result = command(photos, tmp_path, *MODEL, "--engine", "ray")
+    assert result.returncode == 130 and "the same command" in result.stderr
+
+
+def test_a_store_of_an_unknown_scheme_names_the_option(tmp_path):
+    pytest.importorskip("ray")
+    result = command("foo://bucket/in", tmp_path, *MODEL, "--engine", "ray")
+    assert result.returncode == 1 and "error: --input foo://bucket/in" in result.stderr
+    assert "fsspec" in result.stderr
 
 
 def test_options_that_need_it_and_what_it_does_not_read(photos, tmp_path):

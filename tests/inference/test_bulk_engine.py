@@ -4,18 +4,25 @@ import io
 import logging
 import os
 import pickle
+import signal
+import socket
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.faults.stand_in import StandIn
 from tests.helpers import HAS_RAY
-from topformer_d2.errors import InputError
+from topformer_d2.errors import InputError, show_input_errors
 
 if not HAS_RAY:
     pytest.skip("the extra ray has it", allow_module_level=True)
 
 from topformer_d2.inference.bulk import RayEngine, ray_engine
+from topformer_d2.inference.bulk.partitions import Item
+from topformer_d2.inference.bulk.ray_start import check_listening
+from topformer_d2.inference.bulk.work import Work
 
 
 @pytest.mark.parametrize(
@@ -80,17 +87,77 @@ def test_actors_that_fit_a_cluster(nodes, keys, actors):
 
 def test_settings_of_the_process_are_set_back(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    for name in ("RAY_worker_niceness", "RAY_BACKEND_LOG_LEVEL"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("RAY_worker_niceness", raising=False)
     monkeypatch.setattr(logging.getLogger("ray"), "level", logging.INFO)
     before = dict(os.environ)
     RayEngine(actors=1)
     assert dict(os.environ) == before
     with ray_engine._settings():
-        added = {"RAY_worker_niceness": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-        assert dict(os.environ) == before | added
+        assert dict(os.environ) == before | {"RAY_worker_niceness": "0"}
         assert logging.getLogger("ray").level == logging.CRITICAL
     assert dict(os.environ) == before and logging.getLogger("ray").level == logging.INFO
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "named"),
+    [
+        ("127.0.0.1:{closed}", None, r"`address` 127\.0\.0\.1:\d+: no Ray answers"),
+        ("ray://127.0.0.1:{closed}", None, r"`address` ray://127\.0\.0\.1:\d+: no Ray answers"),
+        ("auto", "127.0.0.1:{closed}", r"`address` auto, by RAY_ADDRESS, 127\.0\.0\.1:\d+: no Ray"),
+        ("127.0.0.1", None, r"`address` 127\.0\.0\.1: it takes host:port"),
+        ("127.0.0.1:99999", None, r"`address` 127\.0\.0\.1:99999: no Ray answers"),
+    ],
+)
+def test_an_address_where_nothing_listens_is_told_before_ray_tries(
+    monkeypatch, address, variable, named
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = server.getsockname()[1]
+        check_listening(f"127.0.0.1:{closed}")
+        check_listening(f"ray://127.0.0.1:{closed}")
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", variable.format(closed=closed))
+    engine = RayEngine(address=address.format(closed=closed))
+    with pytest.raises(InputError, match=named):
+        engine._connect(None)  # no Ray is asked
+
+
+def no_ray(init):
+    return SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+
+
+@pytest.mark.parametrize("status", [int(signal.SIGTERM), 1])
+def test_sigterm_while_ray_starts_is_the_commands_own(status):
+    def init(**_):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(status))  # as Ray does
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    started = RayEngine(actors=1)._started(no_ray(init))
+    with pytest.raises(SystemExit) as stop, show_input_errors(), started:
+        pass
+    assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("images", "used"), [(70, 2), (64, 1)])
+def test_there_are_no_more_actors_than_pieces(monkeypatch, images, used):
+    sizes = []
+    data = ray_engine._import_ray().data
+
+    class Dataset:
+        def map_batches(self, *_, compute, **__):
+            sizes.append(getattr(compute, "min_size", None))
+            return self
+
+        def iter_batches(self, **_):
+            return []
+
+    monkeypatch.setattr(data, "from_arrow", lambda _: Dataset())
+    monkeypatch.setattr(ray_engine, "_start_attempts", lambda _: None)
+    items = [Item(0, i, f"{i}.png", str(i), i) for i in range(images)]
+    work = Work(StandIn(), "png", 100)
+    list(RayEngine(actors=4)._results(ray_engine._import_ray(), [items], work, 4))
+    assert sizes == [None, used]
 
 
 class Finder(pickle.Unpickler):

@@ -1,5 +1,6 @@
 """What bulk prediction reads: lists, columns of tables, and remote stores."""
 
+import io
 import json
 import os
 
@@ -12,6 +13,7 @@ from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.files import stores
 from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk
+from topformer_d2.inference.prediction_files import output_names
 
 COUNT = 20  # images
 
@@ -26,8 +28,9 @@ def test_lists_of_paths(photos, tmp_path, monkeypatch, caplog):
     names = sorted(str(path) for path in photos.iterdir())
     assert list_inputs(photos) == names
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "list.txt").write_text(f"in/00003.png\n\n{names[1]}\nin/00003.png\n")
-    assert list_inputs("list.txt") == [names[1], names[3]] and "more than once" in caplog.text
+    (tmp_path / "list.txt").write_text(f"in/00003.png\n\n{names[1]}\n" + "in/00003.png\n" * 2)
+    assert list_inputs("list.txt") == [names[1], names[3]]
+    assert "names 1 images more than once" in caplog.text
     (tmp_path / "none.txt").write_text("\n")
     with pytest.raises(InputError, match=r"none\.txt"):
         list_inputs("none.txt")
@@ -73,8 +76,10 @@ def test_images_of_a_remote_store(photos, tmp_path):
     assert [each["path"] for each in rejects] == [uris[4], "memory://bulk/missing.png"]
     with pytest.raises(InputError, match="nothing is there"):
         list_inputs("memory://elsewhere")
-    with pytest.raises(InputError, match="nosuch://"):
-        list_inputs("nosuch://a/b")
+    (tmp_path / "list.txt").write_text("nosuch://a/b.png\n")
+    for source in ("nosuch://a/b", tmp_path / "list.txt"):
+        with pytest.raises(InputError, match=r"^`input` nosuch://a/b.* knows nosuch://.*fsspec"):
+            list_inputs(source, "input")
 
 
 def test_names_that_are_no_urls(photos, tmp_path):
@@ -145,6 +150,60 @@ def test_errors_of_a_library_name_the_address(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"RuntimeError: AccessDenied.*s3://b/a\.png"):
         predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
     assert not list((tmp_path / "out").glob("part-*"))
+
+
+class Denying:
+    """A store with files of which some may not be read, as its library says it."""
+
+    def __init__(self, error, denied):
+        self.error, self.denied = error, denied
+
+    def open_input_stream(self, path):
+        if path in self.denied:
+            raise self.error
+        return io.BytesIO(encode_image("a.png", np.zeros((4, 5, 3), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Access Denied"),
+        OSError("When reading: AWS Error ACCESS_DENIED during HeadObject operation"),
+    ],
+)
+@pytest.mark.parametrize("denied", [0, 15, 19])
+def test_one_image_that_may_not_be_read_is_rejected(tmp_path, monkeypatch, error, denied):
+    uris = [f"s3://b/{i:02d}.png" for i in range(COUNT)]
+    store = Denying(error, {uris[denied]})
+    monkeypatch.setattr(inputs, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(inputs, "_read_last", {})
+    monkeypatch.setattr(stores, "_WAITS", (60.0,))  # a denial is not tried again
+    result = predict_in_bulk(StandIn(), uris, tmp_path / "out", identity={})
+    assert (result.done, result.rejected) == (COUNT - 1, 1)
+    (line,) = (tmp_path / "out/rejects.jsonl").read_text().splitlines()
+    assert json.loads(line)["path"] == uris[denied]
+
+
+def test_a_store_that_lets_nothing_be_read_any_more_rejects_nothing(tmp_path, monkeypatch):
+    uris = [f"s3://b/{i:02d}.png" for i in range(COUNT)]
+    store = Denying(PermissionError("the token has expired"), set())
+    monkeypatch.setattr(inputs, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(inputs, "_read_last", {})
+    inputs.read_remote(uris[0], 1000)
+    store.denied.update(uris)
+    with pytest.raises(PermissionError, match="expired"):
+        predict_in_bulk(StandIn(), uris, tmp_path / "out", identity={})
+    assert not list((tmp_path / "out").glob("part-*"))
+
+
+@pytest.mark.parametrize("local", ["/photos/a.png", "/b/photos/a.png"])
+def test_names_do_not_depend_on_the_working_folder(tmp_path, monkeypatch, local):
+    paths = [local, "s3://b/photos/c.png", "s3://b/d.png"]
+    monkeypatch.chdir(tmp_path)
+    names = output_names(paths)
+    monkeypatch.chdir("/")
+    assert output_names(paths) == names == [local[1:-4], "s3:/b/photos/c", "s3:/b/d"]
+    assert output_names(paths[1:]) == ["photos/c", "d"]
 
 
 def test_earlier_outputs_in_a_remote_store_are_told_once(photos, caplog):
