@@ -87,13 +87,15 @@ def test_actors_that_fit_a_cluster(nodes, keys, actors):
 
 def test_settings_of_the_process_are_set_back(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    monkeypatch.delenv("RAY_worker_niceness", raising=False)
+    for name in ("RAY_worker_niceness", "RAY_BACKEND_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(logging.getLogger("ray"), "level", logging.INFO)
     before = dict(os.environ)
     RayEngine(actors=1)
     assert dict(os.environ) == before
     with ray_engine._settings():
-        assert dict(os.environ) == before | {"RAY_worker_niceness": "0"}
+        added = {"RAY_worker_niceness": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        assert dict(os.environ) == before | added
         assert logging.getLogger("ray").level == logging.CRITICAL
     assert dict(os.environ) == before and logging.getLogger("ray").level == logging.INFO
 
@@ -137,6 +139,18 @@ def test_sigterm_while_ray_starts_is_the_commands_own(status):
     with pytest.raises(SystemExit) as stop, show_input_errors(), started:
         pass
     assert stop.value.code == 143 and signal.getsignal(signal.SIGTERM) == before
+
+
+def test_of_what_ray_writes_at_its_start_one_line_is_hidden(capfd):
+    def init(**_):
+        os.write(2, b"[I 1 1] logging.cc:303: Set ray log level from environment variable X\n")
+        os.write(2, b"a reason\n")
+        raise OSError("no Ray")
+
+    with pytest.raises(OSError, match="no Ray"), RayEngine(actors=1)._started(no_ray(init)):
+        pass
+    os.write(2, b"after it\n")
+    assert capfd.readouterr().err == "a reason\nafter it\n"
 
 
 @pytest.mark.parametrize(("images", "used"), [(70, 2), (64, 1)])

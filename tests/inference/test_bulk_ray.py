@@ -1,6 +1,7 @@
 """Bulk prediction on a real Ray: equal files, and faults that lose and double nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def test_the_command_is_killed_and_run_again_and_its_files_are_equal(tmp_path):
     is_rejected = (out / "part-000000").exists()  # the broken image is there
     again = start_topformer(*on_ray, timeout=SECONDS)
     assert again.returncode == 1 and "47 of 48 images done" in again.stdout, again.stderr
-    assert "Traceback" not in again.stderr and f"{6 * before - is_rejected} of them" in again.stdout
+    assert not re.search(r"Traceback|\.cc:|UserWarning", again.stderr), again.stderr
+    assert f"{6 * before - is_rejected} of them" in again.stdout
     expected = {path.name: path.read_bytes() for path in (tmp_path / "single").iterdir()}
     found = {path.name: path.read_bytes() for path in out.glob("part-*/labels/*")}
     assert found == expected and len(found) == 47

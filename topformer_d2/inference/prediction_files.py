@@ -220,7 +220,7 @@ def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
     # A URI does not depend on the working folder.
     full = [
         os.path.normpath(f"{os.sep}{path}") if is_remote(path) else os.path.abspath(path)
-        for path in map(os.fspath, paths)
+        for path in [os.fspath(each) for each in paths]
     ]
     root = os.path.commonpath([os.path.dirname(path) for path in full])
     full = [os.path.relpath(path, root) for path in full]

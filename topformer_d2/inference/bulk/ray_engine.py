@@ -16,7 +16,7 @@ import torch
 from ...errors import InputError, import_optional
 from . import attempts as attempts_module
 from .partitions import Item
-from .ray_start import check_listening, own_sigterm
+from .ray_start import check_listening, hiding_log_level, own_sigterm
 from .ray_steps import PredictingActor, read_block, results_of
 from .tables import INSTALL, items_table
 from .work import BLOCK_BYTES, Results, Work
@@ -33,9 +33,14 @@ _BLOCKS = 4
 _SMALLEST_STORE = 128 << 20
 # Actors that may die one after the other before one of them has begun to work.
 _DEATHS = 5
-# Of a process that has a Ray, unless they are set: no usage statistics, and workers of the priority
-# of any command, where Ray's would wait for other programs.
-_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+# Of a process that has a Ray, unless they are set: no usage statistics, no log on the terminal (it
+# would have an error about each actor of Ray Data, which is none), and workers of the priority of
+# any command, where Ray's would wait for other programs.
+_VARIABLES = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_worker_niceness": "0",
+}
 _LOGGERS = ("ray", "ray.data")
 
 
@@ -143,7 +148,7 @@ class RayEngine:
         actors = None if self._address else self._actors_here()
         folder = None
         try:
-            with own_sigterm():
+            with own_sigterm(), hiding_log_level():
                 if actors is None:
                     self._connect(ray)
                 else:

@@ -1,4 +1,4 @@
-"""What is around the start of a Ray: the address of its cluster, and signals."""
+"""What is around the start of a Ray: the address of its cluster, signals and what it writes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import os
 import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +15,8 @@ from ...errors import InputError
 
 # Seconds in which something must listen at the address of a cluster: Ray itself tries for minutes.
 _CONNECT_WITHIN = 5.0
+# What Ray's C++ writes to stderr, whatever the level, where a variable sets it.
+_LEVEL_LINE = b"Set ray log level from environment variable"
 
 
 def check_listening(address: str) -> None:
@@ -47,3 +51,27 @@ def own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def hiding_log_level() -> Iterator[None]:
+    """What is written to stderr within comes at the end, without Ray's line on its log level."""
+    stderr = 2  # C++ writes to the descriptor
+    try:
+        terminal = os.dup(stderr)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        os.dup2(file.fileno(), stderr)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, stderr)
+            os.close(terminal)
+            file.seek(0)
+            for line in file:
+                if _LEVEL_LINE not in line:
+                    os.write(stderr, line)
