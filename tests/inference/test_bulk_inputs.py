@@ -190,6 +190,9 @@ def test_a_store_that_lets_nothing_be_read_any_more_rejects_nothing(tmp_path, mo
     monkeypatch.setattr(inputs, "open_store", lambda uri: (store, uri))
     monkeypatch.setattr(inputs, "_read_last", {})
     inputs.read_remote(uris[0], 1000)
+    store.denied.add(uris[1])
+    with pytest.raises(InputError, match=r"01\.png may not be read"):
+        inputs.read_remote(uris[1], 1000)  # as uris[0] still may
     store.denied.update(uris)
     with pytest.raises(PermissionError, match="expired"):
         predict_in_bulk(StandIn(), uris, tmp_path / "out", identity={})
