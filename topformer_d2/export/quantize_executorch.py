@@ -19,6 +19,8 @@ from ..inference.formats.executorch import export_program, lower_program
 from ..inference.formats.quiet import quietly
 from ..inference.formats.tracing import example_input
 
+_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
+
 
 def write_executorch_int8(
     network: nn.Module, info: ExportInfo, path: Path, inputs: Iterable[np.ndarray]
@@ -40,6 +42,7 @@ def write_executorch_int8(
     xnnpack = import_extra(name, "executorch")
     with quietly("ExecuTorch"), torch.no_grad():
         graph = export_program(network, info).module()
+        separate_calls(graph)
         config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
         observed = steps.prepare_pt2e(graph, xnnpack.XNNPACKQuantizer().set_global(config))
         for x in inputs:
@@ -48,6 +51,26 @@ def write_executorch_int8(
         program = torch.export.export(quantized, (example_input(info),), strict=False)
         path.write_bytes(lower_program(program))
     write_description(info, path)
+
+
+def separate_calls(graph: torch.fx.GraphModule) -> None:
+    """Give each call of a convolution its own copy of the weights and the bias, in place.
+
+    Levels share the convolutions of a detector's head. XNNPACK's backend of ExecuTorch 1.5 does not
+    load a program in which two quantised convolutions have the same weights.
+    """
+    for node in graph.graph.find_nodes(op="get_attr"):
+        for number, call in enumerate(list(node.users)[1:], 1):
+            if call.target not in _CONVOLUTIONS:
+                continue
+            name = f"{node.target.replace('.', '_')}_call{number}"
+            values = graph.get_parameter(node.target).clone()
+            graph.register_parameter(name, nn.Parameter(values, requires_grad=False))
+            with graph.graph.inserting_before(call):
+                own = graph.graph.get_attr(name)
+            own.meta = dict(node.meta)
+            call.replace_input_with(node, own)
+    graph.recompile()
 
 
 @dataclass(frozen=True)
