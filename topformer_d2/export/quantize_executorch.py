@@ -19,9 +19,6 @@ from ..inference.formats.executorch import export_program, lower_program
 from ..inference.formats.quiet import quietly
 from ..inference.formats.tracing import example_input
 
-_CONVOLUTIONS = (torch.ops.aten.conv2d.default, torch.ops.aten.convolution.default)
-
-
 def write_executorch_int8(
     network: nn.Module, info: ExportInfo, path: Path, inputs: Iterable[np.ndarray]
 ) -> None:
@@ -61,7 +58,7 @@ def separate_calls(graph: torch.fx.GraphModule) -> None:
     """
     for node in graph.graph.find_nodes(op="get_attr"):
         for number, call in enumerate(list(node.users)[1:], 1):
-            if call.target not in _CONVOLUTIONS:
+            if call.target != torch.ops.aten.conv2d.default:
                 continue
             name = f"{node.target.replace('.', '_')}_call{number}"
             values = graph.get_parameter(node.target).clone()
