@@ -19,6 +19,7 @@ from ..inference.formats.executorch import export_program, lower_program
 from ..inference.formats.quiet import quietly
 from ..inference.formats.tracing import example_input
 
+
 def write_executorch_int8(
     network: nn.Module, info: ExportInfo, path: Path, inputs: Iterable[np.ndarray]
 ) -> None:
