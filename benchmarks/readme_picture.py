@@ -4,7 +4,7 @@
   python benchmarks/readme_picture.py --street STREET --blood BLOOD --output docs/strip.jpg
 
 The pixels are camvid_t's, the boxes bccd_t's. docs/strip.jpg has 0016E5_08137.jpg of CamVid and
-BloodImage_00100.jpg of BCCD, validation images that both models were trained on.
+BloodImage_00014.jpg of BCCD, validation images that both models were trained on.
 """
 
 import argparse
