@@ -7,7 +7,8 @@ import pytest
 
 from tests.helpers import save_untrained, topformer
 from topformer_d2 import get_config
-from topformer_d2.evaluation.predictions import evaluate_labels
+from topformer_d2.cli import evaluate
+from topformer_d2.evaluation.predictions import evaluate_tasks
 from topformer_d2.inference import Predictor
 
 CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
@@ -33,6 +34,16 @@ def test_a_checkpoint_is_evaluated_as_by_eval_only(weights, tmp_path):
     assert (tmp_path / "eval" / name).read_text() == (tmp_path / "train" / name).read_text()
 
 
+def test_the_figures_of_both_tasks_have_their_names(monkeypatch):
+    found = {"sem_seg": {"mIoU": 50.0}, "bbox": {"AP": 25.125}}
+    monkeypatch.setattr(evaluate, "Predictor", lambda path: path)
+    monkeypatch.setattr(evaluate, "evaluate_tasks", lambda predictor, name: found)
+    result = topformer("eval", "--model", "joint.onnx", "--dataset", "both")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows == [["sem_seg/mIoU", "50.00"], ["bbox/AP", "25.12"]]
+
+
 def test_an_exported_file_is_evaluated_and_drawn(weights, tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     from topformer_d2.export import export_model
@@ -42,7 +53,7 @@ def test_an_exported_file_is_evaluated_and_drawn(weights, tmp_path):
     result = topformer("eval", "--model", model, "--dataset", DATASET)
     assert result.returncode == 0, result.stderr
     found = re.search(r"^mIoU +([\d.]+)$", result.stdout, re.M)[1]
-    assert float(found) == round(evaluate_labels(Predictor(model), DATASET)["mIoU"], 2)
+    assert float(found) == round(evaluate_tasks(Predictor(model), DATASET)["sem_seg"]["mIoU"], 2)
     by_config = topformer("eval", "--model", model, *CONFIG)
     assert by_config.stdout == result.stdout
     sheet = tmp_path / "sheet.png"

@@ -9,7 +9,7 @@ from detectron2.structures import BoxMode
 from topformer_d2 import InputError, Scene, get_config
 from topformer_d2.data.images import read_label
 from topformer_d2.data.registered import load_records
-from topformer_d2.evaluation.predictions import evaluate_labels, evaluate_tasks
+from topformer_d2.evaluation.predictions import evaluate_tasks, find_label_mistakes
 from topformer_d2.inference.model_info import ModelInfo
 
 DATASET = "synthetic_sem_seg_val"
@@ -35,14 +35,13 @@ NUMBERED = [f"class {i}" for i in range(6)]
 
 @pytest.mark.parametrize("info", [INFO, renamed(INFO, names=NUMBERED, dataset="")])
 def test_one_class_everywhere(info):
-    found = evaluate_labels(Constant(info), DATASET)
+    found = evaluate_tasks(Constant(info), DATASET)["sem_seg"]
     assert found["ACC-ground"] == 100 and found["IoU-disc"] == 0
 
 
 @pytest.mark.parametrize(
     ("info", "message"),
     [
-        (ModelInfo.from_config(get_config("det_retinanet_topformer_t")), "labels no pixels"),
         (renamed(INFO, names=NUMBERED[1:]), "has 6 classes, the model 5"),
         (
             renamed(INFO, names=(*INFO.pixels.names[:5], "moon")),
@@ -52,7 +51,13 @@ def test_one_class_everywhere(info):
 )
 def test_other_classes_are_refused(info, message):
     with pytest.raises(InputError, match=message):
-        evaluate_labels(Constant(info), DATASET)
+        evaluate_tasks(Constant(info), DATASET)
+
+
+def test_a_model_without_pixels_has_no_mistakes_of_labels():
+    info = ModelInfo.from_config(get_config("det_retinanet_topformer_t"))
+    with pytest.raises(InputError, match="labels no pixels"):
+        find_label_mistakes(Constant(info), DATASET)
 
 
 class Truth:

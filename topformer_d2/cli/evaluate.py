@@ -8,7 +8,8 @@
     --weights output/seg_topformer_t_camvid/model_final.pth --report mistakes
 
 A config's evaluation writes to OUTPUT_DIR/inference. An exported file is run as a Predictor runs
-it, and its label maps are held against those of the dataset, or of the config's DATASETS.TEST.
+it, and its label maps and boxes are held against those of the dataset, or of the config's
+DATASETS.TEST.
 
 --report shows what the model gets wrong: report.html is one page that needs no server, worst.png
 the worst images, suspects.json a list of suspected label errors that `topformer data view --list`
@@ -22,7 +23,7 @@ import argparse
 
 from ..config import load_config
 from ..errors import InputError
-from ..evaluation.predictions import evaluate_labels
+from ..evaluation.predictions import evaluate_tasks
 from ..inference import Predictor
 from . import train
 from .parsing import Parser, add_opts
@@ -85,10 +86,12 @@ def evaluate_file(args: argparse.Namespace) -> None:
     for name in names:
         if args.report:
             folder = report_folder(args.report, name, names)
-            figures = evaluate_and_report(predictor, args.model, name, folder)
+            tasks = {"": evaluate_and_report(predictor, args.model, name, folder)}
         else:
-            figures = evaluate_labels(predictor, name)
+            tasks = evaluate_tasks(predictor, name)
         if len(names) > 1:
             print(f"{name}:")
-        for key, value in figures.items():
-            print(f"{key:<30} {value:6.2f}")
+        for task, figures in tasks.items():
+            prefix = f"{task}/" if len(tasks) > 1 else ""
+            for key, value in figures.items():
+                print(f"{prefix + key:<30} {value:6.2f}")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import TypeVar
-
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
@@ -21,24 +17,12 @@ from .coco import BoxEvaluator
 from .confusion import ConfusionEvaluator
 from .pixel_mistakes import PixelMistakes
 
-T = TypeVar("T", bound=ConfusionEvaluator)
-
-
-def evaluate_labels(predictor: Predictor, dataset_name: str) -> dict[str, float]:
-    """mIoU and the rest of metrics_from_confusion, in percent, on a registered dataset.
-
-    Raises:
-        InputError: the dataset is not there, has no pixel labels, or has other classes; the model
-            labels no pixels, or not this image's.
-    """
-    return _evaluated(predictor, dataset_name, ConfusionEvaluator)[1]
-
 
 def evaluate_tasks(predictor: Predictor, dataset_name: str) -> dict[str, dict[str, float]]:
     """The metrics of each task that the model has and the registered dataset has labels of.
 
     Returns:
-        by the task's group of metrics, in percent: "sem_seg" as evaluate_labels, "bbox" as
+        by the task's group of metrics, in percent: "sem_seg" as metrics_from_confusion, "bbox" as
         BoxEvaluator.
 
     Raises:
@@ -77,39 +61,33 @@ def evaluate_tasks(predictor: Predictor, dataset_name: str) -> dict[str, dict[st
 def find_label_mistakes(
     predictor: Predictor, dataset_name: str
 ) -> tuple[PixelMistakes, dict[str, float]]:
-    """What evaluate_labels gives, and the evaluator with what the model gets wrong.
+    """What evaluate_tasks gives of the pixels, and the evaluator with what the model gets wrong.
 
     Of a file that gives label maps alone the evaluator has no confidence.
 
     Raises:
-        InputError: as evaluate_labels.
+        InputError: the dataset is not there, has no pixel labels, or has other classes; the model
+            labels no pixels, or not this image's.
     """
-    has_confidence = not predictor.backend.gives_labels
-    return _evaluated(predictor, dataset_name, partial(PixelMistakes, confidence=has_confidence))
-
-
-def _evaluated(
-    predictor: Predictor, dataset_name: str, make: Callable[..., T]
-) -> tuple[T, dict[str, float]]:
-    """An evaluator after evaluate(), and its metrics."""
-    if "sem_seg" not in predictor.info.tasks:
+    if PIXELS.name not in predictor.info.tasks:
         raise InputError("this model labels no pixels: it cannot be evaluated by them")
     check_dataset_present(dataset_name)
-    records = [r for r in load_records(dataset_name) if "sem_seg" in r["tasks"]]
+    records = [r for r in load_records(dataset_name) if PIXELS.name in r["tasks"]]
     if not records:
         raise InputError(f"{dataset_name!r} has no image with pixel labels")
-    evaluator = make(dataset_name, distributed=False)
-    keys = {"confidence": True} if evaluator.needs == "confidence" else {}
+    has_confidence = not predictor.backend.gives_labels
+    evaluator = PixelMistakes(dataset_name, distributed=False, confidence=has_confidence)
+    keys = {"confidence": True} if has_confidence else {}
     _check_classes(predictor.info.pixels, dataset_name, evaluator.class_names)
     for record in records:
         image = read_image(record["file_name"])
         with about(record["file_name"]):
             scene = predictor(image, **keys)
-        output = {"sem_seg": scene.label}
+        output = {PIXELS.name: scene.label}
         if scene.confidence is not None:
             output["sem_seg_confidence"] = scene.confidence[::STRIDE, ::STRIDE]
         evaluator.process([record], [output])
-    return evaluator, evaluator.evaluate()["sem_seg"]
+    return evaluator, evaluator.evaluate()[PIXELS.metrics]
 
 
 def _check_classes(classes: ClassTable, dataset_name: str, names: list[str]) -> None:
