@@ -78,7 +78,7 @@ def test_images_of_a_remote_store(photos, tmp_path):
         list_inputs("memory://elsewhere")
     (tmp_path / "list.txt").write_text("nosuch://a/b.png\n")
     for source in ("nosuch://a/b", tmp_path / "list.txt"):
-        with pytest.raises(InputError, match=r"^`input` nosuch://a/b.* knows nosuch://.*fsspec"):
+        with pytest.raises(InputError, match=r"^`input` nosuch://a/b.*not known: nosuch.* fsspec"):
             list_inputs(source, "input")
 
 

@@ -38,12 +38,6 @@ def fsspec_store(uri: str) -> tuple[Any, str]:
             "gives fsspec its scheme, such as s3fs for s3://"
         ) from e
     except Exception as e:  # each library has its own
-        scheme = uri.partition("://")[0]
-        if scheme not in fsspec.available_protocols():
-            raise InputError(
-                f"{uri} cannot be opened: no library that is installed knows {scheme}://: check "
-                "how it is written, or install the package that adds it to fsspec"
-            ) from e
         raise InputError(f"{uri} cannot be opened: {told(e)}") from e
 
 
