@@ -38,7 +38,7 @@ def train(processes: int, folder: Path, args: argparse.Namespace) -> tuple[float
     keys += ["SOLVER.MAX_ITER", args.iterations, "DATALOADER.NUM_WORKERS", "0", "LOGGERS", "[]"]
     keys += ["INPUT.CROP.SIZE", f"[{args.size}, {args.size}]", "DATASETS.TEST", "()"]
     command = [sys.executable, "-m", "topformer_d2", "train", "--config-file", _CONFIG]
-    command += ["--num-gpus", processes, *keys, "OUTPUT_DIR", output]
+    command += ["--num-gpus", processes, *keys, *args.opts, "OUTPUT_DIR", output]
     start = time.perf_counter()
     subprocess.run(
         list(map(str, command)),
@@ -108,6 +108,7 @@ def main() -> None:
         "--most", type=int, default=cores, help="processes at most; default: one for each core"
     )
     parser.add_argument("--clusters", action="store_true", help="only the calculated table")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="for the trainings")
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
