@@ -40,6 +40,12 @@ def test_a_converter_that_fails_is_told(tmp_path, code):
         run_converter(script(code), tmp_path, "made")
 
 
+def test_of_a_progress_bar_the_last_state_is_told(tmp_path):
+    code = r"print('1 %\r50 %\r100 %\n\nno room')"
+    with pytest.raises(RuntimeError, match=r"printed: 100 %; no room$"):
+        run_converter(script(code), tmp_path, "made")
+
+
 def test_importing_prints_nothing(tmp_path, monkeypatch, capfd):
     code = "import os, sys\nprint('python')\nos.write(1, b'C')\nos.write(2, b'error')\nvalue = 3\n"
     (tmp_path / "loud_module.py").write_text(code)

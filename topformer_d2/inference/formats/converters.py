@@ -38,6 +38,8 @@ def run_converter(command: Sequence[str], folder: Path, output: str) -> Path:
     printed = done.stdout.decode(errors="replace")
     logger.debug("%s:\n%s", Path(command[0]).name, printed)
     if done.returncode != 0 or not (folder / output).is_file():
-        last = "; ".join(printed.split("\n")[-_LAST_LINES:])
+        # Of a progress bar its last state.
+        lines = [line.rpartition("\r")[2].strip() for line in printed.split("\n")]
+        last = "; ".join([line for line in lines if line][-_LAST_LINES:])
         raise RuntimeError(f"{Path(command[0]).name} wrote no {output}, and printed: {last}")
     return folder / output
