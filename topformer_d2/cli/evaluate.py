@@ -86,7 +86,7 @@ def evaluate_file(args: argparse.Namespace) -> None:
     for name in names:
         if args.report:
             folder = report_folder(args.report, name, names)
-            tasks = {"": evaluate_and_report(predictor, args.model, name, folder)}
+            tasks = evaluate_and_report(predictor, args.model, name, folder)
         else:
             tasks = evaluate_tasks(predictor, name)
         if len(names) > 1:

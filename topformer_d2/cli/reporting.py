@@ -53,13 +53,18 @@ def test_and_report(cfg: CfgNode, model: nn.Module, folder: str) -> dict:
     return results
 
 
-def evaluate_and_report(predictor: Predictor, model: str, name: str, folder: str) -> dict:
+def evaluate_and_report(
+    predictor: Predictor, model: str, name: str, folder: str
+) -> dict[str, dict[str, float]]:
     """Evaluate the label maps of an exported file, and write a report of them.
 
     Args:
         predictor: of the file `model`.
         name: of the dataset.
         folder: of the report.
+
+    Returns:
+        the metrics of the pixels, as evaluate_tasks gives them.
     """
     from ..visualization import Painter
 
@@ -67,7 +72,7 @@ def evaluate_and_report(predictor: Predictor, model: str, name: str, folder: str
     found = {PIXELS.metrics: figures}
     title = os.path.basename(model)
     write_mistakes(folder, evaluator, found, name, Painter(predictor.info), title, model)
-    return figures
+    return found
 
 
 def report_folder(folder: str, name: str, names: Sequence[str]) -> str:

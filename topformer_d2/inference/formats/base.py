@@ -24,8 +24,6 @@ logger = get_logger(__name__)
 # What pip installs on its own: it asks for versions of others that are older than what this package
 # and its extras have, and works beside those (docs/deploy.md).
 _WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0"}
-
-
 # ExportFormat.not_written, of files that are quantised as they are.
 BY_QUANTIZE = {"int8": "`topformer quantize` writes it, of a float32 file"}
 
