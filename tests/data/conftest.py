@@ -1,9 +1,14 @@
-"""A dataset of pixel labels and boxes with nothing to find."""
+"""Datasets that several tests of the data take."""
 
+import cv2
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tests.data.damage import HEIGHT, WIDTH, box, write_pairs
+from tests.data.outlined import DISC, GROUNDS, IMAGES, OBJECTS, SIZE, mask_of, ring
+from topformer_d2.data.folders import register_folder
+from topformer_d2.data.registered import load_records
 
 
 @pytest.fixture
@@ -42,3 +47,38 @@ def both(tmp_path, forget):
         thing_classes=["cat", "dog"],
     )
     return records
+
+
+@pytest.fixture
+def discs(tmp_path):
+    """Images of discs on grounds of their own, and of each disc (polygon, box XYXY)."""
+    root, rng, truth = tmp_path / "images", np.random.default_rng(0), []
+    root.mkdir()
+    for i in range(IMAGES):
+        image, objects = np.full((*SIZE, 3), GROUNDS[i], np.uint8), []
+        for k in range(OBJECTS):
+            polygon = ring(30 + 48 * k, rng.integers(30, 90), rng.integers(14, 22))
+            image[mask_of(polygon) > 0] = DISC
+            xs, ys = polygon[::2], polygon[1::2]
+            objects.append((polygon, [min(xs), min(ys), max(xs), max(ys)]))
+        cv2.imwrite(str(root / f"{i}.png"), image[..., ::-1])
+        truth.append(objects)
+    return root, truth
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Registers a dataset of an entry, as `own`, with outlines or without."""
+
+    def forget():
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            if "own" in catalog.list():
+                catalog.remove("own")
+
+    def load(with_outlines=True, **entry):
+        forget()
+        register_folder("own", entry, str(tmp_path / "cache"), with_outlines=with_outlines)
+        return load_records("own")
+
+    yield load
+    forget()
