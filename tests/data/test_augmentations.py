@@ -7,16 +7,14 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
-from fvcore.transforms.transform import CropTransform
 
 from topformer_d2 import get_config
 from topformer_d2.config import list_configs
 from topformer_d2.data import build_train_augmentation, build_train_loader
-from topformer_d2.data.augmentations import BalancedCrop, Blur, Mixing, Noise, Picture
+from topformer_d2.data.augmentations import Blur, Noise
 from topformer_d2.data.augmentations.build import build_mixing
 from topformer_d2.data.augmentations.cutout import CutOutTransform
 from topformer_d2.data.augmentations.pixels import JPEGTransform, NoiseTransform
-from topformer_d2.data.augmentations.warp import Warp, WarpTransform
 from topformer_d2.data.mapper import TaskMapper
 from topformer_d2.data.seeded import SeededMap, kinds_of
 
@@ -261,67 +259,6 @@ def test_others_are_of_the_same_dataset_and_tasks():
     assert samples[2, 2] == found[2]
 
 
-def quarter_turn(side, **settings):
-    """About the middle of a square image, clockwise on the screen."""
-    return WarpTransform(side, side, np.array([[0, -1, side], [1, 0, 0], [0, 0, 1.0]]), **settings)
-
-
-def test_a_crop_of_a_warp_is_that_part_of_it():
-    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    np.random.seed(3)
-    warp = Warp(rotation=30, shear=10, perspective=0.1, min_visible=0.2).get_transform(image)
-    crop = CropTransform(20, 10, 50, 40)
-    both = WarpTransform(90, 120, warp.matrix, min_visible=0.2, crop=crop)
-    whole = warp.apply_image(image)[10:50, 20:70]
-    assert np.abs(both.apply_image(image).astype(int) - whole).max() <= 8  # of 1/32 pixel's steps
-    label = image[..., 0] // 64
-    assert (
-        both.apply_segmentation(label) == warp.apply_segmentation(label)[10:50, 20:70]
-    ).mean() > 0.99
-    boxes = np.array([[55, 25, 65, 35], [0, 0, 9, 9], [40, 30, 110, 80]])
-    found, frame = both.apply_box(boxes), warp.apply_box(boxes) - [20, 10, 20, 10]
-    assert found[0] == pytest.approx(frame[0]) and not found[1].any()
-    assert (found[2] >= [0, 0, 0, 0]).all() and (found[2] <= [50, 40, 50, 40]).all()
-    assert both.apply_coords(np.array([[3.0, 4]])) == pytest.approx(
-        warp.apply_coords(np.array([[3.0, 4]])) - [20, 10]
-    )
-
-
-def test_a_quarter_turn_is_exact():
-    image = np.random.default_rng(0).integers(0, 256, (31, 31, 3), dtype=np.uint8)
-    turn = quarter_turn(31)
-    assert np.array_equal(turn.apply_segmentation(image[..., 0]), np.rot90(image[..., 0], -1))
-    assert np.array_equal(turn.apply_image(image), np.rot90(image, -1))
-    boxes = np.array([[2, 4, 7, 20], [-9, 0, 10, 5], [3, 3, 3, 9]])
-    assert turn.apply_box(boxes).tolist() == [[11, 2, 27, 7], [26, 0, 31, 10], [0, 0, 0, 0]]
-    assert turn.apply_box(np.zeros((0, 4))).shape == (0, 4)
-
-
-@pytest.mark.parametrize(("min_visible", "kept"), [(0.0, 4), (0.25, 3), (0.51, 2), (0.76, 1)])
-def test_boxes_that_leave_the_image_are_cut_or_dropped(min_visible, kept):
-    """40 pixels to the right: 100, 75, 50, 20 and 0 % of five boxes stay."""
-    shift = np.array([[1, 0, 40], [0, 1, 0], [0, 0, 1.0]])
-    warp = WarpTransform(50, 100, shift, (1, 2, 3), 255, min_visible)
-    boxes = [[x, 10, x + 20, 30] for x in (40, 45, 50, 56, 70)]
-    expected = [[80, 10, 100, 30], [85, 10, 100, 30], [90, 10, 100, 30], [96, 10, 100, 30]]
-    found = warp.apply_box(np.array(boxes)).tolist()
-    assert found == [*expected[:kept], *[[0, 0, 0, 0]] * (5 - kept)]
-    image = warp.apply_image(np.full((50, 100, 3), 9, np.uint8))
-    assert (image[:, :40] == (1, 2, 3)).all() and (image[:, 40:] == 9).all()
-    assert (warp.apply_segmentation(np.zeros((50, 100), np.uint8))[:, :40] == 255).all()
-
-
-def test_a_turned_box_is_cut_at_the_border_by_its_shape():
-    """A diamond of which the left half is outside reaches from the top to the bottom corner."""
-    half = np.sqrt(0.5)
-    turn = np.array([[half, -half, 0], [half, half, 0], [0, 0, 1.0]])
-    box = np.array([[0, 0, 20, 20.0]])
-    assert WarpTransform(90, 90, turn).apply_box(box)[0] == pytest.approx(
-        [0, 0, 20 * half, 40 * half]
-    )
-    assert not WarpTransform(90, 90, turn, min_visible=0.51).apply_box(box).any()
-
-
 def test_holes_hide_labels_and_cut_boxes():
     holes = np.array([[10, 0, 20, 30], [40, 40, 50, 50]])
     cut = CutOutTransform(60, 80, holes, (7, 8, 9), 255, min_visible=0.3)
@@ -361,97 +298,6 @@ def test_pixels_alone_change():
     np.random.seed(0)
     T.AugmentationList([Blur((0.5, 2)), Noise((5, 9))])(sample)
     assert (sample.sem_seg == 128).all() and sample.boxes.tolist() == [[1, 2, 3, 4]]
-
-
-def picture(value, boxes, classes, label):
-    image = np.full((40, 60, 3), value, np.uint8)
-    return Picture(image, label, np.array(boxes, np.float32).reshape(-1, 4), np.array(classes))
-
-
-@pytest.mark.parametrize(("min_visible", "left"), [(0.0, [0, 1, 2]), (0.3, [0, 1]), (0.6, [0])])
-def test_covered_boxes_are_cut_or_dropped(min_visible, left):
-    """The object pasted is a box of 20x20 without a label of its own, at (10, 10)."""
-    label = np.zeros((40, 60), np.uint8)
-    onto = picture(1, [[40, 5, 50, 30], [20, 10, 40, 30], [12, 10, 32, 30]], [0, 1, 2], label)
-    donor = picture(2, [[10, 10, 30, 30]], [3], label + 1)
-    made = Mixing(min_visible=min_visible).copy_paste(onto, donor)
-    cut = [[40, 5, 50, 30], [30, 10, 40, 30], [30, 10, 32, 30]]
-    assert made.boxes.tolist() == [*(cut[i] for i in left), [10, 10, 30, 30]]
-    assert made.classes.tolist() == [*left, 3]
-    inside = np.zeros((40, 60), bool)
-    inside[10:30, 10:30] = True
-    assert np.array_equal(made.image[..., 0], np.where(inside, 2, 1))
-    assert np.array_equal(made.sem_seg, inside) and not onto.sem_seg.any()
-
-
-def test_an_object_with_a_label_is_pasted_by_its_pixels():
-    label = np.zeros((40, 60), np.uint8)
-    disc = cv2.circle(label.copy(), (20, 20), 10, 5, -1)
-    onto = picture(1, [[8, 8, 16, 14]], [1], label)
-    donor = picture(2, [[10, 10, 31, 31], [40, 5, 50, 15]], [0, 1], disc)
-    pasted = 0
-    for seed in range(9):
-        np.random.seed(seed)
-        # Of class 1 nothing can be pasted: the label has no pixel of 7.
-        made = Mixing(object_labels=[5, 7]).copy_paste(onto, donor)
-        if made is onto:
-            continue
-        pasted += 1
-        assert made.boxes.tolist() == [[8, 8, 16, 14], [10, 10, 31, 31]]
-        assert made.classes.tolist() == [1, 0]
-        assert np.array_equal(made.sem_seg, disc)
-        assert np.array_equal(made.image[..., 2] == 2, disc > 0)
-    assert 0 < pasted < 9
-
-
-def test_boxes_have_labels_by_their_class_names(caplog):
-    cfg = get_config(CONFIG, ["INPUT.COPY_PASTE.PROB", "1.0"])
-    assert build_mixing(cfg).object_labels == (1, 2, 3, 4, 5) and not caplog.records
-    # Of a dataset that a program registers the config need not have the names.
-    cfg.DATASETS.THING_CLASSES, cfg.DATASETS.STUFF_CLASSES = [], []
-    assert build_mixing(cfg).object_labels == (1, 2, 3, 4, 5) and not caplog.records
-    cfg.DATASETS.THING_CLASSES = ["ring", "ball"]
-    with caplog.at_level("WARNING", "topformer_d2"):
-        assert build_mixing(cfg).object_labels == (5, -1)
-    assert "['ball']" in caplog.text
-    assert (
-        build_mixing(get_config("seg_topformer_t", ["INPUT.MOSAIC.PROB", "1.0"])).mosaic_prob == 1
-    )
-
-
-def test_rare_classes_come_more_often_in_balanced_crops():
-    """A class of 0.1 % of the pixels, and a box of 4 % of the width."""
-    label = np.zeros((200, 300), np.uint8)
-    label[:, 150:] = 1
-    label[120:126, 40:50] = 2
-    label[:2] = 255
-    image = np.zeros((200, 300, 3), np.uint8)
-    box = np.array([[200, 20, 212, 50.0]])
-    other = T.RandomCrop("absolute", (60, 80))
-    for prob, low, high in ((0.0, 0.0, 0.15), (1.0, 0.25, 0.45), (0.5, 0.12, 0.3)):
-        crop, rare, whole, places = BalancedCrop(other, "absolute", (60, 80), prob), 0, 0, []
-        np.random.seed(1)
-        for _ in range(300):
-            sample = T.AugInput(image, sem_seg=label, boxes=box)
-            sample.classes = np.array([4])
-            crop(sample)
-            assert sample.image.shape == (60, 80, 3)
-            rare += (sample.sem_seg == 2).any()
-            x0, y0, x1, y1 = sample.boxes[0]
-            is_whole = x0 >= 0 and y0 >= 0 and x1 <= 80 and y1 <= 60
-            whole += is_whole
-            places += [x0] if is_whole else []
-        assert low < rare / 300 < high and low < whole / 300 < high
-    assert min(places) < 10 and max(places) > 58  # anywhere in the crop
-    sample = T.AugInput(image)
-    assert BalancedCrop(other, "absolute", (60, 80), 1.0)(sample).w == 80  # nothing to choose
-
-
-def test_a_box_larger_than_the_crop_fills_it():
-    crop = BalancedCrop(T.RandomCrop("absolute", (20, 30)), "absolute", (20, 30), 1.0)
-    for _ in range(30):
-        t = crop.around((100, 100), np.array([30.5, 40, 80, 95.2]))
-        assert 30 <= t.x0 <= 50 and 40 <= t.y0 <= 76
 
 
 @pytest.mark.parametrize("shape", [(1, 70_000, 3), (1, 1, 3)])
