@@ -147,10 +147,32 @@ def test_of_what_ray_writes_at_its_start_one_line_is_hidden(capfd):
         os.write(2, b"a reason\n")
         raise OSError("no Ray")
 
-    with pytest.raises(OSError, match="no Ray"), RayEngine(actors=1)._started(no_ray(init)):
+    with pytest.raises(InputError, match="no Ray"), RayEngine(actors=1)._started(no_ray(init)):
         pass
     os.write(2, b"after it\n")
     assert capfd.readouterr().err == "a reason\nafter it\n"
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:{open}"])
+def test_what_ray_raises_at_its_start_is_told_and_nothing_is_left(monkeypatch, tmp_path, address):
+    def init(**_):
+        raise Exception("The current node timed out during startup")
+
+    made = []
+    monkeypatch.setattr(ray_engine.tempfile, "mkdtemp", lambda **_: made.append(1) or str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = address and address.format(open=server.getsockname()[1])
+        engine = RayEngine(actors=7, address=place)
+        named = "`address` .*timed out" if address else "for 7 actors: .*timed out.*`actors`"
+        with pytest.raises(InputError, match=named), engine._started(no_ray(init)):
+            pass
+    assert len(made) == (address is None) and tmp_path.exists() == (address is not None)
+
+
+@pytest.mark.parametrize("gpus", [-1, 1.5, float("nan")])
+def test_parts_of_gpus_that_are_none(gpus):
+    with pytest.raises(InputError, match="`gpus_per_actor` is"):
+        RayEngine(gpus_per_actor=gpus)
 
 
 @pytest.mark.parametrize(("images", "used"), [(70, 2), (64, 1)])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError, import_optional
+from ...files import told
 from . import attempts as attempts_module
 from .partitions import Item
 from .ray_start import check_listening, hiding_log_level, own_sigterm
@@ -75,7 +76,7 @@ class RayEngine:
         for name, number in (("actors", actors), ("cpus_per_actor", cpus_per_actor)):
             if number is not None and number < 1:
                 raise InputError(f"`{name}` is {number}; it takes 1 or more")
-        if gpus_per_actor < 0 or (gpus_per_actor > 1 and gpus_per_actor % 1):
+        if not gpus_per_actor >= 0 or (gpus_per_actor > 1 and gpus_per_actor % 1):  # also a NaN
             raise InputError(
                 f"`gpus_per_actor` is {gpus_per_actor}; it takes 0 to 1, or whole GPUs"
             )
@@ -165,22 +166,28 @@ class RayEngine:
         cpus = actors * self._cpus
         readers = max(1, _cores() - cpus) if self._gpus else 0
         store = max(_SMALLEST_STORE, (actors + readers) * _BLOCKS * BLOCK_BYTES)
-        ray.init(
-            address="local",
-            num_cpus=cpus + readers,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=self._store_bytes or store,
-            _temp_dir=folder,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus + readers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=self._store_bytes or store,
+                _temp_dir=folder,
+            )
+        except Exception as e:  # of no class in particular, as on a machine that is too busy
+            raise InputError(
+                f"Ray cannot be started here for {actors} actors: {told(e)}. Name fewer `actors`, "
+                "or run the same command again when the machine has less to do"
+            ) from e
 
     def _connect(self, ray: Any) -> None:
         check_listening(self._address or "")
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (OSError, RuntimeError, ValueError) as e:
-            raise InputError(f"`address` {self._address}: no Ray answers there: {e}") from e
+        except Exception as e:  # of no class in particular
+            raise InputError(f"`address` {self._address}: no Ray answers there: {told(e)}") from e
 
     def _actors_here(self) -> int:
         """How many there are on a Ray of this machine: on a CPU also more than it has cores."""
