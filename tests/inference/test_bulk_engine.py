@@ -1,5 +1,6 @@
 """What the engine on Ray asks for, without a Ray that runs."""
 
+import contextlib
 import io
 import logging
 import os
@@ -7,6 +8,7 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +23,7 @@ if not HAS_RAY:
 
 from topformer_d2.inference.bulk import RayEngine, ray_engine
 from topformer_d2.inference.bulk.partitions import Item
-from topformer_d2.inference.bulk.ray_start import check_listening
+from topformer_d2.inference.bulk.ray_start import check_address
 from topformer_d2.inference.bulk.work import Work
 
 
@@ -107,6 +109,7 @@ def test_settings_of_the_process_are_set_back(monkeypatch):
         ("ray://127.0.0.1:{closed}", None, r"`address` ray://127\.0\.0\.1:\d+: no Ray answers"),
         ("auto", "127.0.0.1:{closed}", r"`address` auto, by RAY_ADDRESS, 127\.0\.0\.1:\d+: no Ray"),
         ("127.0.0.1", None, r"`address` 127\.0\.0\.1: it takes host:port"),
+        ("local", None, r"`address` local: it takes host:port"),
         ("127.0.0.1:99999", None, r"`address` 127\.0\.0\.1:99999: no Ray answers"),
     ],
 )
@@ -115,13 +118,45 @@ def test_an_address_where_nothing_listens_is_told_before_ray_tries(
 ):
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
-        check_listening(f"127.0.0.1:{closed}")
-        check_listening(f"ray://127.0.0.1:{closed}")
     if variable:
         monkeypatch.setenv("RAY_ADDRESS", variable.format(closed=closed))
     engine = RayEngine(address=address.format(closed=closed))
     with pytest.raises(InputError, match=named):
         engine._connect(None)  # no Ray is asked
+
+
+SETTINGS = b"\0\0\x06\x04\0\0\0\0\0" + b"\0\x03\0\0\0\1"  # as a gRPC server begins
+
+
+@contextlib.contextmanager
+def server_that_says(answer):
+    """A server on this machine that gives one answer to all; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:  # closed
+                    return
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def test_a_port_of_something_else_is_told_at_once():
+    with server_that_says(SETTINGS) as port:
+        check_address(f"127.0.0.1:{port}")
+        check_address(f"ray://127.0.0.1:{port}")
+    for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", SETTINGS[:5]):
+        with (
+            server_that_says(answer) as port,
+            pytest.raises(InputError, match=rf"{port}: something else than Ray"),
+        ):
+            check_address(f"127.0.0.1:{port}")
 
 
 def no_ray(init):
@@ -160,8 +195,8 @@ def test_what_ray_raises_at_its_start_is_told_and_nothing_is_left(monkeypatch, t
 
     made = []
     monkeypatch.setattr(ray_engine.tempfile, "mkdtemp", lambda **_: made.append(1) or str(tmp_path))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        place = address and address.format(open=server.getsockname()[1])
+    with server_that_says(SETTINGS) as port:
+        place = address and address.format(open=port)
         engine = RayEngine(actors=7, address=place)
         named = "`address` .*timed out" if address else "for 7 actors: .*timed out.*`actors`"
         with pytest.raises(InputError, match=named), engine._started(no_ray(init)):

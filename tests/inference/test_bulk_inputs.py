@@ -1,18 +1,20 @@
 """What bulk prediction reads: lists, columns of tables, and remote stores."""
 
+import errno
 import io
 import json
 import os
 
 import numpy as np
 import pytest
+from detectron2.utils.file_io import PathManager
 
 from tests.faults.stand_in import SIZE, StandIn, write_inputs
 from tests.helpers import photo
 from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.files import stores
-from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk
+from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk, reading
 from topformer_d2.inference.prediction_files import output_names
 
 COUNT = 20  # images
@@ -38,6 +40,19 @@ def test_lists_of_paths(photos, tmp_path, monkeypatch, caplog):
     assert list_inputs(photos) == names
 
 
+def test_lines_are_the_bytes_of_names(tmp_path):
+    names = ["/p/ph\u0085oto.png", "/p/\u3000x.png", "/p/a\u2028b.png", "/p/caf\udce9.png"]
+    content = "\ufeff" + "\r\n".join(names) + " \t\n"
+    (tmp_path / "list.txt").write_bytes(content.encode(errors="surrogateescape"))
+    assert list_inputs(tmp_path / "list.txt") == sorted(names)
+    (tmp_path / "windows.txt").write_bytes("/p/a.png\r\n".encode("utf-16"))
+    with pytest.raises(InputError, match=r"`input` .*windows\.txt has zero bytes.*UTF-8"):
+        list_inputs(tmp_path / "windows.txt", "input")
+    for name in ("none.txt", "none.parquet"):
+        with pytest.raises(InputError, match=rf"^`input` .*{name} cannot be read: No such file"):
+            list_inputs(tmp_path / name, "input")
+
+
 def test_a_column_of_paths(tmp_path):
     arrow = pytest.importorskip("pyarrow", reason="the extra ray has it")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -52,6 +67,26 @@ def test_a_column_of_paths(tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"no table")
     with pytest.raises(InputError, match=r"bad\.parquet cannot be read as Parquet"):
         list_inputs(tmp_path / "bad.parquet")
+    (tmp_path / "many.parquet").mkdir()
+    for i, name in enumerate(("/c.png", "/d.png")):
+        categories = arrow.table({"path": arrow.array([name]).dictionary_encode()})
+        parquet.write_table(categories, tmp_path / f"many.parquet/part-{i}.snappy.parquet")
+    (tmp_path / "many.parquet/_SUCCESS").touch()
+    assert list_inputs(tmp_path / "many.parquet") == ["/c.png", "/d.png"]
+
+
+def test_lists_in_a_remote_store(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="the extra ray has it")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    names = ["memory://b/x y.png", "/a.png"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    parquet.write_table(arrow.table({"path": names}), tmp_path / "list.parquet")
+    for extension in (".txt", ".parquet"):
+        uri = (tmp_path / "list").as_uri() + extension
+        assert list_inputs(uri) == ["/a.png", "memory://b/x y.png"]
+    for extension in (".txt", ".parquet"):
+        with pytest.raises(InputError, match=rf"^`input` file://.*none{extension} cannot be read"):
+            list_inputs((tmp_path / "none").as_uri() + extension, "input")
 
 
 def test_images_of_a_remote_store(photos, tmp_path):
@@ -92,9 +127,9 @@ def test_names_that_are_no_urls(photos, tmp_path):
         write_image(source / name, np.full((4, 5, 3), 20 * i, np.uint8))
         values[name] = 20 * i
     uris = list_inputs(f"file://{source}")
-    read = [inputs.read_remote(uri, 1000) for uri in uris]
-    assert sorted(read) == sorted((source / name).read_bytes() for name in values)
-    assert len(set(read)) == len(values)
+    read = [reading.read_pixels(uri, 1000) for uri in uris]
+    assert sorted(image[0, 0, 0] for image in read) == sorted(values.values())
+    assert len(read) == len(values)
 
 
 def test_a_name_that_is_not_utf_8(tmp_path):
@@ -116,7 +151,7 @@ def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path,
         calls.append(uri)
         raise OSError("connection reset")
 
-    monkeypatch.setattr(inputs, "open_store", silent)
+    monkeypatch.setattr(reading, "open_store", silent)
     monkeypatch.setattr(stores, "_WAITS", (0.0, 0.0))
     with pytest.raises(OSError, match="does not answer"):
         predict_in_bulk(StandIn(), ["s3://b/a.png"], tmp_path / "out", identity={})
@@ -127,7 +162,7 @@ def test_a_process_opens_a_store_once(photos):
     pytest.importorskip("pyarrow", reason="the extra ray has it")
     inputs._open_root.cache_clear()
     uris = list_inputs(photos.as_uri())
-    assert all(len(inputs.read_remote(uri, 10**6)) > 100 for uri in uris) and len(uris) == COUNT
+    assert all(reading.read_pixels(uri, 10**6).size > 100 for uri in uris) and len(uris) == COUNT
     found = inputs._open_root.cache_info()
     assert found.misses == 1 and found.hits > COUNT
 
@@ -143,7 +178,8 @@ class Refusing:
 
 def test_errors_of_a_library_name_the_address(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow", reason="the extra ray has it")
-    monkeypatch.setattr(inputs, "open_store", lambda uri: (Refusing(), "b/a.png"))
+    for module in (inputs, reading):
+        monkeypatch.setattr(module, "open_store", lambda uri: (Refusing(), "b/a.png"))
     monkeypatch.setattr(stores, "_WAITS", (0.0,))
     with pytest.raises(InputError, match=r"s3://b/in .*RuntimeError: AccessDenied"):
         list_inputs("s3://b/in")
@@ -175,8 +211,8 @@ class Denying:
 def test_one_image_that_may_not_be_read_is_rejected(tmp_path, monkeypatch, error, denied):
     uris = [f"s3://b/{i:02d}.png" for i in range(COUNT)]
     store = Denying(error, {uris[denied]})
-    monkeypatch.setattr(inputs, "open_store", lambda uri: (store, uri))
-    monkeypatch.setattr(inputs, "_read_last", {})
+    monkeypatch.setattr(reading, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(reading, "_read_last", {})
     monkeypatch.setattr(stores, "_WAITS", (60.0,))  # a denial is not tried again
     result = predict_in_bulk(StandIn(), uris, tmp_path / "out", identity={})
     assert (result.done, result.rejected) == (COUNT - 1, 1)
@@ -184,15 +220,73 @@ def test_one_image_that_may_not_be_read_is_rejected(tmp_path, monkeypatch, error
     assert json.loads(line)["path"] == uris[denied]
 
 
+def test_a_part_of_a_store_that_may_not_be_read_is_rejected_whatever_is_read_first(
+    tmp_path, monkeypatch
+):
+    uris = [f"s3://b/{part}/{i}.png" for part in "ab" for i in range(COUNT)]
+    store = Denying(PermissionError(13, "Access Denied"), set(uris[:COUNT]))
+    monkeypatch.setattr(reading, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(reading, "_read_last", {})
+    keys = {"identity": {}, "partition_size": 5}
+    result = predict_in_bulk(StandIn(), uris, tmp_path / "out", **keys)
+    assert (result.done, result.rejected) == (COUNT, COUNT)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_disk_that_fails_ends_the_run_and_rejects_nothing(photos, tmp_path, monkeypatch, number):
+    count = 0
+
+    def failing(path, mode):
+        nonlocal count
+        count += 1
+        if count > 3:
+            raise OSError(number, os.strerror(number), path)
+        return open(path, mode)
+
+    monkeypatch.setattr(PathManager, "open", failing)
+    monkeypatch.setattr(reading, "open", failing, raising=False)
+    keys = {"identity": {}, "partition_size": 2}
+    with pytest.raises(OSError, match=f"{os.strerror(number)}, and no other image") as error:
+        predict_in_bulk(StandIn(), list_inputs(photos), tmp_path / "out", **keys)
+    assert error.value.filename == str(photos / "00003.png")
+    assert [path.name for path in (tmp_path / "out").glob("part-*")] == ["part-000000"]
+    monkeypatch.undo()
+    assert predict_in_bulk(StandIn(), list_inputs(photos), tmp_path / "out", **keys).rejected == 0
+
+
+def test_a_list_from_another_folder_rejects_nothing(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_read_last", {})
+    (tmp_path / "list.txt").write_text("".join(f"in/{i:05d}.png\n" for i in range(COUNT)))
+    monkeypatch.chdir(photos)
+    keys = {"identity": {}, "partition_size": SIZE}
+    with pytest.raises(OSError, match="No such file or directory, and no other image"):
+        predict_in_bulk(StandIn(), list_inputs(tmp_path / "list.txt"), tmp_path / "out", **keys)
+    monkeypatch.chdir(tmp_path)
+    for path in sorted(photos.iterdir())[: SIZE + 1]:  # a whole partition, and more
+        path.unlink()
+    result = predict_in_bulk(
+        StandIn(), list_inputs(tmp_path / "list.txt"), tmp_path / "out", **keys
+    )
+    assert (result.done, result.rejected) == (COUNT - SIZE - 1, SIZE + 1)
+
+
+def test_few_images_of_many_stores_are_kept():
+    of_two = [f"/{i}.png" for i in range(100)] + [f"s3://b/{i}.png" for i in range(100)]
+    kept = reading.some_of(of_two)
+    assert [sum(path.startswith(start) for path in kept) for start in ("/", "s3://b/")] == [8, 8]
+    assert len(reading.some_of([f"http://{i}.org/a.png" for i in range(10**4)])) <= 64
+    assert reading.some_of(of_two[:3]) == of_two[:3] and reading.some_of([]) == []
+
+
 def test_a_store_that_lets_nothing_be_read_any_more_rejects_nothing(tmp_path, monkeypatch):
     uris = [f"s3://b/{i:02d}.png" for i in range(COUNT)]
     store = Denying(PermissionError("the token has expired"), set())
-    monkeypatch.setattr(inputs, "open_store", lambda uri: (store, uri))
-    monkeypatch.setattr(inputs, "_read_last", {})
-    inputs.read_remote(uris[0], 1000)
+    monkeypatch.setattr(reading, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(reading, "_read_last", {})
+    reading.read_pixels(uris[0], 1000)
     store.denied.add(uris[1])
     with pytest.raises(InputError, match=r"01\.png may not be read"):
-        inputs.read_remote(uris[1], 1000)  # as uris[0] still may
+        reading.read_pixels(uris[1], 1000)  # as uris[0] still may
     store.denied.update(uris)
     with pytest.raises(PermissionError, match="expired"):
         predict_in_bulk(StandIn(), uris, tmp_path / "out", identity={})

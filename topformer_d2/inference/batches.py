@@ -86,7 +86,7 @@ def _read_in_batches(
     for file in files:
         if stopped.is_set():
             return
-        found = read_file(file, max_pixels)
+        found = _read_file(file, max_pixels)
         batch.append(found)
         pixels += 0 if found.image is None else found.image[..., 0].size
         if len(batch) == size or pixels >= _BATCH_PIXELS:
@@ -96,17 +96,11 @@ def _read_in_batches(
         yield batch
 
 
-def read_file(file: str, max_pixels: int, content: bytes | None = None) -> FilePrediction:
-    """An image file that is read, or what is wrong with it.
-
-    Args:
-        file: its path, or what messages call it.
-        max_pixels: an image of more is not read.
-        content: of the file, where that is here already; None = it is read.
-    """
+def _read_file(file: str, max_pixels: int) -> FilePrediction:
+    """An image file that is read, or what is wrong with it."""
     found = FilePrediction(file)
     with noting_trouble(found):
-        found.image = read_image(file, max_pixels=max_pixels, content=content)
+        found.image = read_image(file, max_pixels=max_pixels)
     return found
 
 

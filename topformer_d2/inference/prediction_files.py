@@ -194,7 +194,10 @@ def image_ids_of(
     if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
         return [int(stem) for stem in stems]
     # JSON has no half characters, which stand for the bytes of a name that is not UTF-8.
-    return [name.encode(errors="backslashreplace").decode() for name in names]
+    return [
+        name if name.isascii() else name.encode(errors="backslashreplace").decode()
+        for name in names
+    ]
 
 
 def _refuse_overwriting(
@@ -222,8 +225,9 @@ def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
         os.path.normpath(f"{os.sep}{path}") if is_remote(path) else os.path.abspath(path)
         for path in [os.fspath(each) for each in paths]
     ]
-    root = os.path.commonpath([os.path.dirname(path) for path in full])
-    full = [os.path.relpath(path, root) for path in full]
+    root = os.path.commonpath({os.path.dirname(path) for path in full})
+    start = len(os.path.join(root, ""))
+    full = [path[start:] for path in full]
     names = [os.path.splitext(path)[0] for path in full]
     while True:
         counts = Counter(map(_folded, names))
@@ -244,4 +248,6 @@ def output_names(paths: Sequence[str | os.PathLike]) -> list[str]:
 
 def _folded(name: str) -> str:
     """What is equal for two names that some file system takes for one."""
+    if name.isascii():  # as most are, of very many
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

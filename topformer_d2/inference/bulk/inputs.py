@@ -1,8 +1,8 @@
-"""What images there are, on this machine or in a remote store, and the bytes of remote ones."""
+"""What images there are, on this machine or in a remote store."""
 
 from __future__ import annotations
 
-import errno
+import codecs
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -13,11 +13,10 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
 from ...files import (
-    ask_store,
     check_regular_file,
     fsspec_store,
     is_remote,
-    read_text,
+    read_bytes,
     told,
 )
 from ...logs import get_logger
@@ -25,21 +24,16 @@ from ..prediction_files import split_outputs
 
 logger = get_logger(__name__)
 
-# What a file may have in bytes for each pixel that is read, and for all that is not pixels.
-_BYTES_PER_PIXEL, _SOME_BYTES = 16, 1 << 24
-# Other files that are tried where one may not be read, and of each store the one read last.
-_PROBES = 8
-_read_last: dict[tuple[str, str], str] = {}
-
 
 def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
     """The paths of images, sorted, each once; those of this machine are absolute.
 
     Args:
         source: a folder, an image or a glob, as list_images takes them; a .txt file with a path a
-            line; a .parquet file with a column "path", or with one column of texts; a URI that
-            pyarrow.fs or fsspec knows, such as s3://bucket/photos, of a folder or an image. Paths
-            in a .txt or .parquet are from the working folder on, or URIs.
+            line; a .parquet file, or a folder of them that is named so, with a column "path", or
+            with one column of texts; a URI that pyarrow.fs or fsspec knows, such as
+            s3://bucket/photos, of a folder, an image, a .txt or a .parquet. Paths in a .txt or
+            .parquet are from the working folder on, or URIs.
         name: of the parameter by which it was given, for the message.
 
     Raises:
@@ -47,13 +41,14 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
     """
     source = os.fspath(source)
     given = f"`{name}` " if name else ""
-    extension = "" if os.path.isdir(source) else os.path.splitext(source)[1].lower()
-    if is_remote(source):
-        found = _list_remote(source, given)
-    elif extension == ".txt":
-        found = [line for line in map(str.strip, read_text(source).splitlines()) if line]
+    path = urlsplit(source).path if is_remote(source) else source
+    extension = os.path.splitext(path.rstrip("/"))[1].lower()
+    if extension == ".txt" and not os.path.isdir(source):
+        found = _read_lines(source, given)
     elif extension == ".parquet":
         found = _read_column(source, given)
+    elif is_remote(source):
+        found = _list_remote(source, given)
     else:
         found = _without_outputs(source, list_images(source, name))
     stores = {urlsplit(path)[:2]: path for path in found if is_remote(path)}
@@ -80,27 +75,58 @@ def _without_outputs(source: str, paths: Sequence[str]) -> list[str]:
     return found
 
 
-def _read_column(path: str, given: str) -> list[str]:
-    """The texts of a Parquet file's column of paths."""
-    check_regular_file(path)
-    parquet = import_optional("pyarrow.parquet", "a .parquet of paths", "topformer_d2[ray]")
-    arrow = import_optional("pyarrow", "a .parquet of paths", "topformer_d2[ray]")
+def _read_lines(path: str, given: str) -> list[str]:
+    """The lines of a list, as the bytes of names that need not be UTF-8."""
     try:
-        schema = parquet.read_schema(path)
-        is_text = (arrow.types.is_string, arrow.types.is_large_string)
-        texts = [field.name for field in schema if any(each(field.type) for each in is_text)]
+        if is_remote(path):
+            store, found = open_store(path)
+            with store.open_input_stream(found) as file:
+                content = file.read()
+        else:
+            content = read_bytes(path)
+    except InputError as e:
+        raise InputError(f"{given}{e}") from e
+    except Exception as e:  # the libraries of stores have errors of their own
+        raise InputError(f"{given}{path} cannot be read: {told(e)}") from e
+    if b"\0" in content:
+        raise InputError(f"{given}{path} has zero bytes, as text in UTF-16 has: save it as UTF-8")
+    text = content.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    # A name may have what else ends a line for str.splitlines, or is a space for str.strip.
+    return [line for line in (each.strip(" \t\r") for each in text.split("\n")) if line]
+
+
+def _read_column(path: str, given: str) -> list[str]:
+    """The texts of a column of paths of a Parquet file, or of a folder of them."""
+    dataset = import_optional("pyarrow.dataset", "a .parquet of paths", "topformer_d2[ray]")
+    try:
+        store, place = open_store(path) if is_remote(path) else (None, path)
+        if store is None and not os.path.isdir(path):
+            check_regular_file(path)
+        table = dataset.dataset(place, filesystem=store, format="parquet")
+        texts = [field.name for field in table.schema if _is_text(field.type)]
         column = "path" if "path" in texts else texts[0] if len(texts) == 1 else None
-        if column is None:
-            raise InputError(
-                f'{given}{path} has no column "path" of texts, and not exactly one such column '
-                f"(columns: {', '.join(schema.names)}): rename the column of paths"
-            )
-        values = parquet.read_table(path, columns=[column]).column(0).to_pylist()
-    except (arrow.ArrowException, OSError) as e:
-        raise InputError(f"{given}{path} cannot be read as Parquet: {e}") from e
+        if column is not None:
+            values = table.to_table(columns=[column]).column(0).to_pylist()
+    except InputError as e:
+        raise InputError(f"{given}{e}") from e
+    except MemoryError:
+        raise
+    except Exception as e:  # the libraries of stores have errors of their own
+        raise InputError(f"{given}{path} cannot be read as Parquet: {told(e)}") from e
+    if column is None:
+        raise InputError(
+            f'{given}{path} has no column "path" of texts, and not exactly one such column '
+            f"(columns: {', '.join(table.schema.names)}): rename the column of paths"
+        )
     if empty := [str(row) for row, value in enumerate(values) if not value]:
         raise InputError(f"{given}{path} has rows without a path, such as row {empty[0]}")
     return values
+
+
+def _is_text(kind: Any) -> bool:
+    types = import_optional("pyarrow", "a .parquet of paths", "topformer_d2[ray]").types
+    kind = kind.value_type if types.is_dictionary(kind) else kind  # as of categories
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def open_store(uri: str) -> tuple[Any, str]:
@@ -166,58 +192,3 @@ def _list_remote(uri: str, given: str) -> list[str]:
     if not isinstance(store, fs.PyFileSystem):  # pyarrow's own take escapes in a URI for characters
         kept = [quote(name, safe="") for name in kept]
     return _without_outputs(uri, [f"{folder}/{name}" for name in kept])
-
-
-def read_remote(uri: str, max_pixels: int, others: Sequence[str] = ()) -> bytes:
-    """The bytes of a remote file.
-
-    A store that does not answer is tried again, so that its rest is no fault of the image. Where it
-    does not let the file be read, others say whose fault that is: of this file, or of all.
-
-    Args:
-        uri: of the file.
-        max_pixels: a file that is larger than so many pixels can need is refused.
-        others: paths, some of which may be of the same store.
-
-    Raises:
-        InputError: there is no such file, it is too large, or the store does not let it be read and
-            lets another one be.
-        OSError: the store does not answer, cannot be opened here, or lets no file be read.
-    """
-    most = _SOME_BYTES + _BYTES_PER_PIXEL * max_pixels
-
-    def read() -> bytes:
-        try:
-            store, path = open_store(uri)
-        except InputError as e:  # which the next file would meet as well
-            raise PermissionError(errno.EPERM, str(e), uri) from e
-        with store.open_input_stream(path) as file:
-            return file.read(most + 1)
-
-    store_name = urlsplit(uri)[:2]
-    try:
-        content = ask_store(uri, read)
-    except PermissionError as e:
-        known = _read_last.get(store_name)
-        same = [path for path in others if urlsplit(path)[:2] == store_name and path != uri]
-        spread = same[:: -(-len(same) // _PROBES) or 1]
-        if any(_lets_be_read(other) for other in [*([known] if known else []), *spread]):
-            raise InputError(f"{uri} may not be read: {e.strerror}") from e
-        raise
-    _read_last[store_name] = uri
-    if len(content) > most:
-        raise InputError(f"{uri} is larger than {most} bytes, which is more than it can need")
-    return content
-
-
-def _lets_be_read(uri: str) -> bool:
-    """Whether a store gives a part of a file now."""
-    try:
-        store, path = open_store(uri)
-        with store.open_input_stream(path) as file:
-            file.read(1)
-    except MemoryError:
-        raise
-    except Exception:  # the libraries of stores have errors of their own
-        return False
-    return True

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import punctuation
 from typing import Any, NamedTuple
@@ -146,6 +146,8 @@ def read_record(folder: Path) -> Record:
 def done_partitions(output: Path, partitions: Partitions) -> dict[int, Record]:
     """The records of the partitions that are done, by number; all is checked but the files' bytes.
 
+    They are without the names of the files, which would take memory for each image.
+
     Raises:
         InputError: a partition's folder has no record or not its files, or it is of other images.
     """
@@ -183,7 +185,7 @@ def _checked(folder: Path, number: int, partitions: Partitions) -> Record:
             has = "is missing" if there is None else f"has {there} bytes and not {size}"
             path = printable(os.fspath(folder / name), newlines=True)
             raise InputError(f"{path} {has}, since a run has written it: {again}")
-    return record
+    return replace(record, files={})
 
 
 def read_lines(files: Sequence[Path]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from ...errors import InputError, import_optional
 from ...files import told
 from . import attempts as attempts_module
 from .partitions import Item
-from .ray_start import check_listening, hiding_log_level, own_sigterm
+from .ray_start import check_address, hiding_log_level, own_sigterm
 from .ray_steps import PredictingActor, read_block, results_of
 from .tables import INSTALL, items_table
 from .work import BLOCK_BYTES, Results, Work
@@ -116,7 +116,10 @@ class RayEngine:
             _quiet()
             dataset = dataset.map_batches(
                 read_block,
-                fn_kwargs={"max_pixels": work.max_pixels, "counting": counting},
+                fn_kwargs={
+                    **{"max_pixels": work.max_pixels, "others": list(work.others)},
+                    "counting": counting,
+                },
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ray.data.TaskPoolStrategy(),
@@ -183,7 +186,7 @@ class RayEngine:
             ) from e
 
     def _connect(self, ray: Any) -> None:
-        check_listening(self._address or "")
+        check_address(self._address or "")
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as e:  # of no class in particular

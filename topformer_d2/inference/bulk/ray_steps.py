@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,17 +32,19 @@ class _Remote:
         self._handle.end.remote(key)
 
 
-def read_block(table: Any, *, max_pixels: int, counting: Any) -> Iterator[Any]:
+def read_block(
+    table: Any, *, max_pixels: int, others: Sequence[str], counting: Any
+) -> Iterator[Any]:
     """A table of items to tables of images.
 
     Args:
         table: from items_table.
-        max_pixels: of an image; a larger one is not read.
+        max_pixels, others: as read_items takes them.
         counting: the handle of an actor of Attempts.
     """
     items = items_of(table)
     if items:
-        read = partial(read_items, max_pixels=max_pixels)
+        read = partial(read_items, max_pixels=max_pixels, others=others)
         try:
             for block in read_counted(items, read, _Remote(counting)):
                 yield images_table(block)

@@ -24,6 +24,7 @@ from .partitions import (
     partition_folder,
     read_lines,
 )
+from .reading import some_of
 from .work import Engine, Work, in_process
 from .writer import REJECTS, PartitionWriter
 
@@ -100,7 +101,7 @@ def predict_in_bulk(
     names = output_names(paths)
     dataset = info.objects.dataset if finds_boxes else ""
     partitions = Partitions(paths, names, image_ids_of(paths, names, dataset), partition_size)
-    work = Work(predictor, label_format, max_pixels)
+    work = Work(predictor, label_format, max_pixels, some_of(paths))
     formats = {"label_format": label_format, "box_format": box_format}
     writer = PartitionWriter(folder, partitions, **formats, finds_boxes=finds_boxes)
     made_of = {

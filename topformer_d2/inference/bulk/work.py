@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 from ...data.images import encode_image
 from ...data.scene import Scene
 from ...errors import InputError
-from ...files import is_remote
-from ..batches import BatchPredictor, FilePrediction, noting_trouble, one_ahead, read_file
+from ..batches import BatchPredictor, FilePrediction, noting_trouble, one_ahead
 from ..prediction_files import LABEL
 from ..results import result_lines
-from .inputs import read_remote
 from .partitions import Item
+from .reading import read_pixels
 
 LABEL_FORMATS = ("png", "rle")
 # Images are handed on when they have so many bytes, so that large ones do not fill the memory.
@@ -54,11 +53,14 @@ class Work:
             it can be pickled.
         label_format: one of LABEL_FORMATS.
         max_pixels: of an image; a larger one is not read.
+        others: paths of a few images of the run, by which it is found whether one that cannot be
+            read is the only one.
     """
 
     predictor: Any
     label_format: str
     max_pixels: int
+    others: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.label_format not in LABEL_FORMATS:
@@ -97,13 +99,21 @@ class Work:
         return f"{json.dumps(line)}\n".encode()
 
 
-def read_items(items: Sequence[Item], max_pixels: int) -> Iterator[list[Read]]:
-    """Read images in turn, in lists of up to about BLOCK_BYTES of pixels."""
+def read_items(
+    items: Sequence[Item], max_pixels: int, others: Sequence[str] = ()
+) -> Iterator[list[Read]]:
+    """Read images in turn, in lists of up to about BLOCK_BYTES of pixels.
+
+    Args:
+        items: to read.
+        max_pixels: of an image; a larger one is not read.
+        others: as a Work's.
+    """
     block: list[Read] = []
     size = 0
-    paths = [item.path for item in items]
+    others = [*others, *(item.path for item in items)]
     for item in items:
-        found = read_item(item, max_pixels, paths)
+        found = read_item(item, max_pixels, others)
         block.append((item, found))
         size += 0 if found.image is None else found.image.nbytes
         if size >= BLOCK_BYTES:
@@ -114,15 +124,11 @@ def read_items(items: Sequence[Item], max_pixels: int) -> Iterator[list[Read]]:
 
 
 def read_item(item: Item, max_pixels: int, others: Sequence[str] = ()) -> FilePrediction:
-    """Read one image, of this machine or of a remote store; `others` are as in read_remote."""
-    content = None
-    if is_remote(item.path):
-        found = FilePrediction(item.path)
-        with noting_trouble(found):
-            content = read_remote(item.path, max_pixels, others)
-        if found.problem is not None:
-            return found
-    return read_file(item.path, max_pixels, content)
+    """Read one image; the arguments are as in read_pixels."""
+    found = FilePrediction(item.path)
+    with noting_trouble(found):
+        found.image = read_pixels(item.path, max_pixels, others)
+    return found
 
 
 def in_process(partitions: Iterable[Sequence[Item]], work: Work) -> Results:
@@ -130,10 +136,10 @@ def in_process(partitions: Iterable[Sequence[Item]], work: Work) -> Results:
 
     The next images are read, in a thread of its own, while the model predicts.
     """
-    for block in one_ahead(_read_in_turn(partitions, work.max_pixels)):
+    for block in one_ahead(_read_in_turn(partitions, work)):
         yield work.predict(block)
 
 
-def _read_in_turn(partitions: Iterable[Sequence[Item]], max_pixels: int) -> Iterator[list[Read]]:
+def _read_in_turn(partitions: Iterable[Sequence[Item]], work: Work) -> Iterator[list[Read]]:
     for items in partitions:
-        yield from read_items(items, max_pixels)
+        yield from read_items(items, work.max_pixels, work.others)
