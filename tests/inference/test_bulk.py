@@ -1,5 +1,6 @@
 """Prediction in partitions, in this process: what is written, continued, refused and rejected."""
 
+import dataclasses
 import json
 import os
 import random
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.stand_in import SIZE, bulk, contents, write_inputs
+from tests.faults.stand_in import SIZE, StandIn, bulk, contents, write_inputs
 from tests.helpers import photo, save_untrained
 from topformer_d2 import Predictor, get_config
+from topformer_d2.data.images import write_image
 from topformer_d2.errors import InputError
 from topformer_d2.inference import write_predictions
-from topformer_d2.inference.bulk import identify_model, predict_in_bulk
-from topformer_d2.inference.bulk.partitions import Item, Partitions
+from topformer_d2.inference.bulk import identify_model, list_inputs, predict_in_bulk
+from topformer_d2.inference.bulk.partitions import Item, Partitions, done_partitions
 from topformer_d2.inference.bulk.work import in_process
 
 COUNT = 20  # images, in three partitions
@@ -222,6 +224,43 @@ def test_boxes_as_a_table(photos, tmp_path):
     found = parquet.read_table(tmp_path / "out/part-000001/boxes.parquet").to_pylist()
     lines = (tmp_path / "lines/part-000001/boxes.jsonl").read_text().splitlines()
     assert found == [json.loads(line) for line in lines] and len(found) == SIZE
+
+
+class Finding(StandIn):
+    """A stand-in that finds boxes in dark images alone."""
+
+    def __call__(self, images):
+        scenes = super().__call__(images)
+        return [
+            dataclasses.replace(scene, boxes=[], classes=[], scores=[])
+            if image.mean() > 9
+            else scene
+            for image, scene in zip(images, scenes, strict=True)
+        ]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("n{}", "string"), ("{}", "int64")])
+def test_tables_without_boxes_have_the_columns_of_the_others(tmp_path, name, kind):
+    dataset = pytest.importorskip("pyarrow.dataset", reason="the extra ray has it")
+    (tmp_path / "in").mkdir()
+    for i in range(4):
+        image = np.full((4, 5, 3), 0 if i == 3 else 200, np.uint8)
+        write_image(tmp_path / "in" / f"{name.format(i)}.png", image)
+    paths = list_inputs(tmp_path / "in")
+    keys = {"identity": {}, "partition_size": 2, "box_format": "parquet"}
+    predict_in_bulk(Finding(), paths, tmp_path / "out", **keys)
+    files = sorted((tmp_path / "out").glob("part-*/boxes.parquet"))
+    table = dataset.dataset([str(file) for file in files], format="parquet").to_table()
+    assert str(table.schema.field("image_id").type) == kind
+    expected = name.format(3) if kind == "string" else 3
+    assert table.column("image_id").to_pylist() == [expected]
+
+
+def test_records_that_are_kept_do_not_grow_with_the_images(photos, tmp_path):
+    bulk(photos, tmp_path / "out")
+    paths = list_inputs(photos)
+    records = done_partitions(tmp_path / "out", Partitions(paths, paths, paths, SIZE))
+    assert len(records) == 3 and not any(record.files for record in records.values())
 
 
 def test_an_unknown_format_is_told(photos, tmp_path):

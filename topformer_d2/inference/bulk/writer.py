@@ -74,6 +74,8 @@ class PartitionWriter:
         self._partitions = partitions
         self._label_format = label_format
         self._box_format = box_format if finds_boxes else None
+        # Ids are of one type in all files, also in one without boxes.
+        self._is_numbered = all(isinstance(each, int) for each in partitions.image_ids)
         self._open: dict[int, _Open] = {}
         self._written: set[int] = set()
 
@@ -144,8 +146,9 @@ class PartitionWriter:
             self._write(found, "labels.jsonl", b"".join(found.done[i][0] for i in order))
         if self._box_format is not None:
             lines = b"".join(found.done[i][1] for i in order)
-            content = lines if self._box_format == "jsonl" else _as_parquet(lines)
-            self._write(found, f"boxes.{self._box_format}", content)
+            if self._box_format == "parquet":
+                lines = _as_parquet(lines, self._is_numbered)
+            self._write(found, f"boxes.{self._box_format}", lines)
         if found.problems:
             rejects = [
                 {"path": printable(self._partitions.paths[i], newlines=True), "reason": problem}
@@ -175,12 +178,17 @@ class PartitionWriter:
         found.files[name] = len(content)
 
 
-def _as_parquet(lines: bytes) -> bytes:
-    """Lines of COCO's results as a table: image_id, category_id, bbox, score."""
+def _as_parquet(lines: bytes, numbered: bool) -> bytes:
+    """Lines of COCO's results as a table: image_id, category_id, bbox, score.
+
+    Args:
+        lines: of JSON.
+        numbered: whether image ids are numbers, and no names.
+    """
     arrow: Any = import_optional("pyarrow", "`box_format` parquet", "topformer_d2[ray]")
     parquet = import_optional("pyarrow.parquet", "`box_format` parquet", "topformer_d2[ray]")
     found = [json.loads(line) for line in lines.splitlines()]
-    ids = arrow.int64() if all(isinstance(r["image_id"], int) for r in found) else arrow.string()
+    ids = arrow.int64() if numbered else arrow.string()
     schema = arrow.schema(
         [
             ("image_id", ids),
