@@ -71,9 +71,10 @@ def _blaming(path: str, others: Sequence[str]) -> Iterator[None]:
             raise
         raise InputError(f"{path} may not be read: {e.strerror}") from e
     except InputError as e:
-        cause = e.__cause__  # of this machine where the system gave it a number
-        is_of_system = isinstance(cause, OSError) and cause.errno and not is_remote(path)
-        if not is_of_system or _can_read_another(path, others):
+        cause = e.__cause__
+        if is_remote(path) or not isinstance(cause, OSError) or cause.errno is None:
+            raise  # of the file, and not of the system
+        if _can_read_another(path, others):
             raise
         told = f"{cause.strerror}, and no other image can be read on {socket.gethostname()}"
         raise OSError(errno.EIO, told, path) from e
