@@ -43,6 +43,8 @@ _VARIABLES = {
     "RAY_worker_niceness": "0",
 }
 _LOGGERS = ("ray", "ray.data")
+# Ray itself sends the token to no address that is named, and does not say that it is missing.
+_ON_TOKENS = ". Where the cluster asks for a token (~/.ray/auth_token), set RAY_AUTH_MODE=token"
 
 
 class RayEngine:
@@ -190,7 +192,10 @@ class RayEngine:
         try:
             ray.init(address=self._address, log_to_driver=False, logging_level=logging.CRITICAL)
         except Exception as e:  # of no class in particular
-            raise InputError(f"`address` {self._address}: no Ray answers there: {told(e)}") from e
+            token = "" if "RAY_AUTH_MODE" in os.environ else _ON_TOKENS
+            raise InputError(
+                f"`address` {self._address}: no Ray answers there: {told(e)}{token}"
+            ) from e
 
     def _actors_here(self) -> int:
         """How many there are on a Ray of this machine: on a CPU also more than it has cores."""
