@@ -146,8 +146,9 @@ def test_the_newest_checkpoint_of_the_run_comes_from_whichever_machine_has_it(
     save(tmp_path / "other", 8)
     content = (tmp_path / "other/model_0000008.pth").read_bytes()
     monkeypatch.setattr(restarts, "_broadcast", lambda own, source: content if source else own)
-    # Starter and count, iteration, decision, name of the file, its writing.
-    Others(monkeypatch, 0, [("host2 9 9", 0), 8, None, "model_0000008.pth", None])
+    # Starter, count and --resume, what it has, iteration, decision, name of the file, its writing.
+    answers = [("host2 9 9", 0, False), (False, {}), 8, None, "model_0000008.pth", None]
+    Others(monkeypatch, 0, answers)
     assert agree_to_resume(launched(), str(tmp_path), asked=False)
     assert mark(tmp_path)["starters"] == ["host 7 1", "host2 9 9"]
     path = SafeCheckpointer(nn.Identity(), str(tmp_path)).get_checkpoint_file()
@@ -157,9 +158,46 @@ def test_the_newest_checkpoint_of_the_run_comes_from_whichever_machine_has_it(
 def test_a_checkpoint_of_another_run_on_this_machine_does_not_count(monkeypatch, tmp_path):
     save(tmp_path, 8)
     (tmp_path / MARK).write_text('{"run": "", "starters": ["another 1 1"]}')
-    others = Others(monkeypatch, 1, [("host2 9 9", 1), 3, (False, True)])
-    assert agree_to_resume(launched(), str(tmp_path), asked=False)
-    assert others.own[1] == -1
+    answers = [("host2 9 9", 1, False), (True, {}), 3, (False, True)]
+    others = Others(monkeypatch, 1, answers)
+    assert agree_to_resume(launched(), str(tmp_path), asked=True)  # which the first one was not
+    assert others.own[2] == -1
+
+
+def test_resume_of_another_run_takes_the_checkpoint_of_another_machine(monkeypatch, tmp_path):
+    """The launchers were started by hand, and the first process has moved to a machine without."""
+    save(tmp_path / "other", 8)
+    content = (tmp_path / "other/model_0000008.pth").read_bytes()
+    monkeypatch.setattr(restarts, "_broadcast", lambda own, source: content if source else own)
+    answers = [("host2 9 9", 0, True), (False, {}), 8, None, "model_0000008.pth", None]
+    Others(monkeypatch, 0, answers)
+    assert agree_to_resume(launched(run="job8"), str(tmp_path), asked=True)
+    path = SafeCheckpointer(nn.Identity(), str(tmp_path)).get_checkpoint_file()
+    assert Path(path).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("of_first", "iteration"),
+    [
+        ((False, {}), 8),
+        ((True, {}), -1),
+        ((True, {"run": "job7", "starters": ["host2 9 9"]}), 8),
+        ((True, {"run": "", "starters": ["host 7 1"]}), 8),
+        ((True, {"run": "job6", "starters": ["host2 9 9"]}), -1),
+    ],
+    ids=["it has none", "they have no mark", "one name", "one launcher", "another run's"],
+)
+def test_resume_means_the_run_that_the_first_process_has(
+    monkeypatch, tmp_path, of_first, iteration
+):
+    save(tmp_path, 8)
+    (tmp_path / MARK).write_text('{"run": "job7", "starters": ["host 7 1"]}')
+    answers = [("host2 8 8", 0, True), of_first, 3, (False, True)]
+    others = Others(monkeypatch, 1, answers)
+    new = launched("host 9 3", run="job8")
+    monkeypatch.setattr(restarts, "_copy_to_first", lambda *_: None)
+    assert agree_to_resume(new, str(tmp_path), asked=True)
+    assert others.own[2] == iteration
 
 
 class Trainer:

@@ -64,28 +64,32 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
 
     It does where it was asked to, and where this run has left one before its processes were started
     again. Where OUTPUT_DIR is local to each machine, and the first process has moved to another
-    one, the newest checkpoint that this run has left on any of its machines is copied to it. In a
-    remote OUTPUT_DIR there is no mark, and the launcher's count of restarts alone tells.
+    one, the newest checkpoint that this run has left on any of its machines is copied to it. Where
+    it was asked to, those of the run that the first process has in OUTPUT_DIR count as well; or if
+    it has none, those of any. In a remote OUTPUT_DIR there is no mark, and the launcher's count of
+    restarts alone tells.
 
     Args:
         launched: of this process.
         folder: OUTPUT_DIR, which the first process has made and holds.
-        asked: --resume.
+        asked: --resume; that of the first process counts.
 
     Raises:
         InputError: the folder has checkpoints of another run, and nobody has asked to resume.
         FirstFailedError: as from_first.
     """
-    everyone = comm.all_gather((launched.starter, launched.restarts))
-    is_again = any(restarts for _, restarts in everyone)
+    everyone = comm.all_gather((launched.starter, launched.restarts, asked))
+    asked = everyone[0][2]  # the command may differ between machines
+    is_again = any(restarts for _, restarts, _ in everyone)
     if not folder or is_remote(folder):
         return asked or is_again
-    starters = sorted({starter for starter, _ in everyone if starter})
-    mark = _read_mark(folder) if comm.get_local_rank() == 0 else {}
-    is_own = bool(mark) and (
-        mark["run"] == launched.run != "" or not {*starters}.isdisjoint(mark["starters"])
-    )
-    every = comm.all_gather(_iteration_left(folder) if is_own else -1)
+    starters = sorted({starter for starter, *_ in everyone if starter})
+    content = {"run": launched.run, "starters": starters}
+    is_reader = comm.get_local_rank() == 0
+    mark = _read_mark(folder) if is_reader else {}
+    is_own = _is_same_run(mark, content)
+    is_meant = _is_meant(folder, mark) and is_reader and asked
+    every = comm.all_gather(_iteration_left(folder) if is_own or is_meant else -1)
     # Of equal ones that of the first process, which is the same file where the disk is shared.
     source = max(range(len(every)), key=lambda rank: (every[rank], -rank))
 
@@ -99,7 +103,6 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
                     "again would go back: go on from them with `resume`, or name another OUTPUT_DIR"
                 )
             resumes = True  # from none that is whole, which is told when it is read
-        content = {"run": launched.run, "starters": starters}
         write_beside(Path(folder, MARK), json.dumps(content).encode(), durable=True)
         return resumes
 
@@ -107,7 +110,8 @@ def agree_to_resume(launched: Launched, folder: str, asked: bool) -> bool:
     if source != 0 and every[source] >= 0:
         _copy_to_first(folder, source)
     if resumes and not asked and not is_again:
-        logger.warning("%s has a checkpoint of this run (%s), and it goes on", folder, launched.run)
+        named = f" ({launched.run})" if launched.run else ""
+        logger.warning("%s has a checkpoint of this run%s, and it goes on", folder, named)
     if is_again and not resumes:
         logger.warning("%s has no checkpoint of this run, which starts anew", folder)
     return resumes
@@ -123,6 +127,28 @@ def _read_mark(folder: str) -> dict:
             if isinstance(starters, list) and all(isinstance(each, str) for each in starters):
                 return mark
     return {}
+
+
+def _is_same_run(mark: dict, other: dict) -> bool:
+    """Whether two marks name one run: by its name, or by a launcher of both."""
+    if not mark or not other:
+        return False
+    is_named = mark["run"] == other["run"] != ""
+    return is_named or not {*mark["starters"]}.isdisjoint(other["starters"])
+
+
+def _is_meant(folder: str, mark: dict) -> bool:
+    """Whether --resume means this machine's checkpoints, too; all processes call this together.
+
+    It means those of the run that the first process has in OUTPUT_DIR, and if it has none, any.
+
+    Args:
+        folder: OUTPUT_DIR.
+        mark: of this machine.
+    """
+    has_some = comm.is_main_process() and bool(training_checkpoints(folder))
+    has_some, of_first = comm.all_gather((has_some, mark))[0]
+    return not has_some or comm.is_main_process() or _is_same_run(mark, of_first)
 
 
 def _iteration_left(folder: str) -> int:
