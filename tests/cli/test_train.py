@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tests.helpers import REPOSITORY, datasets_below, start_training, topformer
 from topformer_d2.cli import train
@@ -143,3 +144,26 @@ def test_a_signal_saves_and_resume_goes_on(tmp_path, number):
     result = topformer("train", *CONFIG, "--resume", *options)
     assert result.returncode == 0, result.stderr
     assert f"Starting training from iteration {stopped + 1}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("in_file", "in_command", "has_gpu", "expected"),
+    [
+        ("cpu", "", True, "cpu"),
+        ("cpu", "cuda", True, "cuda"),
+        ("", "cpu", True, "cpu"),
+        ("", "cpu", False, "cpu"),
+        ("", "", True, "cuda"),
+        ("", "", False, "cuda"),  # is an error for processes that need GPUs
+    ],
+)
+def test_the_device_on_which_processes_join(
+    monkeypatch, tmp_path, in_file, in_command, has_gpu, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    base = REPOSITORY / "configs/seg_topformer_t_synthetic.yaml"
+    device = f"MODEL: {{DEVICE: {in_file}}}\n" if in_file else ""
+    (tmp_path / "a.yaml").write_text(f"_BASE_: {base}\n{device}")
+    words = ["--config-file", str(tmp_path / "a.yaml")]
+    words += ["MODEL.DEVICE", in_command] if in_command else []
+    assert train.asked_device(train.make_parser().parse_args(words)) == expected

@@ -58,6 +58,12 @@ def test_srun():
     assert read_environment(SRUN) == Launched("srun", 5, 8, 1, 1, run="77.0")
 
 
+def test_a_job_that_slurm_has_requeued():
+    assert read_environment({**SRUN, "SLURM_RESTART_COUNT": "2"}).restarts == 2
+    with pytest.raises(InputError, match="SLURM_RESTART_COUNT is 'x'"):
+        read_environment({**SRUN, "SLURM_RESTART_COUNT": "x"})
+
+
 @pytest.mark.parametrize(
     "environ",
     [
@@ -187,14 +193,17 @@ def test_a_process_without_a_gpu(monkeypatch, gpus, local_rank):
     monkeypatch.delenv("SLURM_GPUS_PER_TASK", raising=False)
     monkeypatch.delenv("SLURM_STEP_GPUS", raising=False)
     with pytest.raises(InputError, match=rf"finds {gpus} here: .* MODEL\.DEVICE cpu"):
-        launching._gpu(local_rank)
+        launching._gpu(Launched("srun", 9, 16, local_rank, 0))
 
 
 def test_slurm_may_show_a_process_one_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
-    assert launching._gpu(3) == 0
+    assert launching._gpu(Launched("srun", 3, 8, 3, 0)) == 0
+    # torchrun in a step of Slurm: its processes see the same GPU.
+    with pytest.raises(InputError, match=r"process 1 of this machine .* finds 1 here"):
+        launching._gpu(Launched("torchrun", 1, 2, 1, 0))
 
 
 def test_others_that_cannot_be_met(monkeypatch):
@@ -291,3 +300,23 @@ def test_a_process_that_has_lost_another_says_so_and_ends_after_it(
         assert told == ""
     else:
         assert "90 s (SOLVER.PROCESS_TIMEOUT)" in told and "--resume" in told
+
+
+@pytest.mark.parametrize("local_rank", [0, 1])
+def test_an_error_of_all_processes_is_told_by_the_first_of_each_machine(
+    monkeypatch, arguments, local_rank
+):
+    """The launcher ends the others while they wait; one that fails alone tells it after that."""
+    waits = []
+
+    def fail(*_):
+        raise InputError("weights file a.pth does not exist")
+
+    monkeypatch.setattr(command.time, "sleep", waits.append)
+    for name in ("end_with_launcher", "check"):
+        monkeypatch.setattr(command, name, lambda *_: None)
+    monkeypatch.setattr(command, "run_process", fail)
+    launched = Launched("torchrun", 0, 1, local_rank, 0)
+    with pytest.raises(InputError, match=r"a\.pth"):
+        command.run_launched(launched, arguments(), command.make_parser())
+    assert len(waits) == local_rank and all(1 <= each <= 5 for each in waits)

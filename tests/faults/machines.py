@@ -196,7 +196,7 @@ def _undisturbed(folder: Path, data: Path, iterations: int) -> tuple[Path, float
 
 
 def difference(expected: Path, run: Path) -> str:
-    """What differs of the weights and the losses of a run, or ""."""
+    """What differs in the weights that a run has learnt, or ""."""
     if not (run / "model_final.pth").is_file():
         return "there is no model_final.pth"
     one, other = (torch.load(path)["model"] for path in (expected, run / "model_final.pth"))

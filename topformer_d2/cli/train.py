@@ -137,6 +137,8 @@ def run_launched(launched: Launched, args: argparse.Namespace, parser: Parser) -
     except Exception as e:
         lost = as_lost_process(e)
         if lost is None:
+            if launched.local_rank:  # an error of all is told by the first of each machine
+                time.sleep(_WAIT_FOR_CAUSE)
             raise
         seconds = f"{timeout:g} s"
         show_error(
@@ -165,10 +167,9 @@ def check(args: argparse.Namespace, launched: int = 0) -> int:
     check_single_run()
     if not args.config_file and "MODEL.META_ARCHITECTURE" not in args.opts[::2]:
         raise InputError("name what to train: --config-file FILE")
+    device = asked_device(args)
     with about("--num-gpus, --num-machines, --machine-rank"):
-        processes = check_processes(
-            args.num_gpus, args.num_machines, args.machine_rank, asked_device(args)
-        )
+        processes = check_processes(args.num_gpus, args.num_machines, args.machine_rank, device)
         if args.num_machines > 1 and args.dist_url == "auto":
             raise InputError("several machines need --dist-url tcp://HOST:PORT of the first")
     cfg = load_config(args.config_file, args.opts)
@@ -182,13 +183,16 @@ def check(args: argparse.Namespace, launched: int = 0) -> int:
 
 
 def asked_device(args: argparse.Namespace) -> str:
-    """ "cpu" where the command asks for it, else "cuda".
+    """ "cpu" where the command, or on a machine with GPUs its config, asks for it, else "cuda".
 
-    A machine without a GPU has the CPU in its config as well, but with --num-gpus 8 the user who
-    started there has expected GPUs.
+    A machine without a GPU has the CPU in each config, but with --num-gpus 8 the user who started
+    there has expected GPUs.
     """
     keys, values = args.opts[::2], args.opts[1::2]
-    return "cpu" if dict(zip(keys, values, strict=False)).get("MODEL.DEVICE") == "cpu" else "cuda"
+    device = dict(zip(keys, values, strict=False)).get("MODEL.DEVICE", "cuda")
+    if torch.cuda.is_available():
+        device = load_config(args.config_file, args.opts).MODEL.DEVICE
+    return "cpu" if device == "cpu" else "cuda"
 
 
 def run_process(args: argparse.Namespace, launched: Launched | None = None) -> dict | None:

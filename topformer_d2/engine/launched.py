@@ -40,7 +40,8 @@ class Launched:
         machine: equal for the processes of one machine, and for no others.
         run: name of the run, the same after a restart; "" = it has none.
         starter: the launcher of this machine, the same after a restart by it.
-        restarts: how often this machine's launcher has started its processes again.
+        restarts: how often this machine's launcher has started its processes again, or Slurm has
+            requeued the job.
         may_miss: whether processes that are started again may take the addresses of the former
             ones for theirs: torchrun keeps them where its store serves the processes as well.
     """
@@ -114,7 +115,9 @@ def _of_slurm(environ: Mapping[str, str]) -> Launched:
     machine = _number(environ, "SLURM_NODEID") if node else rank - local_rank
     # A job that is requeued keeps its number.
     run = f"{environ.get('SLURM_JOB_ID', '')}.{environ['SLURM_STEP_ID']}"
-    return Launched("srun", rank, world_size, local_rank, machine, run=run)
+    count = environ.get("SLURM_RESTART_COUNT")
+    restarts = _number(environ, "SLURM_RESTART_COUNT") if count else 0
+    return Launched("srun", rank, world_size, local_rank, machine, run=run, restarts=restarts)
 
 
 def _slurm_tasks(environ: Mapping[str, str]) -> str:
@@ -182,7 +185,7 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
         LostProcessError: the others could not be reached.
     """
     if device != "cpu" and (launched.world_size > 1 or torch.cuda.is_available()):
-        torch.cuda.set_device(_gpu(launched.local_rank))
+        torch.cuda.set_device(_gpu(launched))
     if launched.world_size == 1:
         yield
         return
@@ -220,18 +223,20 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
         comm._LOCAL_PROCESS_GROUP = before
 
 
-def _gpu(local_rank: int) -> int:
+def _gpu(launched: Launched) -> int:
     """The GPU of a process, by its rank on its machine."""
     number = torch.cuda.device_count() if torch.cuda.is_available() else 0
     # Slurm's --gpus-per-task shows each process its own GPU alone, as the first.
-    if number == 1 and os.environ.get("SLURM_STEP_GPUS", os.environ.get("SLURM_GPUS_PER_TASK")):
+    is_alone = os.environ.get("SLURM_STEP_GPUS") or os.environ.get("SLURM_GPUS_PER_TASK")
+    if launched.launcher == "srun" and number == 1 and is_alone:
         return 0
-    if local_rank >= number:
+    if launched.local_rank >= number:
         raise InputError(
-            f"process {local_rank} of this machine needs a GPU of its own, and PyTorch finds "
-            f"{number} here: start as many processes as there are GPUs, or add MODEL.DEVICE cpu"
+            f"process {launched.local_rank} of this machine needs a GPU of its own, and PyTorch "
+            f"finds {number} here: start as many processes as there are GPUs, or add MODEL.DEVICE "
+            "cpu to the command"
         )
-    return local_rank
+    return launched.local_rank
 
 
 def end_with_launcher() -> None:
