@@ -1,5 +1,9 @@
 """What torchrun and srun tell a process, and how it joins the others."""
 
+import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -29,23 +33,56 @@ SRUN = {
 
 def test_torchrun():
     found = read_environment(TORCHRUN)
-    assert found == Launched("torchrun", 5, 8, 1, 1, run="", starter=found.starter, restarts=2)
+    assert found == Launched(
+        *("torchrun", 5, 8, 1, 1), run="", starter=found.starter, restarts=2, local_size=4
+    )
     assert found.starter == read_environment(TORCHRUN).starter != ""
     assert read_environment({**TORCHRUN, "TORCHELASTIC_RUN_ID": "job7"}).run == "job7"
 
 
 @pytest.mark.parametrize(
-    ("store", "restarts", "expected"),
-    [("True", "3", True), ("False", "3", False), ("True", "0", False)],
+    ("store", "restarts", "of_machine", "keeps", "may_miss"),
+    [
+        ("True", "3", "4", True, True),
+        ("True", "3", "8", True, False),
+        ("False", "3", "4", False, False),
+        ("True", "0", "4", False, False),
+    ],
 )
-def test_torchruns_store_may_have_the_addresses_of_former_processes(store, restarts, expected):
+def test_torchruns_store_may_have_the_addresses_of_former_processes(
+    store, restarts, of_machine, keeps, may_miss
+):
     environ = {"TORCHELASTIC_USE_AGENT_STORE": store, "TORCHELASTIC_MAX_RESTARTS": restarts}
-    assert read_environment({**TORCHRUN, **environ}).may_miss is expected
+    found = read_environment({**TORCHRUN, **environ, "LOCAL_WORLD_SIZE": of_machine})
+    assert (found.keeps_addresses, found.may_miss) == (keeps, may_miss)
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_meet_again_after_a_restart(tmp_path):
+    """torchrun gives them the addresses of the former ones (PyTorch's issue 135712)."""
+    script = tmp_path / "fails_once.py"
+    script.write_text(
+        "import sys\n"
+        "from topformer_d2.engine.launched import joined, read_environment\n"
+        "launched = read_environment()\n"
+        "with joined(launched, 'cpu', 60.0):\n"
+        "    print('met', launched.restarts, launched.rank)\n"
+        "    if not launched.restarts:\n"
+        "        sys.exit(1)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "--max-restarts", "1", str(script)]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    environ.pop("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", None)
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert re.findall("met 1 [01]", result.stdout) != []
 
 
 def test_a_launcher_that_is_like_torchrun():
     own = {name: TORCHRUN[name] for name in [*list(TORCHRUN)[:4], "MASTER_ADDR", "MASTER_PORT"]}
-    assert read_environment(own) == Launched("torchrun", 5, 8, 1, 4)  # by its machine's first rank
+    # By its machine's first rank.
+    assert read_environment(own) == Launched("torchrun", 5, 8, 1, 4, local_size=4)
 
 
 def test_a_launcher_that_does_not_count_a_machines_processes():
@@ -172,6 +209,19 @@ def test_processes_of_a_machine_are_a_group(meeting):
     # All processes make all groups, in one order.
     assert meeting[1:] == [([1, 3], 90.0), ([0, 2], 90.0), "waited", "waited", "left"]
     assert comm._LOCAL_PROCESS_GROUP is None
+
+
+def test_each_start_of_one_machine_has_addresses_of_its_own(meeting, monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "node1")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    stores = []
+    monkeypatch.setattr(distributed, "TCPStore", lambda *a, **k: stores.append((*a, k)) or "all")
+    monkeypatch.setattr(distributed, "PrefixStore", lambda *a: a)
+    again = Launched("torchrun", 1, 2, 1, 0, restarts=3, local_size=2, keeps_addresses=True)
+    with joined(again, "cpu", 90):
+        assert meeting[0][1]["store"] == ("start 3", "all")
+    host, port, how = stores[0]
+    assert (host, port, how["is_master"], how["timeout"].total_seconds()) == ("node1", 29500, 0, 90)
 
 
 def test_on_gpus_objects_have_the_time_out_too(meeting, monkeypatch):

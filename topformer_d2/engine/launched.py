@@ -42,8 +42,9 @@ class Launched:
         starter: the launcher of this machine, the same after a restart by it.
         restarts: how often this machine's launcher has started its processes again, or Slurm has
             requeued the job.
-        may_miss: whether processes that are started again may take the addresses of the former
-            ones for theirs: torchrun keeps them where its store serves the processes as well.
+        local_size: processes of this machine; 0 = unknown.
+        keeps_addresses: whether the launcher keeps the addresses of the processes for those that it
+            starts again, as torchrun does where its store serves the processes as well.
     """
 
     launcher: str
@@ -54,7 +55,17 @@ class Launched:
     run: str = ""
     starter: str = ""
     restarts: int = 0
-    may_miss: bool = False
+    local_size: int = 0
+    keeps_addresses: bool = False
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether processes that are started again may try to reach the former ones.
+
+        On one machine `restarts` tells the addresses of one start from another's. Launchers of
+        several machines do not count alike.
+        """
+        return self.keeps_addresses and self.local_size != self.world_size
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Launched | None:
@@ -83,6 +94,7 @@ def _of_torchrun(environ: Mapping[str, str]) -> Launched:
     rank, local_rank, world_size = _numbers(environ, _OF_PROCESS, "torchrun")
     _check_below("RANK", rank, "WORLD_SIZE", world_size)
     _check_below("LOCAL_RANK", local_rank, "WORLD_SIZE", world_size)
+    local_size = 0
     if environ.get("LOCAL_WORLD_SIZE", "").strip():
         local_size = _number(environ, "LOCAL_WORLD_SIZE")
         _check_below("LOCAL_RANK", local_rank, "LOCAL_WORLD_SIZE", local_size)
@@ -98,7 +110,8 @@ def _of_torchrun(environ: Mapping[str, str]) -> Launched:
         run="" if run == _NO_NAME else run,
         starter=_starter() if restarts else "",
         restarts=_number(environ, "TORCHELASTIC_RESTART_COUNT") if restarts else 0,
-        may_miss=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        local_size=local_size,
+        keeps_addresses=environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         and environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
         and world_size > 1,
     )
@@ -193,6 +206,7 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
     try:
         distributed.init_process_group(
             "gloo" if device == "cpu" else "nccl",
+            store=_store_of_start(launched, limit),
             rank=launched.rank,
             world_size=launched.world_size,
             timeout=limit,
@@ -221,6 +235,18 @@ def joined(launched: Launched, device: str, timeout: float) -> Iterator[None]:
             distributed.destroy_process_group()
     finally:
         comm._LOCAL_PROCESS_GROUP = before
+
+
+def _store_of_start(launched: Launched, limit: timedelta) -> distributed.Store | None:
+    """Where the processes of one start alone find each other's addresses; None = PyTorch's place.
+
+    PyTorch issue 135712: it gives processes that torchrun starts again those of the former ones.
+    """
+    if not launched.keeps_addresses or launched.may_miss:
+        return None
+    host, port = (os.environ[name] for name in _MEETING)
+    store = distributed.TCPStore(host, int(port), is_master=False, timeout=limit)
+    return distributed.PrefixStore(f"start {launched.restarts}", store)
 
 
 def _gpu(launched: Launched) -> int:
