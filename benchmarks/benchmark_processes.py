@@ -95,6 +95,33 @@ def clusters(size: int, images: int, rate: float) -> list[list]:
     return rows
 
 
+def measure(args: argparse.Namespace) -> None:
+    """Print the tables of checkpoints and of trainings."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for config in ("seg_topformer_t", "seg_topformer_s", "seg_topformer_b"):
+            size = exchanged_bytes(config)
+            seconds, length = checkpoint_seconds(config, Path(folder))
+            rows.append([config, size / 2**20, length / 2**20, seconds])
+        headers = ["config", "MiB of gradients", "MiB of a checkpoint", "seconds to write it"]
+        print(tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="github"))
+        write_synthetic(str(Path(folder, "data")), num_train=32, num_val=2)
+        numbers = [n for n in (1, 2, 4) if n <= args.most]
+        rounds = [{n: train(n, Path(folder), args) for n in numbers} for _ in range(args.rounds)]
+    best = {n: min(each[n] for each in rounds) for n in numbers}
+    size = exchanged_bytes(str(_CONFIG)) / 2**20
+    table = [
+        [n, args.batch / seconds, best[1][0] / seconds, size if n > 1 else 0.0, rest]
+        for n, (seconds, rest) in best.items()
+    ]
+    print(f"\nbatch {args.batch}, crops of {args.size}x{args.size}, a thread each")
+    headers = ["processes", "images a second", "times one", "MiB summed an iteration"]
+    headers += ["seconds before and after"]
+    print(tabulate(table, headers=headers, floatfmt=".2f", tablefmt="github"))
+    if args.most < 4:
+        print(f"4 processes are not timed: at most {args.most} were asked for, or are cores here")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -110,32 +137,8 @@ def main() -> None:
     parser.add_argument("--clusters", action="store_true", help="only the calculated table")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="for the trainings")
     args = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for config in ("seg_topformer_t", "seg_topformer_s", "seg_topformer_b"):
-            size = exchanged_bytes(config)
-            seconds, length = checkpoint_seconds(config, Path(folder))
-            rows.append([config, size / 2**20, length / 2**20, seconds])
-        headers = ["config", "MiB of gradients", "MiB of a checkpoint", "seconds to write it"]
-        if not args.clusters:
-            print(tabulate(rows, headers=headers, floatfmt=".2f", tablefmt="github"))
-            write_synthetic(str(Path(folder, "data")), num_train=32, num_val=2)
-            numbers = [n for n in (1, 2, 4) if n <= args.most]
-            rounds = [
-                {n: train(n, Path(folder), args) for n in numbers} for _ in range(args.rounds)
-            ]
-            best = {n: min(each[n] for each in rounds) for n in numbers}
-            size = exchanged_bytes(str(_CONFIG)) / 2**20
-            table = [
-                [n, args.batch / seconds, best[1][0] / seconds, size if n > 1 else 0.0, rest]
-                for n, (seconds, rest) in best.items()
-            ]
-            print(f"\nbatch {args.batch}, crops of {args.size}x{args.size}, a thread each")
-            headers = ["processes", "images a second", "times one", "MiB summed an iteration"]
-            headers += ["seconds before and after"]
-            print(tabulate(table, headers=headers, floatfmt=".2f", tablefmt="github"))
-            if args.most < 4:
-                print(f"4 processes are not timed: {args.most} cores")
+    if not args.clusters:
+        measure(args)
     cfg = get_config("seg_topformer_b")
     size, rate = exchanged_bytes("seg_topformer_b"), cfg.SOLVER.BASE_LR
     rate *= 16 / cfg.SOLVER.IMS_PER_BATCH
