@@ -1,11 +1,21 @@
 """The number of threads, set for a while."""
 
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
+import numpy as np
+import pytest
 import torch
+from torch import nn
 
+from topformer_d2 import get_config
+from topformer_d2.inference.export_info import ExportInfo
+from topformer_d2.inference.formats import FORMATS
+from topformer_d2.inference.model_info import ModelInfo
 from topformer_d2.inference.threads import threads
 
 
@@ -37,3 +47,54 @@ def test_overlapping_calls_leave_the_number_of_threads():
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+class Wide(nn.Module):
+    """A convolution that takes some milliseconds, of which every thread would get a part."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 64, 1), nn.Conv2d(64, classes, 5, padding=2))
+        self.eval().requires_grad_(False)
+
+    def forward(self, x):
+        return (self.layers(x),)
+
+
+def time_by_thread():
+    """Nanoseconds on a processor so far, of each of this process's threads."""
+    times = {}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            times[task.name] = int((task / "schedstat").read_text().split()[0])
+        except OSError:  # it has ended
+            continue
+    return times
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells threads' times")
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("onnx", "openvino", "ncnn", "mnn"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("litert", "executorch")),
+    ],
+)
+def test_a_file_runs_on_as_many_threads_as_asked_for(name, number, tmp_path):
+    kind = FORMATS[name]
+    if missing := [library for library in kind.libraries if find_spec(library) is None]:
+        pytest.skip(f"{missing} not installed")
+    model = ModelInfo.from_config(get_config("seg_topformer_t_synthetic"))
+    info = ExportInfo(model, outputs=("logits",), size=(128, 128))
+    torch.manual_seed(0)
+    kind.write(Wide(len(model.pixels.names)), info, tmp_path / f"m{kind.extension}")
+    gc.collect()  # ExecuTorch's pool is as large as the first open file asks for
+    session = kind.session(tmp_path / f"m{kind.extension}", number)
+    x = np.ones((1, 3, 128, 128), np.float32)
+    session.run(x)
+    before = time_by_thread()
+    for _ in range(10):
+        session.run(x)
+    rises = [time - before.get(thread, 0) for thread, time in time_by_thread().items()]
+    assert sum(rise > 0.05 * sum(rises) for rise in rises) == number

@@ -23,6 +23,10 @@ from .tracing import EXPORTER, trace
 # MNN's own program of this name reports figures on each model through a logger; this does not.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
+# BackendConfig::Precision_High. The default is float16 where the processor has it. By its name MNN
+# prints a line.
+_PRECISION = 1
+
 
 def write_mnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
     """Write `network` to `path` (.mnn), and its description (.json).
@@ -55,13 +59,15 @@ class MnnSession:
             with tempfile.TemporaryDirectory(prefix="topformer_d2-") as folder:
                 copy = Path(folder) / "model.mnn"
                 copy.write_bytes(content[FORMAT.extension])
+                # The number of threads as an argument of load_module_from_file has no effect.
+                runtime = mnn.nn.create_runtime_manager(
+                    ({"precision": _PRECISION, "numThread": num_threads or os.cpu_count() or 1},)
+                )
                 self._module = mnn.nn.load_module_from_file(
                     str(copy),
                     [self.export.input_name],
                     list(self.export.outputs),
-                    # Its default is float16 where the processor has it.
-                    precision_mode=mnn.expr.PrecisionMode.High,
-                    thread_num=num_threads or os.cpu_count() or 1,
+                    runtime_manager=runtime,
                 )
         except OSError:  # as of a full disk
             raise
