@@ -6,13 +6,28 @@ import shutil
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+from topformer_d2.web.runtime import PACKAGE, VERSION, cache_folder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 PATIENCE = 120
+KEPT = cache_folder() / f"{PACKAGE}-{VERSION}.tgz"
+# Of the tests in a browser.
+NEEDS = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or its driver is missing"),
+    pytest.mark.skipif(find_spec("selenium") is None, reason="selenium is missing"),
+    pytest.mark.skipif(find_spec("onnxruntime") is None, reason="exporting needs onnxruntime"),
+    pytest.mark.skipif(
+        not KEPT.exists(), reason="topformer web has not fetched ONNX Runtime Web yet"
+    ),
+]
 
 
 class Browser:
@@ -79,6 +94,19 @@ class Browser:
             "const { labels, width, height } = topformer; let text = '';"
             "for (let i = 0; i < labels.length; i += 8192)"
             " text += String.fromCharCode(...labels.subarray(i, i + 8192));"
+            "return [[height, width], btoa(text)]"
+        )
+        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
+
+    def drawn_boxes(self):
+        """The opacity of each pixel of the layer that boxes are drawn on, (H, W) uint8."""
+        shape, text = self.js(
+            "const canvas = document.getElementById('boxes'), { width, height } = canvas;"
+            "const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);"
+            "const alpha = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i + 3]);"
+            "let text = '';"
+            "for (let i = 0; i < alpha.length; i += 8192)"
+            " text += String.fromCharCode(...alpha.subarray(i, i + 8192));"
             "return [[height, width], btoa(text)]"
         )
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)

@@ -11,24 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import REPOSITORY, exported
-from tests.web.browser import CHROMIUM, DRIVER, Browser, Serving, requests_of
-from tests.web.conftest import JOINT, picture
-from topformer_d2 import Predictor, get_config
-from topformer_d2.web import SiteServer, model_for_web, runtime_files, write_site
-from topformer_d2.web.runtime import PACKAGE, VERSION, cache_folder
+from tests.helpers import REPOSITORY
+from tests.web.browser import NEEDS, Browser, Serving, requests_of
+from tests.web.conftest import picture
+from topformer_d2 import Predictor
+from topformer_d2.web import SiteServer, write_site
 from topformer_d2.web.site import POLICY
 
-pytest.importorskip("selenium")
-pytest.importorskip("onnxruntime", reason="exporting needs onnxruntime")
-KEPT = cache_folder() / f"{PACKAGE}-{VERSION}.tgz"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium or its driver is missing"),
-    pytest.mark.skipif(
-        not KEPT.exists(), reason="topformer web has not fetched ONNX Runtime Web yet"
-    ),
-]
+pytestmark = NEEDS
 # A photo of a street; docs/web.png is made of it.
 STREET = os.environ.get("TOPFORMER_STREET_PHOTO")
 
@@ -53,36 +43,6 @@ def test_labels_are_pythons(page, made, tmp_path, size):
     assert different <= 0.001
     shares = page.js("return [...document.querySelectorAll('#classes li')].map((e) => e.innerText)")
     assert len(shares) == len(np.unique(expected))
-
-
-@pytest.mark.parametrize("decoded", ["by the page", "in the graph"])
-def test_labels_and_boxes_of_a_joint_model(made, tmp_path, decoded):
-    site, predictor = made(JOINT)
-    if decoded == "in the graph":
-        cfg = get_config(JOINT, ["MODEL.DEVICE", "cpu"])
-        model = exported(cfg, str(site.parent.parent / "joint.pth"), tmp_path / "joint.onnx")
-        info = model_for_web(model, None, tmp_path)[1]
-        site = tmp_path / "site"
-        write_site(site, model, info, JOINT, runtime_files(None))
-    image = picture(tmp_path / "a.png", 200, 300)
-    expected = predictor(image)
-    with Serving(SiteServer(site, 0)) as serving, Browser() as browser:
-        browser.load(serving.url)
-        assert browser.choose(tmp_path / "a.png"), browser.said()
-        assert np.mean(browser.labels() == expected.label) >= 0.999
-        found = browser.js("return topformer.boxes")
-        assert 5 < len(found) == len(expected.scores)
-        scores = np.array([each["score"] for each in found])
-        np.testing.assert_allclose(scores, expected.scores, atol=1e-3)
-        boxes = np.array([each["box"] for each in found])
-        # Boxes of nearly equal scores may be in another order.
-        distances = np.abs(boxes[:, None] - expected.boxes[None]).max(axis=2)
-        same = np.array([each["index"] for each in found])[:, None] == expected.classes[None]
-        assert np.mean(((distances < 0.1) & same).any(axis=1)) > 0.95
-        names = browser.js(
-            "return [...document.querySelectorAll('#objects li')].map((e) => e.innerText)"
-        )
-        assert len(names) == np.sum(expected.scores >= 0.5)
 
 
 def test_a_corrupt_file_gives_a_message(page, tmp_path):
