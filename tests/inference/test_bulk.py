@@ -170,6 +170,8 @@ def test_images_that_cannot_be_done_are_rejected(photos, tmp_path):
     found = [json.loads(line) for line in lines]
     assert [Path(each["path"]).name[:9] for each in found] == ["00003.png", "n" * 9]
     assert "not an image" in found[0]["reason"] and "too long" in found[1]["reason"]
+    # A run's own file beside it has another name in each run, and is gone.
+    assert f"{tmp_path / 'out/part-000002/labels'}{os.sep}" in found[1]["reason"]
     record = json.loads((tmp_path / "out/part-000000/record.json").read_text())
     assert (record["inputs"], record["done"], record["rejected"]) == (SIZE, SIZE - 1, 1)
     again = bulk(photos, tmp_path / "out")

@@ -64,6 +64,10 @@ def test_a_column_of_paths(tmp_path):
         list_inputs(tmp_path / "q.parquet", "input")
     parquet.write_table(table.select(["note", "n"]), tmp_path / "r.parquet")
     assert len(list_inputs(tmp_path / "r.parquet")) == 2
+    for kind in (arrow.large_string(), arrow.string_view()):
+        other = arrow.table({"path": arrow.array(["/a.png"]).cast(kind), "note": ["x"]})
+        parquet.write_table(other, tmp_path / "s.parquet")
+        assert list_inputs(tmp_path / "s.parquet") == ["/a.png"]
     (tmp_path / "bad.parquet").write_bytes(b"no table")
     with pytest.raises(InputError, match=r"bad\.parquet cannot be read as Parquet"):
         list_inputs(tmp_path / "bad.parquet")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 from ...data.image_files import has_extension, list_images
 from ...errors import InputError, import_optional, printable
@@ -41,7 +41,7 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
     """
     source = os.fspath(source)
     given = f"`{name}` " if name else ""
-    path = urlsplit(source).path if is_remote(source) else source
+    path = _split(source, given).path if is_remote(source) else source
     extension = os.path.splitext(path.rstrip("/"))[1].lower()
     if extension == ".txt" and not os.path.isdir(source):
         found = _read_lines(source, given)
@@ -51,7 +51,7 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
         found = _list_remote(source, given)
     else:
         found = _without_outputs(source, list_images(source, name))
-    stores = {urlsplit(path)[:2]: path for path in found if is_remote(path)}
+    stores = {_split(path, given)[:2]: path for path in found if is_remote(path)}
     for path in stores.values():  # which have to be known and to be installed
         _open_named(path, given)
     counts = Counter(path if is_remote(path) else os.path.abspath(path) for path in found)
@@ -63,6 +63,22 @@ def list_inputs(source: str | os.PathLike, name: str = "") -> list[str]:
             *(printable(source), repeated),
         )
     return sorted(counts)
+
+
+def _split(uri: str, given: str) -> SplitResult:
+    """urlsplit, whose message names the parameter and the URI."""
+    try:
+        uri.encode()
+        parts = urlsplit(uri)
+    except UnicodeEncodeError as e:  # of a line of a list
+        raise InputError(
+            f"{given}{uri} is no URI, as it is not UTF-8: name a file of this machine by its path"
+        ) from e
+    except ValueError as e:  # as of a bracket without its other one
+        raise InputError(f"{given}{uri} is no URI: {e}") from e
+    if "\0" in unquote(parts.path):
+        raise InputError(f"{given}{uri} is no URI of a file: its path has a zero byte (%00)")
+    return parts
 
 
 def _without_outputs(source: str, paths: Sequence[str]) -> list[str]:
@@ -126,7 +142,9 @@ def _read_column(path: str, given: str) -> list[str]:
 def _is_text(kind: Any) -> bool:
     types = import_optional("pyarrow", "a .parquet of paths", "topformer_d2[ray]").types
     kind = kind.value_type if types.is_dictionary(kind) else kind  # as of categories
-    return types.is_string(kind) or types.is_large_string(kind)
+    return any(
+        test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view)
+    )
 
 
 def open_store(uri: str) -> tuple[Any, str]:
@@ -180,11 +198,16 @@ def _list_remote(uri: str, given: str) -> list[str]:
         if info.type != fs.FileType.Directory:
             raise InputError(f"{given}{uri}: nothing is there")
         infos = store.get_file_info(fs.FileSelector(path))
+        names = sorted(each.base_name for each in infos if each.type == fs.FileType.File)
     except InputError:
         raise
+    except UnicodeDecodeError as e:  # of a file of this machine
+        raise InputError(
+            f"{given}{uri} has a file whose name is not UTF-8: name the folder by its path, and "
+            "not by a URI"
+        ) from e
     except Exception as e:
         raise InputError(f"{given}{uri} cannot be listed: {told(e)}") from e
-    names = sorted(each.base_name for each in infos if each.type == fs.FileType.File)
     kept = [name for name in names if has_extension(name)]
     if not kept:
         raise InputError(f"{given}{uri}: no image there, of {len(names)} files")

@@ -131,8 +131,10 @@ class PartitionWriter:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(result.label)
-        except OSError as e:
-            problem = trouble_of_one(e, self._partitions.paths[result.place])
+        except OSError as e:  # also here the name of what is written beside means nothing
+            target = partition_folder(self._output, result.partition) / name
+            named = OSError(e.errno, e.strerror, str(target))
+            problem = trouble_of_one(named, self._partitions.paths[result.place])
             if problem is None:
                 raise
             return problem
