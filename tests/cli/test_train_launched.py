@@ -44,6 +44,12 @@ def test_a_batch_that_the_processes_cannot_share_is_told_before_anything(argumen
     assert command.check(args, 6) == 1
 
 
+def test_an_evaluation_without_weights_is_told_before_anything(arguments):
+    with pytest.raises(InputError, match=r"no weights to evaluate: add MODEL\.WEIGHTS"):
+        command.check(arguments("--eval-only"), 2)
+    assert command.check(arguments("--eval-only", "--resume"), 2) == 1  # OUTPUT_DIR may have some
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -67,6 +67,13 @@ def test_a_named_run_is_the_same_under_another_launcher(tmp_path):
         agree_to_resume(launched("host 9 3", run="job8"), str(tmp_path), asked=False)
 
 
+def test_runs_without_a_name_are_told_apart_by_their_launchers(tmp_path):
+    agree_to_resume(launched("host 7 1"), str(tmp_path), asked=False)
+    save(tmp_path, 3)
+    with pytest.raises(InputError, match="checkpoints of another run"):
+        agree_to_resume(launched("host 9 3"), str(tmp_path), asked=False)
+
+
 @pytest.mark.parametrize("former", [None, launched("other 8 2"), launched("host 7 1", run="job6")])
 def test_checkpoints_of_another_run_are_refused_again_after_a_restart(tmp_path, former):
     """Also by a process whose launcher has lost the first ones before they had met."""
@@ -153,6 +160,14 @@ def test_the_newest_checkpoint_of_the_run_comes_from_whichever_machine_has_it(
     assert mark(tmp_path)["starters"] == ["host 7 1", "host2 9 9"]
     path = SafeCheckpointer(nn.Identity(), str(tmp_path)).get_checkpoint_file()
     assert Path(path).read_bytes() == content
+
+
+def test_of_equal_checkpoints_the_first_process_keeps_its_own(monkeypatch, tmp_path):
+    agree_to_resume(launched(), str(tmp_path), asked=False)
+    save(tmp_path, 3)
+    monkeypatch.setattr(restarts, "_copy_to_first", lambda *_: pytest.fail("it was copied"))
+    Others(monkeypatch, 0, [("host 7 1", 1, False), (False, {}), 3, None])
+    assert agree_to_resume(launched(restarts=1), str(tmp_path), asked=False)
 
 
 def test_a_checkpoint_of_another_run_on_this_machine_does_not_count(monkeypatch, tmp_path):

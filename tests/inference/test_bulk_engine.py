@@ -215,11 +215,12 @@ def test_parts_of_gpus_that_are_none(gpus):
 
 @pytest.mark.parametrize(("images", "used"), [(70, 2), (64, 1)])
 def test_there_are_no_more_actors_than_pieces(monkeypatch, images, used):
-    sizes = []
+    sizes, reads = [], []
     data = ray_engine._import_ray().data
 
     class Dataset:
-        def map_batches(self, *_, compute, **__):
+        def map_batches(self, *_, compute, fn_kwargs=None, **__):
+            reads.append(fn_kwargs)
             sizes.append(getattr(compute, "min_size", None))
             return self
 
@@ -229,9 +230,10 @@ def test_there_are_no_more_actors_than_pieces(monkeypatch, images, used):
     monkeypatch.setattr(data, "from_arrow", lambda _: Dataset())
     monkeypatch.setattr(ray_engine, "_start_attempts", lambda _: None)
     items = [Item(0, i, f"{i}.png", str(i), i) for i in range(images)]
-    work = Work(StandIn(), "png", 100)
+    work = Work(StandIn(), "png", 100, ["a.png"])
     list(RayEngine(actors=4)._results(ray_engine._import_ray(), [items], work, 4))
     assert sizes == [None, used]
+    assert (reads[0]["max_pixels"], reads[0]["others"]) == (100, ["a.png"])
 
 
 class Finder(pickle.Unpickler):

@@ -15,6 +15,8 @@ from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.files import stores
 from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk, reading
+from topformer_d2.inference.bulk.partitions import Item
+from topformer_d2.inference.bulk.work import read_items
 from topformer_d2.inference.prediction_files import output_names
 
 COUNT = 20  # images
@@ -222,6 +224,16 @@ def test_one_image_that_may_not_be_read_is_rejected(tmp_path, monkeypatch, error
     assert (result.done, result.rejected) == (COUNT - 1, 1)
     (line,) = (tmp_path / "out/rejects.jsonl").read_text().splitlines()
     assert json.loads(line)["path"] == uris[denied]
+
+
+def test_images_that_are_read_together_are_tried_where_no_others_are_known(monkeypatch):
+    uris = [f"s3://b/{i}.png" for i in range(3)]
+    store = Denying(PermissionError(13, "Access Denied"), {uris[0]})
+    monkeypatch.setattr(reading, "open_store", lambda uri: (store, uri))
+    monkeypatch.setattr(reading, "_read_last", {})
+    items = [Item(0, i, uri, str(i), i) for i, uri in enumerate(uris)]
+    (block,) = read_items(items, 1000)
+    assert [found.problem is None for _, found in block] == [False, True, True]
 
 
 def test_a_part_of_a_store_that_may_not_be_read_is_rejected_whatever_is_read_first(

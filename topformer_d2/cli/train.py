@@ -57,6 +57,7 @@ _WAIT_FOR_FORMER = 60.0
 # Seconds before a process ends because another one has failed: a launcher names the one that ends
 # first as the cause.
 _WAIT_FOR_CAUSE = 2.0
+_NO_WEIGHTS = "there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command"
 
 
 def make_parser() -> Parser:
@@ -179,6 +180,8 @@ def check(args: argparse.Namespace, launched: int = 0) -> int:
         check_loggers(cfg)
         if not cfg.SOLVER.REFERENCE_WORLD_SIZE:  # by which the batch follows the processes
             check_shares(cfg.SOLVER.IMS_PER_BATCH, launched or processes * args.num_machines)
+    elif not (args.resume or cfg.MODEL.WEIGHTS):
+        raise InputError(_NO_WEIGHTS)
     return processes
 
 
@@ -236,9 +239,7 @@ def evaluate(cfg: CfgNode, resume: bool, report: str | None = None) -> dict:
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR, require_all=True)
     with taking_firsts_checkpoint(checkpointer) if resume else contextlib.nullcontext():
         if not cfg.MODEL.WEIGHTS and not (resume and checkpointer.has_checkpoint()):
-            raise InputError(
-                "there are no weights to evaluate: add MODEL.WEIGHTS FILE to the command"
-            )
+            raise InputError(_NO_WEIGHTS)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = test_and_report(cfg, model, report) if report else Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:
