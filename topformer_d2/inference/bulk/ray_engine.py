@@ -119,7 +119,8 @@ class RayEngine:
             dataset = dataset.map_batches(
                 read_block,
                 fn_kwargs={
-                    **{"max_pixels": work.max_pixels, "others": list(work.others)},
+                    "max_pixels": work.max_pixels,
+                    "others": list(work.others),
                     "counting": counting,
                 },
                 batch_size=None,
