@@ -87,7 +87,7 @@ def main() -> None:
             status, times = time_page(server, paths, args.repeats)
             print(status)
             columns[status.partition("(")[2].partition(")")[0]] = times
-        python = time_predictor(Predictor(args.model, num_threads=1), paths, args.repeats)
+        python = time_predictor(Predictor(str(model), num_threads=1), paths, args.repeats)
         rows = []
         for size in SIZES:
             pairs = [f"{n:.0f} + {rest:.0f}" for n, rest in (c[size] for c in columns.values())]

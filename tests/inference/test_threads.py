@@ -72,6 +72,15 @@ def time_by_thread():
     return times
 
 
+def working_threads(session, x):
+    """How many threads take a part of ten answers' time."""
+    before = time_by_thread()
+    for _ in range(10):
+        session.run(x)
+    rises = [time - before.get(thread, 0) for thread, time in time_by_thread().items()]
+    return sum(rise > 0.05 * sum(rises) for rise in rises)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="Linux tells threads' times")
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize(
@@ -93,8 +102,10 @@ def test_a_file_runs_on_as_many_threads_as_asked_for(name, number, tmp_path):
     session = kind.session(tmp_path / f"m{kind.extension}", number)
     x = np.ones((1, 3, 128, 128), np.float32)
     session.run(x)
-    before = time_by_thread()
-    for _ in range(10):
-        session.run(x)
-    rises = [time - before.get(thread, 0) for thread, time in time_by_thread().items()]
-    assert sum(rise > 0.05 * sum(rises) for rise in rises) == number
+    # On a busy machine a runtime's second thread may get no part of ten answers.
+    most = 0
+    for _ in range(20):
+        most = max(most, working_threads(session, x))
+        if most >= number:
+            break
+    assert most == number

@@ -87,9 +87,9 @@ class ExecuTorchSession:
             _open.add(self)
         try:
             with quietly("ExecuTorch"):
-                self._program = engine.load_program(program)
-                self._method = self._program.load_method(_METHOD)
-            meta = self._method.metadata
+                self._module = pool._load_for_executorch_from_buffer(program)
+            self._program = program  # which the module reads its weights from
+            meta = self._module.method_meta(_METHOD)
             inputs = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
             outputs = [meta.output_tensor_meta(i) for i in range(meta.num_outputs())]
         except Exception as e:  # its exceptions have no base of their own
@@ -113,7 +113,9 @@ class ExecuTorchSession:
         check_float_input(self.export, x, self._path)
         with self._lock:
             try:
-                found = self._method.execute([torch.from_numpy(np.ascontiguousarray(x))])
+                # They are copied below. The runtime's own copy takes threads of PyTorch's.
+                inputs = [torch.from_numpy(np.ascontiguousarray(x))]
+                found = self._module.run_method(_METHOD, inputs, clone_outputs=False)
             except Exception as e:
                 raise cannot_run(self._path, x, e) from e
             outputs = {
