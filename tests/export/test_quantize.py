@@ -129,27 +129,6 @@ def test_tool_says_what_was_lost_of_both_tasks(trained, tmp_path, images):
     assert f"mIoU on {dataset}" in done.stdout and f"AP on {dataset}" in done.stdout
 
 
-@pytest.mark.slow
-def test_an_mnn_file(trained, tmp_path, images):
-    pytest.importorskip("MNN", reason="the mnn extra is not installed")
-    cfg, _, weights = trained(CONFIGS[0])
-    path, folder = str(tmp_path / "m.mnn"), tmp_path / "int8"
-    output = str(folder / "m.mnn")
-    exported(cfg, weights, path, size=(64, 80), file_format="mnn")
-    with pytest.raises(InputError, match=r"ends in \.mnn"):
-        quantize_model(path, images, str(tmp_path / "o.onnx"))
-    assert quantize_model(path, images, output) == 12
-    assert {file.name for file in folder.iterdir()} == {"m.mnn", "m.json"}
-    assert os.path.getsize(output) < 0.4 * os.path.getsize(path)
-    before, after = Predictor(path), Predictor(output)
-    assert after.info == before.info and after.backend.export.precision == "int8"
-    pictures = [read_image(file) for file in list_images(images)]
-    scenes = zip(before(pictures), after(pictures), strict=True)
-    assert np.mean([(a.label == b.label).mean() for a, b in scenes]) > 0.8
-    with pytest.raises(InputError, match="8-bit integers already"):
-        quantize_model(output, images, str(tmp_path / "again.mnn"))
-
-
 def test_tool_says_what_was_lost(trained, tmp_path, images):
     cfg, _, weights = trained(CONFIGS[0])
     path, folder = str(tmp_path / "m.onnx"), tmp_path / "few"

@@ -1,4 +1,4 @@
-"""Write an exported file (.onnx, .mnn, .tflite) in 8-bit integers, calibrated on images.
+"""Write an exported file (.onnx, .tflite) in 8-bit integers, calibrated on images.
 
   topformer quantize --model topformer_t.onnx --images photos/ \\
     --output topformer_t_int8.onnx --dataset camvid_sem_seg_val

@@ -60,7 +60,8 @@ def export_model(
         with_preprocessing: the input is an image as it is decoded.
         precision: of the weights, "float32", "float16" or "int8"; a format says which it has.
         images: a folder of images to check on; None = synthetic ones. A network in int8 is
-            calibrated on up to MAX_IMAGES of them, so they are to be like those that it will see.
+            calibrated on up to MAX_IMAGES of them, so they are to be like those that it will see
+            (of MNN, whose weights alone are in int8, it is only compared on them).
 
     Returns:
         the description in the file, and the largest differences from PyTorch by output; with boxes
@@ -145,7 +146,7 @@ def _check_precision(kind: ExportFormat, precision: str, images: str | None) -> 
     if precision == "int8" and images is None:
         raise InputError(
             "`precision` 'int8' needs `images`, a folder of images like those that the model will "
-            "see, to calibrate on"
+            "see, to calibrate it and to compare it with float32 on"
         )
 
 
@@ -206,14 +207,14 @@ def _write_and_check(
 ) -> dict[str, Difference]:
     """Write a file to `path`, on its way to `target`: the largest differences by output.
 
-    With `calibration` it is written in int8, and compared with the float32 file.
+    With `calibration` it is written in int8, and compared with the float32 file on its images.
     """
     # A copy: what makes its graph faster is done to it here, and the model stays for the check.
     network = ExportNetwork(model, info, matrix_resizing=kind.matrix_resizing)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     try:
         with naming_full_disks(target, path.parent, 2 * size):
-            if calibration is None:
+            if calibration is None or kind.rounds_to_int8:
                 kind.write(network, info, path)
             else:
                 write_executorch_int8(network, info, path, calibration.inputs())

@@ -21,7 +21,6 @@ from ..inference.formats import FORMATS, import_extra, runtimes_of
 from ..inference.formats.description_file import check_takes_place
 from ..inference.formats.onnx import read_onnx, save_described
 from .quantize_litert import write_litert_int8
-from .quantize_mnn import write_mnn_int8
 
 # Images of a folder that are used, at most, spread over it.
 MAX_IMAGES = 32
@@ -43,7 +42,7 @@ def quantize_model(path: str, images: str, output: str) -> int:
     The file can be run wherever the other one can, and describes its model as that does.
 
     Args:
-        path: .onnx, .mnn or .tflite file of `topformer export`, without preprocessing.
+        path: .onnx or .tflite file of `topformer export`, without preprocessing.
         images: a folder of images like those that it will see, or a glob.
         output: file of the same extension to write.
 
@@ -158,4 +157,4 @@ class _Reader:
 
 
 # By the extension of the files.
-_WRITERS = {".onnx": _write, ".mnn": write_mnn_int8, ".tflite": write_litert_int8}
+_WRITERS = {".onnx": _write, ".tflite": write_litert_int8}

@@ -75,8 +75,9 @@ class ExportFormat:
         exporter: what writes the graph, for the versions in the file.
         matrix_resizing: its runtime resizes faster by matrix products (export.resizing).
         extra: of the package, which installs the libraries.
-        precisions: of the weights in a file, which `write` or, for int8, export_model writes;
-            ExportInfo.precision.
+        precisions: of the weights in a file; ExportInfo.precision. `write` writes them, but for
+            int8 that is calibrated on images, which export_model writes.
+        rounds_to_int8: `write` writes int8, too: of the weights alone, which need no calibration.
         not_written: of other precisions, why export_model does not write them, or what does.
         fixed_size: the size of a network's input must be given.
         gives_boxes: decoding and NMS can be in the graph; else detectors give raw outputs.
@@ -101,6 +102,7 @@ class ExportFormat:
     matrix_resizing: bool = False
     extra: str = "export"
     precisions: tuple[str, ...] = ("float32",)
+    rounds_to_int8: bool = False
     not_written: Mapping[str, str] = field(default_factory=dict)
     fixed_size: bool = False
     gives_boxes: bool = True

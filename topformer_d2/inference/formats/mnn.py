@@ -15,7 +15,7 @@ from ...errors import InputError
 from ...files import folder_beside
 from ..export_info import ExportInfo
 from ..graph import check_answer
-from .base import BY_QUANTIZE, ExportFormat, cannot_run, check_float_input, import_extra
+from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .converters import run_converter
 from .description_file import read_description, write_description
 from .tracing import EXPORTER, trace
@@ -26,6 +26,9 @@ _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 # BackendConfig::Precision_High. The default is float16 where the processor has it. By its name MNN
 # prints a line.
 _PRECISION = 1
+# Of the weights, which have a scale and an offset for each output channel in 8 bits. (MNN's
+# calibrated int8, of activations too, lost more than a point of mIoU: docs/deploy.md.)
+_ROUNDING = {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
 
 
 def write_mnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
@@ -36,8 +39,7 @@ def write_mnn(network: nn.Module, info: ExportInfo, path: Path) -> None:
     with folder_beside(path) as folder:
         (folder / "traced.onnx").write_bytes(trace(network, info))
         arguments = ["-f", "ONNX", "--modelFile", "traced.onnx", "--MNNModel", "converted.mnn"]
-        if info.precision == "float16":
-            arguments.append("--fp16")
+        arguments += _ROUNDING[info.precision]
         command = [sys.executable, "-c", _CONVERT, *arguments, "--bizCode", "topformer_d2"]
         run_converter(command, folder, "converted.mnn").replace(path)
     write_description(info, path)
@@ -105,8 +107,8 @@ FORMAT = ExportFormat(
     libraries=("onnx", "MNN"),
     exporter=f"MNN's converter, from {EXPORTER}",
     extra="mnn",
-    precisions=("float32", "float16"),
-    not_written=BY_QUANTIZE,
+    precisions=("float32", "float16", "int8"),
+    rounds_to_int8=True,
     gives_boxes=False,
     gives_labels=False,
     takes_images=False,

@@ -1,4 +1,4 @@
-"""ExecuTorch programs in 8-bit integers: how far they may be from float32, and what is refused."""
+"""Exports in 8-bit integers: how far they may be from float32, and what is refused."""
 
 import os
 from importlib.util import find_spec
@@ -66,7 +66,10 @@ FEW = [
 ]
 
 
-@pytest.mark.slow  # ExecuTorch's converter takes half a minute
+@pytest.mark.parametrize(
+    "file_format",
+    ["mnn", pytest.param("executorch", marks=pytest.mark.slow)],  # its converter: half a minute
+)
 @pytest.mark.parametrize(
     ("name", "opts", "most"),
     [
@@ -76,16 +79,17 @@ FEW = [
     ],
     ids=["segmenter", "detector", "joint"],
 )
-def test_it_answers_as_float32(trained, tmp_path, images, name, opts, most):
+def test_it_answers_as_float32(trained, tmp_path, images, name, opts, most, file_format):
     """`most`: of the weights' size that the file has; small networks are mostly descriptions."""
-    if find_spec("executorch") is None:
-        pytest.skip("executorch is not installed")
+    kind = FORMATS[file_format]
+    if missing := [library for library in kind.libraries if find_spec(library) is None]:
+        pytest.skip(f"{missing} not installed")
     cfg, model, weights = trained(name, "INPUT.MIN_SIZE_TEST", "64", *opts)
-    path = str(tmp_path / "m.pte")
-    keys = {"file_format": "executorch", "size": SIZE, "precision": "int8", "images": images}
+    path = str(tmp_path / f"m{kind.extension}")
+    keys = {"file_format": file_format, "size": SIZE, "precision": "int8", "images": images}
     info, differences = export_model(cfg, weights, path, **keys)
     assert [found.output for found in differences] == list(info.outputs)
-    assert {file.name for file in tmp_path.glob("m.*")} == {"m.pte", "m.json"}
+    assert {file.suffix for file in tmp_path.glob("m.*")} == {kind.extension, ".json"}
     if most is not None:
         assert os.path.getsize(path) < most * os.path.getsize(weights)
     backend = Predictor(path, num_threads=1).backend
