@@ -22,9 +22,9 @@ What a format has not, such as free sizes or boxes, docs/deploy.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.
---precision int8 is for ExecuTorch, which calibrates on --images, up to 32 of them, and for MNN, whose
-weights alone are in int8; both are compared with float32 on these images. Of .onnx and .tflite files
-`topformer quantize` writes int8.
+--precision int8 is for ExecuTorch, which calibrates on --images, up to 32 of them, and for MNN, of
+whose weights alone it is; both are compared with float32 on these images. `topformer quantize`
+writes int8 of .onnx and .tflite files.
 """
 
 from __future__ import annotations
