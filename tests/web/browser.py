@@ -98,6 +98,19 @@ class Browser:
         )
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 
+    def mask(self):
+        """The colours of the layer of the classes, (H, W, 3) uint8 RGB."""
+        shape, text = self.js(
+            "const mask = document.getElementById('mask'), { width, height } = mask;"
+            "const context = new OffscreenCanvas(width, height).getContext('2d');"
+            "context.drawImage(mask, 0, 0);"
+            "const { data } = context.getImageData(0, 0, width, height); let text = '';"
+            "for (let i = 0; i < data.length; i += 8192)"
+            " text += String.fromCharCode(...data.subarray(i, i + 8192));"
+            "return [[height, width, 4], btoa(text)]"
+        )
+        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)[:, :, :3]
+
     def drawn_boxes(self):
         """The opacity of each pixel of the layer that boxes are drawn on, (H, W) uint8."""
         shape, text = self.js(

@@ -41,6 +41,8 @@ def test_labels_are_pythons(page, made, tmp_path, size):
     different = np.mean(page.labels() != expected)
     print(f"{size}: {100 * different:.4f} % of the pixels differ")
     assert different <= 0.001
+    colors = made("camvid_t")[1].info.pixels.colors
+    np.testing.assert_array_equal(page.mask(), np.array(colors, np.uint8)[page.labels()])
     shares = page.js("return [...document.querySelectorAll('#classes li')].map((e) => e.innerText)")
     assert len(shares) == len(np.unique(expected))
 
@@ -59,7 +61,7 @@ def test_a_corrupt_file_gives_a_message(page, tmp_path):
     assert not page.driver.find_element("id", "error").is_displayed()
 
 
-def test_a_large_picture_does_not_freeze_the_page(page, tmp_path):
+def test_a_large_picture_does_not_freeze_the_page(page, made, tmp_path):
     picture(tmp_path / "large.png", 2160, 3840)
     page.js(
         "globalThis.frames_ = []; globalThis.counting = true;"
@@ -75,6 +77,10 @@ def test_a_large_picture_does_not_freeze_the_page(page, tmp_path):
     assert len(frames) > 10 and gaps.max() < 0.5 * milliseconds
     picture_width = page.js("return document.getElementById('picture').width")
     assert picture_width == 2048
+    colors = made("camvid_t")[1].info.pixels.colors
+    rows, columns = (((np.arange(n) + 0.5) * 1.875).astype(int) for n in (1152, 2048))
+    expected = np.array(colors, np.uint8)[page.labels()[np.ix_(rows, columns)]]
+    np.testing.assert_array_equal(page.mask(), expected)
 
 
 def test_memory_is_bounded(page, tmp_path):

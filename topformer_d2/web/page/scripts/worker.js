@@ -99,16 +99,21 @@ function shrink(bitmap) {
 
 /** The labels' colours, at the size of the picture that is shown. */
 function paint(labels, width, height, picture) {
-  const image = new ImageData(picture.width, picture.height), pixels = new Uint32Array(image.data.buffer);
-  for (let y = 0, i = 0; y < picture.height; y++) {
-    const row = Math.floor(((y + 0.5) * height) / picture.height) * width;
-    for (let x = 0; x < picture.width; x++, i++) {
-      pixels[i] = palette[labels[row + Math.floor(((x + 0.5) * width) / picture.width)]];
-    }
+  const columns = nearest(width, picture.width), rows = nearest(height, picture.height);
+  const image = new ImageData(columns.length, rows.length), pixels = new Uint32Array(image.data.buffer);
+  const colors = palette, across = columns.length; // ImageBitmap's own sides are slow to read
+  for (let y = 0, i = 0; y < rows.length; y++) {
+    const row = rows[y] * width;
+    for (let x = 0; x < across; x++, i++) pixels[i] = colors[labels[row + columns[x]]];
   }
-  const target = new OffscreenCanvas(picture.width, picture.height);
+  const target = new OffscreenCanvas(columns.length, rows.length);
   target.getContext("2d").putImageData(image, 0, 0);
   return target.transferToImageBitmap();
+}
+
+/** For each output position the nearest input position. */
+function nearest(numIn, numOut) {
+  return Int32Array.from({ length: numOut }, (_, i) => Math.floor(((i + 0.5) * numIn) / numOut));
 }
 
 /** For each class its colour as the four bytes of a pixel. */
