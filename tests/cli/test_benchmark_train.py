@@ -91,6 +91,7 @@ def test_a_teacher_has_a_column_of_its_own(tmp_path):
     assert "teacher, ms" not in format_training(results[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_the_command_prints_a_table_with_peers_and_writes_json(tmp_path):
     pytest.importorskip("transformers", reason="the baselines extra is not installed")

@@ -66,20 +66,24 @@ FEW = [
 ]
 
 
+SEGMENTER = ("seg_topformer_t_synthetic", [], 0.45)
+DETECTOR = ("det_retinanet_lite_topformer_t", [*FEW, "MODEL.RETINANET.NUM_CLASSES", "5"], None)
+JOINT = ("multitask_lite_topformer_t_synthetic", FEW, None)
+
+
 @pytest.mark.parametrize(
-    "file_format",
-    ["mnn", pytest.param("executorch", marks=pytest.mark.slow)],  # its converter: half a minute
-)
-@pytest.mark.parametrize(
-    ("name", "opts", "most"),
+    ("file_format", "name", "opts", "most"),
     [
-        ("seg_topformer_t_synthetic", [], 0.45),
-        ("det_retinanet_lite_topformer_t", [*FEW, "MODEL.RETINANET.NUM_CLASSES", "5"], None),
-        ("multitask_lite_topformer_t_synthetic", FEW, None),
+        ("mnn", *SEGMENTER),
+        pytest.param("mnn", *DETECTOR, marks=pytest.mark.slow),
+        pytest.param("mnn", *JOINT, marks=pytest.mark.slow),
+        # Its converter takes half a minute.
+        pytest.param("executorch", *SEGMENTER, marks=pytest.mark.slow),
+        pytest.param("executorch", *DETECTOR, marks=pytest.mark.slow),
+        pytest.param("executorch", *JOINT, marks=pytest.mark.slow),
     ],
-    ids=["segmenter", "detector", "joint"],
 )
-def test_it_answers_as_float32(trained, tmp_path, images, name, opts, most, file_format):
+def test_it_answers_as_float32(trained, tmp_path, images, file_format, name, opts, most):
     """`most`: of the weights' size that the file has; small networks are mostly descriptions."""
     kind = FORMATS[file_format]
     if missing := [library for library in kind.libraries if find_spec(library) is None]:

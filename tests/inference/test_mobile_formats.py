@@ -153,7 +153,7 @@ def test_a_cut_file_with_a_description_of_its_own_is_refused(written, info):
 
 
 @pytest.mark.parametrize(
-    "name", ["litert", pytest.param("executorch", marks=pytest.mark.slow), "coreml"]
+    "name", ["litert", *(pytest.param(n, marks=pytest.mark.slow) for n in ("executorch", "coreml"))]
 )
 def test_nothing_is_printed(name, network, info, x, tmp_path, capfd):
     kind = installed(name)
@@ -207,6 +207,7 @@ def test_two_threads_are_quiet_one_after_the_other(capfd):
     assert capfd.readouterr() == ("after\n", "")
 
 
+@pytest.mark.slow
 def test_one_pool_of_threads_for_all_programs(network, info, x, tmp_path, log):
     kind = installed("executorch")
     pool = import_extra("executorch.extension.pybindings.portable_lib", kind.extra)

@@ -169,7 +169,10 @@ def test_other_models_of_timm(name, features, channels, strides):
     [
         ("mobilenetv2_050", (8, 16, 16, 48, 160), (2, 4, 8, 16, 32), 1),
         ("convnext_atto", (40, 80, 160, 320), (4, 8, 16, 32), 32),  # rounds down
-        ("vgg11", (64, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), 32),
+        pytest.param(
+            *("vgg11", (64, 128, 256, 512, 512, 512), (1, 2, 4, 8, 16, 32), 32),
+            marks=pytest.mark.slow,
+        ),
         ("poolformer_s12", (64, 128, 320, 512), (4, 8, 16, 32), 32),
         ("mambaout_femto", (48, 96, 192, 288), (4, 8, 16, 32), 1),  # channels last
         ("sequencer2d_s", (192, 384, 384), (7, 14, 14), 14),
