@@ -8,7 +8,6 @@ All calls alternate, so that what else the machine does falls on all alike; time
 """
 
 import argparse
-from pathlib import Path
 
 from topformer_d2 import Predictor
 from topformer_d2.analysis.benchmark import describe_machine, format_results, run_benchmark
@@ -35,8 +34,7 @@ def main() -> None:
             predictor = Predictor(path, num_threads=args.threads)
             if not isinstance(predictor.backend, FileBackend):
                 raise InputError(f"{path} is not an exported file: `topformer export` writes one")
-            names = (Path(args.models[0]).stem, Path(path).name)
-            entries.append(file_entry(*names, predictor, image, args.threads))
+            entries.append(file_entry("", path, predictor, image, args.threads))
         entries[0].is_reference = True
         results = run_benchmark(entries, args.repetitions)
         height, width = image.shape[:2]

@@ -186,13 +186,18 @@ def test_what_has_a_reason():
     assert "ncnn2int8" in FORMATS["ncnn"].not_written["int8"]
 
 
-def test_int8_needs_images(refused):
-    assert "`images`" in refused("executorch", "int8")
+@pytest.mark.parametrize(("name", "use"), [("executorch", "calibrate"), ("mnn", "compare")])
+def test_int8_needs_images(refused, name, use):
+    assert "`images`" in refused(name, "int8") and use in refused(name, "int8")
 
 
 @pytest.mark.parametrize(
     ("extension", "message"),
-    [(".pte", "export --format executorch --precision int8"), (".param", "ncnn2table")],
+    [
+        (".pte", "export --format executorch --precision int8 --images"),
+        (".mnn", "export --format mnn --precision int8 --images"),
+        (".param", "ncnn2table"),
+    ],
 )
 def test_quantize_says_what_writes_int8_instead(tmp_path, images, extension, message):
     path = str(tmp_path / f"m{extension}")

@@ -142,14 +142,30 @@ def test_a_description_of_another_network_is_refused(written, info):
         kind.session(path, 1)
 
 
-def test_a_cut_file_with_a_description_of_its_own_is_refused(written, info):
+def test_a_cut_file_with_a_description_of_its_own_is_refused(written, info, capfd):
     kind, path = written
     content = path.read_bytes()
+    capfd.readouterr()
     for share in (0.0, 0.02, 0.5, 0.99):
         path.write_bytes(content[: int(share * len(content))])
         write_description(info, path)
         with pytest.raises(InputError, match=r"m\.\w+ is not a \w+ that \w+ can run"):
             kind.session(path, 1)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow  # ExecuTorch's imports
+def test_a_program_for_a_runtime_with_another_backend_is_refused(network, info, tmp_path, capfd):
+    kind, path = installed("executorch"), tmp_path / "m.pte"
+    kind.write(network, info, path)
+    content = path.read_bytes()
+    assert b"XnnpackBackend" in content
+    path.write_bytes(content.replace(b"XnnpackBackend", b"XnnpackBackenX"))
+    write_description(info, path)
+    capfd.readouterr()
+    with pytest.raises(InputError, match=r"m\.pte is not a program that ExecuTorch can run"):
+        kind.session(path, 1)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def format_results(results: Sequence[Result]) -> str:
     return tabulate(
         columns,
         headers="keys",
-        colalign=("left", "left", *("right",) * (len(columns) - 2)),
+        colalign=["left" if name in ("model", "backend") else "right" for name in columns],
         disable_numparse=True,
         tablefmt="github",
     )

@@ -22,9 +22,9 @@ What a format has not, such as free sizes or boxes, docs/deploy.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.
---precision int8 is for ExecuTorch, which calibrates on --images, up to 32 of them, and for MNN, of
-whose weights alone it is; both are compared with float32 on these images. `topformer quantize`
-writes int8 of .onnx and .tflite files.
+--precision int8 is for ExecuTorch and MNN. ExecuTorch is calibrated on up to 32 of --images; of MNN
+the weights alone are in int8. Both are compared with float32 on these images. `topformer quantize`
+makes int8 files of .onnx and .tflite files.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ def make_parser() -> Parser:
         "--precision",
         default="float32",
         choices=sorted({each for kind in FORMATS.values() for each in kind.precisions}),
-        help="of the weights; float16 halves the file, int8 quarters it; default: float32",
+        help="of the weights; float16 halves the file, int8 takes about 0.3 of it; "
+        "default: float32",
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
-        help="to check on, and to calibrate int8 on; default: synthetic images",
+        help="to check on, and for int8; default: synthetic images",
     )
     return parser
 

@@ -83,7 +83,7 @@ class _Sums:
         return float(np.sqrt(self.errors / varies)) if varies > 0 else float("inf")
 
     def difference(self) -> Difference:
-        where = f"a noise of {self.noise:.1%}, over {self.images} images"
+        where = f"from the float32 file: a noise of {self.noise:.1%}, over {self.images} images"
         if self.positions:
             where += f"; {self.same / self.positions:.2%} of the positions have the same best class"
         return Difference(self.output, self.largest, where, float("inf"), self.scale)

@@ -60,8 +60,8 @@ def export_model(
         with_preprocessing: the input is an image as it is decoded.
         precision: of the weights, "float32", "float16" or "int8"; a format says which it has.
         images: a folder of images to check on; None = synthetic ones. A network in int8 is
-            calibrated on up to MAX_IMAGES of them, so they are to be like those that it will see
-            (of MNN, whose weights alone are in int8, it is only compared on them).
+            calibrated on up to MAX_IMAGES of them, so they are to be like those that it will see.
+            (MNN's int8 is of the weights alone: it is only compared with float32 on them.)
 
     Returns:
         the description in the file, and the largest differences from PyTorch by output; with boxes
@@ -78,6 +78,7 @@ def export_model(
     kind = look_up(FORMATS, file_format, "`file_format`")
     _check_abilities(kind, size, labels=labels, with_preprocessing=with_preprocessing)
     _check_precision(kind, precision, images)
+    files = list_images(images, "images") if images is not None else []
     target = Path(path)
     if kind.is_folder and target.exists():
         raise InputError(
@@ -106,7 +107,6 @@ def export_model(
     info.versions.update(_versions(kind))
     SafeCheckpointer(model, require_all=True).load(weights)
     samples = list(sample_images(images))
-    files = list_images(images, "images") if images is not None else []
     differences: dict[str, Difference] = {}
     # Beside the target, to be moved when it is done.
     with folder_beside(target) as folder:
@@ -146,7 +146,7 @@ def _check_precision(kind: ExportFormat, precision: str, images: str | None) -> 
     if precision == "int8" and images is None:
         raise InputError(
             "`precision` 'int8' needs `images`, a folder of images like those that the model will "
-            "see, to calibrate it and to compare it with float32 on"
+            f"see, to {'compare it with float32' if kind.rounds_to_int8 else 'calibrate it'} on"
         )
 
 

@@ -106,9 +106,12 @@ def check_files(path: str, output: str) -> FileBackend:
         for kind in FORMATS.values():
             reason = kind.not_written.get("int8")
             if "int8" in kind.precisions:
-                reason = f"`topformer export --format {kind.name} --precision int8` writes it"
+                reason = (
+                    f"`topformer export --format {kind.name} --precision int8 --images DIR` writes "
+                    "such a file in int8, from the model's config and weights"
+                )
             if kind.extension == suffix and reason:
-                raise InputError(f"`path` {path} is not quantised to int8 here: {reason}")
+                raise InputError(f"`path` {path} cannot be quantised: {reason}")
         raise InputError(
             f"`path` {path}: an {' or '.join(_WRITERS)} file of `topformer export` is quantised"
         )

@@ -21,9 +21,10 @@ _TUNABLES, _OF_MALLOC = "GLIBC_TUNABLES", "glibc.malloc."
 def keep_freed_memory() -> None:
     """Let glibc keep up to 128 MiB of freed memory for the next call of a network.
 
-    PyTorch frees a network's maps in each call. By glibc's own rule the memory often goes back to
-    the system, and its pages are faulted in again in the next call. This holds for the process. It
-    does nothing without glibc, and where an environment variable sets malloc up.
+    PyTorch frees a network's maps in each call, and MNN its copies of the input. By glibc's own
+    rule the memory often goes back to the system, and its pages are faulted in again in the next
+    call. This holds for the process. It does nothing without glibc, and where an environment
+    variable sets malloc up.
     """
     is_set = any(name in os.environ for name in _VARIABLES)
     if sys.platform != "linux" or is_set or _OF_MALLOC in os.environ.get(_TUNABLES, ""):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -85,17 +86,12 @@ class ExecuTorchSession:
         with _pool_lock:
             _set_threads(pool, num_threads or os.cpu_count() or 1)
             _open.add(self)
-        try:
-            with quietly("ExecuTorch"):
-                self._module = pool._load_for_executorch_from_buffer(program)
-            self._program = program  # which the module reads its weights from
+        self._program = program  # which the module reads its weights from
+        with self._opening():
+            self._module = pool._load_for_executorch_from_buffer(program)
             meta = self._module.method_meta(_METHOD)
             inputs = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
             outputs = [meta.output_tensor_meta(i) for i in range(meta.num_outputs())]
-        except Exception as e:  # its exceptions have no base of their own
-            raise InputError(
-                f"{path} is not a program that ExecuTorch can run: {e}; export it again"
-            ) from e
         # The program's tensors have no names.
         names = self.export.outputs
         check_counts(self.export, len(inputs), len(outputs), self._path)
@@ -106,16 +102,25 @@ class ExecuTorchSession:
         check_graph(self.export, tensors[:1], tensors[1:], self._path)
         # A program runs for one caller at a time.
         self._lock = threading.Lock()
-        with quietly("ExecuTorch"):  # the first run of a process says what processor it is
-            self.run(np.zeros(inputs[0].sizes(), np.float32))
+        with self._opening():  # the first run loads the method
+            self._execute(np.zeros(inputs[0].sizes(), np.float32))
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Without what ExecuTorch prints; its errors are an InputError that names the file."""
+        try:
+            with quietly("ExecuTorch"):
+                yield
+        except Exception as e:  # its exceptions have no base of their own
+            raise InputError(
+                f"{self._path} is not a program that ExecuTorch can run: {e}; export it again"
+            ) from e
 
     def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
         check_float_input(self.export, x, self._path)
         with self._lock:
             try:
-                # They are copied below. The runtime's own copy takes threads of PyTorch's.
-                inputs = [torch.from_numpy(np.ascontiguousarray(x))]
-                found = self._module.run_method(_METHOD, inputs, clone_outputs=False)
+                found = self._execute(x)
             except Exception as e:
                 raise cannot_run(self._path, x, e) from e
             outputs = {
@@ -124,6 +129,14 @@ class ExecuTorchSession:
             }
         check_answer(self.export, outputs, self._path)
         return outputs
+
+    def _execute(self, x: np.ndarray) -> Sequence[torch.Tensor]:
+        """The outputs for a caller to copy, as the next call writes over them.
+
+        The runtime's own copy of them takes threads of PyTorch's.
+        """
+        inputs = [torch.from_numpy(np.ascontiguousarray(x))]
+        return self._module.run_method(_METHOD, inputs, clone_outputs=False)
 
 
 def _check_backends(program: bytes, known: Sequence[str], path: str) -> None:

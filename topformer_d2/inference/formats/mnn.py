@@ -13,11 +13,13 @@ from torch import nn
 
 from ...errors import InputError
 from ...files import folder_beside
+from ..allocator import keep_freed_memory
 from ..export_info import ExportInfo
 from ..graph import check_answer
 from .base import ExportFormat, cannot_run, check_float_input, import_extra
 from .converters import run_converter
 from .description_file import read_description, write_description
+from .quiet import quietly
 from .tracing import EXPORTER, trace
 
 # MNN's own program of this name reports figures on each model through a logger; this does not.
@@ -53,12 +55,13 @@ class MnnSession:
     def __init__(self, path: str | Path, num_threads: int | None = None):
         """Arguments and errors as OnnxRuntimeSession has them."""
         mnn = import_extra("MNN", FORMAT.extra)
+        keep_freed_memory()  # MNN takes memory for the input anew in each call
         self._path, self._expr = str(path), mnn.expr
         self.export, content = read_description(path)
         try:
             # Of a copy that nobody else writes: MNN's Python opens modules by their path alone. So
             # it finds no file of further weights beside it either.
-            with tempfile.TemporaryDirectory(prefix="topformer_d2-") as folder:
+            with tempfile.TemporaryDirectory(prefix="topformer_d2-") as folder, quietly("MNN"):
                 copy = Path(folder) / "model.mnn"
                 copy.write_bytes(content[FORMAT.extension])
                 # The number of threads as an argument of load_module_from_file has no effect.
