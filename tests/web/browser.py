@@ -90,37 +90,37 @@ class Browser:
 
     def labels(self):
         """The label map of the picture that is shown."""
-        shape, text = self.js(
-            "const { labels, width, height } = topformer; let text = '';"
-            "for (let i = 0; i < labels.length; i += 8192)"
-            " text += String.fromCharCode(...labels.subarray(i, i + 8192));"
-            "return [[height, width], btoa(text)]"
+        return self._array(
+            "const { labels: bytes, width, height } = topformer, shape = [height, width];"
         )
-        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 
     def mask(self):
         """The colours of the layer of the classes, (H, W, 3) uint8 RGB."""
-        shape, text = self.js(
+        pixels = self._array(
             "const mask = document.getElementById('mask'), { width, height } = mask;"
             "const context = new OffscreenCanvas(width, height).getContext('2d');"
             "context.drawImage(mask, 0, 0);"
-            "const { data } = context.getImageData(0, 0, width, height); let text = '';"
-            "for (let i = 0; i < data.length; i += 8192)"
-            " text += String.fromCharCode(...data.subarray(i, i + 8192));"
-            "return [[height, width, 4], btoa(text)]"
+            "const bytes = context.getImageData(0, 0, width, height).data;"
+            "const shape = [height, width, 4];"
         )
-        return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)[:, :, :3]
+        return pixels[:, :, :3]
 
     def drawn_boxes(self):
         """The opacity of each pixel of the layer that boxes are drawn on, (H, W) uint8."""
-        shape, text = self.js(
+        pixels = self._array(
             "const canvas = document.getElementById('boxes'), { width, height } = canvas;"
-            "const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);"
-            "const alpha = Uint8Array.from({ length: data.length / 4 }, (_, i) => data[4 * i + 3]);"
-            "let text = '';"
-            "for (let i = 0; i < alpha.length; i += 8192)"
-            " text += String.fromCharCode(...alpha.subarray(i, i + 8192));"
-            "return [[height, width], btoa(text)]"
+            "const bytes = canvas.getContext('2d').getImageData(0, 0, width, height).data;"
+            "const shape = [height, width, 4];"
+        )
+        return pixels[:, :, 3]
+
+    def _array(self, code):
+        """What JavaScript leaves in `bytes`, an array of uint8, and `shape`."""
+        shape, text = self.js(
+            f"{code} let text = '';"
+            "for (let i = 0; i < bytes.length; i += 8192)"
+            " text += String.fromCharCode(...bytes.subarray(i, i + 8192));"
+            "return [shape, btoa(text)]"
         )
         return np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape)
 

@@ -103,7 +103,8 @@ class ExecuTorchSession:
         # A program runs for one caller at a time.
         self._lock = threading.Lock()
         with self._opening():  # the first run loads the method
-            self._execute(np.zeros(inputs[0].sizes(), np.float32))
+            answer = self._execute(np.zeros(inputs[0].sizes(), np.float32))
+        check_answer(self.export, answer, self._path)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
@@ -120,23 +121,23 @@ class ExecuTorchSession:
         check_float_input(self.export, x, self._path)
         with self._lock:
             try:
-                found = self._execute(x)
+                outputs = self._execute(x)
             except Exception as e:
                 raise cannot_run(self._path, x, e) from e
-            outputs = {
-                name: values.numpy().copy()
-                for name, values in zip(self.export.outputs, found, strict=True)
-            }
         check_answer(self.export, outputs, self._path)
         return outputs
 
-    def _execute(self, x: np.ndarray) -> Sequence[torch.Tensor]:
-        """The outputs for a caller to copy, as the next call writes over them.
+    def _execute(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name, copied, as the next call writes over the program's own.
 
-        The runtime's own copy of them takes threads of PyTorch's.
+        The runtime's way to copy them takes threads of PyTorch's.
         """
         inputs = [torch.from_numpy(np.ascontiguousarray(x))]
-        return self._module.run_method(_METHOD, inputs, clone_outputs=False)
+        found = self._module.run_method(_METHOD, inputs, clone_outputs=False)
+        return {
+            name: values.numpy().copy()
+            for name, values in zip(self.export.outputs, found, strict=True)
+        }
 
 
 def _check_backends(program: bytes, known: Sequence[str], path: str) -> None:
