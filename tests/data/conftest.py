@@ -9,6 +9,7 @@ from tests.data.damage import HEIGHT, WIDTH, box, write_pairs
 from tests.data.outlined import DISC, GROUNDS, IMAGES, OBJECTS, SIZE, mask_of, ring
 from topformer_d2.data.folders import register_folder
 from topformer_d2.data.registered import load_records
+from topformer_d2.data.shard_writer import write_shards
 
 
 @pytest.fixture
@@ -82,3 +83,10 @@ def own(tmp_path):
 
     yield load
     forget()
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """The entry of the synthetic training images and the paths of their shards."""
+    entry = write_shards("synthetic_multitask_train", str(tmp_path / "mine"), 1)
+    return entry, sorted((tmp_path / "mine").glob("*.tar"))

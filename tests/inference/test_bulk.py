@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.stand_in import SIZE, StandIn, bulk, contents, write_inputs
+from tests.faults.stand_in import SIZE, StandIn, bulk, contents
 from tests.helpers import photo, save_untrained
+from tests.inference.conftest import COUNT
 from topformer_d2 import Predictor, get_config
 from topformer_d2.data.images import write_image
 from topformer_d2.errors import InputError
@@ -19,14 +20,6 @@ from topformer_d2.inference import write_predictions
 from topformer_d2.inference.bulk import identify_model, list_inputs, predict_in_bulk
 from topformer_d2.inference.bulk.partitions import Item, Partitions, done_partitions
 from topformer_d2.inference.bulk.work import in_process
-
-COUNT = 20  # images, in three partitions
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_inputs(tmp_path / "in", COUNT)
-    return tmp_path / "in"
 
 
 class Recording:

@@ -6,19 +6,10 @@ import sys
 
 import pytest
 
-from tests.faults.stand_in import write_inputs
 from tests.helpers import REPOSITORY, topformer
+from tests.inference.conftest import COUNT
 from topformer_d2.cli import predict_bulk
 from topformer_d2.inference.bulk.work import in_process
-
-COUNT = 20  # images
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_inputs(tmp_path / "in", COUNT)
-    return tmp_path / "in"
-
 
 MODEL = ("--model", "camvid_t")
 

@@ -6,21 +6,14 @@ import os
 import numpy as np
 import pytest
 
-from tests.faults.stand_in import SIZE, StandIn, write_inputs
+from tests.faults.stand_in import SIZE, StandIn
 from tests.helpers import photo
+from tests.inference.conftest import COUNT
 from topformer_d2.data.images import encode_image, write_image
 from topformer_d2.errors import InputError
 from topformer_d2.files import stores
 from topformer_d2.inference.bulk import inputs, list_inputs, predict_in_bulk, reading
 from topformer_d2.inference.prediction_files import output_names
-
-COUNT = 20  # images
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_inputs(tmp_path / "in", COUNT)
-    return tmp_path / "in"
 
 
 def test_lists_of_paths(photos, tmp_path, monkeypatch, caplog):

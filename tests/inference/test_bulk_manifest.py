@@ -5,20 +5,13 @@ import json
 import pytest
 from detectron2.utils.file_io import PathManager
 
-from tests.faults.stand_in import SIZE, StandIn, bulk, contents, write_inputs
+from tests.faults.stand_in import SIZE, StandIn, bulk, contents
 from tests.helpers import photo, save_untrained
+from tests.inference.conftest import COUNT
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
 from topformer_d2.inference.bulk import identify_model, list_inputs, predict_in_bulk
 from topformer_d2.inference.bulk.manifest import open_manifest
-
-COUNT = 20  # images, in three partitions
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_inputs(tmp_path / "in", COUNT)
-    return tmp_path / "in"
 
 
 @pytest.fixture(scope="module")

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 from detectron2.utils.file_io import PathManager
 
-from tests.faults.stand_in import SIZE, StandIn, write_inputs
+from tests.faults.stand_in import SIZE, StandIn
+from tests.inference.conftest import COUNT
 from topformer_d2.data.images import encode_image
 from topformer_d2.errors import InputError
 from topformer_d2.files import stores
 from topformer_d2.inference.bulk import list_inputs, predict_in_bulk, reading
 from topformer_d2.inference.bulk.partitions import Item
 from topformer_d2.inference.bulk.work import read_items
-
-COUNT = 20  # images
-
-
-@pytest.fixture
-def photos(tmp_path):
-    write_inputs(tmp_path / "in", COUNT)
-    return tmp_path / "in"
 
 
 def test_a_store_that_does_not_answer_ends_the_run_and_rejects_nothing(tmp_path, monkeypatch):

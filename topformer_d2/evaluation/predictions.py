@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 
@@ -9,6 +11,7 @@ from ..data.class_table import ClassTable
 from ..data.images import read_image
 from ..data.labelled import registered_tasks
 from ..data.registered import check_dataset_present, load_records
+from ..data.scene import Scene
 from ..errors import InputError, about
 from ..inference import Predictor
 from ..inference.sampled_confidence import STRIDE
@@ -44,10 +47,7 @@ def evaluate_tasks(predictor: Predictor, dataset_name: str) -> dict[str, dict[st
         evaluators[task.name] = kind(dataset_name, distributed=False)
         names = list(MetadataCatalog.get(dataset_name).get(task.classes_field))
         _check_classes(getattr(predictor.info, task.table), dataset_name, names)
-    for record in load_records(dataset_name):
-        image = read_image(record["file_name"])
-        with about(record["file_name"]):
-            scene = predictor(image)
+    for record, scene in _predictions(predictor, load_records(dataset_name)):
         for name, evaluator in evaluators.items():
             found = scene.label if name == PIXELS.name else scene.to_instances()
             if name in record["tasks"]:
@@ -79,15 +79,23 @@ def find_label_mistakes(
     evaluator = PixelMistakes(dataset_name, distributed=False, confidence=has_confidence)
     keys = {"confidence": True} if has_confidence else {}
     _check_classes(predictor.info.pixels, dataset_name, evaluator.class_names)
-    for record in records:
-        image = read_image(record["file_name"])
-        with about(record["file_name"]):
-            scene = predictor(image, **keys)
+    for record, scene in _predictions(predictor, records, **keys):
         output = {PIXELS.name: scene.label}
         if scene.confidence is not None:
             output["sem_seg_confidence"] = scene.confidence[::STRIDE, ::STRIDE]
         evaluator.process([record], [output])
     return evaluator, evaluator.evaluate()[PIXELS.metrics]
+
+
+def _predictions(
+    predictor: Predictor, records: list[dict], **keys: bool
+) -> Iterator[tuple[dict, Scene]]:
+    """Each record with what the model finds in its image; an error names the image."""
+    for record in records:
+        image = read_image(record["file_name"])
+        with about(record["file_name"]):
+            scene = predictor(image, **keys)
+        yield record, scene
 
 
 def _check_classes(classes: ClassTable, dataset_name: str, names: list[str]) -> None:
