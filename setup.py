@@ -127,7 +127,7 @@ setup(
         "ncnn": NCNN,
         "mnn": MNN,
         # A format each; not in "dev". litert-torch, which writes .tflite files, asks for older
-        # versions than these have: it is installed without its dependencies (docs/deploy.md).
+        # versions than these have: it is installed without its dependencies (docs/formats.md).
         "litert": LITERT,
         "executorch": ["executorch>=1.5,<1.6"],
         "coreml": ["coremltools>=9.0; platform_system != 'Windows'"],

@@ -62,7 +62,8 @@ def test_the_predictor_examples_run(tmp_path, config, call, shown, shape):
 def test_the_examples_of_deployment_run(tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnx", reason="the export extra is not installed")
-    of_file, of_logits, of_stranger = python_blocks(REPOSITORY / "docs/deploy.md")
+    of_file, of_stranger = python_blocks(REPOSITORY / "docs/deploy.md")
+    (of_logits,) = python_blocks(REPOSITORY / "docs/label_maps.md")
     cfg = get_config("seg_topformer_t_synthetic")
     save_state_dict(build_model(cfg).state_dict(), str(tmp_path / "model.pth"))
     export_model(cfg, str(tmp_path / "model.pth"), str(tmp_path / "model.onnx"))

@@ -178,7 +178,7 @@ def test_a_precision_that_is_not_written_is_refused_with_the_reason(refused, nam
     assert precision not in kind.precisions
     reason = kind.not_written[precision]
     assert refused(name, precision).endswith(f": {reason}")
-    assert reason in " ".join((REPOSITORY / "docs/deploy.md").read_text().split())
+    assert reason in " ".join((REPOSITORY / "docs/formats.md").read_text().split())
 
 
 def test_what_has_a_reason():

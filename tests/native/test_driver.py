@@ -82,7 +82,7 @@ def test_a_c_program_gives_the_same(way, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_program_of_the_docs_runs(tmp_path):
-    page = (REPOSITORY / "docs/deploy.md").read_text()
+    page = (REPOSITORY / "docs/label_maps.md").read_text()
     program = page.split("```c\n")[1].split("```")[0]
     (tmp_path / "program.c").write_text(program)
     flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}"]

@@ -18,7 +18,7 @@ The outputs are, for pixels, "logits" (N, K, h, w) at stride 8, or with --labels
 for objects "boxes" (n, 4) XYXY in pixels of the input, "scores" and "classes" (n,), best first, or
 with --raw-boxes "class_logits_p3", ... and "box_deltas_p3", ... The file describes itself: classes,
 colours, sizes, normalisation, versions; of ncnn, MNN, LiteRT and ExecuTorch a .json beside it does.
-What a format has not, such as free sizes or boxes, docs/deploy.md says.
+What a format has not, such as free sizes or boxes, docs/formats.md says.
 
 It is run at once, on noise and on images, beside the PyTorch model; where they differ by more than
 0.001 (less of small logits, more of large ones: docs/deploy.md), it says where and writes nothing.

@@ -59,7 +59,8 @@ class BoxMistakes(BoxEvaluator):
     def __init__(self, dataset_name: str, **keys: Any):
         """
         Args:
-            dataset_name, keys: as BoxEvaluator's.
+            dataset_name: as BoxEvaluator's.
+            keys: the others of BoxEvaluator.
         """
         super().__init__(dataset_name, **keys)
         self._files = {

@@ -135,7 +135,9 @@ class PixelMistakes(ConfusionEvaluator):
     ):
         """
         Args:
-            dataset_name, output_dir, distributed: as ConfusionEvaluator's.
+            dataset_name: as ConfusionEvaluator's.
+            output_dir: as ConfusionEvaluator's.
+            distributed: as ConfusionEvaluator's.
             num_worst: images with the lowest mIoU that are kept.
             confidence: False where the model gives label maps alone; then `findings` have no
                 reliability and no suspects.
@@ -168,7 +170,8 @@ class PixelMistakes(ConfusionEvaluator):
 
         Args:
             file_name: of the image.
-            prediction, truth: (H, W) integers in range.
+            prediction: (H, W) integers, below the number of classes.
+            truth: (H, W) integers, below it or the ignored label.
             confidence: floats in 0..1, of the prediction at every fourth row and column (see
                 inference.sampled_confidence); None = there is none.
         """

@@ -12,7 +12,7 @@ from ..inference.export_info import LOGITS
 from .differences import Difference
 
 # The most that the error of an output may be, as a share of what its values vary by. That of
-# camvid_t's logits was 0.043 (docs/deploy.md); a constant's is 1.
+# camvid_t's logits was 0.043 (docs/formats.md); a constant's is 1.
 MOST_NOISE = 0.5
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]

@@ -56,7 +56,9 @@ def predict_camera(
         number: of the camera, 0 or more.
         output: an .mp4 or .avi file; what VideoWriter keeps of it after an error or Ctrl-C. None =
             nothing is recorded.
-        min_score, json_file, track: as FramePainter has them.
+        min_score: as FramePainter's.
+        json_file: as FramePainter's.
+        track: as FramePainter's.
 
     Raises:
         InputError: the camera cannot be opened or gives no frame, there is neither a window nor an

@@ -28,7 +28,9 @@ def predict_video(
         predictor: of any backend.
         source: a video file.
         output: an .mp4 or .avi file; what VideoWriter keeps of it after an error or Ctrl-C.
-        min_score, json_file, track: as FramePainter has them.
+        min_score: as FramePainter's.
+        json_file: as FramePainter's.
+        track: as FramePainter's.
 
     Returns:
         the number of frames, and what is wrong with the source where some of its frames could not

@@ -22,7 +22,7 @@ from .quiet import quietly
 logger = get_logger(__name__)
 
 # What pip installs on its own: it asks for versions of others that are older than what this package
-# and its extras have, and works beside those (docs/deploy.md).
+# and its extras have, and works beside those (docs/formats.md).
 _WITHOUT_OTHERS = {"litert_torch": "litert-torch==0.10.0 litert-converter==0.5.0"}
 # ExportFormat.not_written, of files that are quantised as they are.
 BY_QUANTIZE = {"int8": "`topformer quantize` writes it, of a float32 file"}

@@ -29,7 +29,7 @@ _CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 # prints a line.
 _PRECISION = 1
 # Of the weights, which have a scale and an offset for each output channel in 8 bits. (MNN's
-# calibrated int8, of activations too, lost more than a point of mIoU: docs/deploy.md.)
+# calibrated int8, of activations too, lost more than a point of mIoU: docs/formats.md.)
 _ROUNDING = {"float32": [], "float16": ["--fp16"], "int8": ["--weightQuantBits", "8"]}
 
 
