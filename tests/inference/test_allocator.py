@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers import save_untrained
 from topformer_d2 import get_config
+from topformer_d2.engine import Trainer
 from topformer_d2.inference import Predictor, allocator
 
 TRIM, MMAP = -1, -3
@@ -29,6 +30,19 @@ def test_pytorch_on_a_cpu_keeps_freed_memory(calls, tmp_path):
     cfg = get_config("seg_topformer_t_synthetic", ["MODEL.DEVICE", "cpu"])
     Predictor(cfg, save_untrained(cfg, tmp_path / "m.pth"))
     assert calls == [(MMAP, 32 << 20), (TRIM, 128 << 20)]
+
+
+@pytest.mark.parametrize("largest", [1 << 30, 32 << 20], ids=["new", "old glibc"])
+def test_a_trainer_on_a_cpu_keeps_what_a_step_frees(calls, tmp_path, monkeypatch, largest):
+    def mallopt(which, value):
+        calls.append((which, value))
+        return which != MMAP or value <= largest
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    opts = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "DATALOADER.NUM_WORKERS", "0"]
+    Trainer(get_config("seg_topformer_t_synthetic", opts))
+    sizes = [size for size in (1 << 30, 32 << 20) if size >= largest]
+    assert calls == [*((MMAP, size) for size in sizes), (TRIM, (1 << 31) - 1)]
 
 
 @pytest.mark.parametrize(

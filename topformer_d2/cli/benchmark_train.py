@@ -30,6 +30,7 @@ from ..analysis.training import (
 from ..config import check_dense, load_config, model_tasks
 from ..errors import InputError, printable
 from ..files import check_output, write_json
+from ..inference.allocator import keep_freed_memory
 from .parsing import Parser, add_opts
 
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         check_output(args.json, "json")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     check_dense(cfg)
+    keep_freed_memory(training=True)  # as Trainer does; for all rows alike
     if args.compare and model_tasks(cfg) != ("sem_seg",):
         raise InputError("--compare is for segmentation: name a seg_*.yaml config")
     steps = make_steps(cfg, with_peers=args.compare)
