@@ -15,8 +15,6 @@ from topformer_d2.data.plain_layout import file_names, numbered, write_plain
 from topformer_d2.data.shard_writer import write_shards
 from topformer_d2.data.shards import read_member
 
-JOINT = REPOSITORY / "configs/multitask_lite_topformer_t_synthetic.yaml"
-
 
 def test_a_shard_has_at_most_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr("topformer_d2.data.shard_writer.tqdm", lambda items, **_: items)

@@ -7,14 +7,11 @@ import re
 import pytest
 from detectron2.utils.file_io import PathManager
 
-from tests.helpers import REPOSITORY
 from topformer_d2.data.folders import register_folder
 from topformer_d2.data.images import read_image
 from topformer_d2.data.registered import check_dataset_present
 from topformer_d2.data.shards import read_index, read_member
 from topformer_d2.errors import InputError
-
-JOINT = REPOSITORY / "configs/multitask_lite_topformer_t_synthetic.yaml"
 
 
 def broken(folder, change):

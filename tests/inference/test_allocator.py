@@ -21,6 +21,7 @@ def calls(monkeypatch):
     library = SimpleNamespace(mallopt=lambda *arguments: found.append(arguments) or 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(allocator, "_asked", set())
     for name in (*allocator._VARIABLES, "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     return found
@@ -43,6 +44,8 @@ def test_a_trainer_on_a_cpu_keeps_what_a_step_frees(calls, tmp_path, monkeypatch
     Trainer(get_config("seg_topformer_t_synthetic", opts))
     sizes = [size for size in (1 << 30, 32 << 20) if size >= largest]
     assert calls == [*((MMAP, size) for size in sizes), (TRIM, (1 << 31) - 1)]
+    allocator.keep_freed_memory()  # of a Predictor beside the training
+    assert len(calls) == len(sizes) + 1
 
 
 @pytest.mark.parametrize(

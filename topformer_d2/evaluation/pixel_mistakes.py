@@ -171,7 +171,7 @@ class PixelMistakes(ConfusionEvaluator):
         Args:
             file_name: of the image.
             prediction: (H, W) integers, below the number of classes.
-            truth: (H, W) integers, below it or the ignored label.
+            truth: (H, W) integers, below the number of classes, or the ignored label.
             confidence: floats in 0..1, of the prediction at every fourth row and column (see
                 inference.sampled_confidence); None = there is none.
         """

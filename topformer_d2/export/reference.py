@@ -14,7 +14,7 @@ from ..modeling.backbone.injection import GateInjection, SemanticsInjection
 def as_listed(model: nn.Module) -> nn.Module:
     """A copy of `model` whose hard sigmoids are relu6(v + 3) / 6; its numbers are the model's.
 
-    A network written from the paper exports so; it is for timings (docs/latency.md has them).
+    A network written from the paper exports like this. It is for timings (docs/latency.md).
     The difference is one of time alone. ONNX Runtime joins a HardSigmoid to the convolution before
     it; an addition, a Clip and a division it cannot join, and with them the maps leave the blocked
     layout of its convolutions, for which alone it has a fast Resize.

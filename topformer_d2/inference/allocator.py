@@ -17,22 +17,29 @@ _KEPT = {False: 128 << 20, True: (1 << 31) - 1}
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 _TUNABLES, _OF_MALLOC = "GLIBC_TUNABLES", "glibc.malloc."
 
+# The values of `training` that this process has asked for.
+_asked: set[bool] = set()
+
 
 def keep_freed_memory(*, training: bool = False) -> None:
     """Let glibc keep freed memory for the next call of a network.
 
     PyTorch frees a network's maps in each call, and MNN its copies of the input. By glibc's own
     rule the memory often goes back to the system, and its pages are faulted in again in the next
-    call. This holds for the process. It does nothing without glibc, and where an environment
-    variable sets malloc up.
+    call. This holds for the process, and for those that it forks. It does nothing without glibc,
+    and where an environment variable sets malloc up.
 
     Args:
-        training: keep up to 2 GiB, for steps of a training, and not 128 MiB.
+        training: keep up to 2 GiB at the heap's end, for steps of a training, and not 128 MiB. A
+            later call for a network that is not trained lowers nothing.
     """
     is_set = any(name in os.environ for name in _VARIABLES)
     if sys.platform != "linux" or is_set or _OF_MALLOC in os.environ.get(_TUNABLES, ""):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # Any threshold that is set ends glibc's own rule for both, so that one alone would be worse.
-    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, n) for n in _LARGEST[training]):
+    if mallopt is None or (_asked and max(_asked) > training):
+        return
+    _asked.add(training)
+    if any(mallopt(_M_MMAP_THRESHOLD, n) for n in _LARGEST[training]):
         mallopt(_M_TRIM_THRESHOLD, _KEPT[training])
