@@ -1,6 +1,8 @@
 """What tools/docs_site.py makes of the code. It is loaded without MkDocs, which `make docs` has."""
 
 import dataclasses
+import importlib
+import inspect
 import sys
 import types
 
@@ -10,6 +12,7 @@ from detectron2.layers import get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 
 from tests.helpers import REPOSITORY
+from tests.test_docstrings import entries
 from topformer_d2 import add_topformer_config
 from topformer_d2.config.keys import _toolkit_keys
 from topformer_d2.config.ranges import RANGES
@@ -111,3 +114,22 @@ def test_every_page_of_the_api_is_of_public_names(docs_site):
     for name in docs_site.PACKAGES:
         assert f"# topformer_d2.{name}" in docs_site.api_page(name)
     assert "::: topformer_d2.inference.Predictor" in docs_site.api_page("inference")
+
+
+def shown(package):
+    """What a package's page shows: (the name of a function, class or method, its docstring)."""
+    module = importlib.import_module(f"topformer_d2.{package}")
+    for name in module.__all__:
+        each = getattr(module, name)
+        yield name, each.__doc__
+        if inspect.isclass(each):
+            members = {k: v for k, v in vars(each).items() if k == "__init__" or k[0] != "_"}
+            yield from ((f"{name}.{k}", v.__doc__) for k, v in members.items())
+
+
+def test_public_docstrings_have_no_joint_entries(docs_site):
+    """mkdocstrings takes "a, b: ..." for one parameter of that name."""
+    for package in docs_site.PACKAGES:
+        found = {name: entries(inspect.cleandoc(text or "")) for name, text in shown(package)}
+        assert any(found.values()), package
+        assert not {name: each for name, each in found.items() if "," in "".join(each)}

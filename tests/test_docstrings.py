@@ -1,25 +1,23 @@
 """What docstrings say of parameters; `make docs` ends at one that it does not find."""
 
 import ast
-import importlib
-import inspect
 import re
-
-import pytest
 
 from tests.helpers import REPOSITORY
 
 _FILES = sorted((REPOSITORY / "topformer_d2").rglob("*.py"))
-# tools/docs_site.py has a page of each.
-_PACKAGES = "inference export config data modeling checkpoint engine evaluation visualization"
 _ARGS = re.compile(r"^Args:\n((?: {4}.*\n?|\n)*)", re.M)
+
+
+def entries(docstring: str) -> list[str]:
+    """What stands before the colons under `Args:`; "a, b" for two parameters in one entry."""
+    section = _ARGS.search(docstring)
+    return re.findall(r"^ {4}(\S[^:\n]*):", section[1], re.M) if section else []
 
 
 def named_parameters(docstring: str) -> list[str]:
     """The names under `Args:`, without the stars of `*args` and `**keys`."""
-    section = _ARGS.search(docstring)
-    entries = re.findall(r"^ {4}(\S[^:\n]*):", section[1], re.M) if section else []
-    return [name.strip().lstrip("*") for entry in entries for name in entry.split(",")]
+    return [name.strip().lstrip("*") for entry in entries(docstring) for name in entry.split(",")]
 
 
 def parameters(function: ast.FunctionDef) -> set[str]:
@@ -56,28 +54,3 @@ def test_a_name_that_is_not_a_parameter_is_found():
         "def f(a, *b, c=1, **d):\n    '''X.\n\n    Args:\n        a, b: x\n        e: x: y\n    '''"
     )
     assert undocumented(ast.parse(code)) == ["f: e"]
-
-
-def public(package):
-    """What the package's page shows: (its name, its docstring)."""
-    module = importlib.import_module(f"topformer_d2.{package}")
-    for name in module.__all__:
-        each = getattr(module, name)
-        yield name, each.__doc__
-        if inspect.isclass(each):
-            members = {k: v for k, v in vars(each).items() if k == "__init__" or k[0] != "_"}
-            yield from ((f"{name}.{k}", v.__doc__) for k, v in members.items())
-
-
-@pytest.mark.parametrize("package", _PACKAGES.split())
-def test_public_docstrings_have_no_joint_entries(package):
-    """mkdocstrings takes "a, b: ..." for one parameter of that name."""
-    entries = {
-        name: re.findall(r"^ {4}(\S[^:\n]*):", section[1], re.M)
-        for name, docstring in public(package)
-        if (section := _ARGS.search(inspect.cleandoc(docstring or "")))
-    }
-    assert entries
-    assert not {
-        name: joint for name, found in entries.items() if (joint := [e for e in found if "," in e])
-    }

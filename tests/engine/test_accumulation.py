@@ -81,16 +81,18 @@ def test_mixed_precision_accumulates_clips_and_unscales(config):
     """By PyTorch's bfloat16 on the CPU; the scale is a GPU's."""
     free, loss = one_step(config())
     clip = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.01"]
+    reference = torch.cat([x.flatten() for x in free.values()])
     for opts, limit in (([], 1e9), (clip, 0.01)):
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         changes, mean = one_step(config(*opts), num_parts=2, grad_scaler=scaler)
         assert mean == pytest.approx(loss, rel=0.01)
         total = torch.cat([x.flatten() for x in changes.values()])
-        expected = torch.cat([x.flatten() for x in free.values()]).clamp(-limit, limit)
+        expected = reference.clamp(-limit, limit)
         assert total.dtype == torch.float32
-        # 0.94 on a CPU with AMX, whose bfloat16 products are rounded otherwise.
-        assert torch.cosine_similarity(total, expected, dim=0) > 0.9
+        assert torch.cosine_similarity(total, expected, dim=0) > 0.95
         assert total.norm() == pytest.approx(expected.norm().item(), rel=0.1)
+        # What is clipped is compared with bfloat16's own: of small values it may turn the sign.
+        reference = total
 
 
 def test_an_overflow_skips_the_update_and_lowers_the_scale(config):

@@ -21,7 +21,7 @@ def calls(monkeypatch):
     library = SimpleNamespace(mallopt=lambda *arguments: found.append(arguments) or 1)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(allocator, "_asked", set())
+    monkeypatch.setattr(allocator, "_trains", False)
     for name in (*allocator._VARIABLES, "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
     return found

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace, parser: Parser) -> None:
         check_output(args.json, "json")
     cfg = load_config(args.config_file, [*args.opts, "MODEL.DEVICE", "cpu"])
     check_dense(cfg)
-    keep_freed_memory(training=True)  # as Trainer does; for all rows alike
     if args.compare and model_tasks(cfg) != ("sem_seg",):
         raise InputError("--compare is for segmentation: name a seg_*.yaml config")
+    keep_freed_memory(training=True)  # as in a training; for all rows alike
     steps = make_steps(cfg, with_peers=args.compare)
     with tempfile.TemporaryDirectory() as folder:
         records = write_training_images(cfg, folder, args.batch)

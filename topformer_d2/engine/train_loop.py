@@ -13,6 +13,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..inference.allocator import keep_freed_memory
 from .failures import is_finite
 
 # Iterations whose losses are read from a GPU at once. The writers write as often.
@@ -64,8 +65,10 @@ class AccumulatingTrainer(SimpleTrainer):
         self.num_parts = num_parts
         self.grad_scaler = grad_scaler
         self.max_iter = max_iter
-        device = next(model.parameters()).device.type
-        self.read_period = 1 if device == "cpu" else READ_PERIOD
+        is_on_cpu = next(model.parameters()).device.type == "cpu"
+        if is_on_cpu:
+            keep_freed_memory(training=True)
+        self.read_period = 1 if is_on_cpu else READ_PERIOD
         self._read_before = read_before
         # (iteration, losses, seconds for the data) of what was not read yet.
         self._unread: list[tuple[int, dict[str, torch.Tensor], float]] = []

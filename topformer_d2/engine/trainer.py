@@ -31,7 +31,6 @@ from ..evaluation.folders import inference_folder, tta_folder
 from ..evaluation.tta import build_resizes
 from ..files import locked_output
 from ..inference import LabelMapModel
-from ..inference.allocator import keep_freed_memory
 from ..logs import get_logger
 from ..modeling import adapt, freeze_parts
 from ..modeling.build import checking_parts, finish_model
@@ -112,8 +111,6 @@ class Trainer(RecoveringTrainer):
             cfg = epochs_to_iterations(cfg, loader)
             self.build_train_loader = lambda cfg: loader  # type: ignore[method-assign]
         self._training_keys = training_keys(cfg)
-        if cfg.MODEL.DEVICE == "cpu":
-            keep_freed_memory(training=True)
         seed_all_rng(cfg.SEED)  # the initial weights
         super().__init__(cfg)
         self._training_keys |= teacher_digests(self.checkpointer.model)

@@ -17,8 +17,8 @@ _KEPT = {False: 128 << 20, True: (1 << 31) - 1}
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 _TUNABLES, _OF_MALLOC = "GLIBC_TUNABLES", "glibc.malloc."
 
-# The values of `training` that this process has asked for.
-_asked: set[bool] = set()
+# Whether a training of this process has asked.
+_trains = False
 
 
 def keep_freed_memory(*, training: bool = False) -> None:
@@ -38,8 +38,9 @@ def keep_freed_memory(*, training: bool = False) -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # Any threshold that is set ends glibc's own rule for both, so that one alone would be worse.
-    if mallopt is None or (_asked and max(_asked) > training):
+    global _trains
+    if mallopt is None or (_trains and not training):
         return
-    _asked.add(training)
+    _trains = training
     if any(mallopt(_M_MMAP_THRESHOLD, n) for n in _LARGEST[training]):
         mallopt(_M_TRIM_THRESHOLD, _KEPT[training])
