@@ -15,6 +15,7 @@ from tests.faults.mutations import hostile_json, mutate_bytes
 from tests.faults.plan import rows
 from tests.faults.report import MachineRow, as_page, section_of, write_section
 from topformer_d2.errors import InputError, show_input_errors
+from topformer_d2.inference.allocator import keep_freed_memory
 
 
 def refuse():
@@ -31,7 +32,7 @@ def hang():
 
 
 def take_memory():
-    taken = bytearray(os.urandom(1)) * (300 * 2**20)
+    taken = bytearray(b"x") * (300 * 2**20)
     time.sleep(60)
     return len(taken)
 
@@ -52,6 +53,16 @@ def test_how_a_process_ended(act, found):
     seconds = 0.5 if act is hang else 120
     _, wrong = run(Task(act, Outcome.fault, seconds=seconds, memory=100))
     assert found in wrong and bool(found) == bool(wrong)
+
+
+def test_memory_that_the_parent_has_kept_counts():
+    def keep_and_start():
+        keep_freed_memory(training=True)
+        bytearray(b"x") * (500 * 2**20)  # taken and freed at once
+        print(run(Task(take_memory, Outcome.fault, memory=100))[1])
+
+    outcome, _ = run(Task(keep_and_start, Outcome.fault))
+    assert "more memory" in outcome.output
 
 
 def test_code_that_runs_and_files_that_are_left_are_found(tmp_path):

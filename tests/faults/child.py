@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -84,6 +85,9 @@ class _Running:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish)
         self._start = time.monotonic()
         self._stopped = ""
+        # Memory that this process has freed and kept would be the child's without being counted.
+        if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+            trim(0)
         # The child's is not more at its start; it may have grown before it is first looked at.
         self._first_resident = _resident(os.getpid())
         sys.stdout.flush()
