@@ -1,6 +1,7 @@
 """A dataset of a few small images, made before the package registers where datasets are."""
 
 import os
+import signal
 import tempfile
 
 import pytest
@@ -11,6 +12,9 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="topformer_d2_tests_")
 USERS_DATASETS = os.environ.get("DETECTRON2_DATASETS", "datasets")
 os.environ["DETECTRON2_DATASETS"] = _FOLDER.name
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+# A shell's background job starts with Ctrl-C ignored. The tests of Ctrl-C would wait without end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -56,7 +56,8 @@ def weights(tiny_config, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_train_and_evaluate_as_one(tiny_config, tmp_path, weights, processes):
     cfg = tiny_config(*STEADY, "SOLVER.MAX_ITER", "3", "SEED", "1")
     found = []
