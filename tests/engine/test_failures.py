@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import threading
+from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from torch import distributed
 
 from tests.engine.test_resume import options, run
 from topformer_d2.checkpoint import read_state_dict
+from topformer_d2.config import load_config
 from topformer_d2.engine import Trainer, describe_death, setup, setup_run
 from topformer_d2.engine.failures import (
     LostProcessError,
@@ -156,7 +158,7 @@ def test_an_output_dir_on_a_full_disk_is_named(tiny_config, tmp_path, monkeypatc
     def write(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(setup, "default_setup", write)
+    monkeypatch.setattr(setup, "_set_up_loggers", write)
     with monkeypatch.context() as full, pytest.raises(OSError, match="No space left") as failed:
         full.setattr(os, "write", write)
         with locked_output(tmp_path / "output", "training"):  # holds all the same
@@ -186,6 +188,22 @@ def test_an_earlier_run_in_the_folder_is_named(tiny_config, tmp_path, caplog):
         logging.getLogger("topformer_d2").propagate = True
         Trainer(cfg).resume_or_load(resume=False)
     assert "model_final.pth" in caplog.text and "resuming" in caplog.text
+
+
+def test_config_yaml_is_that_of_the_checkpoints(tiny_config, tmp_path):
+    options_of_run = [*options(tmp_path, "5", "run"), "SOLVER.MAX_ITER", "1"]
+    run(tiny_config(*options_of_run))
+    file = tmp_path / "run/config.yaml"
+    kept = file.read_text()
+    other = tiny_config(*options_of_run, "MODEL.TOPFORMER.VARIANT", "small")
+    setup_run(other)
+    other.DATASETS.TEST = ("synthetic_sem_seg_val",)
+    setup_run(other, Namespace(config_file="", eval_only=True))
+    with pytest.raises(InputError, match="tensors"):
+        Trainer(other).resume_or_load(resume=True)
+    assert file.read_text() == kept and "VARIANT: tiny" in kept
+    run(other)
+    assert load_config(str(file)).MODEL.TOPFORMER.VARIANT == "small"
 
 
 def test_each_run_has_its_own_log(tiny_config, tmp_path):

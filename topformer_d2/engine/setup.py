@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils import logger as logger_module
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
@@ -24,7 +26,7 @@ from ..config import check_values, is_model, model_files
 from ..data import check_config
 from ..data.inspection import check_samples
 from ..errors import InputError, printable
-from ..files import is_remote
+from ..files import is_remote, write_beside
 from ..logs import ESCAPE_CONTROLS, get_logger
 from .class_weights import fill_class_weights, log_class_weights
 from .processes import check_single_run
@@ -39,8 +41,10 @@ _handlers: list[tuple[str, logging.Handler]] = []
 def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     """Check `cfg` and samples of its datasets, then set up the loggers and OUTPUT_DIR.
 
-    The whole config is kept in OUTPUT_DIR. For a training, weights of classes that are to be
-    computed are written into `cfg` (fill_class_weights).
+    This is Detectron2's default_setup with checks, but for OUTPUT_DIR/config.yaml, which
+    Trainer.train writes: it stays that of the checkpoints until they are another training's. For a
+    training, weights of classes that are to be computed are written into `cfg`
+    (fill_class_weights).
 
     Args:
         cfg: a Detectron2 config with the toolkit's keys.
@@ -66,11 +70,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     before = {name: list(logging.getLogger(name).handlers) for name in _LOGGERS}
     shows_errors, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        if comm.is_main_process():
-            default_setup(cfg, _with_file(args))
-            setup_logger(cfg.OUTPUT_DIR, name="topformer_d2")
-        else:
-            _set_up_silently(cfg, args)
+        _set_up_loggers(cfg.OUTPUT_DIR)
     except OSError as e:  # a full disk's does not say of which file
         raise OSError(e.errno, e.strerror, e.filename or cfg.OUTPUT_DIR) from e
     finally:
@@ -81,33 +81,50 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
                     _keep_quiet(handler)
                     handler.addFilter(ESCAPE_CONTROLS)  # Detectron2's lines as well
                     _handlers.append((name, handler))
+    _describe(cfg, args)
     for record in held:
         logging.getLogger(record.name).handle(record)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    if not args.eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if is_weighted:
         log_class_weights(cfg, computed)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):
         logger.info("No GPU in use: running on the %s", cfg.MODEL.DEVICE.upper())
 
 
-def _set_up_silently(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """default_setup in a process that is not the first: it writes no log and no file.
-
-    Its errors end it, and are told then.
-    """
-    without_folder = cfg.clone()
-    without_folder.defrost()
-    del without_folder["OUTPUT_DIR"]
-    default_setup(without_folder, args=_with_file(args))
+def _set_up_loggers(folder: str) -> None:
+    """The first process writes OUTPUT_DIR/log.txt; the others end by their errors alone."""
+    if comm.is_main_process():
+        PathManager.mkdirs(folder)
     for name in _LOGGERS:
-        # Or Python would print its warnings, which the first process logs as well.
-        logging.getLogger(name).addHandler(logging.NullHandler())
+        if comm.is_main_process():
+            setup_logger(folder, name=name)
+        else:
+            setup_logger(distributed_rank=comm.get_rank(), name=name)
+            # Or Python would print its warnings, which the first process logs as well.
+            logging.getLogger(name).addHandler(logging.NullHandler())
 
 
-def _with_file(args: argparse.Namespace) -> argparse.Namespace:
-    """With the path of a model's config for its name, as Detectron2 logs the file."""
-    if not is_model(args.config_file):
-        return args
-    return argparse.Namespace(**{**vars(args), "config_file": model_files(args.config_file)[0]})
+def _describe(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Log what is needed to run the same again."""
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    if path := args.config_file:
+        path = model_files(path)[0] if is_model(path) else path
+        with PathManager.open(path) as f:
+            logger.info("Contents of args.config_file=%s:\n%s", path, f.read())
+    logger.info("Running with full config:\n%s", cfg.dump())
+
+
+def write_config(folder: str, text: str) -> None:
+    """Write config.yaml in a run's folder, whole or not at all."""
+    path = os.path.join(folder, "config.yaml")
+    if is_remote(path):
+        with PathManager.open(path, "w") as f:
+            f.write(text)
+    else:
+        write_beside(path, text.encode())
 
 
 class _HeldLines(logging.Handler):

@@ -52,6 +52,7 @@ from .resuming import (
     warn_of_changes,
     warn_of_earlier_run,
 )
+from .setup import write_config
 from .solver import (
     batch_scale,
     build_lr_scheduler,
@@ -88,6 +89,7 @@ class Trainer(RecoveringTrainer):
         cfg = complete_config(cfg)
         check_values(cfg)
         cfg = with_class_weights(cfg)
+        self._config = cfg.dump()  # as it was given, before anything is scaled
         if self._has_own_evaluators():
             for name in cfg.DATASETS.TEST:
                 evaluator_type(name)
@@ -170,6 +172,8 @@ class Trainer(RecoveringTrainer):
     def train(self) -> Any:
         """As DefaultTrainer's; no other process may write to OUTPUT_DIR meanwhile.
 
+        Its config.yaml is from now on this training's whole config.
+
         Raises:
             InputError: what the user can fix, as a full disk, too little memory, a loss that is
                 not finite or a process of the loader that was killed; what was trained is kept
@@ -178,6 +182,8 @@ class Trainer(RecoveringTrainer):
         if not comm.is_main_process() or not self.cfg.OUTPUT_DIR:
             return super().train()
         with locked_output(self.cfg.OUTPUT_DIR, "training"):
+            if self.start_iter < self.max_iter:
+                write_config(self.cfg.OUTPUT_DIR, self._config)
             return super().train()
 
     def state_dict(self) -> dict:
