@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..focal_loss import quality_focal_loss
 from ..layers import resize
 from ..meta_arch.batching import to_device
 from ..meta_arch.contract import RawOutput
-from ..meta_arch.detector_losses import quality_focal_loss
 
 Size = Sequence[int]
 # From this score on, an anchor of the teacher's is one that has found something.
@@ -65,9 +65,10 @@ def anchor_losses(own: RawOutput, taught: RawOutput) -> tuple[Tensor, Tensor]:
         *(own.class_logits, own.box_deltas, taught.class_logits, taught.box_deltas), strict=True
     ):
         n, channels, h, w = deltas.shape
-        targets = other_logits[..., :h, :w].float().sigmoid()
-        scores.append(quality_focal_loss(logits.float(), targets, 2.0))
-        best = targets.reshape(n, channels // 4, -1, h, w).amax(dim=2)
+        other_logits = other_logits[..., :h, :w]
+        scores.append(quality_focal_loss(logits, other_logits, 2.0, from_logits=True))
+        # The sigmoid of the best logit is the best score, without a map of all scores.
+        best = other_logits.reshape(n, channels // 4, -1, h, w).amax(dim=2).float().sigmoid()
         weights = best * (best >= _FOUND)
         distance = (deltas.float() - other_deltas[..., :h, :w].float()).abs()
         boxes.append((distance.reshape(n, -1, 4, h, w).sum(dim=2) * weights).sum())

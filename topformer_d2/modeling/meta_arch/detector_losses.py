@@ -11,9 +11,8 @@ from detectron2.structures import Boxes
 from detectron2.structures.boxes import matched_pairwise_iou
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
-from torch.nn import functional as F
 
-from ..focal_loss import sigmoid_focal_loss
+from ..focal_loss import sigmoid_focal_loss, sigmoid_quality_loss
 
 # From what retinanet_losses takes, with the labels stacked (N, R), to a scalar.
 ClassLoss = Callable[
@@ -86,8 +85,6 @@ def quality_class_loss(
     to with the object's; the IoU is a constant. FOCAL_LOSS_GAMMA is the paper's beta.
     FOCAL_LOSS_ALPHA has no effect.
     """
-    logits = torch.cat(pred_logits, dim=1)
-    targets = torch.zeros_like(logits)
     has_object = (labels >= 0) & (labels != model.num_classes)
     image, anchor = has_object.nonzero(as_tuple=True)
     with torch.no_grad():
@@ -96,18 +93,11 @@ def quality_class_loss(
             Boxes.cat(anchors).tensor[anchor],
         )
         fits = matched_pairwise_iou(Boxes(found), Boxes(torch.stack(gt_boxes)[image, anchor]))
-        targets[image, anchor, labels[image, anchor]] = fits.to(targets.dtype)
-    is_used = labels >= 0
-    return quality_focal_loss(logits[is_used], targets[is_used], model.focal_loss_gamma)
-
-
-def quality_focal_loss(logits: Tensor, targets: Tensor, beta: float) -> Tensor:
-    """The sum of |y - sigmoid(x)|^beta times the binary cross entropy of x and y, a scalar.
-
-    Args:
-        logits: x, any shape.
-        targets: y, from 0 to 1.
-        beta: 0 or more.
-    """
-    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return ((targets - logits.sigmoid()).abs() ** beta * entropy).sum()
+        qualities = fits.new_zeros(labels.shape)
+        qualities[image, anchor] = fits
+    counts = [logits.shape[1] for logits in pred_logits]
+    of_levels = zip(
+        *(pred_logits, labels.split(counts, dim=1), qualities.split(counts, dim=1)), strict=True
+    )
+    losses = [sigmoid_quality_loss(*level, beta=model.focal_loss_gamma) for level in of_levels]
+    return sum(losses[1:], losses[0])
