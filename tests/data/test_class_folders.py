@@ -6,12 +6,13 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from tests.helpers import photo, topformer, write_class_folders
 from topformer_d2.data import build_test_loader, build_train_loader, check_config
 from topformer_d2.data.class_folders import ClassFolders
-from topformer_d2.data.class_mapper import ClassMapper
+from topformer_d2.data.class_mapper import ClassMapper, build_class_transform
 from topformer_d2.data.images import read_image
 from topformer_d2.data.inspection import check_samples
 from topformer_d2.data.registered import load_records
@@ -116,6 +117,20 @@ def test_a_test_image_is_the_middle_of_the_resized_one(tiny_classifier):
     assert "cls" not in sample and "class_id" not in sample
     (batch,) = build_test_loader(cfg, "pets_val")  # all in one
     assert [tuple(x["image"].shape) for x in batch] == [(3, 32, 32)] * 6
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_images_are_resized_bicubically(tiny_classifier, is_train):
+    """As Pillow does it, to half of the size; bilinearly some pixels differ by more."""
+    opts = ["INPUT.MIN_SIZE_TEST", "32", "INPUT.CLS.AREA", "(1.0, 1.0)"]
+    opts += ["INPUT.RANDOM_FLIP", "none"]
+    opts += ["INPUT.CLS.RAND_AUGMENT_OPS", "0", "INPUT.CLS.ERASING_PROB", "0.0"]
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    transform = build_class_transform(tiny_classifier(*opts), is_train=is_train)
+    found = transform(torch.tensor(pixels.transpose(2, 0, 1))).numpy().transpose(1, 2, 0)
+    for kind, is_close in ((Image.BICUBIC, True), (Image.BILINEAR, False)):
+        expected = np.asarray(Image.fromarray(pixels).resize((32, 32), kind))
+        assert bool(np.abs(found.astype(int) - expected).max() <= 2) is is_close
 
 
 def test_a_training_sample_depends_on_numpys_generator_alone(tiny_classifier):

@@ -72,17 +72,23 @@ class ClassMapper:
 def build_class_transform(cfg: CfgNode, *, is_train: bool) -> v2.Transform:
     """INPUT.CLS and RANDOM_FLIP as transforms of (3, H, W) uint8, by torchvision.
 
+    Images are resized bicubically, as in PaddleViT's recipe for TopFormer.
+
     Args:
         cfg: a config with the toolkit's keys.
         is_train: with what is random; else the middle of the resized image.
     """
     keys, fill = cfg.INPUT.CLS, [round(mean) for mean in cfg.MODEL.PIXEL_MEAN]
+    resizing: dict[str, Any] = {
+        "interpolation": v2.InterpolationMode.BICUBIC,
+        "antialias": True,
+    }
     steps: list[v2.Transform]
     if not is_train:
         short = max(cfg.INPUT.MIN_SIZE_TEST, keys.SIZE)
-        steps = [v2.Resize(short, antialias=True), v2.CenterCrop(keys.SIZE)]
+        steps = [v2.Resize(short, **resizing), v2.CenterCrop(keys.SIZE)]
         return v2.Compose(steps)
-    crop = v2.RandomResizedCrop(keys.SIZE, scale=tuple(keys.AREA), antialias=True)
+    crop = v2.RandomResizedCrop(keys.SIZE, scale=tuple(keys.AREA), **resizing)
     flips = {"horizontal": v2.RandomHorizontalFlip, "vertical": v2.RandomVerticalFlip}
     steps = [crop]
     if cfg.INPUT.RANDOM_FLIP in flips:
@@ -91,5 +97,7 @@ def build_class_transform(cfg: CfgNode, *, is_train: bool) -> v2.Transform:
         augment = v2.RandAugment(keys.RAND_AUGMENT_OPS, keys.RAND_AUGMENT_MAGNITUDE, fill=fill)
         steps.append(augment)
     if keys.ERASING_PROB:
+        # Not torchvision's value="random": its noise is for normalised images, and in uint8 it is
+        # black and white.
         steps.append(v2.RandomErasing(keys.ERASING_PROB, value=fill))
     return v2.Compose(steps)
