@@ -55,12 +55,21 @@ def test_the_benchmark_prints_a_table_and_goes_on(tmp_path):
 def test_the_script_without_labels(tmp_path):
     pytest.importorskip("lightly", reason="lightly is not installed")
     page = (REPOSITORY / "docs/pretraining.md").read_text()
-    script = tmp_path / "self_supervised.py"
-    script.write_text(re.search(r"```python\n(.*?)```", page, re.S)[1].replace("num_workers=2", ""))
-    for i in range(4):
-        photo(tmp_path / f"{i}.png", seed=i)
+    script, images = tmp_path / "self_supervised.py", tmp_path / "images"
+    text = re.search(r"```python\n(.*?)```", page, re.S)[1]
+    assert "BATCH = 64" in text
+    script.write_text(text.replace("BATCH = 64", "BATCH = 4"))
+    images.mkdir()
+    for i, name in enumerate(("0.png", "1.jpeg", "2.JPG")):
+        photo(images / name, seed=i)
     out = tmp_path / "out.pth"
-    assert run_script(script, tmp_path, out, "1").returncode == 0
+    # What sys.exit is given is its status.
+    assert "has 3 images" in str(run_script(script, images, out, "1").returncode)
+    # One image more than a batch.
+    for i, name in enumerate(("3.JPEG", "4.webp")):
+        photo(images / name, seed=i)
+    found = run_script(script, images, out, "1")
+    assert found.returncode == 0 and "epoch 0: loss" in found.stdout
     weights = read_weights(str(out))
     backbone = TopFormer("tiny")
     backbone.load_state_dict({k.removeprefix("backbone."): v for k, v in weights.items()}, False)
