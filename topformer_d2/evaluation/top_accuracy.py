@@ -24,19 +24,27 @@ _TOPS = (1, 5)
 def ranks(logits: Tensor, truth: Tensor) -> Tensor:
     """How many wrong classes score at least as high as the right one; 0 = the top one is right.
 
+    A wrong class that has the same score as the right one counts as better. So the rank does not
+    depend on the order of the classes or on how a device sorts equal values. A model that gives all
+    classes the same score is right in none of the images. Sorting could make it right in all images
+    of the first class.
+
     Args:
-        logits: (N, K), finite.
+        logits: (N, K) float, finite.
         truth: (N,) int64 in [0, K).
 
     Returns:
-        (N,) int64. A wrong class that ties counts, so a model that says nothing is never right.
+        (N,) int64, from 0 to K - 1.
     """
     right = logits.gather(1, truth[:, None])
     return (logits >= right).sum(1) - 1
 
 
 class TopAccuracy(DatasetEvaluator):
-    """Share of the images, in percent, whose class is the best or among the best 5."""
+    """Share of the images, in percent, whose class is the best or among the best 5.
+
+    Classes that tie with the right one count as better (`ranks`).
+    """
 
     needs = "image_logits"
 

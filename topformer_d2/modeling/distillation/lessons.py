@@ -45,7 +45,19 @@ class Lesson(nn.Module):
         )
 
     def losses(self, own: Seen, taught: Seen, sizes: Sequence[Size], of: Sizes) -> dict:
-        """From what the student and the teacher saw to scalars by name."""
+        """The losses of a training batch of N images.
+
+        Args:
+            own: what the student's heads got and gave, with gradients.
+            taught: the same of the teacher, without gradients.
+            sizes: (height, width) in pixels of each of the N images, without the padding.
+            of: (height, width) of the student's padded batch and of the teacher's, which may be
+                padded further. By it the teacher's maps are brought to the student's cells.
+
+        Returns:
+            float32 scalars by the name of the loss, times their weights. Which there are, each
+            subclass says; of a weight of 0 there is none.
+        """
         raise NotImplementedError
 
     def _feature_loss(
@@ -66,7 +78,12 @@ class Lesson(nn.Module):
 
 
 class PixelLesson(Lesson):
-    """Softened logits, and the features that the segmentation head takes."""
+    """Softened logits, and the features that the segmentation head takes.
+
+    `losses` gives "loss_distill_sem_seg", from `raw.logits` (N, K, h, w), and
+    "loss_distill_features", from the maps (N, C, h, w) of `features`. The teacher's maps may have
+    another size; they are resized.
+    """
 
     def __init__(
         self,
@@ -108,7 +125,12 @@ class PixelLesson(Lesson):
 
 
 class BoxLesson(Lesson):
-    """Scores and boxes of all anchors, and the levels that the detection head takes."""
+    """Scores and boxes of all anchors, and the levels that the detection head takes.
+
+    `losses` gives "loss_distill_scores" and "loss_distill_boxes", from `raw.class_logits` and
+    `raw.box_deltas` (shapes: anchor_losses), and "loss_distill_levels", from the maps (N, C, h, w)
+    of `levels`.
+    """
 
     def __init__(
         self,
@@ -147,7 +169,10 @@ class BoxLesson(Lesson):
 
 
 class ImageLesson(Lesson):
-    """Softened logits of whole images."""
+    """Softened logits of whole images.
+
+    `losses` gives "loss_distill_cls", from `raw.logits` (N, K).
+    """
 
     def __init__(self, teacher: Teacher, *, logits_weight: float = 1.0, temperature: float = 2.0):
         """
@@ -178,12 +203,18 @@ class Distillation(nn.Module):
         self.lessons = nn.ModuleDict(lessons)
 
     def forward(self, images: Tensor, sizes: Sequence[Size], own: Seen) -> dict[str, Tensor]:
-        """The losses of a training batch by name, scalars; none where no gradient is computed.
+        """Run the teachers on a training batch, and compare the student with them.
 
         Args:
-            images: (N, 3, H, W), the student's normalised batch.
-            sizes: (height, width) of each image without the padding.
-            own: what the student's heads got and gave.
+            images: (N, 3, H, W) float, the student's batch, normalised, and padded to the right and
+                below.
+            sizes: (height, width) in pixels of each of the N images, without the padding.
+            own: what the student's heads got and gave for that batch.
+
+        Returns:
+            The float32 scalars of all lessons, by name: "loss_distill_" and then "sem_seg" and
+            "features" of a PixelLesson, "scores", "boxes" and "levels" of a BoxLesson, and "cls" of
+            an ImageLesson. {} where no gradient is computed, as under torch.no_grad().
         """
         if not torch.is_grad_enabled():  # BatchNorm's statistics are taken, and nothing is learnt
             return {}

@@ -15,7 +15,8 @@ from ..meta_arch.batching import to_device
 from ..meta_arch.contract import RawOutput
 
 Size = Sequence[int]
-# From this score on, an anchor of the teacher's is one that has found something.
+# From this score on, an anchor of the teacher's is one that has found something. The number is this
+# toolkit's own and is from no paper.
 _FOUND = 0.3
 # Least norm of a feature that is scaled to the norm 1; its inverse bounds the gradient.
 _LEAST_NORM = 1e-2
@@ -50,14 +51,27 @@ def anchor_losses(own: RawOutput, taught: RawOutput) -> tuple[Tensor, Tensor]:
     """How far a detector's scores and boxes are from those of a teacher with the same anchors.
 
     An anchor of the teacher's whose best score is 0.3 or more has that score as its weight; others
-    have the weight 0. Both losses are sums over all anchors, those over the padding too, as
-    RetinaNet's, divided by the sum of the weights, at least 1.
+    have the weight 0. Nearly all anchors are background. The teacher was never taught their boxes,
+    and their small scores could add up to more than those of the objects. So they have no part in
+    the loss of boxes, nor in the sum by which both losses are divided.
 
-    - Scores: the quality focal loss (Li et al., 2020, with beta 2) of the teacher's scores.
+    - Scores: the quality focal loss (Li et al., 2020, with beta 2) of the teacher's scores, of all
+      anchors.
     - Boxes: the L1 distance of the four deltas, times the weight.
 
+    Both are sums over all anchors, those over the padding too, as RetinaNet's, divided by the sum
+    of the weights, at least 1.
+
     Args:
-        own, taught: class_logits and box_deltas; a level of the teacher's may be padded further.
+        own: the student's. Of each level, the finest first, `class_logits` are (N, A K, h, w) and
+            `box_deltas` (N, A 4, h, w), float, for A anchors a position and K classes. The
+            channels of an anchor lie side by side.
+        taught: the teacher's, with as many levels, anchors and classes, and without gradients. A
+            level may be larger, (h', w'), where the teacher pads the batch further, to the right
+            and below. That part is cut off.
+
+    Returns:
+        The loss of scores and that of boxes, scalars, float32.
     """
     scores, boxes, total = [], [], []
     assert own.class_logits and own.box_deltas and taught.class_logits and taught.box_deltas
