@@ -9,6 +9,7 @@ from topformer_d2.cli import analyze_batch
 from topformer_d2.engine import Trainer
 from topformer_d2.errors import InputError
 
+CLASS_WEIGHTS = "MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS_FROM"
 CONFIG = ["--config-file", "configs/seg_topformer_t_synthetic.yaml"]
 
 
@@ -49,8 +50,9 @@ def test_a_probe_trains_as_many_images(tiny_config, monkeypatch):
         call()
         return 7
 
-    probe = build_probe(tiny_config(), measure)
+    probe = build_probe(tiny_config(CLASS_WEIGHTS, "inverse_log"), measure)
     (model,) = built
+    assert len(model.sem_seg_head.loss.class_weights) == 6
     weights = {name: value.clone() for name, value in model.named_parameters()}
     model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     assert probe(3) == probe(5) == 7

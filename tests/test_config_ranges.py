@@ -3,7 +3,13 @@
 import pytest
 
 from topformer_d2 import Predictor, get_config
-from topformer_d2.config import add_topformer_config, check_parts, list_configs, load_config
+from topformer_d2.config import (
+    add_topformer_config,
+    check_parts,
+    keys_without_effect,
+    list_configs,
+    load_config,
+)
 from topformer_d2.config.checking import check_values
 from topformer_d2.config.ranges import RANGES
 from topformer_d2.errors import InputError
@@ -92,7 +98,7 @@ def test_shipped_configs_are_within_the_ranges(name):
         ("MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS_FROM", "inverse_lg", "did you mean 'inverse_log'"),
         ("MODEL.SEM_SEG_LOSS.AUXILIARY_WEIGHT", "-1.0", "from 0"),
         ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "gious", "did you mean 'giou'"),
-        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", "-1.0", "0 or more"),
+        ("MODEL.RETINANET.FOCAL_LOSS_GAMMA", "-1.0", "from 0 to 100"),
         ("MODEL.RETINANET.FOCAL_LOSS_ALPHA", "2.0", "from -1 to 1"),
         ("MODEL.SEM_SEG_LOSS.SMOOTHING", "1.0", "below 1"),
         ("MODEL.SEM_SEG_LOSS.FOCAL_GAMMA", "-1.0", "from 0 to 100"),
@@ -138,11 +144,33 @@ def test_a_value_out_of_its_range_names_key_and_range(key, value, takes):
             [LOSS + "HARD_SHARE", "0.5", LOSS + "HARD_THRESHOLD", "0.7"],
             r"HARD_SHARE is 0\.5 and HARD_THRESHOLD 0\.7",
         ),
+        (["MODEL.TEACHER.BOXES.WEIGHTS", "a.pth"], r"BOXES\.WEIGHTS is 'a\.pth', but CONFIG"),
+        (["MODEL.RETINANET.FOCAL_LOSS_ALPHA", "-0.5"], r"FOCAL_LOSS_ALPHA is -0\.5.*or -1"),
+        ([LOSS + "FOCAL_GAMMA", "-1"], r"FOCAL_GAMMA is -1; it takes a number from 0 to 100"),
+        ([LOSS + "HARD_MINIMUM", "2"], r"HARD_MINIMUM is 2; it takes a number from 0 to 1"),
     ],
 )
 def test_keys_that_the_rest_of_the_config_cannot_have(opts, named):
     with pytest.raises(InputError, match=named):
         get_config("seg_topformer_t", opts)
+
+
+@pytest.mark.parametrize(
+    ("name", "opts", "unused"),
+    [
+        ("det_retinanet_lite_topformer_t", [LOSS + "DICE_WEIGHT", "1.0"], [LOSS + "DICE_WEIGHT"]),
+        ("cls_topformer_t", ["INPUT.WARP.PROB", "0.5"], ["INPUT.WARP.PROB"]),
+        ("seg_topformer_t", ["MODEL.CLS_HEAD.LABEL_SMOOTHING", "0.2"], ["MODEL.CLS_HEAD.LABEL_S"]),
+        ("seg_topformer_t", [LOSS + "EDGE_WIDTH", "9"], [LOSS + "EDGE_WIDTH"]),
+        ("seg_topformer_t", [LOSS + "EDGE_WIDTH", "9", LOSS + "EDGE_WEIGHT", "2.0"], []),
+        ("seg_topformer_t", ["MODEL.TEACHER.IMAGES.TEMPERATURE", "4.0"], ["MODEL.TEACHER.IMAGES"]),
+        *((name, [], []) for name in list_configs()),
+    ],
+)
+def test_keys_without_effect_are_named(name, opts, unused):
+    found = keys_without_effect(get_config(name, opts))
+    assert len(found) == len(unused)
+    assert all(text.startswith(key) for text, key in zip(found, unused, strict=True))
 
 
 def test_all_problems_are_named_at_once(tmp_path):

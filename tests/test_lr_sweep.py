@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.helpers import topformer
-from topformer_d2.analysis.lr_sweep import draw_sweep, format_sweep, sweep_rates
+from topformer_d2.analysis.lr_sweep import build_sweep, draw_sweep, format_sweep, sweep_rates
 from topformer_d2.engine.train_loop import AccumulatingTrainer
 from topformer_d2.errors import InputError
 
@@ -91,6 +91,12 @@ def test_the_command_leaves_output_dir_alone(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {checkpoint.name, "lr_sweep.png"}
     assert checkpoint.read_bytes() == b"kept"
     assert cv2.imread(str(tmp_path / "lr_sweep.png")).std() > 1
+
+
+def test_weights_of_classes_are_computed(tiny_config):
+    step, _ = build_sweep(tiny_config("MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS_FROM", "inverse_log"))
+    weights = step.model.sem_seg_head.loss.class_weights
+    assert len(weights) == 6 and weights.std() > 0
 
 
 def test_what_is_wrong_is_said_in_options(tmp_path):

@@ -7,13 +7,16 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import USERS_DATASETS
 from tests.helpers import photo, start_topformer, topformer
 from topformer_d2 import InputError, Predictor, get_config, list_models
+from topformer_d2.checkpoint import SafeCheckpointer, read_weights
 from topformer_d2.config import load_config, model_card, model_files, zoo
 from topformer_d2.data.images import read_image
 from topformer_d2.data.synthetic import write_synthetic
+from topformer_d2.modeling import build_model
 
 MODELS = list_models()
 MOST_BYTES, MOST_BYTES_OF_ALL = 4_000_000, 16_000_000
@@ -87,6 +90,28 @@ def test_changed_weights_are_refused(tmp_path, monkeypatch):
     weights.write_bytes(content)
     with pytest.raises(InputError, match=r"camvid_t\.safetensors.*SHA-256"):
         Predictor("camvid_t")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", None])
+def test_a_damaged_card_is_named(tmp_path, monkeypatch, content):
+    for path in zoo._FOLDER.glob("camvid_t.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(zoo, "_FOLDER", tmp_path)
+    card = tmp_path / "camvid_t.json"
+    card.unlink() if content is None else card.write_text(content)
+    with pytest.raises(InputError, match=r"camvid_t\.json was damaged.*install"):
+        Predictor("camvid_t")
+
+
+def test_a_training_starts_from_one_by_its_name():
+    cfg = get_config("camvid_t")
+    model = build_model(cfg)
+    SafeCheckpointer(model, require_all=True).load("camvid_t")
+    weights = read_weights(model_files("camvid_t")[1])
+    own = model.state_dict()
+    assert all(torch.equal(own[key], value.float()) for key, value in weights.items())
+    with pytest.raises(InputError, match=r"'camvid_t'|camvid_t\.safetensors"):
+        read_weights("camvid_t")  # which takes files alone, and says where that one is
 
 
 def test_the_command_predicts_with_one(tmp_path):

@@ -176,10 +176,10 @@ def import_optional(module: str, user: str, install: str) -> ModuleType:
         ) from e
 
 
-def summarize(items: list[str], most: int = 3) -> str:
-    """How many tensors, and the first few of them: "5 tensors: a, b, c, ... (2 more)"."""
+def summarize(items: list[str], what: str = "tensors", most: int = 3) -> str:
+    """How many there are, and the first few: "5 tensors: a, b, c, ... (2 more)"."""
     more = f", ... ({len(items) - most} more)" if len(items) > most else ""
-    return f"{len(items)} tensors" + (f": {', '.join(items[:most])}{more}" if items else "")
+    return f"{len(items)} {what}" + (f": {', '.join(items[:most])}{more}" if items else "")
 
 
 @contextmanager

@@ -33,13 +33,20 @@ def batch_of(cfg, folder):
     return [mapper(record) for record in write_training_images(cfg, str(folder), 2)]
 
 
-@pytest.mark.parametrize("name", ["seg_topformer_t", "multitask_lite_topformer_t"])
-def test_the_straight_implementation_computes_the_same(tmp_path, name):
+LOSSES = ["MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS_FROM", "inverse_log"]
+LOSSES += ["MODEL.SEM_SEG_LOSS.LOVASZ_WEIGHT", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "opts"),
+    [("seg_topformer_t", []), ("seg_topformer_t", LOSSES), ("multitask_lite_topformer_t", [])],
+)
+def test_the_straight_implementation_computes_the_same(tmp_path, name, opts):
     """The loss and the gradients, in another layout and without writing in place."""
     # BatchNorm over the few values of so small images would magnify the rounding.
     norms = [f"MODEL.{part}.NORM" for part in ("TOPFORMER", "SEM_SEG_HEAD", "RETINANET", "FPN")]
     frozen = [word for key in norms for word in (key, "FrozenBN")]
-    cfg = get_config(name, [*SMALL, *frozen])
+    cfg = get_config(name, [*SMALL, *frozen, *opts])
     batch, found = batch_of(cfg, tmp_path), []
     layouts = []
     for step in make_steps(cfg, with_peers=False):

@@ -45,6 +45,10 @@ def test_help_lists_the_verbs():
         (["train", "--config-file", "x", "A", "1", "--reusme"], "(did you mean '--resume'?)"),
         (["data", "prepare", "camvd"], "'camvd' (did you mean 'camvid'?)"),
         (["data", "prepare", "camvid", "--source", "x", "--rot=y"], "(did you mean '--root'?)"),
+        (
+            ["export", "--config-file", "x", "A", "1", "--format", "onnx", "--output", "y.onnx"],
+            "--format stands among the pairs of KEY VALUE: options come first",
+        ),
         (["export", "--format", "onxn"], "argument --format: 'onxn' (did you mean 'onnx'?)"),
     ],
 )

@@ -6,6 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -92,6 +93,22 @@ def test_data_that_is_wrong_is_found_before_training(tiny_classifier, tmp_path, 
     found = topformer("data", "check", "--config-file", tmp_path / "cls.yaml")
     assert found.returncode == 1
     assert "cat" in found.stdout + found.stderr or "train" in found.stdout + found.stderr
+
+
+def test_one_class_alone_is_refused(tiny_classifier, tmp_path):
+    tiny_classifier()
+    for part in ("train", "val"):
+        shutil.rmtree(tmp_path / part / "cat")
+    with pytest.raises(InputError, match=r"pets_train' has one class, 'dog'"):
+        check_config(tiny_classifier(), train=True)
+
+
+def test_a_class_that_has_no_image_is_named(tiny_classifier, tmp_path, caplog):
+    cfg = tiny_classifier()
+    for name in ("pets_train", "pets_val"):
+        MetadataCatalog.get(name).image_classes.append("owl")
+    check_samples(cfg, train=True)
+    assert "pets_train: NO IMAGE of 1 of 3 classes: 'owl'" in caplog.text
 
 
 def test_a_folder_without_folders(tmp_path):

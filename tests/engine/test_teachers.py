@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tests.engine.test_resume import run
 from topformer_d2.checkpoint import SafeCheckpointer, save_state_dict
 from topformer_d2.config import load_config
-from topformer_d2.engine import Trainer
+from topformer_d2.engine import Trainer, setup_run
 from topformer_d2.engine.teachers import attach_teachers
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import build_model
@@ -62,7 +63,7 @@ def test_a_run_with_a_teacher_resumes_exactly(tiny_config, tmp_path, caplog):
     assert not hasattr(model, "distillation") and "distillation" not in caplog.text
 
     save_state_dict(model.state_dict(), files[1])  # of another variant
-    with pytest.raises(InputError, match=r"TEACHER\.PIXELS\.CONFIG .*MODEL.TOPFORMER.VARIANT"):
+    with pytest.raises(InputError, match=r"TEACHER\.PIXELS\.WEIGHTS .*MODEL.TOPFORMER.VARIANT"):
         Trainer(cut)
     saved(tiny_config("MODEL.TOPFORMER.VARIANT", "small"), tmp_path / "other", seed=8)
     (tmp_path / "other" / "model_final.pth").replace(files[1])
@@ -94,6 +95,8 @@ OTHER_TASK = r"BOXES\.CONFIG .*boxes.*'TopFormerSegmentor' does not learn"
         (BOXES, [], [], OTHER_TASK),
         (PIXELS, [], [PIXELS + "WEIGHTS", ""], r"PIXELS\.CONFIG .*no weights.*WEIGHTS"),
         (PIXELS, [], [PIXELS + "CONFIG", "seg_topformr_t"], r"no config 'seg_topformr_t'"),
+        (PIXELS, [], [PIXELS + "WEIGHTS", "no.pth"], r"PIXELS\.WEIGHTS: .*no\.pth does not exist"),
+        (PIXELS, [], [PIXELS + "LOGITS_WEIGHT", "0.0"], r"teaches nothing.*FEATURES_WEIGHT"),
         (
             *(PIXELS, [], ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]),
             r"PIXELS\.CONFIG .*'SemanticSegmentor'.*use TopFormerSegmentor",
@@ -108,13 +111,26 @@ OTHER_TASK = r"BOXES\.CONFIG .*boxes.*'TopFormerSegmentor' does not learn"
             r"FEATURES_WEIGHT is 1\.0, .*strides \[8\].*\[16, 32\]",
         ),
     ],
-    ids=["number", "task", "weights", "name", "architecture", "features"],
+    ids=["number", "task", "weights", "name", "file", "off", "architecture", "features"],
 )
 def test_what_does_not_fit_is_named(tiny_config, tmp_path, node, teacher, student, message):
     files = saved(tiny_config(*teacher), tmp_path / "teacher")
     cfg = tiny_config(*teacher_keys(node, files), *student)
     with pytest.raises(InputError, match=message):
         attach_teachers(build_model(cfg), cfg)
+
+
+@pytest.mark.parametrize("key", ["CONFIG", "WEIGHTS"])
+def test_a_run_does_not_overwrite_its_teacher(tiny_config, tmp_path, key):
+    output = tmp_path / "output"
+    files = dict(zip(("CONFIG", "WEIGHTS"), saved(tiny_config(), output), strict=True))
+    (tmp_path / "kept").mkdir()
+    for other in files.keys() - {key}:
+        files[other] = shutil.copy(files[other], tmp_path / "kept")
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    with pytest.raises(InputError, match=rf"PIXELS\.{key} .* is in OUTPUT_DIR"):
+        setup_run(tiny_config(*teacher_keys(PIXELS, list(files.values()))))
+    assert before == {path: path.read_bytes() for path in output.iterdir()}
 
 
 def test_other_class_names_and_a_teacher_without_the_task_are_named(

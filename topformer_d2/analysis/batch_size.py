@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from ..data import build_train_loader
 from ..engine import Trainer, build_optimizer
+from ..engine.class_weights import with_class_weights
 from ..engine.train_loop import AccumulatingTrainer
 from ..errors import InputError, is_out_of_memory
 
@@ -95,6 +96,7 @@ def build_probe(cfg: CfgNode, measure: Callable[[Callable[[], None]], int]) -> P
     Raises:
         InputError: as Trainer's.
     """
+    cfg = with_class_weights(cfg)
     seed_all_rng(max(0, cfg.SEED))
     model = Trainer.build_model(cfg)
     loader = build_train_loader(cfg)

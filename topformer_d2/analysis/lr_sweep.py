@@ -22,6 +22,7 @@ from tabulate import tabulate
 from ..checkpoint import SafeCheckpointer
 from ..data import build_train_loader
 from ..engine import Trainer, build_optimizer, scale_to_batch
+from ..engine.class_weights import with_class_weights
 from ..engine.solver import check_solver
 from ..engine.train_loop import AccumulatingTrainer
 from ..errors import InputError
@@ -66,7 +67,7 @@ def build_sweep(cfg: CfgNode) -> tuple[AccumulatingTrainer, CfgNode]:
     Raises:
         InputError: as Trainer's.
     """
-    cfg = scale_to_batch(cfg)
+    cfg = scale_to_batch(with_class_weights(cfg))
     check_solver(cfg)
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     model = Trainer.build_model(cfg)

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import complete_config
+from ..config import changed_loss_keys, complete_config
 from ..data.images import write_image
 from ..data.mapper import TaskMapper
 from ..data.seeded import SeededMap, kinds_of
@@ -140,13 +140,14 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
 
     The straight implementation has the same weights. Its batch has PyTorch's usual layout, its
     activations make new maps, its loss resizes all logits or makes one-hot targets, and its
-    optimizer is not fused.
+    optimizer is not fused. Where MODEL.SEM_SEG_LOSS adds to the cross entropy, both have our loss.
 
     Args:
         cfg: MODEL.DEVICE is "cpu".
         with_peers: add TRAINED_PEERS, for a config of segmentation alone.
     """
-    model = freeze_parts(build_model(cfg), complete_config(cfg).MODEL.FREEZE)
+    cfg = _with_any_weights(complete_config(cfg))
+    model = freeze_parts(build_model(cfg), cfg.MODEL.FREEZE)
     model = attach_teachers(model, cfg).train()
     straight = copy.deepcopy(model)
     # Which come before the model makes its maps.
@@ -156,7 +157,7 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
         if getattr(module, "activation", None) in back:
             module.activation = back[module.activation]
     head = getattr(straight, "sem_seg_head", None)
-    if head is not None:
+    if head is not None and not changed_loss_keys(cfg):
         head.loss = PlainCrossEntropy(weight=head.loss.weight, ignore_value=head.ignore_value)
     if isinstance(straight, RetinaNet):
         straight.losses = RetinaNet.losses.__get__(straight)
@@ -181,6 +182,16 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
             own = step.model.distillation
             own.forward = step.timed(own.forward, "teacher_seconds")
     return steps
+
+
+def _with_any_weights(cfg: CfgNode) -> CfgNode:
+    """With a weight for each class where the data says which, on which no time depends."""
+    keys = cfg.MODEL.SEM_SEG_LOSS
+    if keys.CLASS_WEIGHTS_FROM and not keys.CLASS_WEIGHTS:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS = [1.0] * cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    return cfg
 
 
 def _not_fused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 from .checkpointer import SafeCheckpointer
 from .contents import strip_wrappers
-from .files import read_state_dict, read_weights, save_state_dict
+from .files import local_file, read_state_dict, read_weights, save_state_dict
 from .folder import training_checkpoints
 from .official import (
     ConversionReport,
@@ -20,6 +20,7 @@ __all__ = [
     "extract_backbone",
     "extract_task",
     "is_official",
+    "local_file",
     "merge_tasks",
     "read_state_dict",
     "read_weights",

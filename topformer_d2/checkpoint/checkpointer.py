@@ -12,6 +12,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from ..config import is_model, model_files
 from ..errors import InputError, is_out_of_memory, summarize
 from ..files import Stamp, file_stamp, is_remote, write_beside
 from ..logs import get_logger
@@ -52,13 +53,18 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._read: tuple[Stamp, Mapping] | None = None  # that file's content, until it is loaded
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
-        """As in Detectron2; raises InputError where `path` is missing or does not fit the model."""
+        """As in Detectron2, and `path` may be the name of a model of list_models().
+
+        Raises:
+            InputError: the file is missing, or does not fit the model.
+        """
         if not path and self.require_all:
             raise InputError(
                 "no weights file is named: give `weights`, as in Predictor(config, weights), or "
                 "MODEL.WEIGHTS of the config"
             )
         if path:
+            path = model_files(path)[1] if is_model(path) else path
             local_file(path)  # fvcore only asserts that it is there
         # Detectron2's main branch keeps this of a file that failed, and refuses the next one.
         self._parsed_url_during_load = None

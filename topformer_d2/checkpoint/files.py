@@ -13,6 +13,7 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
+from ..config import is_model, model_files
 from ..errors import InputError
 from ..files import check_regular_file, writing_beside
 from .compact import from_int8
@@ -165,7 +166,10 @@ def local_file(path: str) -> str:
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
     if not os.path.lexists(local):
-        raise InputError(f"weights file {path} does not exist")
+        hint = ""
+        if is_model(path):
+            hint = f"; those of the model of that name are in {model_files(path)[1]}"
+        raise InputError(f"weights file {path} does not exist{hint}")
     check_regular_file(local)
     if not os.path.getsize(local):
         raise InputError(f"weights file {path} is empty: download or copy it again")

@@ -6,8 +6,9 @@
 The parts are data (reading and augmenting the batch, in this process), forward, loss, backward and
 optimizer; with MODEL.TEACHER also teacher, its forward pass and its losses. The batch is synthetic,
 at the config's sizes; the weights are untrained. "straight" is the same network as one would write
-it: PyTorch's usual layout, activations that make new maps, a loss that resizes all logits, an
-optimizer that is not fused. "Peak" is what a step adds to the memory of the process.
+it: PyTorch's usual layout, activations that make new maps, a loss that resizes all logits (where
+MODEL.SEM_SEG_LOSS adds nothing to it), an optimizer that is not fused. "Peak" is what a step adds
+to the memory of the process.
 
 --compare adds torchvision's LR-ASPP and transformers' SegFormer-B0 with the same plain loss. All
 steps alternate, so that what else the machine does falls on all alike; times are medians, ratios

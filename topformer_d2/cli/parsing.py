@@ -13,6 +13,8 @@ from ..errors import InputError, did_you_mean
 
 _PARAMETER = re.compile(r"`(\w+)`")
 _DEFAULT_MIN_SCORE = 0.5
+# How argparse begins a message.
+_MISSING = "the following arguments are required: "
 
 
 # Parameters that name a file which is written.
@@ -81,6 +83,10 @@ class Parser(argparse.ArgumentParser):
             known = [*self._option_string_actions]
             told = [f"{option}{did_you_mean(option, known)}" for option in mistyped]
             message = f"there is no {' and no '.join(told)}"
+        elif message.startswith(_MISSING):
+            missing = message.removeprefix(_MISSING).split(", ")
+            if after := [option for option in missing if option in self._words]:
+                message = f"{after[0]} stands among the pairs of KEY VALUE: options come first"
         super().error(message)
 
     def _is_mistyped(self, word: str) -> bool:

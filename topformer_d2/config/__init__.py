@@ -24,6 +24,7 @@ from .model import (
     schedule_name,
     single_task_opts,
 )
+from .unused import keys_without_effect
 from .zoo import is_model, list_models, model_card, model_files
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "flat_keys",
     "get_config",
     "is_model",
+    "keys_without_effect",
     "list_configs",
     "list_models",
     "load_config",

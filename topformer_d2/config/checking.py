@@ -83,6 +83,8 @@ def _of_several_keys(cfg: CfgNode) -> list[str]:
             _expected_results,
             _patience,
             _hard_pixels,
+            _focal_alpha,
+            _teacher_without_config,
         )
         if (problem := _unless_missing(check, cfg))
     ]
@@ -227,6 +229,26 @@ def _hard_pixels(cfg: CfgNode) -> str:
             f"{keys.HARD_THRESHOLD}, which choose the same pixels: leave one of them at its "
             "default, 1.0 or 0.0"
         )
+    return ""
+
+
+def _focal_alpha(cfg: CfgNode) -> str:
+    alpha = cfg.MODEL.RETINANET.FOCAL_LOSS_ALPHA
+    if -1 < alpha < 0:
+        return (
+            f"MODEL.RETINANET.FOCAL_LOSS_ALPHA is {alpha}; it takes a number from 0 to 1, or -1, "
+            "which turns it off"
+        )
+    return ""
+
+
+def _teacher_without_config(cfg: CfgNode) -> str:
+    for node, keys in cfg.MODEL.TEACHER.items():
+        if keys.WEIGHTS and not keys.CONFIG:
+            return (
+                f"MODEL.TEACHER.{node}.WEIGHTS is {keys.WEIGHTS!r}, but CONFIG, which says what "
+                "model has them, is ''"
+            )
     return ""
 
 

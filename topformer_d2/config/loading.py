@@ -11,6 +11,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from ..errors import InputError, did_you_mean
+from ..files import is_remote
 from ..logs import get_logger
 from .checking import check_values
 from .keys import add_topformer_config
@@ -116,6 +117,7 @@ def _load(
     cfg = get_cfg()
     add_topformer_config(cfg)
     if config_file:
+        _check_exists(config_file)
         merge_file(cfg, config_file, allow_remote=allow_remote)
     if weights:
         cfg.MODEL.WEIGHTS = weights
@@ -125,6 +127,18 @@ def _load(
     for function in _AFTER_LOADING:
         function(cfg)
     return cfg
+
+
+def _check_exists(config_file: str) -> None:
+    """InputError of a file that is not there, with the shipped config or the model of that name."""
+    if is_remote(config_file) or "\0" in config_file or os.path.lexists(config_file):
+        return
+    name = Path(config_file).name.removesuffix(".yaml")
+    if name in list_configs():
+        hint = f"; the shipped one is {config_folder() / name}.yaml"
+    else:
+        hint = did_you_mean(name, [*list_models(), *list_configs()])
+    raise InputError(f"config file {config_file} does not exist{hint}")
 
 
 def find_config(name: str, opts: Sequence[str] = ()) -> CN:

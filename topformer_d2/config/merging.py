@@ -11,6 +11,7 @@ from detectron2.config.compat import guess_version
 
 from ..errors import InputError, cut, did_you_mean, shortened
 from .files import BASE_KEY, REPLACED, read_config
+from .ranges import RANGES
 
 # What yacs and fvcore raise for an unknown key or a value of the wrong type, and what Python raises
 # for text that is taken for a value and is not one, such as a thousand brackets.
@@ -120,10 +121,12 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
     if mismatch := _TYPE_MISMATCH.match(text):
         kind, given, old, new, key = mismatch.groups()
         hint = f" (write {new}.0)" if (kind, given) == ("float", "int") else ""
+        if hint and key in RANGES and not RANGES[key].accepts(float(new)):
+            return InputError(f"{source}: {key} is {cut(new)}; it takes {RANGES[key]}")
         if kind == "str" and given in ("int", "float"):  # which the command takes for Python's
             hint = """ (write "'...'")""" if source == _COMMAND else " (write '...')"
             hint = hint.replace("...", cut(new, 40))
-        takes = f"{_TYPES.get(kind, kind)}, such as {cut(old)}"
+        takes = f"{_TYPES.get(kind, kind)}, such as {cut(old.partition(chr(10))[0])}"
         return InputError(f"{source}: {key} is {cut(new)}{hint}; it takes {takes}")
     # yacs words it differently for files and for lists.
     _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")

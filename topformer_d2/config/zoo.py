@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError, did_you_mean
 
 _FOLDER = Path(__file__).resolve().parent.parent / "zoo"
+_FIX = "install topformer_d2 again"
 
 
 def list_models() -> list[str]:
@@ -25,12 +26,17 @@ def model_card(name: str) -> dict[str, Any]:
     """What is known of a model: data and its licence, command, commit, seed, metrics, SHA-256.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or its card was damaged.
     """
     known = list_models()
     if name not in known:
         raise InputError(f"no model {name!r}{did_you_mean(name, known)}; known: {known}")
-    return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    path = _FOLDER / f"{name}.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        return {**card, "sha256": str(card["sha256"])}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise InputError(f"{path} was damaged or changed ({e!r}): {_FIX}") from e
 
 
 def model_files(name: str) -> tuple[str, str]:
@@ -43,8 +49,7 @@ def model_files(name: str) -> tuple[str, str]:
     weights = _FOLDER / f"{name}.safetensors"
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
         raise InputError(
-            f"{weights} was damaged or changed (its SHA-256 is not that of {name}.json): install "
-            "topformer_d2 again"
+            f"{weights} was damaged or changed (its SHA-256 is not that of {name}.json): {_FIX}"
         )
     return str(_FOLDER / f"{name}.yaml"), str(weights)
 

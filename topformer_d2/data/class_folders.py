@@ -91,7 +91,8 @@ class ClassFolders:
         classes = list(listed_classes(self.classes).names)
         if unknown := sorted(set(folders) - {*classes}):
             raise InputError(
-                f"{self.root} has folders that CLASSES does not name: {summarize(unknown)}"
+                f"{self.root} has folders that CLASSES does not name: "
+                f"{summarize(unknown, 'folders')}"
             )
         return classes
 

@@ -107,6 +107,11 @@ def _check_class_count(name: str, task: Task, num_classes: int) -> None:
     classes = MetadataCatalog.get(name).get(task.classes_field)
     if not classes:
         raise InputError(f"dataset {name!r} has no {task.classes} ({task.classes_field})")
+    if task is IMAGES and len(classes) == 1:
+        raise InputError(
+            f"dataset {name!r} has one class, {classes[0]!r}: a classifier of one class is always "
+            "right; add a folder of another class"
+        )
     if len(classes) != num_classes:
         raise InputError(
             f"{task.num_classes_key} is {num_classes}, but dataset {name!r} has "
@@ -150,8 +155,12 @@ def _check_same_folders(named: dict[str, list[str]]) -> None:
         if classes == first:
             continue
         lacks, more = (sorted({*a} - {*b}) for a, b in ((first, classes), (classes, first)))
+        differs = f"it lacks {summarize(lacks, 'folders')}, and has besides "
+        differs += summarize(more, "folders")
+        if not lacks and not more:
+            differs = "the same ones in another order"
         raise InputError(
-            f"dataset {name!r} has other classes than {other!r}: it lacks {summarize(lacks)}, and "
-            f"has besides {summarize(more)}. Make their folders the same, or name all of them in "
-            "the same order as CLASSES in both of DATASETS.FOLDERS"
+            f"dataset {name!r} has other classes than {other!r}: {differs}. Make their "
+            "folders the same, or name all of them in the same order as CLASSES in both of "
+            "DATASETS.FOLDERS"
         )

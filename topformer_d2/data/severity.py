@@ -45,6 +45,7 @@ SEVERITY = {
     "duplicate annotation": "warning",
     "annotation not used": "warning",
     "class never seen": "warning",
+    "class without an image": "warning",
     "label never seen": "warning",
 }
 

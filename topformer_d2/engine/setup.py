@@ -22,7 +22,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
-from ..config import check_values, is_model, model_files
+from ..config import check_values, complete_config, is_model, keys_without_effect, model_files
 from ..data import check_config
 from ..data.inspection import check_samples
 from ..errors import InputError, printable
@@ -30,6 +30,7 @@ from ..files import is_remote, write_beside
 from ..logs import ESCAPE_CONTROLS, get_logger
 from .class_weights import fill_class_weights, log_class_weights
 from .processes import check_single_run
+from .teachers import check_teachers
 
 logger = get_logger(__name__)
 
@@ -60,6 +61,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     with _holding_lines() as held:  # OUTPUT_DIR is left as it is where a check raises
         check_values(cfg)
         check_config(cfg, train=not args.eval_only)
+        if not args.eval_only:
+            check_teachers(complete_config(cfg))
         if comm.is_main_process():  # where it raises, the launcher ends the other processes
             arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
             check_samples(cfg, train=not args.eval_only, arguments=arguments)
@@ -87,6 +90,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     if not args.eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if not args.eval_only and (unused := keys_without_effect(complete_config(cfg))):
+        logger.warning("WITHOUT EFFECT in this training: %s", "; ".join(unused))
     if is_weighted:
         log_class_weights(cfg, computed)
     if not str(cfg.MODEL.DEVICE).startswith("cuda"):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ..checkpoint import SafeCheckpointer
-from ..config import complete_config, find_config
+from ..checkpoint import SafeCheckpointer, local_file
+from ..config import complete_config, find_config, is_model, model_tasks
 from ..data import register_folders
-from ..errors import InputError
+from ..errors import InputError, about
+from ..files import is_remote
 from ..logs import get_logger
 from ..modeling import build_model
 from ..modeling.distillation import (
@@ -30,6 +32,40 @@ logger = get_logger(__name__)
 NODES = {"PIXELS": PIXELS, "BOXES": BOXES, "IMAGES": IMAGES}
 
 
+def check_teachers(cfg: CfgNode) -> None:
+    """Check what can be told of MODEL.TEACHER without its models: before a run does anything else.
+
+    Args:
+        cfg: complete.
+
+    Raises:
+        InputError: a teacher's config or its weights are missing, or are in OUTPUT_DIR, which the
+            run overwrites; it has other classes; or all weights of its terms are 0.
+    """
+    for node, task in NODES.items():
+        keys = cfg.MODEL.TEACHER[node]
+        if not keys.CONFIG:
+            continue
+        where = f"MODEL.TEACHER.{node}.CONFIG {keys.CONFIG!r}"
+        weights = [key for key in keys if key.endswith("_WEIGHT")]
+        if not any(keys[key] for key in weights):
+            raise InputError(
+                f"{where} teaches nothing, as all of {', '.join(weights)} beside it are 0.0: set "
+                "one above 0, or CONFIG to ''"
+            )
+        _read_config(where, task, keys, cfg)
+        if keys.WEIGHTS and not is_model(keys.WEIGHTS) and not is_remote(keys.WEIGHTS):
+            with about(f"MODEL.TEACHER.{node}.WEIGHTS"):
+                local_file(keys.WEIGHTS)
+        for key in ("CONFIG", "WEIGHTS"):
+            folder = os.path.dirname(os.path.realpath(keys[key]))
+            if os.path.isfile(keys[key]) and folder == os.path.realpath(cfg.OUTPUT_DIR):
+                raise InputError(
+                    f"MODEL.TEACHER.{node}.{key} {keys[key]!r} is in OUTPUT_DIR, where this run "
+                    "would overwrite it: set another OUTPUT_DIR"
+                )
+
+
 def attach_teachers(model: nn.Module, cfg: CfgNode) -> nn.Module:
     """Give a model that is to be trained the teachers that MODEL.TEACHER names.
 
@@ -44,26 +80,19 @@ def attach_teachers(model: nn.Module, cfg: CfgNode) -> nn.Module:
             or its features do not fit the model's.
     """
     cfg = complete_config(cfg)
+    check_teachers(cfg)
     lessons: dict[str, Lesson] = {}
-    known: dict[tuple[str, str], tuple[Teacher, CfgNode]] = {}
+    known: dict[tuple[str, str], Teacher] = {}
     for node, task in NODES.items():
         keys = cfg.MODEL.TEACHER[node]
         if not keys.CONFIG:
             continue
         where = f"MODEL.TEACHER.{node}.CONFIG {keys.CONFIG!r}"
-        if task.name not in model.tasks:
-            raise InputError(
-                f"{where} is a teacher for {task.labels}, which MODEL.META_ARCHITECTURE "
-                f"{cfg.MODEL.META_ARCHITECTURE!r} does not learn: set it to ''"
-            )
-        try:
-            teacher, config = known.setdefault(
-                (keys.CONFIG, keys.WEIGHTS),
-                known.get((keys.CONFIG, keys.WEIGHTS)) or _load(keys, cfg, model),
-            )
-        except InputError as e:
-            raise InputError(f"{where}: {e}") from e
-        _check_task(where, task, teacher, config, cfg)
+        teacher = known.get((keys.CONFIG, keys.WEIGHTS))
+        config = _read_config(where, task, keys, cfg)
+        with about(f"MODEL.TEACHER.{node}.WEIGHTS {keys.WEIGHTS!r}" if keys.WEIGHTS else where):
+            teacher = teacher or _load(config, keys.WEIGHTS, cfg, model)
+        known[keys.CONFIG, keys.WEIGHTS] = teacher
         lessons[task.name] = _LESSONS[node](where, model, teacher, config, cfg)
         logger.info("%s teaches %s", where, task.labels)
     if lessons:
@@ -82,17 +111,38 @@ def teacher_digests(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _load(keys: CfgNode, cfg: CfgNode, student: Any) -> tuple[Teacher, CfgNode]:
+def _read_config(where: str, task: Task, keys: CfgNode, cfg: CfgNode) -> CfgNode:
+    """A teacher's config; InputError where it is not read, or its task or classes do not fit."""
+    if task.name not in model_tasks(cfg):
+        raise InputError(
+            f"{where} is a teacher for {task.labels}, which MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r} does not learn: set it to ''"
+        )
+    with about(where):
+        try:
+            config = find_config(keys.CONFIG, ["MODEL.DEVICE", str(cfg.MODEL.DEVICE)])
+        finally:
+            # A name of DATASETS.FOLDERS means what the student's config says.
+            register_folders(cfg)
+        tasks = model_tasks(config)
+    if task.name not in tasks:
+        raise InputError(
+            f"{where} does not learn {task.labels}: its MODEL.META_ARCHITECTURE is "
+            f"{config.MODEL.META_ARCHITECTURE!r}"
+        )
+    _check_classes(where, task, config, cfg)
+    return config
+
+
+def _load(config: CfgNode, weights: str, cfg: CfgNode, student: Any) -> Teacher:
+    weights = weights or config.MODEL.WEIGHTS
+    if weights:
+        config.defrost()
+        config.MODEL.BASELINE.PRETRAINED = False
+        config.freeze()
     try:
-        config = find_config(keys.CONFIG, ["MODEL.DEVICE", str(cfg.MODEL.DEVICE)])
-        weights = keys.WEIGHTS or config.MODEL.WEIGHTS
-        if weights:
-            config.defrost()
-            config.MODEL.BASELINE.PRETRAINED = False
-            config.freeze()
         model = build_model(config)
     finally:
-        # A name of DATASETS.FOLDERS means what the student's config says.
         register_folders(cfg)
     if weights:
         SafeCheckpointer(model, require_all=True).load(weights)
@@ -100,16 +150,11 @@ def _load(keys: CfgNode, cfg: CfgNode, student: Any) -> tuple[Teacher, CfgNode]:
         raise InputError("it names no weights: name them by WEIGHTS, beside CONFIG")
     flips = config.INPUT.FORMAT != cfg.INPUT.FORMAT
     mean, std = student.pixel_mean, student.pixel_std
-    return Teacher(model, of_mean=mean, of_std=std, flips_channels=flips), config
+    return Teacher(model, of_mean=mean, of_std=std, flips_channels=flips)
 
 
-def _check_task(where: str, task: Task, teacher: Teacher, config: CfgNode, cfg: CfgNode) -> None:
-    """InputError where a teacher lacks the task, or has other classes."""
-    if task.name not in teacher.model.tasks:
-        raise InputError(
-            f"{where} does not learn {task.labels}: its MODEL.META_ARCHITECTURE is "
-            f"{config.MODEL.META_ARCHITECTURE!r}"
-        )
+def _check_classes(where: str, task: Task, config: CfgNode, cfg: CfgNode) -> None:
+    """InputError where a teacher has other classes."""
     numbers = [each.MODEL[task.config_node].NUM_CLASSES for each in (config, cfg)]
     names = [list(each.DATASETS.get(task.classes_key, ())) for each in (config, cfg)]
     if numbers[0] != numbers[1]:

@@ -10,9 +10,7 @@ exponentials a neighbour take the place of one for each pixel and class.
 
 The gradient of a pixel's loss for its K logits has three parts: a factor times the softmax, a
 factor at the label's logit, and one at all logits (_Pixels). Weights, smoothed labels and the focal
-factor only change these factors. A teacher's KL divergence fits in as well: its logits, at the same
-low resolution, are resized beside the student's, and its softmax t has a fourth factor, -w, where
-the label has its own. The loss of a pixel is then w (sum t (log t - z) + log sum exp z).
+factor only change these factors.
 """
 
 from __future__ import annotations

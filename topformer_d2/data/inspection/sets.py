@@ -14,6 +14,7 @@ from detectron2.structures import BoxMode
 
 from ...errors import InputError
 from ...files import is_remote
+from ...tasks import IMAGES
 from ..boxes import has_area_inside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
@@ -30,6 +31,7 @@ SET_WARNINGS = (
     "some boxes within 0 to 1",
     "boxes look like corners",
     "image in training and test",
+    "class without an image",
 )
 _NAMES = 10  # of classes, in a message
 
@@ -41,6 +43,10 @@ def inspect_set(name: str, records: Sequence[dict], expected: Expected, tally: T
         table = _box_table(records)
         _note_relative(name, records, table, tally)
         _note_corners(name, table, tally)
+    classes = MetadataCatalog.get(name).get(IMAGES.classes_field)
+    seen = {record[IMAGES.record_key] for record in records if IMAGES.record_key in record}
+    if seen and (missing := unseen_classes(classes or (), seen)):
+        tally.note("class without an image", "", f"{name}: NO IMAGE of {missing}")
 
 
 def inspect_truth(name: str, records: list[dict], expected: Expected, tally: Tally) -> None:

@@ -1,0 +1,64 @@
+"""Keys that a config sets and that nothing of its training reads."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from ..tasks import BOXES, IMAGES, PIXELS, Task
+from .keys import add_topformer_config
+from .merging import flat_keys
+from .model import model_tasks
+
+# What the whole name of a key begins with, and the tasks whose models read it.
+_OF_TASKS: dict[str, tuple[Task, ...]] = {
+    "MODEL.SEM_SEG_LOSS.": (PIXELS,),
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": (PIXELS,),
+    "MODEL.RETINANET.QUALITY_TARGETS": (BOXES,),
+    "MODEL.RETINANET.FOCAL_LOSS_": (BOXES,),
+    "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": (BOXES,),
+    "MODEL.CLS_HEAD.LABEL_SMOOTHING": (IMAGES,),
+    "INPUT.CLS.": (IMAGES,),
+    **{
+        f"INPUT.{name}.PROB": (PIXELS, BOXES)
+        for name in ("WARP", "BLUR", "NOISE", "JPEG", "CUTOUT", "MOSAIC", "COPY_PASTE")
+    },
+}
+# Keys that say how something is done, and the key that says whether.
+_BESIDE = {
+    "MODEL.SEM_SEG_LOSS.EDGE_WIDTH": "MODEL.SEM_SEG_LOSS.EDGE_WEIGHT",
+    "MODEL.SEM_SEG_LOSS.HARD_MINIMUM": "MODEL.SEM_SEG_LOSS.HARD_THRESHOLD",
+}
+_TEACHERS = tuple(f"MODEL.TEACHER.{node}." for node in ("PIXELS", "BOXES", "IMAGES"))
+
+
+def keys_without_effect(cfg: CN) -> list[str]:
+    """What is set and changes nothing in a training of `cfg`, each as "KEY VALUE (the reason)".
+
+    Args:
+        cfg: complete, as load_config gives it.
+    """
+    default = get_cfg()
+    add_topformer_config(default)
+    defaults = dict(flat_keys(default))
+    changed = {
+        key: value for key, value in flat_keys(cfg) if key in defaults and value != defaults[key]
+    }
+    tasks = model_tasks(cfg)
+    return [
+        f"{key} {value!r} ({reason})"
+        for key, value in changed.items()
+        if (reason := _reason(key, changed, tasks))
+    ]
+
+
+def _reason(key: str, changed: dict, tasks: tuple[str, ...]) -> str:
+    for prefix, readers in _OF_TASKS.items():
+        if key.startswith(prefix) and not {task.name for task in readers} & {*tasks}:
+            return f"the model learns no {' or '.join(task.labels for task in readers)}"
+    if key in _BESIDE and _BESIDE[key] not in changed:
+        return f"{_BESIDE[key]} is at its default"
+    for teacher in _TEACHERS:
+        if key.startswith(teacher) and f"{teacher}CONFIG" not in changed:
+            return f"{teacher}CONFIG names no teacher"
+    return ""
