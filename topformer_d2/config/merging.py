@@ -126,7 +126,8 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
         if kind == "str" and given in ("int", "float"):  # which the command takes for Python's
             hint = """ (write "'...'")""" if source == _COMMAND else " (write '...')"
             hint = hint.replace("...", cut(new, 40))
-        takes = f"{_TYPES.get(kind, kind)}, such as {cut(old.partition(chr(10))[0])}"
+        example, *_ = old.partition("\n")  # of a node's keys the first one
+        takes = f"{_TYPES.get(kind, kind)}, such as {cut(example)}"
         return InputError(f"{source}: {key} is {cut(new)}{hint}; it takes {takes}")
     # yacs words it differently for files and for lists.
     _, unknown, name = text.replace(" config key", " key").partition("Non-existent key: ")

@@ -30,7 +30,7 @@ from ..files import is_remote, write_beside
 from ..logs import ESCAPE_CONTROLS, get_logger
 from .class_weights import fill_class_weights, log_class_weights
 from .processes import check_single_run
-from .teachers import check_teachers
+from .teachers import check_teachers, check_teachers_are_kept
 
 logger = get_logger(__name__)
 
@@ -62,6 +62,7 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
         check_values(cfg)
         check_config(cfg, train=not args.eval_only)
         if not args.eval_only:
+            check_teachers_are_kept(complete_config(cfg))
             check_teachers(complete_config(cfg))
         if comm.is_main_process():  # where it raises, the launcher ends the other processes
             arguments = shlex.join([args.config_file or "...", *getattr(args, "opts", [])])
@@ -84,7 +85,8 @@ def setup_run(cfg: CfgNode, args: argparse.Namespace | None = None) -> None:
                     _keep_quiet(handler)
                     handler.addFilter(ESCAPE_CONTROLS)  # Detectron2's lines as well
                     _handlers.append((name, handler))
-    _describe(cfg, args)
+    if comm.is_main_process():
+        _describe(cfg, args)
     for record in held:
         logging.getLogger(record.name).handle(record)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())

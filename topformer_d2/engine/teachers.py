@@ -32,16 +32,20 @@ logger = get_logger(__name__)
 NODES = {"PIXELS": PIXELS, "BOXES": BOXES, "IMAGES": IMAGES}
 
 
-def check_teachers(cfg: CfgNode) -> None:
+def check_teachers(cfg: CfgNode) -> dict[str, CfgNode]:
     """Check what can be told of MODEL.TEACHER without its models: before a run does anything else.
 
     Args:
         cfg: complete.
 
+    Returns:
+        The config of each teacher by its node, PIXELS, BOXES or IMAGES.
+
     Raises:
-        InputError: a teacher's config or its weights are missing, or are in OUTPUT_DIR, which the
-            run overwrites; it has other classes; or all weights of its terms are 0.
+        InputError: a teacher's config or its weights are missing, it has other classes, or all
+            weights of its terms are 0.
     """
+    configs = {}
     for node, task in NODES.items():
         keys = cfg.MODEL.TEACHER[node]
         if not keys.CONFIG:
@@ -53,16 +57,27 @@ def check_teachers(cfg: CfgNode) -> None:
                 f"{where} teaches nothing, as all of {', '.join(weights)} beside it are 0.0: set "
                 "one above 0, or CONFIG to ''"
             )
-        _read_config(where, task, keys, cfg)
+        configs[node] = _read_config(where, task, keys, cfg)
         if keys.WEIGHTS and not is_model(keys.WEIGHTS) and not is_remote(keys.WEIGHTS):
             with about(f"MODEL.TEACHER.{node}.WEIGHTS"):
                 local_file(keys.WEIGHTS)
+    return configs
+
+
+def check_teachers_are_kept(cfg: CfgNode) -> None:
+    """Raise InputError where a file of a teacher is in OUTPUT_DIR, where a run overwrites it.
+
+    Args:
+        cfg: complete.
+    """
+    output = os.path.realpath(cfg.OUTPUT_DIR)
+    for node, keys in cfg.MODEL.TEACHER.items():
         for key in ("CONFIG", "WEIGHTS"):
-            folder = os.path.dirname(os.path.realpath(keys[key]))
-            if os.path.isfile(keys[key]) and folder == os.path.realpath(cfg.OUTPUT_DIR):
+            path = keys[key]
+            if os.path.isfile(path) and os.path.dirname(os.path.realpath(path)) == output:
                 raise InputError(
-                    f"MODEL.TEACHER.{node}.{key} {keys[key]!r} is in OUTPUT_DIR, where this run "
-                    "would overwrite it: set another OUTPUT_DIR"
+                    f"MODEL.TEACHER.{node}.{key} {path!r} is in OUTPUT_DIR, where this run would "
+                    "overwrite it: set another OUTPUT_DIR"
                 )
 
 
@@ -80,16 +95,12 @@ def attach_teachers(model: nn.Module, cfg: CfgNode) -> nn.Module:
             or its features do not fit the model's.
     """
     cfg = complete_config(cfg)
-    check_teachers(cfg)
     lessons: dict[str, Lesson] = {}
     known: dict[tuple[str, str], Teacher] = {}
-    for node, task in NODES.items():
-        keys = cfg.MODEL.TEACHER[node]
-        if not keys.CONFIG:
-            continue
+    for node, config in check_teachers(cfg).items():
+        keys, task = cfg.MODEL.TEACHER[node], NODES[node]
         where = f"MODEL.TEACHER.{node}.CONFIG {keys.CONFIG!r}"
         teacher = known.get((keys.CONFIG, keys.WEIGHTS))
-        config = _read_config(where, task, keys, cfg)
         with about(f"MODEL.TEACHER.{node}.WEIGHTS {keys.WEIGHTS!r}" if keys.WEIGHTS else where):
             teacher = teacher or _load(config, keys.WEIGHTS, cfg, model)
         known[keys.CONFIG, keys.WEIGHTS] = teacher

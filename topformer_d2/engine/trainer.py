@@ -60,7 +60,7 @@ from .solver import (
     check_solver,
     scale_to_batch,
 )
-from .teachers import attach_teachers, teacher_digests
+from .teachers import attach_teachers, check_teachers_are_kept, teacher_digests
 from .train_loop import AccumulatingTrainer
 
 logger = get_logger(__name__)
@@ -88,6 +88,7 @@ class Trainer(RecoveringTrainer):
         self._evaluated = 0  # iterations that were done at the last evaluation
         cfg = complete_config(cfg)
         check_values(cfg)
+        check_teachers_are_kept(cfg)
         cfg = with_class_weights(cfg)
         self._config = cfg.dump()  # as it was given, before anything is scaled
         if self._has_own_evaluators():
