@@ -114,7 +114,8 @@ def _set_up_loggers(folder: str) -> None:
 
 
 def _describe(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Log what is needed to run the same again."""
+    """Log what is needed to run the same again, in Detectron2's words."""
+    logger.info("Rank of current process: 0. World size: %d", comm.get_world_size())
     logger.info("Environment info:\n%s", collect_env_info())
     logger.info("Command line arguments: %s", args)
     if path := args.config_file:
