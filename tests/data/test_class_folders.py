@@ -34,6 +34,14 @@ def test_classes_and_images_are_those_of_torchvisions_image_folder(tmp_path):
     assert sorted(found) == sorted(theirs.samples) and len(found) == 8
 
 
+def test_images_beside_the_folders_are_named(tmp_path, caplog):
+    write_class_folders(tmp_path, ("cat",), 2)
+    assert len(ClassFolders(str(tmp_path)).records()) == 2 and caplog.text == ""
+    photo(tmp_path / "loose.jpg")
+    assert len(ClassFolders(str(tmp_path)).records()) == 2
+    assert "loose.jpg" in caplog.text
+
+
 def test_a_config_gets_as_many_classes_as_there_are_folders(tiny_classifier):
     cfg = tiny_classifier()
     assert cfg.MODEL.CLS_HEAD.NUM_CLASSES == 2

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import InputError, did_you_mean, shortened, summarize
+from ..errors import InputError, did_you_mean, printable, shortened, summarize
+from ..logs import get_logger
 from ..tasks import IMAGES
 from .class_list import listed_classes
 from .image_files import has_extension
 from .registered import register_dataset
+
+logger = get_logger(__name__)
 
 KEY = "CLASS_FOLDERS"
 _KEYS = (KEY, "CLASSES")
@@ -99,6 +102,8 @@ class ClassFolders:
     def records(self) -> list[dict]:
         """One record an image, "file_name" and "class_id", ordered by class and by name.
 
+        A warning names images beside the folders, which are of no class.
+
         Raises:
             InputError: as class_names; or a folder has no image.
         """
@@ -111,6 +116,9 @@ class ClassFolders:
             if not files:
                 raise InputError(f"{folder} has no image: add some, or remove the folder")
             found += [{"file_name": file, IMAGES.record_key: index} for file in files]
+        if loose := sorted(filter(has_extension, os.listdir(self.root))):
+            named = printable(summarize(loose, "images"))
+            logger.warning("%s: not used, as in no class's folder: %s", printable(self.root), named)
         return found
 
 
