@@ -35,10 +35,10 @@ def test_classes_and_images_are_those_of_torchvisions_image_folder(tmp_path):
 
 
 def test_images_beside_the_folders_are_named(tmp_path, caplog):
-    write_class_folders(tmp_path, ("cat",), 2)
-    assert len(ClassFolders(str(tmp_path)).records()) == 2 and caplog.text == ""
+    write_class_folders(tmp_path, ("cat", "scans.png"), 2)
+    assert len(ClassFolders(str(tmp_path)).records()) == 4 and caplog.text == ""
     photo(tmp_path / "loose.jpg")
-    assert len(ClassFolders(str(tmp_path)).records()) == 2
+    assert len(ClassFolders(str(tmp_path)).records()) == 4
     assert "loose.jpg" in caplog.text
 
 

@@ -116,7 +116,9 @@ class ClassFolders:
             if not files:
                 raise InputError(f"{folder} has no image: add some, or remove the folder")
             found += [{"file_name": file, IMAGES.record_key: index} for file in files]
-        if loose := sorted(filter(has_extension, os.listdir(self.root))):
+        with os.scandir(self.root) as entries:  # a class may be named as an image is
+            loose = sorted(e.name for e in entries if has_extension(e.name) and not e.is_dir())
+        if loose:
             named = printable(summarize(loose, "images"))
             logger.warning("%s: not used, as in no class's folder: %s", printable(self.root), named)
         return found
