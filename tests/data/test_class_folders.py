@@ -15,7 +15,7 @@ from topformer_d2.data import build_test_loader, build_train_loader, check_confi
 from topformer_d2.data.class_folders import ClassFolders
 from topformer_d2.data.class_mapper import ClassMapper, build_class_transform
 from topformer_d2.data.images import read_image
-from topformer_d2.data.inspection import check_samples
+from topformer_d2.data.inspection import check_samples, inspect_config
 from topformer_d2.data.registered import load_records
 from topformer_d2.errors import InputError
 
@@ -34,12 +34,18 @@ def test_classes_and_images_are_those_of_torchvisions_image_folder(tmp_path):
     assert sorted(found) == sorted(theirs.samples) and len(found) == 8
 
 
-def test_images_beside_the_folders_are_named(tmp_path, caplog):
-    write_class_folders(tmp_path, ("cat", "scans.png"), 2)
-    assert len(ClassFolders(str(tmp_path)).records()) == 4 and caplog.text == ""
-    photo(tmp_path / "loose.jpg")
-    assert len(ClassFolders(str(tmp_path)).records()) == 4
-    assert "loose.jpg" in caplog.text
+def test_images_beside_the_folders_are_named_once(tiny_classifier, tmp_path, caplog):
+    (tmp_path / "train" / "cat").rename(tmp_path / "train/scans.png")  # a folder, no image
+    (tmp_path / "val" / "cat").rename(tmp_path / "val/scans.png")
+    cfg = tiny_classifier()
+    check_samples(cfg, train=True)
+    assert caplog.text == ""
+    photo(tmp_path / "train/loose.jpg")
+    check_samples(cfg, train=True)
+    assert caplog.text.count("loose.jpg") == 1
+    found = inspect_config(cfg).all_findings
+    loose = ("image without label", str(tmp_path / "train/loose.jpg"))
+    assert [(f.kind, f.file) for f in found] == [loose]
 
 
 def test_a_config_gets_as_many_classes_as_there_are_folders(tiny_classifier):

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..errors import InputError, did_you_mean, printable, shortened, summarize
-from ..logs import get_logger
+from ..errors import InputError, did_you_mean, shortened, summarize
 from ..tasks import IMAGES
 from .class_list import listed_classes
 from .image_files import has_extension
 from .registered import register_dataset
-
-logger = get_logger(__name__)
 
 KEY = "CLASS_FOLDERS"
 _KEYS = (KEY, "CLASSES")
@@ -102,8 +99,6 @@ class ClassFolders:
     def records(self) -> list[dict]:
         """One record an image, "file_name" and "class_id", ordered by class and by name.
 
-        A warning names images beside the folders, which are of no class.
-
         Raises:
             InputError: as class_names; or a folder has no image.
         """
@@ -116,11 +111,6 @@ class ClassFolders:
             if not files:
                 raise InputError(f"{folder} has no image: add some, or remove the folder")
             found += [{"file_name": file, IMAGES.record_key: index} for file in files]
-        with os.scandir(self.root) as entries:  # a class may be named as an image is
-            loose = sorted(e.name for e in entries if has_extension(e.name) and not e.is_dir())
-        if loose:
-            named = printable(summarize(loose, "images"))
-            logger.warning("%s: not used, as in no class's folder: %s", printable(self.root), named)
         return found
 
 
@@ -136,6 +126,12 @@ def register_class_folders(name: str, entry: Mapping[str, Any]) -> None:
         metadata[IMAGES.classes_field] = parsed.class_names()
     load = partial(ClassFolders.records, parsed)
     register_dataset(name, load, [IMAGES.name], **metadata)
+
+
+def images_beside(folder: str) -> list[str]:
+    """Names of the images in a folder that are in none of its folders, and so of no class."""
+    with os.scandir(folder) as entries:  # a class's folder may be named as an image is
+        return sorted(e.name for e in entries if has_extension(e.name) and not e.is_dir())
 
 
 def _images_below(folder: str) -> list[str]:

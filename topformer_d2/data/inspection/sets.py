@@ -12,10 +12,12 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
-from ...errors import InputError
+from ...errors import InputError, summarize
 from ...files import is_remote
 from ...tasks import IMAGES
 from ..boxes import has_area_inside
+from ..class_folders import KEY as CLASS_FOLDERS
+from ..class_folders import ClassFolders, images_beside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
 from ..labelling.unknown import suggest_values
@@ -32,6 +34,7 @@ SET_WARNINGS = (
     "boxes look like corners",
     "image in training and test",
     "class without an image",
+    "image without label",
 )
 _NAMES = 10  # of classes, in a message
 
@@ -43,10 +46,15 @@ def inspect_set(name: str, records: Sequence[dict], expected: Expected, tally: T
         table = _box_table(records)
         _note_relative(name, records, table, tally)
         _note_corners(name, table, tally)
-    classes = MetadataCatalog.get(name).get(IMAGES.classes_field)
+    metadata = MetadataCatalog.get(name)
+    classes, entry = metadata.get(IMAGES.classes_field), metadata.get("folders")
     seen = {record[IMAGES.record_key] for record in records if IMAGES.record_key in record}
     if seen and (missing := unseen_classes(classes or (), seen)):
         tally.note("class without an image", "", f"{name}: NO IMAGE of {missing}")
+    if ClassFolders.is_named(entry) and (loose := images_beside(entry[CLASS_FOLDERS])):
+        folder = entry[CLASS_FOLDERS]
+        message = f"{folder}: not used, as in no class's folder: {summarize(loose, 'images')}"
+        tally.note("image without label", os.path.join(folder, loose[0]), message)
 
 
 def inspect_truth(name: str, records: list[dict], expected: Expected, tally: Tally) -> None:
