@@ -28,6 +28,11 @@ from topformer_d2.data import check_config
 from topformer_d2.engine import Trainer, setup_run
 from topformer_d2.errors import InputError, show_input_errors
 
+# The losses of a detector and of its teacher.
+OF_BOXES = {
+    *("loss_cls", "loss_box_reg"),
+    *("loss_distill_scores", "loss_distill_boxes", "loss_distill_levels"),
+}
 COLUMNS = ["iteration", "where", "sem_seg_norm", "instances_norm", "cosine"]
 
 
@@ -39,8 +44,8 @@ def task_gradients(model: nn.Module, batch: list[dict]) -> Iterator[tuple[str, T
     body.register_forward_hook(lambda _module, _inputs, outputs: sims.update(outputs))
     with torch.random.fork_rng(), EventStorage():
         losses = model(batch)
-    of_boxes = losses["loss_cls"] + losses["loss_box_reg"]
-    of_pixels = sum(losses.values()) - of_boxes
+    of_boxes = sum(losses[name] for name in OF_BOXES if name in losses)
+    of_pixels = sum(loss for name, loss in losses.items() if name not in OF_BOXES)
     weights = [weight for weight in body.parameters() if weight.requires_grad]
     shared = [*sims.values(), *weights]
     pixels, boxes = (

@@ -15,6 +15,8 @@ from topformer_d2.config.ranges import RANGES
 from topformer_d2.errors import InputError
 
 LOSS = "MODEL.SEM_SEG_LOSS."
+RETINANET = "MODEL.RETINANET."
+TEACHER = "MODEL.TEACHER.PIXELS."
 
 
 def value_of(cfg, key):
@@ -164,6 +166,26 @@ def test_keys_that_the_rest_of_the_config_cannot_have(opts, named):
         ("seg_topformer_t", [LOSS + "EDGE_WIDTH", "9"], [LOSS + "EDGE_WIDTH"]),
         ("seg_topformer_t", [LOSS + "EDGE_WIDTH", "9", LOSS + "EDGE_WEIGHT", "2.0"], []),
         ("seg_topformer_t", ["MODEL.TEACHER.IMAGES.TEMPERATURE", "4.0"], ["MODEL.TEACHER.IMAGES"]),
+        ("seg_topformer_t", ["INPUT.WARP.ROTATION", "20.0"], ["INPUT.WARP.ROTATION"]),
+        ("seg_topformer_t", ["INPUT.WARP.ROTATION", "20.0", "INPUT.WARP.PROB", "0.5"], []),
+        (
+            "cls_topformer_t",
+            ["INPUT.CLS.RAND_AUGMENT_MAGNITUDE", "5", "INPUT.CLS.RAND_AUGMENT_OPS", "0"],
+            ["INPUT.CLS.RAND_AUGMENT_MAGNITUDE"],
+        ),
+        (
+            "det_retinanet_lite_topformer_t",
+            [RETINANET + "FOCAL_LOSS_ALPHA", "0.5", RETINANET + "QUALITY_TARGETS", "True"],
+            [RETINANET + "FOCAL_LOSS_ALPHA"],
+        ),
+        (
+            "seg_topformer_t",
+            [
+                *(TEACHER + "CONFIG", "camvid_s", TEACHER + "TEMPERATURE", "4.0"),
+                *(TEACHER + "LOGITS_WEIGHT", "0.0", TEACHER + "FEATURES_WEIGHT", "1.0"),
+            ],
+            [TEACHER + "TEMPERATURE"],
+        ),
         *((name, [], []) for name in list_configs()),
     ],
 )

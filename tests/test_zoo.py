@@ -103,6 +103,16 @@ def test_a_damaged_card_is_named(tmp_path, monkeypatch, content):
         Predictor("camvid_t")
 
 
+@pytest.mark.parametrize("ending", [".yaml", ".safetensors"])
+def test_a_missing_file_of_a_model_is_named(tmp_path, monkeypatch, ending):
+    for path in zoo._FOLDER.glob("camvid_t.*"):
+        if path.suffix != ending:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(zoo, "_FOLDER", tmp_path)
+    with pytest.raises(InputError, match=rf"camvid_t\{ending} is missing: install"):
+        get_config("camvid_t")
+
+
 def test_a_training_starts_from_one_by_its_name():
     cfg = get_config("camvid_t")
     model = build_model(cfg)
@@ -112,6 +122,8 @@ def test_a_training_starts_from_one_by_its_name():
     assert all(torch.equal(own[key], value.float()) for key, value in weights.items())
     with pytest.raises(InputError, match=r"camvid_t does not exist; .*camvid_t\.safetensors"):
         read_weights("camvid_t")  # which takes files alone, and says where that one is
+    with pytest.raises(InputError, match=r"camvid_tt does not exist .*'camvid_t'"):
+        SafeCheckpointer(model).load("camvid_tt")
 
 
 def test_the_command_predicts_with_one(tmp_path):

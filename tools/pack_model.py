@@ -21,7 +21,9 @@ from detectron2.config import get_cfg
 import topformer_d2
 from topformer_d2.checkpoint import read_weights, save_state_dict
 from topformer_d2.checkpoint.compact import to_float16, to_int8
+from topformer_d2.checkpoint.parts import TRAINING_ALONE
 from topformer_d2.config import add_topformer_config, load_config
+from topformer_d2.errors import summarize
 
 FOLDER = Path(topformer_d2.__file__).parent / "zoo"
 MOST_BYTES = 4_000_000
@@ -64,7 +66,7 @@ def main() -> None:
     add_topformer_config(defaults)
     values = {"VERSION": 2}
     values |= {node: differing(cfg[node], defaults[node]) for node in ("MODEL", "INPUT")}
-    for key in ("WEIGHTS", "DEVICE"):
+    for key in ("WEIGHTS", "DEVICE", "TEACHER"):
         values["MODEL"].pop(key, None)
     values["DATASETS"] = {key: list(cfg.DATASETS[key]) for key in KEYS if cfg.DATASETS[key]}
     if args.test:
@@ -72,9 +74,12 @@ def main() -> None:
     weights = {
         key: value
         for key, value in read_weights(str(args.weights or args.run / "model_final.pth")).items()
-        if not key.endswith("num_batches_tracked")  # no part of an answer
+        # What is no part of an answer.
+        if not key.endswith("num_batches_tracked") and not key.startswith(TRAINING_ALONE)
     }
     packed = to_int8(weights) if args.int8 else to_float16(weights)
+    if lost := [key for key, value in packed.items() if not value.isfinite().all()]:
+        raise SystemExit(f"{summarize(lost)}: not finite in {'int8' if args.int8 else 'float16'}")
     path = FOLDER / f"{args.name}.safetensors"
     save_state_dict(packed, str(path))
     size = path.stat().st_size

@@ -25,7 +25,7 @@ class Task:
         classes: its classes, in words.
         evaluator_types: of a dataset that has labels for it alone.
         config_node: below MODEL, of the head; NUM_CLASSES is in it.
-        classes_key: below DATASETS, of the class names; "" = the config does not keep them.
+        classes_key: below DATASETS, of the class names.
         table: of its classes in the description of an exported file.
         metrics: group of its metrics in an evaluation's results.
         main_metric: of that group, by which models are compared.
@@ -97,7 +97,7 @@ IMAGES = Task(
     classes="classes of images",
     evaluator_types=("cls",),
     config_node="CLS_HEAD",
-    classes_key="",
+    classes_key="IMAGE_CLASSES",
     table="images",
     metrics="cls",
     main_metric="top1",

@@ -39,13 +39,31 @@ def test_images_beside_the_folders_are_named_once(tiny_classifier, tmp_path, cap
     (tmp_path / "val" / "cat").rename(tmp_path / "val/scans.png")
     cfg = tiny_classifier()
     check_samples(cfg, train=True)
-    assert caplog.text == ""
+    assert "not used" not in caplog.text
     photo(tmp_path / "train/loose.jpg")
     check_samples(cfg, train=True)
     assert caplog.text.count("loose.jpg") == 1
     found = inspect_config(cfg).all_findings
     loose = ("image without label", str(tmp_path / "train/loose.jpg"))
     assert [(f.kind, f.file) for f in found] == [loose]
+
+
+def test_hidden_folders_are_left_out_and_links_are_followed_once(tmp_path):
+    root, other = tmp_path / "images", tmp_path / "other"
+    write_class_folders(root, ("cat", "dog"), 2)
+    (root / "cat/.ipynb_checkpoints").mkdir()
+    photo(root / "cat/.ipynb_checkpoints/0.png")
+    other.mkdir()
+    photo(other / "9.png")
+    (root / "dog/more").symlink_to(other)
+    assert [r["class_id"] for r in ClassFolders(str(root)).records()] == [0, 0, 1, 1, 1]
+    (root / "cat/in").mkdir()
+    link = root / "cat/in/loop"
+    for target in (root, root / "cat", tmp_path):
+        link.symlink_to(target)
+        with pytest.raises(InputError, match=r"cat/in/loop.* is a link to"):
+            ClassFolders(str(root)).records()
+        link.unlink()
 
 
 def test_a_config_gets_as_many_classes_as_there_are_folders(tiny_classifier):

@@ -106,6 +106,10 @@ def test_resuming_uses_the_same_weights(tiny_config, tmp_path, monkeypatch):
     assert weights == dumped.MODEL.SEM_SEG_LOSS.CLASS_WEIGHTS
     cut = tiny_config(*opts, "OUTPUT_DIR", str(tmp_path / "cut"))
     setup_run(cut)
+    fresh = tiny_config(*opts, "OUTPUT_DIR", str(tmp_path / "cut"))
+    with monkeypatch.context() as m, pytest.raises(TypeError):  # counts, without a checkpoint
+        m.setattr("topformer_d2.engine.class_weights.count_training_pixels", None)
+        fill_class_weights(fresh, resume=True)
     first, _ = run(cut, stop_after=1)
     # An evaluation between them computes no weights.
     tested = ["DATASETS.TEST", "('synthetic_sem_seg_val',)"]

@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from tests.engine.test_resume import run
 from topformer_d2.checkpoint import SafeCheckpointer, save_state_dict
 from topformer_d2.config import load_config
 from topformer_d2.engine import Trainer, setup_run
-from topformer_d2.engine.teachers import attach_teachers
+from topformer_d2.engine.teachers import attach_teachers, check_teachers
 from topformer_d2.errors import InputError
 from topformer_d2.modeling import build_model
 
@@ -224,6 +226,16 @@ def test_a_classifier_learns_from_one_of_the_same_mixed_images(tiny_classifier, 
     divergence = (theirs.softmax(1) * (theirs.log_softmax(1) - own.log_softmax(1))).sum(1).mean()
     found = trainer.storage.history("loss_distill_cls").latest()
     assert found == pytest.approx(9 * divergence.item(), rel=1e-4) and found > 0
+
+
+def test_a_classifiers_teacher_has_the_same_classes_in_the_same_order(tiny_classifier, tmp_path):
+    files = saved(tiny_classifier(), tmp_path / "teacher")
+    check_teachers(tiny_classifier(*teacher_keys(IMAGES, files)))
+    config = Path(files[0])
+    turned = r"\1\2\n\1CLASSES: [dog, cat]"
+    config.write_text(re.sub(r"( +)(CLASS_FOLDERS: .*)", turned, config.read_text()))
+    with pytest.raises(InputError, match=r"IMAGE_CLASSES.* 'dog' there and 'cat' here"):
+        check_teachers(tiny_classifier(*teacher_keys(IMAGES, files)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from detectron2.modeling import build_model as build_detectron2_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
-from torchvision.ops import box_iou
+from torchvision import ops
 
 from topformer_d2 import get_config
 from topformer_d2.errors import InputError
@@ -18,6 +18,11 @@ CONFIGS = [
     "det_retinanet_lite_topformer_t",
     "multitask_lite_topformer_t",
 ]
+IOU_LOSSES = {
+    "giou": ops.generalized_box_iou_loss,
+    "diou": ops.distance_box_iou_loss,
+    "ciou": ops.complete_box_iou_loss,
+}
 BOXES = torch.tensor([[4.0, 6, 40, 50], [20, 10, 60, 30]])
 
 
@@ -53,6 +58,26 @@ def test_each_key_changes_its_own_loss_alone(name):
         found[changed].backward()
 
 
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_iou_losses_are_torchvisions_of_the_decoded_boxes(kind):
+    model = build(CONFIGS[1], KEYS + "BBOX_REG_LOSS_TYPE", kind, KEYS + "NUM_CLASSES", "3")
+    anchors = torch.tensor([[0.0, 0, 30, 40], [10, 10, 50, 50], [18, 12, 55, 28]])
+    truth = torch.cat([BOXES, BOXES[1:]])
+    deltas = 0.3 * torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(0))
+    deltas.requires_grad_()
+    labels = torch.tensor([[0, 3, 2]])  # of a class, of none, of a class
+    logits = torch.zeros(1, 3, 3, requires_grad=True)
+    with EventStorage():
+        found = model.losses([Boxes(anchors)], [logits], [*labels], [deltas], [*truth[None]])
+    of_class = [0, 2]
+    decoded = model.box2box_transform.apply_deltas(deltas[0, of_class], anchors[of_class])
+    expected = IOU_LOSSES[kind](decoded, truth[of_class], reduction="sum") / (0.9 * 100 + 0.1 * 2)
+    torch.testing.assert_close(found["loss_box_reg"], expected)
+    gradients = [torch.autograd.grad(each, deltas)[0] for each in (found["loss_box_reg"], expected)]
+    torch.testing.assert_close(*gradients)
+    assert gradients[0][0, of_class].any(1).all() and not gradients[0][0, 1].any()
+
+
 def test_targets_are_the_ious_of_decoded_boxes():
     model = build(CONFIGS[1], KEYS + "QUALITY_TARGETS", "True", KEYS + "NUM_CLASSES", "3")
     anchors = [Boxes(torch.tensor([[0.0, 0, 30, 40], [10, 10, 50, 50]])), Boxes(BOXES)]
@@ -66,7 +91,7 @@ def test_targets_are_the_ious_of_decoded_boxes():
     decoded = model.box2box_transform.apply_deltas(
         torch.cat(deltas, 1)[0], Boxes.cat(anchors).tensor
     )
-    ious = box_iou(decoded, truth[0]).diagonal()
+    ious = ops.box_iou(decoded, truth[0]).diagonal()
     targets = torch.zeros(4, 3)
     targets[0, 0], targets[3, 2] = ious[0], ious[3]
     used, x = [0, 1, 3], torch.cat(logits, 1)[0]

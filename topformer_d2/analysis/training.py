@@ -140,7 +140,8 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
 
     The straight implementation has the same weights. Its batch has PyTorch's usual layout, its
     activations make new maps, its loss resizes all logits or makes one-hot targets, and its
-    optimizer is not fused. Where MODEL.SEM_SEG_LOSS adds to the cross entropy, both have our loss.
+    optimizer is not fused. Where MODEL.SEM_SEG_LOSS adds to the cross entropy, or
+    MODEL.RETINANET.QUALITY_TARGETS changes what a detector learns, both have our loss.
 
     Args:
         cfg: MODEL.DEVICE is "cpu".
@@ -159,7 +160,7 @@ def make_steps(cfg: CfgNode, *, with_peers: bool) -> list[TrainingStep]:
     head = getattr(straight, "sem_seg_head", None)
     if head is not None and not changed_loss_keys(cfg):
         head.loss = PlainCrossEntropy(weight=head.loss.weight, ignore_value=head.ignore_value)
-    if isinstance(straight, RetinaNet):
+    if isinstance(straight, RetinaNet) and not cfg.MODEL.RETINANET.QUALITY_TARGETS:
         straight.losses = RetinaNet.losses.__get__(straight)
     steps = [
         TrainingStep(OURS, model, build_optimizer(cfg, model)),

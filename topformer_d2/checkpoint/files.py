@@ -13,8 +13,8 @@ import torch
 from detectron2.utils.file_io import PathManager
 from torch import Tensor
 
-from ..config import is_model, model_files
-from ..errors import InputError
+from ..config import is_model, list_models, model_files
+from ..errors import InputError, did_you_mean
 from ..files import check_regular_file, writing_beside
 from .compact import from_int8
 from .contents import weights_of
@@ -166,7 +166,7 @@ def local_file(path: str) -> str:
     if os.path.isdir(local):
         raise InputError(f"{path} is a folder; name a weights file in it")
     if not os.path.lexists(local):
-        hint = ""
+        hint = did_you_mean(path, list_models())
         if is_model(path):
             hint = f"; those of the model of that name are in {model_files(path)[1]}"
         raise InputError(f"weights file {path} does not exist{hint}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .. import __version__, load
@@ -125,3 +126,5 @@ def _load_package() -> None:
         load()
     except ImportError as e:
         raise InputError(str(e)) from e
+    # Detectron2's anchors leave out a keyword, of which PyTorch warns.
+    warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)

@@ -144,6 +144,8 @@ def add_topformer_config(cfg: CN) -> None:
     cfg.DATASETS.THING_CLASSES = []
     # Class names of the pixels, written and used as DATASETS.THING_CLASSES are.
     cfg.DATASETS.STUFF_CLASSES = []
+    # Class names of whole images, likewise.
+    cfg.DATASETS.IMAGE_CLASSES = []
 
     # One number for each dataset of TRAIN: its share of the training images is in proportion to it,
     # whatever its size. Empty = every image comes equally often.

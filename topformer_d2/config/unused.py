@@ -24,10 +24,27 @@ _OF_TASKS: dict[str, tuple[Task, ...]] = {
         for name in ("WARP", "BLUR", "NOISE", "JPEG", "CUTOUT", "MOSAIC", "COPY_PASTE")
     },
 }
-# Keys that say how something is done, and the key that says whether.
-_BESIDE = {
-    "MODEL.SEM_SEG_LOSS.EDGE_WIDTH": "MODEL.SEM_SEG_LOSS.EDGE_WEIGHT",
-    "MODEL.SEM_SEG_LOSS.HARD_MINIMUM": "MODEL.SEM_SEG_LOSS.HARD_THRESHOLD",
+# Details of INPUT's augmentations, which their PROB turns on.
+_DETAILS = {
+    "WARP": ("ROTATION", "SCALE", "SHEAR", "TRANSLATION", "PERSPECTIVE"),
+    "BLUR": ("SIGMA",),
+    "NOISE": ("SIGMA",),
+    "JPEG": ("QUALITY",),
+    "CUTOUT": ("MAX_HOLES", "SIZE"),
+}
+# Keys that say how something is done: the key that says whether, and its value that says no.
+_BESIDE: dict[str, tuple[str, object]] = {
+    "MODEL.SEM_SEG_LOSS.EDGE_WIDTH": ("MODEL.SEM_SEG_LOSS.EDGE_WEIGHT", 1.0),
+    "MODEL.SEM_SEG_LOSS.HARD_MINIMUM": ("MODEL.SEM_SEG_LOSS.HARD_THRESHOLD", 0.0),
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": ("MODEL.RETINANET.QUALITY_TARGETS", True),
+    "MODEL.TEACHER.PIXELS.TEMPERATURE": ("MODEL.TEACHER.PIXELS.LOGITS_WEIGHT", 0.0),
+    "MODEL.TEACHER.IMAGES.TEMPERATURE": ("MODEL.TEACHER.IMAGES.LOGITS_WEIGHT", 0.0),
+    "INPUT.CLS.RAND_AUGMENT_MAGNITUDE": ("INPUT.CLS.RAND_AUGMENT_OPS", 0),
+    **{
+        f"INPUT.{name}.{detail}": (f"INPUT.{name}.PROB", 0.0)
+        for name, details in _DETAILS.items()
+        for detail in details
+    },
 }
 _TEACHERS = tuple(f"MODEL.TEACHER.{node}." for node in ("PIXELS", "BOXES", "IMAGES"))
 
@@ -44,21 +61,23 @@ def keys_without_effect(cfg: CN) -> list[str]:
     changed = {
         key: value for key, value in flat_keys(cfg) if key in defaults and value != defaults[key]
     }
-    tasks = model_tasks(cfg)
+    values, tasks = dict(flat_keys(cfg)), model_tasks(cfg)
     return [
         f"{key} {value!r} ({reason})"
         for key, value in changed.items()
-        if (reason := _reason(key, changed, tasks))
+        if (reason := _reason(key, values, changed, tasks))
     ]
 
 
-def _reason(key: str, changed: dict, tasks: tuple[str, ...]) -> str:
+def _reason(key: str, values: dict, changed: dict, tasks: tuple[str, ...]) -> str:
     for prefix, readers in _OF_TASKS.items():
         if key.startswith(prefix) and not {task.name for task in readers} & {*tasks}:
             return f"the model learns no {' or '.join(task.labels for task in readers)}"
-    if key in _BESIDE and _BESIDE[key] not in changed:
-        return f"{_BESIDE[key]} is at its default"
     for teacher in _TEACHERS:
         if key.startswith(teacher) and f"{teacher}CONFIG" not in changed:
             return f"{teacher}CONFIG names no teacher"
+    if key in _BESIDE:
+        switch, off = _BESIDE[key]
+        if values.get(switch, off) == off:
+            return f"{switch} is {off}"
     return ""

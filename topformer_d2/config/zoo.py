@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InputError, did_you_mean
 
 _FOLDER = Path(__file__).resolve().parent.parent / "zoo"
+_FILES = (".json", ".yaml", ".safetensors")  # of each model
 _FIX = "install topformer_d2 again"
 
 
@@ -19,7 +20,7 @@ def list_models() -> list[str]:
 
     Predictor, get_config and the command's --model and --config-file take them.
     """
-    return sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
+    return sorted({path.stem for path in _FOLDER.iterdir() if path.suffix in _FILES})
 
 
 def model_card(name: str) -> dict[str, Any]:
@@ -43,15 +44,18 @@ def model_files(name: str) -> tuple[str, str]:
     """Paths of a model's config and of its weights, whose SHA-256 is checked.
 
     Raises:
-        InputError: there is no such model, or its weights have been changed.
+        InputError: there is no such model, or its files are missing or have been changed.
     """
     card = model_card(name)
-    weights = _FOLDER / f"{name}.safetensors"
+    config, weights = (_FOLDER / f"{name}{end}" for end in (".yaml", ".safetensors"))
+    for path in (config, weights):
+        if not path.is_file():
+            raise InputError(f"{path} is missing: {_FIX}")
     if hashlib.sha256(weights.read_bytes()).hexdigest() != card["sha256"]:
         raise InputError(
             f"{weights} was damaged or changed (its SHA-256 is not that of {name}.json): {_FIX}"
         )
-    return str(_FOLDER / f"{name}.yaml"), str(weights)
+    return str(config), str(weights)
 
 
 def is_model(name: str) -> bool:

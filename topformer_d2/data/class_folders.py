@@ -121,24 +121,25 @@ def register_class_folders(name: str, entry: Mapping[str, Any]) -> None:
         InputError: as ClassFolders.parse and class_names; a folder that is missing is none here.
     """
     parsed = ClassFolders.parse(name, entry)
-    metadata: dict[str, Any] = {"folders": dict(entry)}
+    metadata: dict[str, Any] = {"folders": dict(entry), "image_root": parsed.root}
     if os.path.isdir(parsed.root):
         metadata[IMAGES.classes_field] = parsed.class_names()
     load = partial(ClassFolders.records, parsed)
     register_dataset(name, load, [IMAGES.name], **metadata)
 
 
-def images_beside(folder: str) -> list[str]:
-    """Names of the images in a folder that are in none of its folders, and so of no class."""
-    with os.scandir(folder) as entries:  # a class's folder may be named as an image is
-        return sorted(e.name for e in entries if has_extension(e.name) and not e.is_dir())
-
-
 def _images_below(folder: str) -> list[str]:
-    """Paths of the image files below a folder, sorted."""
-    return sorted(
-        os.path.join(below, file)
-        for below, _, files in os.walk(folder, followlinks=True)
-        for file in files
-        if has_extension(file)
-    )
+    """Paths of the image files below a class's folder, sorted; hidden folders are left out.
+
+    Raises:
+        InputError: a link leads to a folder that is read already, such as one above it.
+    """
+    found, seen = [], {os.path.realpath(os.path.dirname(folder))}
+    for below, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "."]  # such as .ipynb_checkpoints
+        real = os.path.realpath(below)
+        if real in seen:
+            raise InputError(f"{below} is a link to {real}, which is read already: remove the link")
+        seen.add(real)
+        found += [os.path.join(below, file) for file in files if has_extension(file)]
+    return sorted(found)

@@ -61,7 +61,7 @@ class ClassMapper:
                 )
             sample[IMAGES.name] = index
         pixels = read_image(record["file_name"], self.image_format)
-        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        image = torch.from_numpy(pixels.transpose(2, 0, 1).copy(order="C"))
         # The transforms draw from PyTorch's generator of the CPU, from which the model draws too.
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(int(np.random.randint(2**31)))

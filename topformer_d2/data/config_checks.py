@@ -155,12 +155,11 @@ def _check_same_folders(named: dict[str, list[str]]) -> None:
         if classes == first:
             continue
         lacks, more = (sorted({*a} - {*b}) for a, b in ((first, classes), (classes, first)))
-        differs = f"it lacks {summarize(lacks, 'folders')}, and has besides "
-        differs += summarize(more, "folders")
-        if not lacks and not more:
-            differs = "the same ones in another order"
+        said = ((lacks, "lacks"), (more, "has besides"))
+        differs = [f"{verb} {summarize(n, 'folders')}" for n, verb in said if n]
+        what = f"it {' and '.join(differs)}" if differs else "the same ones in another order"
         raise InputError(
-            f"dataset {name!r} has other classes than {other!r}: {differs}. Make their "
+            f"dataset {name!r} has other classes than {other!r}: {what}. Make their "
             "folders the same, or name all of them in the same order as CLASSES in both of "
             "DATASETS.FOLDERS"
         )

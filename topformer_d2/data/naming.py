@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..config import after_loading, when_building
 from ..errors import InputError
 from ..logs import get_logger
-from ..tasks import TASKS
+from ..tasks import ALL_TASKS
 from .folders import register_folders
 from .labelled import has_task
 
@@ -23,7 +23,7 @@ def keep_class_names(cfg: CfgNode) -> None:
     """
     registered = DatasetCatalog.list()
     names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
-    for task in TASKS.values():
+    for task in ALL_TASKS.values():
         first = next((name for name in names if has_task(name, task.name)), None)
         if first and (classes := MetadataCatalog.get(first).get(task.classes_field)):
             cfg.DATASETS[task.classes_key] = list(classes)
@@ -57,7 +57,7 @@ def name_classes(cfg: CfgNode) -> None:
         if name in registered:
             continue
         metadata = MetadataCatalog.get(name)
-        for task in TASKS.values():
+        for task in ALL_TASKS.values():
             classes = list(cfg.DATASETS[task.classes_key])
             if classes and not metadata.get(task.classes_field):
                 setattr(metadata, task.classes_field, classes)

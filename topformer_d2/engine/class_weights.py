@@ -7,6 +7,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from ..checkpoint import training_checkpoints
 from ..config import model_tasks, read_config
 from ..data import class_weights, count_training_pixels
 from ..errors import InputError
@@ -24,7 +25,8 @@ def fill_class_weights(cfg: CfgNode, *, resume: bool = False) -> bool:
 
     Args:
         cfg: complete; a frozen one stays frozen.
-        resume: take those of OUTPUT_DIR/config.yaml, where a run with the same keys left it.
+        resume: take those of OUTPUT_DIR/config.yaml, where a run with the same keys left it
+            and a checkpoint.
 
     Returns:
         Whether it was; False where there is nothing to compute, or weights are given.
@@ -80,7 +82,8 @@ def with_class_weights(cfg: CfgNode) -> CfgNode:
 def _earlier(cfg: CfgNode) -> list[float]:
     """The weights that the run in OUTPUT_DIR began with; empty where it has none that fit."""
     path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if is_remote(path) or not os.path.isfile(path):
+    # Without a checkpoint nothing is resumed: the labels may have been changed since.
+    if is_remote(path) or not os.path.isfile(path) or not training_checkpoints(cfg.OUTPUT_DIR):
         return []
     try:
         keys = read_config(path)["MODEL"]["SEM_SEG_LOSS"]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -104,6 +105,8 @@ class RecoveringTrainer(DefaultTrainer):
             return
         self.storage.iter = self.iter
         for hook in self._hooks:  # each restores what is its own
+            if isinstance(hook, EvalHook):
+                continue
             with contextlib.suppress(OSError, InputError):  # such as the disk that is full
                 hook.after_train()
 

@@ -49,7 +49,7 @@ OF_OPTIMIZER = frozenset(f"SOLVER.{key}" for key in _OF_OPTIMIZER)
 
 _FOLDERS = "DATASETS.FOLDERS."
 # Keys of an entry there whose values are paths; CLASSES may be names.
-_PATHS = (".IMAGES", ".LABELS", ".BOXES", ".CLASSES", ".LIST")
+_PATHS = (".IMAGES", ".LABELS", ".BOXES", ".CLASSES", ".LIST", ".CLASS_FOLDERS")
 
 
 def training_keys(cfg: CfgNode) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def check_batch_norm(module: nn.Module, x: Tensor, stride: int) -> None:
             f"training on a batch of one image of {x.shape[2]}x{x.shape[3]} pixels leaves a single "
             f"value at stride {stride}, from which BatchNorm cannot compute a variance: raise "
             f"SOLVER.IMS_PER_BATCH or INPUT.CROP.SIZE (of a classifier INPUT.CLS.SIZE; above "
-            f"{stride}), or set the norm to FrozenBN"
+            f"{stride}), lower SOLVER.ACCUMULATION_STEPS, or set the norm to FrozenBN"
         )
 
 

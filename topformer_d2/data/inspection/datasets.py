@@ -28,7 +28,14 @@ from ..registered import check_dataset_present
 from ..severity import is_error
 from .findings import DatasetReport, Finding, Report, Tally, merge_tallies
 from .records import Expected, inspect_record
-from .sets import inspect_set, inspect_truth, note_no_objects, note_pixels, note_shared
+from .sets import (
+    inspect_set,
+    inspect_truth,
+    note_no_objects,
+    note_pixels,
+    note_shared,
+    unused_images,
+)
 
 # Starting a process costs as much as this many small images.
 _IMAGES_A_PROCESS = 32
@@ -83,9 +90,7 @@ def inspect_datasets(names: Sequence[str], cfg: CfgNode | None = None) -> Report
         tally = learnt[0].tally
         note_shared({d.name: all_records[d.name] for d in learnt}, all_records, tally)
     for root, dataset in roots.items():
-        for path in sorted(_files(root, IMAGE_EXTENSIONS).values()):
-            if os.path.abspath(path) in used:
-                continue
+        for path in unused_images(root, used):
             message = f"{path} has no label in a dataset that is checked here"
             dataset.tally.note("image without label", path, message)
     return report

@@ -12,9 +12,11 @@ from typing import TypeVar
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
-from ...errors import InputError, printable
+from ...errors import InputError, printable, summarize
 from ...logs import get_logger
+from ...tasks import IMAGES
 from ..images import read_label
 from ..registered import load_records, spread_evenly
 from .findings import Tally, merge_tallies
@@ -28,6 +30,7 @@ from .sets import (
     note_pixels,
     note_shared,
     unseen_classes,
+    unused_images,
 )
 
 logger = get_logger(__name__)
@@ -85,6 +88,12 @@ def check_samples(
         raise InputError(f"{errors[0].message}{more}; {full} shows all")
     for kind in SET_WARNINGS:
         warnings += [finding.message for finding in tally.findings if finding.kind == kind]
+    of_classes = [m for m in map(MetadataCatalog.get, names) if m.get(IMAGES.classes_field)]
+    # Of images without label PNGs nothing is said: a part of a folder may be labelled.
+    for root in dict.fromkeys(m.image_root for m in of_classes if m.get("image_root")):
+        if unused := [os.path.basename(path) for path in unused_images(root)]:
+            named = summarize(unused, "images")
+            warnings.append(f"{root} has images in no class's folder, which are not used: {named}")
     for warning in warnings:
         logger.warning("%s", printable(warning))
     of_files = [finding for finding in tally.findings if finding.kind not in SET_WARNINGS]

@@ -6,20 +6,20 @@ import math
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
 
-from ...errors import InputError, summarize
+from ...errors import InputError
 from ...files import is_remote
 from ...tasks import IMAGES
 from ..boxes import has_area_inside
-from ..class_folders import KEY as CLASS_FOLDERS
-from ..class_folders import ClassFolders, images_beside
 from ..coco_json import JSON_READER
 from ..coco_truth import box_truth
+from ..image_files import has_extension
 from ..labelling.unknown import suggest_values
 from .findings import Tally
 from .records import Expected
@@ -34,7 +34,6 @@ SET_WARNINGS = (
     "boxes look like corners",
     "image in training and test",
     "class without an image",
-    "image without label",
 )
 _NAMES = 10  # of classes, in a message
 
@@ -46,15 +45,17 @@ def inspect_set(name: str, records: Sequence[dict], expected: Expected, tally: T
         table = _box_table(records)
         _note_relative(name, records, table, tally)
         _note_corners(name, table, tally)
-    metadata = MetadataCatalog.get(name)
-    classes, entry = metadata.get(IMAGES.classes_field), metadata.get("folders")
+    classes = MetadataCatalog.get(name).get(IMAGES.classes_field)
     seen = {record[IMAGES.record_key] for record in records if IMAGES.record_key in record}
     if seen and (missing := unseen_classes(classes or (), seen)):
         tally.note("class without an image", "", f"{name}: NO IMAGE of {missing}")
-    if ClassFolders.is_named(entry) and (loose := images_beside(entry[CLASS_FOLDERS])):
-        folder = entry[CLASS_FOLDERS]
-        message = f"{folder}: not used, as in no class's folder: {summarize(loose, 'images')}"
-        tally.note("image without label", os.path.join(folder, loose[0]), message)
+
+
+def unused_images(folder: str, used: Container[str] = ()) -> list[str]:
+    """Paths of the images in a folder, not below it, whose absolute path is not in `used`."""
+    names = sorted(name for name in PathManager.ls(folder) if has_extension(name))
+    paths = (os.path.join(folder, name) for name in names)
+    return [p for p in paths if os.path.abspath(p) not in used and PathManager.isfile(p)]
 
 
 def inspect_truth(name: str, records: list[dict], expected: Expected, tally: Tally) -> None:

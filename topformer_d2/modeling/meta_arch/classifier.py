@@ -48,7 +48,7 @@ class ClassificationHead(nn.Module):
         if len(feature) == 1 and trains_batch_norm(self):
             raise InputError(
                 "training on a batch of one image leaves the classifier's BatchNorm a single value "
-                "a channel: raise SOLVER.IMS_PER_BATCH"
+                "a channel: raise SOLVER.IMS_PER_BATCH, or lower SOLVER.ACCUMULATION_STEPS"
             )
         return self.linear(self.norm(feature.mean((2, 3), keepdim=True)).flatten(1))
 
