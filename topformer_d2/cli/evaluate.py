@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..config import load_config
+from ..config import list_models, load_config
 from ..errors import InputError
 from ..evaluation.predictions import evaluate_tasks
 from ..inference import Predictor
@@ -36,7 +36,11 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--config-file", metavar="FILE", help="beside --model: what defines the datasets"
     )
-    parser.add_argument("--model", metavar="FILE", help="what `topformer export` wrote")
+    parser.add_argument(
+        "--model",
+        metavar="FILE",
+        help="what `topformer export` wrote, or one of: " + ", ".join(list_models()),
+    )
     parser.add_argument(
         "--weights", metavar="FILE", help="of the config; default: its MODEL.WEIGHTS"
     )

@@ -33,7 +33,8 @@ class AccumulatingTrainer(SimpleTrainer):
     error then.
 
     Training a segmentation model does not wait for the GPU in between, except in mixed precision
-    with clipped gradients or SGD. Detectors and models of both tasks wait in each iteration, where
+    with clipped gradients or SGD, and in the losses that choose pixels or classes: HARD_SHARE,
+    HARD_THRESHOLD, DICE_WEIGHT and LOVASZ_WEIGHT of MODEL.SEM_SEG_LOSS. Detectors and models of both tasks wait in each iteration, where
     Detectron2 copies their images and reads values for their losses.
     """
 
