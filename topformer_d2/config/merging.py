@@ -134,6 +134,8 @@ def _config_error(source: str, error: Exception, cfg: CfgNode, key: str = "") ->
     if unknown:
         known = [name for name, _ in flat_keys(cfg)]
         hint = did_you_mean(name, known)
+        if below := [key for key in known if key.startswith(f"{name}.")]:
+            hint = f": it is a section of keys, such as {below[0]}"
         if name in known:  # as one word, or as a name of today in a file of an old VERSION
             hint = f"; in a file {name.replace('.', ': {')}: ...{'}' * name.count('.')}"
             hint += ", and VERSION 2"

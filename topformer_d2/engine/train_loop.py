@@ -34,8 +34,9 @@ class AccumulatingTrainer(SimpleTrainer):
 
     Training a segmentation model does not wait for the GPU in between, except in mixed precision
     with clipped gradients or SGD, and in the losses that choose pixels or classes: HARD_SHARE,
-    HARD_THRESHOLD, DICE_WEIGHT and LOVASZ_WEIGHT of MODEL.SEM_SEG_LOSS. Detectors and models of both tasks wait in each iteration, where
-    Detectron2 copies their images and reads values for their losses.
+    HARD_THRESHOLD, DICE_WEIGHT and LOVASZ_WEIGHT of MODEL.SEM_SEG_LOSS. Detectors and models of
+    both tasks wait in each iteration, where Detectron2 copies their images and reads values for
+    their losses.
     """
 
     iter: int  # of the current iteration, SimpleTrainer's
