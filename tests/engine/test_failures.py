@@ -70,6 +70,19 @@ def test_a_failed_iteration_is_undone_and_resume_is_exact(
     assert all(torch.equal(value, resumed[key]) for key, value in plain_run.weights.items())
 
 
+def test_a_training_that_fails_in_its_last_iteration_is_not_evaluated(tiny_config, monkeypatch):
+    from topformer_d2.modeling import TopFormerSegmentor
+
+    evaluated = []
+    monkeypatch.setattr(Trainer, "evaluate", lambda *_: evaluated.append(1))
+    run(tiny_config("SOLVER.MAX_ITER", "1"))
+    assert evaluated == [1]
+    monkeypatch.setattr(TopFormerSegmentor, "forward", lambda _, batch: out_of_memory(batch))
+    with pytest.raises(InputError, match="memory in iteration 0"):
+        run(tiny_config("SOLVER.MAX_ITER", "1"))
+    assert evaluated == [1]
+
+
 @pytest.mark.parametrize(
     "error, is_logged", [(FloatingPointError(), False), (OSError(), False), (KeyError(), True)]
 )
