@@ -20,7 +20,7 @@ def list_models() -> list[str]:
 
     Predictor, get_config and the command's --model and --config-file take them.
     """
-    return sorted({path.stem for path in _FOLDER.iterdir() if path.suffix in _FILES})
+    return sorted({path.stem for path in _FOLDER.glob("*.*") if path.suffix in _FILES})
 
 
 def model_card(name: str) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class RecoveringTrainer(DefaultTrainer):
             return
         self.storage.iter = self.iter
         for hook in self._hooks:  # each restores what is its own
-            if isinstance(hook, EvalHook):
+            if isinstance(hook, EvalHook):  # it evaluates where the iteration is the last
                 continue
             with contextlib.suppress(OSError, InputError):  # such as the disk that is full
                 hook.after_train()
