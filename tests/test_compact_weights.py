@@ -36,6 +36,16 @@ def test_a_value_moves_by_half_a_step_of_its_row(weights):
         assert ((found[key].flatten(1) - rows).abs() <= most * 1.001).all(), key
 
 
+def test_a_value_far_from_all_others_is_clipped():
+    row = torch.randn(1, 2**16, generator=torch.Generator().manual_seed(0)).clamp_(-4, 4)
+    row[0, 0] = 5.0
+    packed = to_int8({"a": row})
+    assert packed["a"][0, 0] == 127 and packed["a.int8_scale"] < 0.9 * 5 / 127
+    plain = (row * 127 / 5).round() * 5 / 127
+    error, of_plain = ((each - row).square().sum() for each in (from_int8(packed)["a"], plain))
+    assert error < 0.9 * of_plain
+
+
 def test_a_file_of_them_is_read_as_floats(weights, tmp_path):
     path = str(tmp_path / "small.safetensors")
     save_state_dict(to_int8(weights), path)
