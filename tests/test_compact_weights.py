@@ -46,6 +46,13 @@ def test_a_value_far_from_all_others_is_clipped():
     assert error < 0.9 * of_plain
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_row_that_is_not_finite_stays_so(value):
+    row = torch.tensor([[1.0, value], [1.0, 2.0]])
+    found = from_int8(to_int8({"a": row}))["a"]
+    assert found.isnan().tolist() == [[True, True], [False, False]]
+
+
 def test_a_file_of_them_is_read_as_floats(weights, tmp_path):
     path = str(tmp_path / "small.safetensors")
     save_state_dict(to_int8(weights), path)

@@ -32,10 +32,14 @@ def to_int8(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _least_error(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (N, D) as int8, and the scales (N,) float16 at which they are least wrong."""
+    """Rows (N, D) as int8, and the scales (N,) float16 at which they are least wrong.
+
+    The scale of a row that is not finite is NaN.
+    """
     largest = rows.abs().amax(1)
     least = torch.full_like(largest, torch.inf)
-    integers, scales = torch.zeros_like(rows, dtype=torch.int8), torch.zeros_like(least).half()
+    integers = torch.zeros_like(rows, dtype=torch.int8)
+    scales = torch.full_like(least, torch.nan).half()
     for share in torch.linspace(1.0, 0.7, 31):
         scale = (largest * share / 127).half()
         # A row of values that float16 cannot scale is 0.

@@ -38,8 +38,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--model",
-        metavar="FILE",
-        help="what `topformer export` wrote, or one of: " + ", ".join(list_models()),
+        metavar="FILE_OR_NAME",
+        help="what `topformer export` wrote, or a model that comes with the package: "
+        + ", ".join(list_models()),
     )
     parser.add_argument(
         "--weights", metavar="FILE", help="of the config; default: its MODEL.WEIGHTS"

@@ -10,6 +10,14 @@ from .keys import add_topformer_config
 from .merging import flat_keys
 from .model import model_tasks
 
+# Details of INPUT's augmentations, which their PROB turns on.
+_DETAILS = {
+    "WARP": ("ROTATION", "SCALE", "SHEAR", "TRANSLATION", "PERSPECTIVE"),
+    "BLUR": ("SIGMA",),
+    "NOISE": ("SIGMA",),
+    "JPEG": ("QUALITY",),
+    "CUTOUT": ("MAX_HOLES", "SIZE"),
+}
 # What the whole name of a key begins with, and the tasks whose models read it.
 _OF_TASKS: dict[str, tuple[Task, ...]] = {
     "MODEL.SEM_SEG_LOSS.": (PIXELS,),
@@ -19,18 +27,7 @@ _OF_TASKS: dict[str, tuple[Task, ...]] = {
     "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": (BOXES,),
     "MODEL.CLS_HEAD.LABEL_SMOOTHING": (IMAGES,),
     "INPUT.CLS.": (IMAGES,),
-    **{
-        f"INPUT.{name}.PROB": (PIXELS, BOXES)
-        for name in ("WARP", "BLUR", "NOISE", "JPEG", "CUTOUT", "MOSAIC", "COPY_PASTE")
-    },
-}
-# Details of INPUT's augmentations, which their PROB turns on.
-_DETAILS = {
-    "WARP": ("ROTATION", "SCALE", "SHEAR", "TRANSLATION", "PERSPECTIVE"),
-    "BLUR": ("SIGMA",),
-    "NOISE": ("SIGMA",),
-    "JPEG": ("QUALITY",),
-    "CUTOUT": ("MAX_HOLES", "SIZE"),
+    **{f"INPUT.{name}.PROB": (PIXELS, BOXES) for name in (*_DETAILS, "MOSAIC", "COPY_PASTE")},
 }
 # Keys that say how something is done: the key that says whether, and its value that says no.
 _BESIDE: dict[str, tuple[str, object]] = {
@@ -57,27 +54,24 @@ def keys_without_effect(cfg: CN) -> list[str]:
     """
     default = get_cfg()
     add_topformer_config(default)
-    defaults = dict(flat_keys(default))
-    changed = {
-        key: value for key, value in flat_keys(cfg) if key in defaults and value != defaults[key]
-    }
-    values, tasks = dict(flat_keys(cfg)), model_tasks(cfg)
+    defaults, values = dict(flat_keys(default)), dict(flat_keys(cfg))
+    tasks = model_tasks(cfg)
     return [
         f"{key} {value!r} ({reason})"
-        for key, value in changed.items()
-        if (reason := _reason(key, values, changed, tasks))
+        for key, value in values.items()
+        if key in defaults and value != defaults[key] and (reason := _reason(key, values, tasks))
     ]
 
 
-def _reason(key: str, values: dict, changed: dict, tasks: tuple[str, ...]) -> str:
+def _reason(key: str, values: dict, tasks: tuple[str, ...]) -> str:
     for prefix, readers in _OF_TASKS.items():
         if key.startswith(prefix) and not {task.name for task in readers} & {*tasks}:
             return f"the model learns no {' or '.join(task.labels for task in readers)}"
     for teacher in _TEACHERS:
-        if key.startswith(teacher) and f"{teacher}CONFIG" not in changed:
+        if key.startswith(teacher) and not values[f"{teacher}CONFIG"]:
             return f"{teacher}CONFIG names no teacher"
     if key in _BESIDE:
         switch, off = _BESIDE[key]
-        if values.get(switch, off) == off:
+        if values[switch] == off:
             return f"{switch} is {off}"
     return ""
